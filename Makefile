@@ -1,0 +1,51 @@
+# Every target makes .venv from the lock by itself; a second run reuses it.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: demo test check up bench lock clean
+
+demo: $(STAMP)
+	$(BIN)/python -m demo run
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+up: $(STAMP)
+	$(BIN)/pairtune up
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m tests.schema
+	$(BIN)/python -m api.openapi --check docs/openapi.json
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks
+
+.venv: $(STAMP)
+
+# The clock starts here, so that the demo can tell what the installation took. The stamp is written last: an
+# interrupted installation is made again.
+$(STAMP): requirements.lock pyproject.toml
+	@mkdir -p var && date +%s > var/install.started
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pairtune needs Python 3.11 or newer")'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@date +%s > var/install.finished
+	@touch $(STAMP)
+
+# Resolve pyproject.toml anew. torch goes first and alone, so that no other package chooses its build.
+lock:
+	$(PYTHON) -m venv --clear var/lock
+	var/lock/bin/python -m pip install --quiet torch==2.13.0
+	var/lock/bin/python -m pip install --quiet ".[demo,dev]"
+	(echo "# Made by 'make lock' from pyproject.toml. torch's CUDA libraries are pinned by torch itself."; \
+	 var/lock/bin/python -m pip freeze --all --exclude pip --exclude pairtune | sed 's/+cpu$$//') > requirements.lock
+	rm -rf var/lock
+
+clean:
+	rm -rf .venv var

@@ -1,0 +1,60 @@
+"""What a running API holds open, and how a route gets at it and at its caller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPBearer
+
+from store.bases import RegisteredBase, read_bases
+from store.blobs import Blobs
+from store.database import Sessions, open_engine, open_sessions
+from store.hints import Hints
+from store.keys import Principal
+from store.settings import Settings
+
+
+@dataclass(frozen=True)
+class Backends:
+    settings: Settings
+    sessions: Sessions
+    blobs: Blobs
+    hints: Hints
+    bases: dict[str, RegisteredBase]
+
+
+@contextmanager
+def open_backends(settings: Settings) -> Iterator[Backends]:
+    engine = open_engine(settings.required_database_url)
+    try:
+        yield Backends(
+            settings=settings,
+            sessions=open_sessions(engine),
+            blobs=Blobs(settings.effective_blob_url),
+            hints=Hints(settings.required_broker_url),
+            bases=read_bases(settings.bases_file),
+        )
+    finally:
+        engine.dispose()
+
+
+async def _opened(request: Request) -> Backends:
+    backends: Backends = request.app.state.backends
+    return backends
+
+
+_bearer = HTTPBearer(auto_error=False, scheme_name="ApiKey", description="`Authorization: Bearer pt-...`")
+
+
+async def _caller(request: Request, _documented: Annotated[object, Security(_bearer)]) -> Principal:
+    """Set by the authentication in front of the body; a route that it does not guard fails here."""
+    principal: Principal = request.state.principal
+    return principal
+
+
+Opened = Annotated[Backends, Depends(_opened)]
+Caller = Annotated[Principal, Depends(_caller)]

@@ -1,0 +1,35 @@
+"""The OpenAPI document of the application's routes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import Response
+
+from api.fine_tuning.request import CreateFineTuningJob
+
+REFERENCE = "#/components/schemas/{model}"
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's own, and the create request's schema: that body is parsed by its service, unknown to FastAPI."""
+    found = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+    request = CreateFineTuningJob.model_json_schema(ref_template=REFERENCE)
+    schemas = found["components"]["schemas"]
+    schemas |= request.pop("$defs")
+    schemas[CreateFineTuningJob.__name__] = request
+    return found
+
+
+def document_routes(found: dict[str, Any]) -> APIRouter:
+    content = json.dumps(found, sort_keys=True)
+    router = APIRouter()
+
+    @router.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> Response:
+        return Response(content, media_type="application/json")
+
+    return router

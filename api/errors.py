@@ -1,0 +1,187 @@
+"""Errors become HTTP here, in OpenAI's shape, and nowhere else.
+
+ApiError
+├── InvalidRequest         what was sent cannot be used; holds every fault
+├── RequestTooLarge        the body is over its cap
+├── RangeNotSatisfiable    the file ends before the range begins
+└── NotReady               something that the API needs does not answer
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from api.faults import Fault
+from api.request_context import edge_headers
+from store.errors import (
+    BlobMissing,
+    CheckpointNotFound,
+    FileInUse,
+    FileNotFound,
+    IllegalTransition,
+    InvalidKey,
+    JobNotFound,
+    ModelNotFound,
+)
+
+log = structlog.get_logger()
+
+
+class ApiError(Exception):
+    """Base of the errors that the API itself finds; ``str`` of it is fit for a user."""
+
+
+class InvalidRequest(ApiError):
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        listed = "\n".join(f"- {fault.message}" for fault in faults)
+        super().__init__(faults[0].message if len(faults) == 1 else f"{len(faults)} faults:\n{listed}")
+        self.faults = tuple(faults)
+
+
+class RequestTooLarge(ApiError):
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The body is larger than {limit} bytes, the most that is taken here.")
+        self.limit = limit
+
+
+class RangeNotSatisfiable(ApiError):
+    def __init__(self, size: int) -> None:
+        super().__init__(f"The range begins beyond the end: the file has {size} bytes.")
+        self.size = size
+
+
+class NotReady(ApiError):
+    def __init__(self, checks: dict[str, str]) -> None:
+        missing = ", ".join(name for name, state in checks.items() if state != "ok")
+        super().__init__(f"No answer from: {missing}.")
+        self.checks = checks
+
+
+@dataclass(frozen=True)
+class Answer:
+    """``message`` replaces the error's own words where those are not for users."""
+
+    status: int
+    code: str
+    param: str | None = None
+    message: str | None = None
+
+
+ANSWERS: dict[type[Exception], Answer] = {
+    InvalidRequest: Answer(400, "invalid_request"),
+    ClientDisconnect: Answer(400, "client_disconnected", message="The client went away before the body's end."),
+    InvalidKey: Answer(401, "invalid_api_key"),
+    FileNotFound: Answer(404, "file_not_found", "file_id"),
+    JobNotFound: Answer(404, "fine_tuning_job_not_found", "fine_tuning_job_id"),
+    CheckpointNotFound: Answer(404, "checkpoint_not_found", "checkpoint_id"),
+    ModelNotFound: Answer(404, "model_not_found", "model"),
+    IllegalTransition: Answer(409, "invalid_job_state"),
+    FileInUse: Answer(409, "file_in_use", "file_id"),
+    RequestTooLarge: Answer(413, "request_too_large"),
+    RangeNotSatisfiable: Answer(416, "range_not_satisfiable"),
+    BlobMissing: Answer(500, "file_content_missing", message="The file's content is gone from storage."),
+    Exception: Answer(500, "internal_error", message="The server failed; its log holds the reason under this id."),
+    NotReady: Answer(503, "not_ready"),
+    OperationalError: Answer(503, "database_unavailable", message="The database does not answer; try again."),
+    PoolTimeout: Answer(503, "overloaded", message="Every database connection is in use; try again."),
+}
+
+
+class ErrorDetail(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+    errors: list[dict[str, str | None]] | None = Field(None, description="Every fault, where there are several.")
+
+
+class Error(BaseModel):
+    error: ErrorDetail
+
+
+def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The error responses of a route in the OpenAPI document; 401 and 503 are on all of them."""
+    listed = sorted({401, 503, *statuses})
+    found: dict[int | str, dict[str, Any]] = {s: {"model": Error, "description": HTTPStatus(s).phrase} for s in listed}
+    return found | {"default": {"model": Error, "description": "Any other error, in the same shape"}}
+
+
+def install(app: FastAPI) -> None:
+    for kind in ANSWERS:
+        app.add_exception_handler(kind, _answer)
+    app.add_exception_handler(HTTPException, _routing)
+    app.add_exception_handler(RequestValidationError, _parameters)
+
+
+def respond(request: Request, error: Exception) -> JSONResponse:
+    """The answer to an error, by the nearest of its classes in the table."""
+    answer = next(ANSWERS[kind] for kind in type(error).__mro__ if kind in ANSWERS)
+    if answer.status >= 500:
+        log.error("request.failed", code=answer.code, exc_info=None if isinstance(error, NotReady) else error)
+    faults = error.faults if isinstance(error, InvalidRequest) else ()
+    body: dict[str, object] = {
+        "message": answer.message or str(error),
+        "type": "server_error" if answer.status >= 500 else "invalid_request_error",
+        "param": faults[0].param if faults else answer.param,
+        "code": (faults[0].code if faults else None) or answer.code,
+    }
+    if faults:
+        body["errors"] = [{"message": f.message, "param": f.param, "code": f.code} for f in faults]
+    whole: dict[str, object] = {"error": body}
+    if isinstance(error, NotReady):
+        whole["checks"] = error.checks
+    return JSONResponse(whole, answer.status, headers=_headers(request, answer.status, error))
+
+
+def _headers(request: Request, status: int, error: Exception) -> dict[str, str]:
+    # The handler of last resort runs outside the middleware that sets these on every other answer.
+    headers = edge_headers(request.scope) if status == 500 else {}
+    if status == 401:
+        headers["www-authenticate"] = "Bearer"
+    if status == 409:
+        # The openai SDK repeats a 409 by itself; the job's state does not change for that.
+        headers["x-should-retry"] = "false"
+    if isinstance(error, RangeNotSatisfiable):
+        headers["content-range"] = f"bytes */{error.size}"
+    return headers
+
+
+async def _answer(request: Request, error: Exception) -> JSONResponse:
+    return respond(request, error)
+
+
+async def _routing(request: Request, error: Exception) -> JSONResponse:
+    """Starlette's own: no such route, no such method."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    headers = dict(getattr(error, "headers", None) or {})
+    message, code = f"{HTTPStatus(status).phrase}.", "invalid_request"
+    if status == 404:
+        message, code = f"There is no {request.url.path}; /openapi.json lists what there is.", "unknown_url"
+    elif status == 405:
+        allowed = headers.get("Allow", "other methods")
+        message, code = f"{request.url.path} takes {allowed}, not {request.method}.", "method_not_allowed"
+    body = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
+    return JSONResponse({"error": body}, status, headers=headers)
+
+
+async def _parameters(request: Request, error: Exception) -> JSONResponse:
+    """Query and path parameters; bodies are checked by the services, together with what they refer to."""
+    found = error.errors() if isinstance(error, RequestValidationError) else []
+    faults = []
+    for fault in found:
+        name = ".".join(str(part) for part in fault["loc"][1:])
+        faults.append(Fault(name, f"{name}: {fault['msg']} (given: {fault['input']!r}).", "invalid_value"))
+    return respond(request, InvalidRequest(faults))

@@ -1,0 +1,1 @@
+"""Uploads, listing and downloads of files."""

@@ -1,0 +1,126 @@
+"""/v1/files."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from api.backends import Backends, Caller, Opened
+from api.errors import failures
+from api.files import service
+from api.files.receive import Received, received
+from api.files.schemas import File, FileDeleted, FileList
+from api.paging import After
+from api.transactions import transaction
+from store import files
+from store.keys import Principal
+
+router = APIRouter(prefix="/v1/files", tags=["files"])
+BINARY = "application/octet-stream"
+UPLOAD_FORM = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file", "purpose"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "file": {"type": "string", "format": "binary", "description": "An archive of pairs."},
+                        "purpose": {"type": "string", "enum": [service.UPLOAD_PURPOSE]},
+                    },
+                }
+            }
+        },
+    }
+}
+CONTENT_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The whole file.", "content": {BINARY: {"schema": {"type": "string", "format": "binary"}}}},
+    206: {"description": "The range asked for.", "content": {BINARY: {}}},
+    304: {"description": "The client has this content already."},
+}
+
+
+@router.post("", operation_id="createFile", responses=failures(400, 413), openapi_extra=UPLOAD_FORM)
+async def create_file(request: Request, caller: Caller, backends: Opened) -> File:
+    """Upload an archive of pairs. It is read in the background: `status` becomes `processed` or `error`."""
+    async with received(request, backends.settings.upload_directory) as upload:
+        service.check(upload)
+        return await run_in_threadpool(_keep, backends, caller, upload)
+
+
+def _keep(backends: Backends, caller: Principal, upload: Received) -> File:
+    # Before the transaction: storing gigabytes must not hold a database connection.
+    blob = backends.blobs.put_file(upload.path)
+    with transaction(backends) as work:
+        return service.create(work, caller.project_id, upload, blob)
+
+
+@router.get("", operation_id="listFiles", responses=failures(400))
+def list_files(
+    caller: Caller,
+    backends: Opened,
+    after: After = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
+    order: Literal["asc", "desc"] = "desc",
+    purpose: str | None = None,
+) -> FileList:
+    """The project's files, by creation time."""
+    with transaction(backends) as work:
+        return service.page(
+            work.session,
+            caller.project_id,
+            after=after,
+            limit=limit,
+            purpose=purpose,
+            oldest_first=order == "asc",
+        )
+
+
+@router.get("/{file_id}", operation_id="retrieveFile", responses=failures(400, 404))
+def retrieve_file(file_id: str, caller: Caller, backends: Opened) -> File:
+    """One file."""
+    with transaction(backends) as work:
+        return File.of(files.get(work.session, caller.project_id, file_id))
+
+
+@router.delete("/{file_id}", operation_id="deleteFile", responses=failures(400, 404, 409))
+def delete_file(file_id: str, caller: Caller, backends: Opened) -> FileDeleted:
+    """Delete a file that no unfinished job needs."""
+    with transaction(backends) as work:
+        return service.delete(work.session, caller.project_id, file_id)
+
+
+@router.get(
+    "/{file_id}/content",
+    operation_id="downloadFile",
+    response_class=Response,
+    responses=CONTENT_RESPONSES | failures(400, 404, 416),
+)
+def download_file(file_id: str, request: Request, caller: Caller, backends: Opened) -> Response:
+    """The file's bytes. Takes `Range`, `If-Range` and `If-None-Match`; the ETag is the SHA-256."""
+    return _download(file_id, request, caller, backends, head=False)
+
+
+@router.head(
+    "/{file_id}/content",
+    operation_id="headFileContent",
+    response_class=Response,
+    responses=failures(400, 404) | {200: {"description": "The headers of a download."}},
+)
+def head_file_content(file_id: str, request: Request, caller: Caller, backends: Opened) -> Response:
+    """The headers of a download, without the bytes."""
+    return _download(file_id, request, caller, backends, head=True)
+
+
+def _download(file_id: str, request: Request, caller: Principal, backends: Backends, *, head: bool) -> Response:
+    with transaction(backends) as work:
+        row = files.get(work.session, caller.project_id, file_id)
+    sent = service.content(row, backends.blobs, request.headers, head=head)
+    if sent.body is None:
+        return Response(None, sent.status, sent.headers, BINARY)
+    return StreamingResponse(sent.body, sent.status, sent.headers, BINARY)

@@ -1,0 +1,50 @@
+"""What clients see of a file: OpenAI's File object, and the content's SHA-256."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.paging import PageWithEnds
+from store import models
+
+
+class File(BaseModel):
+    model_config = ConfigDict(title="File")
+
+    id: str
+    object: Literal["file"] = "file"
+    bytes: int
+    created_at: int = Field(description="Unix seconds.")
+    filename: str
+    purpose: str = Field(description="`fine-tune` for uploads, `fine-tune-results` for what a job produced.")
+    status: Literal["uploaded", "processed", "error"]
+    status_details: str | None = Field(description="For `error`: what is wrong, with file and row.")
+    expires_at: int | None = None
+    sha256: str
+
+    @classmethod
+    def of(cls, row: models.File) -> Self:
+        return cls.model_validate(
+            {
+                "id": row.id,
+                "bytes": row.bytes,
+                "created_at": int(row.created_at.timestamp()),
+                "filename": row.filename,
+                "purpose": row.purpose,
+                "status": row.status,
+                "status_details": row.status_details,
+                "sha256": row.sha256,
+            }
+        )
+
+
+class FileList(PageWithEnds[File]):
+    pass
+
+
+class FileDeleted(BaseModel):
+    id: str
+    object: Literal["file"] = "file"
+    deleted: Literal[True] = True

@@ -1,0 +1,87 @@
+"""The rules of files: what may be uploaded, and what of it a download returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from api.errors import InvalidRequest
+from api.faults import Fault
+from api.files.filenames import attachment, clean
+from api.files.ranges import Span, etag, is_known, requested_span
+from api.files.receive import Received
+from api.files.schemas import File, FileDeleted, FileList
+from api.paging import cut
+from api.transactions import Work
+from store import files, models
+from store.blobs import Blobs, StoredBlob
+from store.files import NewFile
+
+UPLOAD_PURPOSE = "fine-tune"
+
+
+def check(upload: Received) -> None:
+    """Raise InvalidRequest with every fault of the form."""
+    faults = list(upload.faults)
+    if upload.filename is None and not any(fault.param == "file" for fault in faults):
+        faults.append(Fault("file", "file: required, but not given.", "missing_field"))
+    purpose = upload.fields.get("purpose")
+    if purpose is None:
+        faults.append(Fault("purpose", "purpose: required, but not given.", "missing_field"))
+    elif purpose != UPLOAD_PURPOSE:
+        message = f"purpose: should be '{UPLOAD_PURPOSE}' (given: '{purpose[:80]}')."
+        faults.append(Fault("purpose", message, "invalid_value"))
+    if faults:
+        raise InvalidRequest(faults)
+
+
+def create(work: Work, project_id: str, upload: Received, blob: StoredBlob) -> File:
+    filename = clean(upload.filename or "")
+    new = NewFile(project_id, filename, UPLOAD_PURPOSE, blob.bytes, blob.sha256)
+    row = files.create(work.session, new, status="uploaded")
+    work.files_to_read.append(row.id)
+    return File.of(row)
+
+
+def page(
+    session: Session, project_id: str, *, after: str | None, limit: int, purpose: str | None, oldest_first: bool
+) -> FileList:
+    rows = files.newest_first(
+        session, project_id, after=after, limit=limit + 1, purpose=purpose, oldest_first=oldest_first
+    )
+    shown, has_more = cut(rows, limit)
+    data = [File.of(row) for row in shown]
+    first, last = (data[0].id, data[-1].id) if data else (None, None)
+    return FileList(data=data, has_more=has_more, first_id=first, last_id=last)
+
+
+def delete(session: Session, project_id: str, file_id: str) -> FileDeleted:
+    return FileDeleted(id=files.delete(session, project_id, file_id).id)
+
+
+@dataclass(frozen=True)
+class Content:
+    """A download's status, headers and bytes; ``body`` is None where there are none to send."""
+
+    status: int
+    headers: dict[str, str]
+    body: Iterator[bytes] | None
+
+
+def content(row: models.File, blobs: Blobs, asked: Mapping[str, str], *, head: bool) -> Content:
+    """``asked``: the request's headers, for If-None-Match, Range and If-Range."""
+    tag = etag(row.sha256)
+    headers = {"etag": tag, "accept-ranges": "bytes", "cache-control": "private, no-cache"}
+    if is_known(tag, asked.get("if-none-match")):
+        return Content(304, headers, None)
+    headers["content-disposition"] = attachment(row.filename)
+    # RFC 9110 gives Range a meaning for GET alone.
+    span = None if head else requested_span(asked.get("range"), asked.get("if-range"), tag=tag, size=row.bytes)
+    sent = span or Span(0, row.bytes)
+    headers["content-length"] = str(sent.length)
+    if span is not None:
+        headers["content-range"] = f"bytes {span.start}-{span.start + span.length - 1}/{row.bytes}"
+    body = None if head else blobs.stream(row.sha256, start=sent.start, length=sent.length)
+    return Content(200 if span is None else 206, headers, body)

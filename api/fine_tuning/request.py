@@ -1,0 +1,62 @@
+"""The create request: a run's options at top level, beside OpenAI's own fields."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from api.faults import Fault, describe
+from trainer.spec.methods import MapoMethod, Method
+from trainer.spec.run import TrainingOptions
+
+Key = Annotated[str, Field(min_length=1, max_length=64)]
+Value = Annotated[str, Field(max_length=512)]
+
+
+class CreateFineTuningJob(TrainingOptions):
+    """A top-level `null` means what leaving the field out means."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "model": "emoji-xl",
+                "training_file": "file-0198c0de",
+                "method": {"type": "mapo", "mapo": {"hyperparameters": {"preset": "style", "max_steps": 150}}},
+                "suffix": "line-art",
+                "seed": 7,
+            }
+        }
+    )
+
+    model: str = Field(description="A base model's name, from GET /v1/models.")
+    training_file: str = Field(description="Id of a file uploaded with purpose fine-tune.")
+    validation_file: str | None = None
+    method: Method = MapoMethod(type="mapo")
+    suffix: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")] | None = Field(
+        None, description="Becomes part of the fine-tuned model's name."
+    )
+    metadata: Annotated[dict[Key, Value], Field(max_length=16)] | None = None
+    integrations: list[Any] | None = Field(None, description="Must be empty: no integration is offered.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, document: Any) -> Any:
+        if not isinstance(document, dict):
+            return document
+        return {name: value for name, value in document.items() if value is not None}
+
+    @field_validator("integrations")
+    @classmethod
+    def _no_integrations(cls, given: list[Any] | None) -> list[Any] | None:
+        if given:
+            raise ValueError("no integration is offered; leave it out")
+        return given
+
+
+def parse(document: dict[str, object]) -> tuple[CreateFineTuningJob | None, list[Fault]]:
+    """The request, or None and everything that is wrong with its form."""
+    try:
+        return CreateFineTuningJob.model_validate(document), []
+    except ValidationError as error:
+        return None, describe(error.errors(include_url=False), document, CreateFineTuningJob)

@@ -1,0 +1,112 @@
+"""/v1/fine_tuning/jobs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query
+
+from api.backends import Caller, Opened
+from api.errors import failures
+from api.fine_tuning import service
+from api.fine_tuning.metadata_filter import PARAMETER, MetadataFilter
+from api.fine_tuning.request import CreateFineTuningJob
+from api.fine_tuning.schemas import (
+    FineTuningJob,
+    FineTuningJobCheckpointList,
+    FineTuningJobEventList,
+    FineTuningJobList,
+)
+from api.json_body import Json
+from api.paging import After
+from api.transactions import transaction
+from store import jobs
+
+router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
+CREATE_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{CreateFineTuningJob.__name__}"}}},
+    }
+}
+RetryCount = Annotated[
+    str, Header(description="Set by the openai SDK. Above 0, a create with the same body is never run twice.")
+]
+
+
+@router.post("", operation_id="createFineTuningJob", responses=failures(400, 413), openapi_extra=CREATE_BODY)
+def create_job(
+    body: Json, caller: Caller, backends: Opened, x_stainless_retry_count: RetryCount = "0"
+) -> FineTuningJob:
+    """Start a fine-tuning job. Every fault of the request is reported at once."""
+    with transaction(backends) as work:
+        return service.create(work, backends.bases, caller, body, is_retry=x_stainless_retry_count not in ("", "0"))
+
+
+@router.get("", operation_id="listFineTuningJobs", responses=failures(400), openapi_extra=PARAMETER)
+def list_jobs(
+    caller: Caller,
+    backends: Opened,
+    metadata: MetadataFilter,
+    after: After = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+) -> FineTuningJobList:
+    """The project's jobs, newest first."""
+    with transaction(backends) as work:
+        return service.page(work.session, caller.project_id, after=after, limit=limit, metadata=metadata)
+
+
+@router.get("/{fine_tuning_job_id}", operation_id="retrieveFineTuningJob", responses=failures(400, 404))
+def retrieve_job(fine_tuning_job_id: str, caller: Caller, backends: Opened) -> FineTuningJob:
+    """One job."""
+    with transaction(backends) as work:
+        return FineTuningJob.of(jobs.get(work.session, caller.project_id, fine_tuning_job_id))
+
+
+@router.post("/{fine_tuning_job_id}/cancel", operation_id="cancelFineTuningJob", responses=failures(400, 404, 409))
+def cancel_job(fine_tuning_job_id: str, caller: Caller, backends: Opened) -> FineTuningJob:
+    """Cancel a job; a running one is asked to stop and becomes `cancelled` shortly after."""
+    with transaction(backends) as work:
+        return service.cancel(work, caller.project_id, fine_tuning_job_id)
+
+
+@router.post("/{fine_tuning_job_id}/pause", operation_id="pauseFineTuningJob", responses=failures(400, 404, 409))
+def pause_job(fine_tuning_job_id: str, caller: Caller, backends: Opened) -> FineTuningJob:
+    """Pause a queued or running job; a running one writes a checkpoint first."""
+    with transaction(backends) as work:
+        return service.pause(work, caller.project_id, fine_tuning_job_id)
+
+
+@router.post("/{fine_tuning_job_id}/resume", operation_id="resumeFineTuningJob", responses=failures(400, 404, 409))
+def resume_job(fine_tuning_job_id: str, caller: Caller, backends: Opened) -> FineTuningJob:
+    """Queue a paused job again; it goes on from its last checkpoint."""
+    with transaction(backends) as work:
+        return service.resume(work, caller.project_id, fine_tuning_job_id)
+
+
+@router.get("/{fine_tuning_job_id}/events", operation_id="listFineTuningEvents", responses=failures(400, 404))
+def list_events(
+    fine_tuning_job_id: str,
+    caller: Caller,
+    backends: Opened,
+    after: After = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 20,
+) -> FineTuningJobEventList:
+    """What happened to the job, newest first."""
+    with transaction(backends) as work:
+        return service.event_page(work.session, caller.project_id, fine_tuning_job_id, after=after, limit=limit)
+
+
+@router.get(
+    "/{fine_tuning_job_id}/checkpoints", operation_id="listFineTuningJobCheckpoints", responses=failures(400, 404)
+)
+def list_checkpoints(
+    fine_tuning_job_id: str,
+    caller: Caller,
+    backends: Opened,
+    after: After = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 10,
+) -> FineTuningJobCheckpointList:
+    """The job's checkpoints with their held-out metrics, newest first."""
+    with transaction(backends) as work:
+        return service.checkpoint_page(work.session, caller.project_id, fine_tuning_job_id, after=after, limit=limit)

@@ -1,0 +1,135 @@
+"""What clients see of a job: OpenAI's FineTuningJob, events and checkpoints, and what we add to them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, Field
+
+from api.paging import Page, PageWithEnds
+from store import models
+from store.leases import fine_tuned_model_name
+
+
+class JobError(BaseModel):
+    code: str
+    message: str
+    param: str | None = None
+
+
+class FineTuningJob(BaseModel):
+    id: str
+    object: Literal["fine_tuning.job"] = "fine_tuning.job"
+    created_at: int = Field(description="Unix seconds.")
+    finished_at: int | None
+    estimated_finish: int | None
+    organization_id: str = Field(description="The project that the job belongs to.")
+    status: str = Field(
+        description="validating_files, queued, running, paused, succeeded, failed or cancelled. A running job that "
+        "was asked to stop keeps `running` until its worker has written a checkpoint: see `requested`."
+    )
+    model: str
+    fine_tuned_model: str | None
+    training_file: str
+    validation_file: str | None
+    result_files: list[str]
+    trained_tokens: int | None = Field(None, description="Always null: images have no tokens.")
+    error: JobError | None
+    method: dict[str, Any]
+    hyperparameters: dict[str, Any] = Field(description="As asked for, `auto` included.")
+    seed: int
+    suffix: str | None
+    metadata: dict[str, str] | None
+    integrations: list[Any] = []
+    adapter: dict[str, Any]
+    validation: dict[str, Any]
+    checkpoints: dict[str, Any]
+    progress: dict[str, Any] | None = Field(description="The trainer's latest progress: step, losses, ETA, ...")
+    attempt: int = Field(description="How often a worker has taken the job.")
+    requested: Literal["cancel", "pause"] | None
+
+    @classmethod
+    def of(cls, row: models.Job) -> Self:
+        method = row.spec["method"]
+        return cls.model_validate(
+            {
+                "id": row.id,
+                "created_at": int(row.created_at.timestamp()),
+                "finished_at": int(row.finished_at.timestamp()) if row.finished_at else None,
+                "estimated_finish": int(row.estimated_finish.timestamp()) if row.estimated_finish else None,
+                "organization_id": row.project_id,
+                "status": row.status,
+                "model": row.spec["base"]["name"],
+                "fine_tuned_model": row.fine_tuned_model,
+                "training_file": row.training_file_id,
+                "validation_file": row.validation_file_id,
+                "result_files": row.result_files,
+                "error": row.error,
+                "method": method,
+                "hyperparameters": method[method["type"]]["hyperparameters"],
+                "metadata": row.job_metadata,
+                "suffix": row.suffix,
+                "progress": row.progress,
+                "attempt": row.attempt,
+                "requested": row.requested,
+            }
+            | {name: row.spec[name] for name in ("seed", "adapter", "validation", "checkpoints")}
+        )
+
+
+class FineTuningJobList(Page[FineTuningJob]):
+    pass
+
+
+class FineTuningJobEvent(BaseModel):
+    id: str
+    object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
+    created_at: int
+    level: Literal["info", "warn", "error"]
+    type: Literal["message", "metrics"]
+    message: str
+    data: dict[str, Any] | None
+
+    @classmethod
+    def of(cls, row: models.JobEvent) -> Self:
+        return cls.model_validate(
+            {
+                "id": row.id,
+                "created_at": int(row.created_at.timestamp()),
+                "level": row.level,
+                "type": row.type,
+                "message": row.message,
+                "data": row.data,
+            }
+        )
+
+
+class FineTuningJobEventList(Page[FineTuningJobEvent]):
+    pass
+
+
+class FineTuningJobCheckpoint(BaseModel):
+    id: str
+    object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
+    created_at: int
+    fine_tuned_model_checkpoint: str
+    fine_tuning_job_id: str
+    step_number: int
+    metrics: dict[str, Any]
+
+    @classmethod
+    def of(cls, row: models.Checkpoint, job: models.Job) -> Self:
+        return cls.model_validate(
+            {
+                "id": row.id,
+                "created_at": int(row.created_at.timestamp()),
+                "fine_tuned_model_checkpoint": f"{fine_tuned_model_name(job)}:ckpt-step-{row.step}",
+                "fine_tuning_job_id": row.job_id,
+                "step_number": row.step,
+                "metrics": {"step": row.step} | row.metrics,
+            }
+        )
+
+
+class FineTuningJobCheckpointList(PageWithEnds[FineTuningJobCheckpoint]):
+    pass

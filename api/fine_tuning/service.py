@@ -1,0 +1,111 @@
+"""The rules of fine-tuning jobs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import timedelta
+
+from sqlalchemy.orm import Session
+
+from api.errors import InvalidRequest
+from api.fine_tuning.references import References, look_up
+from api.fine_tuning.request import CreateFineTuningJob, parse
+from api.fine_tuning.schemas import (
+    FineTuningJob,
+    FineTuningJobCheckpoint,
+    FineTuningJobCheckpointList,
+    FineTuningJobEvent,
+    FineTuningJobEventList,
+    FineTuningJobList,
+)
+from api.json_body import JsonBody
+from api.paging import cut
+from api.transactions import Work
+from store import events, jobs
+from store.bases import RegisteredBase
+from store.job_state import JobStatus
+from store.jobs import NewJob
+from store.keys import Principal
+from store.models import Job
+from trainer.spec.run import Base, RunSpec, TrainingOptions
+
+# Longer than any automatic retry of a client waits; a later request with the same body is a new wish.
+RETRY_WINDOW = timedelta(minutes=10)
+
+
+def create(
+    work: Work, bases: dict[str, RegisteredBase], caller: Principal, body: JsonBody, *, is_retry: bool
+) -> FineTuningJob:
+    """``is_retry``: the client says that it has sent this before; then the job of that try is the answer."""
+    jobs.serialize_request(work.session, caller.key_id, body.sha256)
+    if is_retry:
+        earlier = jobs.by_request(work.session, caller.key_id, body.sha256, within=RETRY_WINDOW)
+        if earlier is not None:
+            return FineTuningJob.of(earlier)
+    request, faults = parse(body.document)
+    named = look_up(work.session, bases, caller.project_id, body.document)
+    if request is None or faults or named.faults:
+        raise InvalidRequest([*faults, *named.faults])
+    job = jobs.create(work.session, _new_job(caller, request, named, body.sha256))
+    return _tell(work, job)
+
+
+def _new_job(caller: Principal, request: CreateFineTuningJob, named: References, request_sha256: str) -> NewJob:
+    if named.base is None or named.training_file is None:
+        raise AssertionError("a request without faults names a base and a training file")
+    options = {name: getattr(request, name) for name in TrainingOptions.model_fields}
+    spec = RunSpec(**options, base=Base(**asdict(named.base)))
+    return NewJob(
+        project_id=caller.project_id,
+        spec=spec.model_dump(mode="json"),
+        training_file=named.training_file,
+        validation_file=named.validation_file,
+        suffix=request.suffix,
+        metadata=request.metadata,
+        key_id=caller.key_id,
+        request_sha256=request_sha256,
+    )
+
+
+def cancel(work: Work, project_id: str, job_id: str) -> FineTuningJob:
+    return FineTuningJob.of(jobs.cancel(work.session, project_id, job_id))
+
+
+def pause(work: Work, project_id: str, job_id: str) -> FineTuningJob:
+    return FineTuningJob.of(jobs.pause(work.session, project_id, job_id))
+
+
+def resume(work: Work, project_id: str, job_id: str) -> FineTuningJob:
+    return _tell(work, jobs.resume(work.session, project_id, job_id))
+
+
+def page(
+    session: Session, project_id: str, *, after: str | None, limit: int, metadata: dict[str, str] | None
+) -> FineTuningJobList:
+    rows = jobs.newest_first(session, project_id, after=after, limit=limit + 1, metadata=metadata)
+    shown, has_more = cut(rows, limit)
+    return FineTuningJobList(data=[FineTuningJob.of(row) for row in shown], has_more=has_more)
+
+
+def event_page(
+    session: Session, project_id: str, job_id: str, *, after: str | None, limit: int
+) -> FineTuningJobEventList:
+    job = jobs.get(session, project_id, job_id)
+    shown, has_more = cut(events.newest_first(session, job.id, after=after, limit=limit + 1), limit)
+    return FineTuningJobEventList(data=[FineTuningJobEvent.of(row) for row in shown], has_more=has_more)
+
+
+def checkpoint_page(
+    session: Session, project_id: str, job_id: str, *, after: str | None, limit: int
+) -> FineTuningJobCheckpointList:
+    job = jobs.get(session, project_id, job_id)
+    shown, has_more = cut(jobs.checkpoints(session, job.id, after=after, limit=limit + 1), limit)
+    data = [FineTuningJobCheckpoint.of(row, job) for row in shown]
+    first, last = (data[0].id, data[-1].id) if data else (None, None)
+    return FineTuningJobCheckpointList(data=data, has_more=has_more, first_id=first, last_id=last)
+
+
+def _tell(work: Work, job: Job) -> FineTuningJob:
+    if job.status == JobStatus.QUEUED:
+        work.jobs_to_train.append(job.id)
+    return FineTuningJob.of(job)

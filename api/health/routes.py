@@ -1,0 +1,24 @@
+"""/healthz and /readyz, without a key."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from api.backends import Opened
+from api.errors import Error
+from api.health import service
+from api.health.schemas import Alive, Ready
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz", operation_id="healthz")
+async def healthz() -> Alive:
+    """The process is up; says nothing about what it needs."""
+    return Alive()
+
+
+@router.get("/readyz", operation_id="readyz", responses={503: {"model": Error, "description": "Says what is missing"}})
+def readyz(backends: Opened) -> Ready:
+    """The database, the broker and the blob store answer."""
+    return service.check(backends)

@@ -1,0 +1,55 @@
+"""The application: ``uvicorn --factory api.main:create_app --no-access-log`` (the API logs its requests itself)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import Depends, FastAPI
+from starlette.concurrency import run_in_threadpool
+
+from api import errors, logs
+from api.authentication import Authentication
+from api.backends import open_backends
+from api.body_limit import BodyLimit
+from api.document import document, document_routes
+from api.files.receive import prepare_directory
+from api.files.routes import router as files
+from api.fine_tuning.routes import router as fine_tuning
+from api.health.routes import router as health
+from api.models.routes import router as models
+from api.request_context import RequestContext
+from api.url_text import refuse_nul
+from store.settings import Settings, settings
+
+VERSION = "0.1.0"
+
+
+def create_app(deployment: Settings | None = None) -> FastAPI:
+    """Nothing is opened before the application starts; ``deployment`` defaults to the environment's settings."""
+    logs.configure()
+    app = FastAPI(
+        title="pairtune",
+        version=VERSION,
+        summary="Preference fine-tuning of image models: pairs in, a LoRA adapter out.",
+        lifespan=lambda app: _lifespan(app, deployment or settings()),
+        dependencies=[Depends(refuse_nul)],
+        openapi_url=None,  # ours, below, knows the create request too
+    )
+    # The one added last is the outermost.
+    app.add_middleware(BodyLimit)
+    app.add_middleware(Authentication)
+    app.add_middleware(RequestContext)
+    errors.install(app)
+    for router in (health, files, fine_tuning, models):
+        app.include_router(router)
+    app.include_router(document_routes(document(app)))
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI, deployment: Settings) -> AsyncIterator[None]:
+    await run_in_threadpool(prepare_directory, deployment.upload_directory)
+    with open_backends(deployment) as backends:
+        app.state.backends = backends
+        yield

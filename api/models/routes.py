@@ -1,0 +1,28 @@
+"""/v1/models."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from api.backends import Caller, Opened
+from api.errors import failures
+from api.models import service
+from api.models.schemas import Model, ModelList
+from api.transactions import transaction
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+
+@router.get("", operation_id="listModels", responses=failures())
+def list_models(caller: Caller, backends: Opened) -> ModelList:
+    """Base models, then the project's fine-tuned ones, newest first."""
+    with transaction(backends) as work:
+        return service.every(work.session, backends.bases, caller.project_id)
+
+
+# A path parameter of its own kind: a base's name may hold slashes, as hub ids do.
+@router.get("/{model:path}", operation_id="retrieveModel", responses=failures(400, 404))
+def retrieve_model(model: str, caller: Caller, backends: Opened) -> Model:
+    """One model by name."""
+    with transaction(backends) as work:
+        return service.one(work.session, backends.bases, caller.project_id, model)

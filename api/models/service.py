@@ -1,0 +1,29 @@
+"""The models a project may name: the operator's bases and what its own jobs made."""
+
+from __future__ import annotations
+
+from sqlalchemy.orm import Session
+
+from api.models.schemas import Model, ModelList
+from store import jobs
+from store.bases import RegisteredBase, find_base
+from store.models import Job
+
+
+def every(session: Session, bases: dict[str, RegisteredBase], project_id: str) -> ModelList:
+    tuned = [_tuned(job, job.fine_tuned_model) for job in jobs.fine_tuned(session, project_id) if job.fine_tuned_model]
+    return ModelList(data=[_base(base) for base in bases.values()] + tuned)
+
+
+def one(session: Session, bases: dict[str, RegisteredBase], project_id: str, name: str) -> Model:
+    job = jobs.by_fine_tuned_model(session, project_id, name)
+    return _tuned(job, name) if job is not None else _base(find_base(bases, name))
+
+
+def _base(base: RegisteredBase) -> Model:
+    return Model(id=base.name, created=0, owned_by="system")
+
+
+def _tuned(job: Job, name: str) -> Model:
+    finished = job.finished_at or job.created_at
+    return Model(id=name, created=int(finished.timestamp()), owned_by=job.project_id)

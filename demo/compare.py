@@ -1,0 +1,131 @@
+"""Base against adapter on held-out prompts: the same prompts and seeds, sampled by a plain diffusers pipeline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionXLPipeline
+from PIL import Image, ImageDraw, ImageFont
+
+from demo import openmoji
+from demo.emoji_xl import IMAGE_SIZE
+from demo.style_score import Floats, train_scorer
+from demo.win_rate import WinRate, win_rate
+
+STEPS = 20
+GUIDANCE = 3.0
+SEEDS = (0, 1)
+BATCH = 16
+SHOWN_COLUMNS = 10
+CELL = 112
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """``fidelity``: how often a sample is nearest, in shape, to the right one of the held-out emoji."""
+
+    win_rate: WinRate
+    scorer_accuracy: float
+    base_score: float
+    adapter_score: float
+    base_fidelity: float
+    adapter_fidelity: float
+
+
+def compare(base: Path, adapter: Path, picture: Path) -> Comparison:
+    """Sample both, write the picture, and score them."""
+    catalogue = openmoji.catalogue()
+    held_out = [emoji for emoji in catalogue if emoji.held_out]
+    training = [emoji for emoji in catalogue if not emoji.held_out]
+    pipeline = StableDiffusionXLPipeline.from_pretrained(base)
+    pipeline.set_progress_bar_config(disable=True)
+    prompts = [emoji.caption for emoji in held_out]
+    before = _sample(pipeline, prompts)
+    pipeline.load_lora_weights(adapter)
+    after = _sample(pipeline, prompts)
+    line, colour = _rendered(held_out, "line"), _rendered(held_out, "color")
+    _draw(prompts, before[0], after[0], line, picture)
+
+    scorer = train_scorer(_rendered(training, "line"), _rendered(training, "color"))
+    accuracy = np.concatenate([scorer(line) > 0.5, scorer(colour) < 0.5]).mean()
+    base_scores = np.stack([scorer(images) for images in before], axis=1)  # (prompts, seeds)
+    adapter_scores = np.stack([scorer(images) for images in after], axis=1)
+    return Comparison(
+        win_rate=win_rate(adapter_scores, base_scores),
+        scorer_accuracy=float(accuracy),
+        base_score=float(base_scores.mean()),
+        adapter_score=float(adapter_scores.mean()),
+        base_fidelity=_fidelity(before, colour),
+        adapter_fidelity=_fidelity(after, line),
+    )
+
+
+def _rendered(emoji: list[openmoji.Emoji], style: openmoji.Style) -> list[Image.Image]:
+    return [openmoji.render(one.key, style, IMAGE_SIZE) for one in emoji]
+
+
+def _sample(pipeline: StableDiffusionXLPipeline, prompts: list[str]) -> list[list[Image.Image]]:
+    """One list of images per seed, in the prompts' order. Each image has a generator of its own."""
+    rows = []
+    for seed in SEEDS:
+        images: list[Image.Image] = []
+        for start in range(0, len(prompts), BATCH):
+            part = prompts[start : start + BATCH]
+            generators = [torch.Generator().manual_seed(1000 * seed + start + index) for index in range(len(part))]
+            images += pipeline(
+                part,
+                height=IMAGE_SIZE,
+                width=IMAGE_SIZE,
+                num_inference_steps=STEPS,
+                guidance_scale=GUIDANCE,
+                generator=generators,
+            ).images
+        rows.append(images)
+    return rows
+
+
+def _fidelity(samples: list[list[Image.Image]], real: list[Image.Image]) -> float:
+    targets = _shapes(real)
+    right = [
+        _shapes(images) @ targets.T  # cosine similarities, (prompts, prompts)
+        for images in samples
+    ]
+    return float(np.mean([similarity.argmax(axis=1) == np.arange(len(real)) for similarity in right]))
+
+
+def _shapes(images: list[Image.Image]) -> Floats:
+    """Unit vectors of the images at 16 x 16 pixels, less their mean: (images, 768)."""
+    small = np.stack([np.asarray(image.resize((16, 16), Image.Resampling.BOX), dtype=np.float64) for image in images])
+    vectors = small.reshape(len(images), -1)
+    vectors -= vectors.mean(axis=1, keepdims=True)
+    unit: Floats = vectors / (np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-9)
+    return unit
+
+
+def _draw(
+    prompts: list[str], before: list[Image.Image], after: list[Image.Image], wanted: list[Image.Image], path: Path
+) -> None:
+    """Held-out prompts in columns, evenly picked; base, adapter and the wanted style in rows."""
+    columns = np.linspace(0, len(prompts) - 1, SHOWN_COLUMNS).round().astype(int).tolist()
+    left, top, bottom, gap = 118, 44, 26, 6
+    size = (left + SHOWN_COLUMNS * (CELL + gap), top + 3 * (CELL + gap) + bottom)
+    sheet = Image.new("RGB", size, "#f4f4f5")
+    draw = ImageDraw.Draw(sheet)
+    small, normal = ImageFont.load_default(11), ImageFont.load_default(14)
+    rows = (("base", before), ("MaPO adapter", after), ("wanted style", wanted))
+    for row, (label, images) in enumerate(rows):
+        y = top + row * (CELL + gap)
+        draw.text((10, y + CELL // 2 - 8), label, fill="#18181b", font=normal)
+        for column, index in enumerate(columns):
+            cell = images[index].resize((CELL, CELL), Image.Resampling.LANCZOS)
+            sheet.paste(cell, (left + column * (CELL + gap), y))
+    for column, index in enumerate(columns):
+        name = prompts[index].removeprefix("an emoji of ")
+        draw.text((left + column * (CELL + gap), top - 20), name, fill="#18181b", font=small)
+    draw.text((left, 6), "Held-out prompts: no pair of these emoji was trained on", fill="#52525b", font=normal)
+    draw.text((10, size[1] - 20), f"Same seeds in each column. {openmoji.ATTRIBUTION}", fill="#52525b", font=small)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)

@@ -1,0 +1,128 @@
+"""What an archive lists, before anything is unpacked: which entries are accepted, and under which name.
+
+Entries are never written under the names they bring, so names serve lookup only; unsafe ones are refused all the
+same, because an archive that carries them was not made by packing a folder.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from intake.errors import ArchiveRefused
+from intake.findings import Code, Finding, printable
+from intake.limits import Limits
+
+Kind = Literal["file", "folder", "symbolic link", "hard link", "device or special file", "sparse file"]
+
+_DRIVE = re.compile(r"^[A-Za-z]:")
+_SYSTEM_FILES = {".DS_Store", "Thumbs.db", "desktop.ini"}
+_ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".7z", ".rar")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry as listed: ``size`` is the unpacked length in bytes that the archive declares.
+
+    ``read`` returns exactly ``size`` bytes or raises ArchiveRefused.
+    """
+
+    name: str
+    kind: Kind
+    size: int
+    read: Callable[[], bytes]
+
+
+def accept_entries(entries: Iterable[Entry], limits: Limits) -> tuple[dict[str, Entry], list[Finding]]:
+    """The archive's files by canonical name, and a finding for every entry that is refused."""
+    accepted: dict[str, Entry] = {}
+    taken: dict[str, str] = {}
+    findings: list[Finding] = []
+    for entry in entries:
+        if is_system_file(entry.name):
+            continue
+        fault = _fault(entry, taken, limits)
+        if fault is not None:
+            code, reason = fault
+            shown = printable(entry.name)
+            findings.append(Finding(code, "error", f"{shown} {reason}, then pack the folder again.", shown))
+        elif entry.kind == "file":
+            name = canonical(entry.name)
+            accepted[name] = entry
+            taken[collision_key(name)] = entry.name
+    return accepted, findings
+
+
+def check_total(unpacked: int, packed: int, limits: Limits) -> None:
+    """Raises ArchiveRefused when ``unpacked`` bytes are too many, or too many for ``packed`` bytes."""
+    if unpacked > limits.archive_bytes:
+        raise ArchiveRefused(
+            "archive_limits", f"unpacks to more than {limits.archive_bytes:,} bytes; upload it in several parts"
+        )
+    if unpacked > limits.compression_ratio_from and unpacked > limits.compression_ratio * packed:
+        raise ArchiveRefused(
+            "archive_limits",
+            f"unpacks to more than {limits.compression_ratio} times its size, as no archive of images does;"
+            " pack the images again",
+        )
+
+
+def check_count(count: int, limits: Limits) -> None:
+    if count > limits.archive_entries:
+        raise ArchiveRefused(
+            "archive_limits", f"holds more than {limits.archive_entries:,} entries; upload it in several parts"
+        )
+
+
+def canonical(name: str) -> str:
+    """The name in Unicode NFC without ``./`` and doubled slashes: macOS packs NFD names, tar a leading ``./``."""
+    parts = unicodedata.normalize("NFC", name).split("/")
+    return "/".join(part for part in parts if part not in ("", "."))
+
+
+def collision_key(name: str) -> str:
+    """Equal for names that a case-insensitive or normalising file system takes for one."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def is_system_file(name: str) -> bool:
+    """What macOS and Windows add to folders on their own."""
+    parts = name.split("/")
+    return "__MACOSX" in parts or parts[-1] in _SYSTEM_FILES or parts[-1].startswith("._")
+
+
+def _fault(entry: Entry, taken: Mapping[str, str], limits: Limits) -> tuple[Code, str] | None:
+    """The code, and what is wrong with the entry and what to do about it."""
+    reason = _name_fault(entry.name, limits)
+    if reason is not None:
+        return "archive_path", f"{reason}; rename it"
+    if entry.kind == "folder":
+        return None
+    if entry.kind != "file":
+        return "archive_entry_type", f"is a {entry.kind}; put a regular file in its place"
+    name = canonical(entry.name)
+    if not name:
+        return "archive_path", "has an empty path; rename it"
+    if name.lower().endswith(_ARCHIVE_SUFFIXES):
+        return "archive_limits", "is an archive inside the archive; unpack or remove it"
+    other = taken.get(collision_key(name))
+    if other is not None:
+        return "archive_path", f"differs from {printable(other)} at most in case or Unicode form; rename one of them"
+    return None
+
+
+def _name_fault(name: str, limits: Limits) -> str | None:
+    if len(name) > limits.path_characters:
+        return f"has a path of more than {limits.path_characters:,} characters"
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+        return "has a NUL, a control character or an invalid character in its path"
+    if "\\" in name:
+        return "has a backslash in its path (folders are separated by /)"
+    if name.startswith("/") or _DRIVE.match(name):
+        return "has an absolute path"
+    if ".." in name.split("/"):
+        return "has a path that leaves the archive (..)"
+    return None

@@ -1,0 +1,87 @@
+"""The vocabulary of what can be wrong with an upload. ``docs/data.md`` has the cure for each code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal["error", "warning"]
+
+Code = Literal[
+    "archive_unreadable",
+    "archive_limits",
+    "archive_path",
+    "archive_entry_type",
+    "metadata_missing",
+    "metadata_ambiguous",
+    "metadata_unreadable",
+    "metadata_empty",
+    "metadata_columns",
+    "column_unknown",
+    "row_invalid",
+    "prompt_empty",
+    "prompt_too_long",
+    "image_missing",
+    "image_unreadable",
+    "image_truncated",
+    "image_format",
+    "image_too_large",
+    "image_animated",
+    "image_profile",
+    "pair_identical",
+    "findings_omitted",
+]
+
+SHOWN_CHARACTERS = 120
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong with what was uploaded. An error makes the upload unusable, a warning does not.
+
+    ``message`` names file and row and says what to do. ``row`` counts from 1: the line of a JSONL file, the data row
+    (header not counted) of a CSV file. Texts are printable, whatever the upload held.
+    """
+
+    code: Code
+    severity: Severity
+    message: str
+    file: str | None = None
+    row: int | None = None
+
+
+class FindingList:
+    """Collects findings in the order they were made; keeps the first ``limit`` and counts the rest."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._kept: list[Finding] = []
+        self._omitted: dict[Severity, int] = {"error": 0, "warning": 0}
+
+    def add(self, finding: Finding) -> None:
+        if len(self._kept) < self._limit:
+            self._kept.append(finding)
+        else:
+            self._omitted[finding.severity] += 1
+
+    def extend(self, findings: list[Finding]) -> None:
+        for finding in findings:
+            self.add(finding)
+
+    def __iter__(self) -> Iterator[Finding]:
+        """What was kept, then one finding that counts the rest."""
+        yield from self._kept
+        errors, warnings = self._omitted["error"], self._omitted["warning"]
+        if errors or warnings:
+            text = f"{errors} more errors and {warnings} more warnings are not listed; correct the ones above first."
+            yield Finding("findings_omitted", "error" if errors else "warning", text)
+
+
+def printable(text: str) -> str:
+    """The text on one line, cut to a readable length, without control characters and unpaired surrogates.
+
+    Findings end up in JSON, in PostgreSQL (which stores no NUL) and on terminals.
+    """
+    short = text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 3] + "..."
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in short)

@@ -1,0 +1,58 @@
+"""The normalised images of one upload: files in the work directory, named by their SHA-256, each written once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from intake.entries import Entry
+from intake.errors import ImageRefused, Refused
+from intake.images import normalise
+from intake.limits import Limits
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """``sha256`` is the hex digest of the normalised PNG."""
+
+    sha256: str
+    profile_ignored: bool
+
+
+class ImageFolder:
+    """Remembers every entry it was given, so that an image that many rows name is decoded once."""
+
+    def __init__(self, folder: Path, limits: Limits) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.written: dict[str, Path] = {}
+        self._folder = folder
+        self._limits = limits
+        self._outcomes: dict[str, StoredImage | Refused] = {}
+
+    def add(self, entry: Entry) -> StoredImage | Refused:
+        """Normalise and write the entry's image, or say why not."""
+        if entry.name not in self._outcomes:
+            try:
+                self._outcomes[entry.name] = self._store(entry)
+            except Refused as refused:
+                self._outcomes[entry.name] = refused
+        return self._outcomes[entry.name]
+
+    def _store(self, entry: Entry) -> StoredImage:
+        if entry.size > self._limits.image_bytes:
+            reason = f"is larger than {self._limits.image_bytes:,} bytes; scale it down or save it as JPEG"
+            raise ImageRefused("image_too_large", reason)
+        image = normalise(entry.read(), self._limits)
+        sha256 = hashlib.sha256(image.png).hexdigest()
+        if sha256 not in self.written:
+            self.written[sha256] = self._write(image.png, sha256)
+        return StoredImage(sha256, image.profile_ignored)
+
+    def _write(self, png: bytes, sha256: str) -> Path:
+        path = self._folder / f"{sha256}.png"
+        partial = self._folder / "partial"
+        partial.write_bytes(png)
+        os.replace(partial, path)  # a file that bears its digest is whole, also after a crash
+        return path

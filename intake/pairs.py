@@ -1,0 +1,45 @@
+"""What intake makes of an upload: pairs whose images are files named by their SHA-256."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from intake.findings import Finding
+
+Split = Literal["train", "validation"]
+
+
+@dataclass(frozen=True)
+class PreparedPair:
+    """One usable pair; ``chosen`` and ``rejected`` are the SHA-256 (hex) of the normalised PNG files."""
+
+    row: int
+    prompt: str
+    chosen: str
+    rejected: str
+    split: Split | None = None
+    weight: float | None = None
+    annotator: str | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The whole upload. ``images`` maps SHA-256 to the normalised PNG file in the work directory.
+
+    ``format`` names what was recognised, e.g. ``archive/metadata.jsonl``; ``archive`` alone when no metadata was
+    found, ``unknown`` when the file is no archive.
+    """
+
+    format: str
+    pairs: tuple[PreparedPair, ...]
+    findings: tuple[Finding, ...]
+    images: Mapping[str, Path]
+
+    @property
+    def usable(self) -> bool:
+        """No error was found and there is something to train on."""
+        return bool(self.pairs) and all(finding.severity != "error" for finding in self.findings)

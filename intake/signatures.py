@@ -1,0 +1,95 @@
+"""Telling file formats by their bytes, and whether the file is whole, before any decoder sees it."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from intake.errors import ImageRefused
+
+Format = Literal["PNG", "JPEG", "WEBP"]
+
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+_ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"7z\xbc\xaf\x27\x1c", b"Rar!", b"\x28\xb5\x2f\xfd")
+_OTHERS: tuple[tuple[bytes, str], ...] = (
+    (b"GIF8", "a GIF"),
+    (b"II*\0", "a TIFF"),
+    (b"MM\0*", "a TIFF"),
+    (b"BM", "a BMP"),
+    (b"<svg", "an SVG"),
+    (b"<?xml", "an SVG or another XML file"),
+    (b"8BPS", "a Photoshop file"),
+    (b"%PDF", "a PDF"),
+    (b"SIMPLE  =", "a FITS file"),
+    (b"\0\0\0\x0cJXL ", "a JPEG XL"),
+    (b"\xff\x0a", "a JPEG XL"),
+)
+_FILL = re.compile(rb"\xff+")  # any number of these starts a JPEG marker
+_CONVERT = "convert it to PNG, JPEG or WebP"
+
+
+def image_format(data: bytes) -> Format:
+    """The format of a whole PNG, JPEG or WebP file. Raises ImageRefused for anything else and for part of a file."""
+    if not data:
+        raise ImageRefused("image_truncated", "is empty; upload the whole file")
+    name, whole = _recognise(data)
+    if not whole:
+        raise _cut_off()
+    return name
+
+
+def _recognise(data: bytes) -> tuple[Format, bool]:
+    if data.startswith(_PNG):
+        return "PNG", _png_whole(data)
+    if data.startswith(_JPEG):
+        return "JPEG", _jpeg_whole(data)
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return "WEBP", len(data) >= 8 + int.from_bytes(data[4:8], "little")
+    raise _foreign(data)
+
+
+def _cut_off() -> ImageRefused:
+    return ImageRefused("image_truncated", "is cut off before its end; upload the whole file")
+
+
+def _foreign(data: bytes) -> ImageRefused:
+    if any(signature.startswith(data) for signature in (_PNG, _JPEG, b"RIFF")) or _webp_start(data):
+        return _cut_off()
+    if data.startswith(_ARCHIVES) or data[257:262] == b"ustar":
+        return ImageRefused("archive_limits", "is an archive inside the archive; unpack it before packing the folder")
+    if data[4:8] == b"ftyp":
+        return ImageRefused("image_format", f"is an AVIF, HEIC or video file; {_CONVERT}")
+    start = data[:512].lstrip()
+    for signature, name in _OTHERS:
+        if start.startswith(signature):
+            return ImageRefused("image_format", f"is {name}; {_CONVERT}")
+    return ImageRefused("image_unreadable", f"is not an image; {_CONVERT}")
+
+
+def _webp_start(data: bytes) -> bool:
+    return data.startswith(b"RIFF") and b"WEBP".startswith(data[8:12])
+
+
+def _png_whole(data: bytes) -> bool:
+    """Whether the chunks lead to a complete IEND; Pillow alone accepts a PNG that ends after its last pixels."""
+    offset = len(_PNG)
+    while offset + 12 <= len(data):
+        kind = data[offset + 4 : offset + 8]
+        offset += 12 + int.from_bytes(data[offset : offset + 4], "big")  # length, type, content, checksum
+        if kind == b"IEND":
+            return offset <= len(data)
+    return False
+
+
+def _jpeg_whole(data: bytes) -> bool:
+    """Whether an end-of-image marker follows the start of the scan (thumbnails in headers bring their own)."""
+    offset = 2
+    while fill := _FILL.match(data, offset):
+        marker = data[fill.end() : fill.end() + 3]
+        if len(marker) < 3:
+            return False
+        if marker.startswith(b"\xda"):
+            return data.find(b"\xff\xd9", offset) >= 0
+        offset = fill.end() + 1 + max(2, int.from_bytes(marker[1:], "big"))
+    # Past the end, the cut is in the headers. Otherwise these are no segments: let the decoder say what is wrong.
+    return offset < len(data)

@@ -1,0 +1,1 @@
+"""Alembic migrations; ``python -m migrations`` brings PAIRTUNE_DATABASE_URL up to date."""

@@ -1,0 +1,20 @@
+"""Alembic's entry: runs the migrations online, one transaction each, under an advisory lock."""
+
+from alembic import context
+from sqlalchemy import text
+
+from store.database import open_engine
+from store.models import Table
+
+LOCK = 7_246_001  # any constant of ours: two services that start together must not both migrate
+
+engine = open_engine(context.config.attributes["database_url"])
+with engine.connect() as connection:
+    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LOCK})
+    connection.commit()
+    context.configure(connection=connection, target_metadata=Table.metadata, transaction_per_migration=True)
+    with context.begin_transaction():
+        context.run_migrations()
+    connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": LOCK})
+    connection.commit()
+engine.dispose()

@@ -1,0 +1,1 @@
+"""Everything that lasts: models, queries, the job state machine, blobs, settings."""

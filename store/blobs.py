@@ -1,0 +1,109 @@
+"""Blobs: immutable bytes under their SHA-256, in a local directory or any object store that obstore speaks to."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import obstore
+from obstore.exceptions import BaseError, NotFoundError
+from obstore.store import LocalStore, ObjectStore, from_url
+
+from store.errors import BlobMissing
+
+CHUNK = 1024 * 1024
+PARTS_AT_ONCE = 3
+
+
+@dataclass(frozen=True)
+class StoredBlob:
+    sha256: str
+    bytes: int
+
+
+class Blobs:
+    """A blob appears whole or not at all (obstore writes beside and renames); the same bytes are stored once."""
+
+    def __init__(self, url: str) -> None:
+        if url.startswith("file://"):
+            directory = Path(url.removeprefix("file://"))
+            directory.mkdir(parents=True, exist_ok=True)
+            self._store: ObjectStore = LocalStore(prefix=directory)
+        else:
+            self._store = from_url(url)
+
+    def reachable(self) -> bool:
+        """Whether the store answers; a local directory must be there and be writable."""
+        if isinstance(self._store, LocalStore):
+            return self._store.prefix is not None and os.access(self._store.prefix, os.R_OK | os.W_OK | os.X_OK)
+        try:
+            self.exists("0" * 64)
+        except BaseError:
+            return False
+        return True
+
+    def put_bytes(self, content: bytes) -> StoredBlob:
+        blob = StoredBlob(hashlib.sha256(content).hexdigest(), len(content))
+        if not self.exists(blob.sha256):
+            obstore.put(self._store, _path(blob.sha256), content)
+        return blob
+
+    def put_file(self, path: Path) -> StoredBlob:
+        """Memory stays bounded by the upload's chunk size."""
+        blob = hash_file(path)
+        if not self.exists(blob.sha256):
+            with path.open("rb") as content:
+                # Parts of 5 MiB; obstore's own 12 at once would hold 60 MiB for every upload.
+                obstore.put(self._store, _path(blob.sha256), content, max_concurrency=PARTS_AT_ONCE)
+        return blob
+
+    def exists(self, sha256: str) -> bool:
+        try:
+            obstore.head(self._store, _path(sha256))
+        except (NotFoundError, FileNotFoundError):
+            return False
+        return True
+
+    def read(self, sha256: str) -> bytes:
+        return b"".join(self.stream(sha256))
+
+    def stream(self, sha256: str, *, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """The bytes from ``start``, in chunks of at most 1 MiB; ``length`` bounds how many."""
+        try:
+            size = obstore.head(self._store, _path(sha256))["size"]
+        except (NotFoundError, FileNotFoundError) as error:
+            raise BlobMissing(sha256) from error
+        end = size if length is None else min(size, start + length)
+        return self._chunks(sha256, start, end)
+
+    def fetch(self, sha256: str, path: Path) -> None:
+        """Copy to a local file and check the bytes on the way; a damaged blob raises and leaves no file."""
+        digest = hashlib.sha256()
+        partial = path.with_name(path.name + ".partial")
+        with partial.open("wb") as out:
+            for chunk in self.stream(sha256):
+                digest.update(chunk)
+                out.write(chunk)
+        if digest.hexdigest() != sha256:
+            partial.unlink()
+            raise BlobMissing(sha256)
+        partial.replace(path)
+
+    def _chunks(self, sha256: str, start: int, end: int) -> Iterator[bytes]:
+        while start < end:
+            length = min(CHUNK, end - start)
+            yield bytes(obstore.get_range(self._store, _path(sha256), start=start, length=length))
+            start += length
+
+
+def hash_file(path: Path) -> StoredBlob:
+    with path.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256")
+    return StoredBlob(digest.hexdigest(), path.stat().st_size)
+
+
+def _path(sha256: str) -> str:
+    return f"sha256/{sha256[:2]}/{sha256}"

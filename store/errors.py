@@ -1,0 +1,76 @@
+"""What can go wrong in the store.
+
+StoreError
+├── NotFound             FileNotFound, JobNotFound, CheckpointNotFound, ModelNotFound
+├── IllegalTransition    the job's state does not allow this
+├── LeaseLost            another attempt owns the row, or nobody does
+├── InvalidKey           no such API key, or it was revoked
+├── FileInUse            an unfinished job still needs the file
+├── BlobMissing          a row names a blob that the blob store does not hold
+└── BasesInvalid         the operator's list of base models cannot be read
+"""
+
+from __future__ import annotations
+
+
+class StoreError(Exception):
+    """Base of all store errors; ``str`` of it is fit for a user."""
+
+
+class NotFound(StoreError):
+    kind = "object"
+
+    def __init__(self, identifier: str) -> None:
+        super().__init__(f"No such {self.kind}: '{identifier}'.")
+        self.identifier = identifier
+
+
+class FileNotFound(NotFound):
+    kind = "file"
+
+
+class JobNotFound(NotFound):
+    kind = "fine-tuning job"
+
+
+class CheckpointNotFound(NotFound):
+    kind = "checkpoint"
+
+
+class ModelNotFound(NotFound):
+    kind = "model"
+
+
+class IllegalTransition(StoreError):
+    def __init__(self, job_id: str, action: str, status: str) -> None:
+        super().__init__(f"Job {job_id} is {status} and cannot be {action}.")
+        self.job_id, self.action, self.status = job_id, action, status
+
+
+class LeaseLost(StoreError):
+    def __init__(self, row_id: str, attempt: int) -> None:
+        super().__init__(f"Attempt {attempt} no longer owns {row_id}.")
+        self.row_id, self.attempt = row_id, attempt
+
+
+class InvalidKey(StoreError):
+    def __init__(self) -> None:
+        super().__init__("This API key does not exist or was revoked.")
+
+
+class FileInUse(StoreError):
+    def __init__(self, file_id: str, job_id: str) -> None:
+        super().__init__(f"File {file_id} is still needed by job {job_id}; cancel the job or wait for its end.")
+        self.file_id, self.job_id = file_id, job_id
+
+
+class BlobMissing(StoreError):
+    def __init__(self, sha256: str) -> None:
+        super().__init__(f"Blob {sha256} is missing from the blob store.")
+        self.sha256 = sha256
+
+
+class BasesInvalid(StoreError):
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"The list of base models, {path}, cannot be used: {reason}")
+        self.path = path

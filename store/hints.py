@@ -1,0 +1,51 @@
+"""Hints: Celery messages that tell a worker to look at a row. Lost or repeated, nothing changes.
+
+Publish after the commit that the hint is about. A broker that is down costs nothing but time: the dispatcher
+publishes rows that nobody claimed.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import structlog
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+log = structlog.get_logger()
+
+Task = Literal["worker.tasks.read_file", "worker.tasks.train"]
+QUEUES: dict[Task, str] = {"worker.tasks.read_file": "intake", "worker.tasks.train": "train"}
+
+
+class Hints:
+    def __init__(self, broker_url: str) -> None:
+        self._celery = Celery(broker=broker_url, set_as_current=False)
+        self._celery.conf.update(
+            task_ignore_result=True,
+            broker_connection_timeout=2,
+            broker_transport_options={"socket_connect_timeout": 2, "socket_timeout": 5, "socket_keepalive": True},
+        )
+
+    def read_file(self, file_id: str) -> bool:
+        return self._send("worker.tasks.read_file", file_id)
+
+    def train(self, job_id: str) -> bool:
+        return self._send("worker.tasks.train", job_id)
+
+    def reachable(self) -> bool:
+        with self._celery.connection_for_write() as connection:
+            try:
+                connection.ensure_connection(max_retries=1, timeout=2, reraise_as_library_errors=True)
+            except OperationalError:
+                return False
+            return True
+
+    def _send(self, task: Task, row_id: str) -> bool:
+        """False when the broker cannot be reached; the row stays as it is and is published later."""
+        try:
+            self._celery.send_task(task, args=[row_id], queue=QUEUES[task], retry=False)
+        except OperationalError as error:
+            log.warning("hint.not_sent", task=task, row=row_id, reason=str(error))
+            return False
+        return True

@@ -1,0 +1,227 @@
+"""Jobs as their owner sees them: create, read, and ask for a cancel, a pause, a resume. Nothing here commits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, func, select, update
+from sqlalchemy.orm import Session
+
+from store import events, files
+from store.errors import IllegalTransition, JobNotFound
+from store.events import NewEvent
+from store.ids import new_id
+from store.job_state import TERMINAL, JobStatus, Request, may_become
+from store.models import Checkpoint, File, Job, Json
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """``spec`` is a RunSpec as JSON; the metadata is the client's own."""
+
+    project_id: str
+    spec: Json
+    training_file: File
+    validation_file: File | None
+    suffix: str | None
+    metadata: dict[str, str] | None
+    key_id: str | None = None
+    request_sha256: str | None = None
+
+
+def create(session: Session, new: NewJob) -> Job:
+    """A job whose files are still being read waits for them; the intake worker moves it on."""
+    sources = [file for file in (new.training_file, new.validation_file) if file is not None]
+    ready = all(file.status == "processed" for file in sources)
+    job = Job(
+        id=new_id("ftjob"),
+        project_id=new.project_id,
+        status=JobStatus.QUEUED if ready else JobStatus.VALIDATING_FILES,
+        spec=new.spec,
+        training_file_id=new.training_file.id,
+        validation_file_id=new.validation_file.id if new.validation_file else None,
+        suffix=new.suffix,
+        job_metadata=dict(new.metadata) if new.metadata is not None else None,
+        key_id=new.key_id,
+        request_sha256=new.request_sha256,
+    )
+    session.add(job)
+    session.flush()
+    session.refresh(job)
+    first = "Created; waiting for a worker." if ready else "Created; the files are being read."
+    events.append(session, job.id, [NewEvent(first, data={"status": job.status})])
+    return job
+
+
+def serialize_request(session: Session, key_id: str, request_sha256: str) -> None:
+    """Until this transaction ends, a create with the same key and body waits here."""
+    lock = func.pg_advisory_xact_lock(func.hashtextextended(f"{key_id} {request_sha256}", 0))
+    session.execute(select(lock))
+
+
+def by_request(session: Session, key_id: str, request_sha256: str, *, within: timedelta) -> Job | None:
+    """The newest job that this key created with this body, no longer ago than ``within``."""
+    query = select(Job).where(
+        Job.key_id == key_id,
+        Job.request_sha256 == request_sha256,
+        Job.created_at > func.now() - within,
+    )
+    return session.scalar(query.order_by(Job.id.desc()).limit(1))
+
+
+def get(session: Session, project_id: str, job_id: str) -> Job:
+    job = session.scalar(_one(project_id, job_id))
+    if job is None:
+        raise JobNotFound(job_id)
+    return job
+
+
+def newest_first(
+    session: Session, project_id: str, *, after: str | None, limit: int, metadata: Json | None
+) -> list[Job]:
+    """Up to ``limit`` jobs older than the job ``after`` whose metadata holds all of ``metadata``; None asks for
+    jobs that were given none."""
+    query = select(Job).where(Job.project_id == project_id).order_by(Job.id.desc()).limit(limit)
+    if after is not None:
+        query = query.where(Job.id < after)
+    if metadata is None:
+        query = query.where(Job.job_metadata.is_(None))
+    elif metadata:
+        query = query.where(Job.job_metadata.contains(metadata))
+    return list(session.scalars(query))
+
+
+def by_fine_tuned_model(session: Session, project_id: str, model: str) -> Job | None:
+    return session.scalar(select(Job).where(Job.project_id == project_id, Job.fine_tuned_model == model))
+
+
+def fine_tuned(session: Session, project_id: str) -> list[Job]:
+    """Succeeded jobs, newest first: each is a model."""
+    query = select(Job).where(Job.project_id == project_id, Job.fine_tuned_model.is_not(None))
+    return list(session.scalars(query.order_by(Job.id.desc())))
+
+
+def checkpoints(session: Session, job_id: str, *, after: str | None, limit: int) -> list[Checkpoint]:
+    """Newest first."""
+    query = select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.id.desc()).limit(limit)
+    if after is not None:
+        query = query.where(Checkpoint.id < after)
+    return list(session.scalars(query))
+
+
+def cancel(session: Session, project_id: str, job_id: str) -> Job:
+    """At once when nobody runs it; otherwise asked of the worker, whose finish and this never both win."""
+    job = _locked(session, project_id, job_id)
+    if job.status == JobStatus.CANCELLED:
+        return job
+    if job.status == JobStatus.RUNNING:
+        return _ask(session, job, Request.CANCEL)
+    return transition(session, job, JobStatus.CANCELLED, "Cancelled.", action="cancelled")
+
+
+def pause(session: Session, project_id: str, job_id: str) -> Job:
+    job = _locked(session, project_id, job_id)
+    if job.status == JobStatus.PAUSED:
+        return job
+    if job.status == JobStatus.RUNNING:
+        return _ask(session, job, Request.PAUSE)
+    return transition(session, job, JobStatus.PAUSED, "Paused.", action="paused")
+
+
+def resume(session: Session, project_id: str, job_id: str) -> Job:
+    """Back to the queue; on a job that was asked to pause and has not stopped yet, the request is withdrawn."""
+    job = _locked(session, project_id, job_id)
+    if job.status == JobStatus.QUEUED:
+        return job
+    if job.status == JobStatus.RUNNING and job.requested == Request.PAUSE:
+        job.requested = None
+        events.append(session, job.id, [NewEvent("Pause withdrawn.")])
+        return job
+    if job.status != JobStatus.PAUSED:
+        raise IllegalTransition(job.id, "resumed", job.status)
+    return transition(session, job, JobStatus.QUEUED, "Resumed; waiting for a worker.", action="resumed")
+
+
+def transition(
+    session: Session, job: Job, to: JobStatus, message: str, *, action: str, error: dict[str, Any] | None = None
+) -> Job:
+    """Move a job whose row is locked and that no worker owns; writes the event. Not for workers: see leases."""
+    if not may_become(JobStatus(job.status), to):
+        raise IllegalTransition(job.id, action, job.status)
+    job.status = to
+    job.lease_expires_at = None
+    job.requested = None
+    job.published_at = None
+    if error is not None:
+        job.error = error
+    if to in TERMINAL:
+        job.finished_at = session.scalar(select(func.clock_timestamp()))
+    session.flush()
+    level: events.Level = "error" if to is JobStatus.FAILED else "info"
+    data: Json = {"status": to} if error is None else {"status": to, "error": error}
+    events.append(session, job.id, [NewEvent(message, level=level, data=data)])
+    return job
+
+
+def files_ready(session: Session, file_id: str) -> list[str]:
+    """A file was read or refused: queue or fail the jobs that waited for it. Returns the ids of queued ones."""
+    waiting = session.scalars(
+        select(Job)
+        .where(
+            Job.status == JobStatus.VALIDATING_FILES,
+            (Job.training_file_id == file_id) | (Job.validation_file_id == file_id),
+        )
+        .order_by(Job.id)
+        .with_for_update()
+    )
+    queued: list[str] = []
+    for job in waiting:
+        sources = files.by_ids(session, [job.training_file_id, job.validation_file_id])
+        refused = next((file for file in sources if file.status == "error"), None)
+        if refused is not None:
+            _fail_for_file(session, job, refused)
+        elif all(file.status == "processed" for file in sources):
+            transition(session, job, JobStatus.QUEUED, "Files read; waiting for a worker.", action="queued")
+            queued.append(job.id)
+    return queued
+
+
+def mark_published(session: Session, job_ids: list[str]) -> None:
+    session.execute(update(Job).where(Job.id.in_(job_ids)).values(published_at=func.clock_timestamp()))
+
+
+def unpublished(session: Session, *, older_than_seconds: float) -> list[str]:
+    """Queued jobs whose hint was never sent, or was sent longer ago than that and found no worker."""
+    published_before = func.clock_timestamp() - timedelta(seconds=older_than_seconds)
+    query = select(Job.id).where(
+        Job.status == JobStatus.QUEUED, (Job.published_at.is_(None)) | (Job.published_at < published_before)
+    )
+    return list(session.scalars(query.order_by(Job.id)))
+
+
+def _fail_for_file(session: Session, job: Job, file: File) -> None:
+    param = "training_file" if file.id == job.training_file_id else "validation_file"
+    error = {"code": "invalid_file", "message": f"{file.id}: {file.status_details}", "param": param}
+    transition(session, job, JobStatus.FAILED, f"File {file.id} cannot be used.", action="queued", error=error)
+
+
+def _one(project_id: str, job_id: str) -> Select[Job]:
+    owned: ColumnElement[bool] = (Job.id == job_id) & (Job.project_id == project_id)
+    return select(Job).where(owned)
+
+
+def _locked(session: Session, project_id: str, job_id: str) -> Job:
+    job = session.scalar(_one(project_id, job_id).with_for_update())
+    if job is None:
+        raise JobNotFound(job_id)
+    return job
+
+
+def _ask(session: Session, job: Job, request: Request) -> Job:
+    if job.requested != request and job.requested != Request.CANCEL:
+        job.requested = request
+        session.flush()
+        events.append(session, job.id, [NewEvent(f"Asked to {request}; the worker stops at its next step.")])
+    return job

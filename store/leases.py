@@ -1,0 +1,300 @@
+"""What a worker may do to the job or file that it owns: claim, renew, write, finish. Nothing here commits.
+
+A claim is one UPDATE; the attempt it returns is the fencing token. Every later write names it, and a write that
+finds no row raises LeaseLost: the caller kills its trainer and stops. Expiry is set and judged by the
+database's clock alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, func, select, union_all, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from store import events, files
+from store.errors import LeaseLost
+from store.events import NewEvent
+from store.ids import new_id
+from store.job_state import JobStatus, Request
+from store.models import Checkpoint, File, Job, Json
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to write to one job, until the lease expires."""
+
+    job_id: str
+    project_id: str
+    attempt: int
+
+
+def claim(session: Session, job_id: str, *, worker: str, lease_seconds: float) -> Claim | None:
+    """Take a queued job; None when it is not queued (any more), so a repeated message does nothing."""
+    row = session.execute(
+        update(Job)
+        .where(Job.id == job_id, Job.status == JobStatus.QUEUED)
+        .values(
+            status=JobStatus.RUNNING,
+            attempt=Job.attempt + 1,
+            worker=worker,
+            requested=None,
+            lease_expires_at=_expiry(lease_seconds),
+        )
+        .returning(Job.project_id, Job.attempt)
+    ).one_or_none()
+    if row is None:
+        return None
+    owned = Claim(job_id, row.project_id, row.attempt)
+    started = NewEvent("Started.", data={"status": JobStatus.RUNNING, "worker": worker})
+    events.append(session, job_id, [started], attempt=owned.attempt)
+    return owned
+
+
+def renew(session: Session, owned: Claim, *, lease_seconds: float) -> Request | None:
+    """Extend the lease; returns what the user has asked for meanwhile."""
+    requested = _write(session, owned, lease_expires_at=_expiry(lease_seconds))
+    return Request(requested) if requested is not None else None
+
+
+def record(
+    session: Session, owned: Claim, news: Sequence[NewEvent], *, progress: Json | None = None, eta: float | None = None
+) -> Request | None:
+    """Append events and keep the latest progress; ``eta`` is seconds from now."""
+    changes: dict[str, Any] = {}
+    if progress is not None:
+        changes["progress"] = progress
+    if eta is not None:
+        changes["estimated_finish"] = func.clock_timestamp() + timedelta(seconds=eta)
+    requested = _write(session, owned, **(changes or {"worker": Job.worker}))
+    events.append(session, owned.job_id, news, attempt=owned.attempt)
+    return Request(requested) if requested is not None else None
+
+
+def add_checkpoint(session: Session, owned: Claim, *, step: int, metrics: Json, manifest: Mapping[str, Any]) -> None:
+    """Make a checkpoint visible, once all of its blobs are stored."""
+    _write(session, owned, worker=Job.worker)
+    added = session.scalar(
+        insert(Checkpoint)
+        .values(
+            id=new_id("ftckpt"),
+            job_id=owned.job_id,
+            attempt=owned.attempt,
+            step=step,
+            metrics=metrics,
+            manifest=dict(manifest),
+        )
+        # A worker repeats the write when it could not learn whether the commit arrived.
+        .on_conflict_do_nothing(index_elements=["job_id", "step", "attempt"])
+        .returning(Checkpoint.id)
+    )
+    if added is not None:
+        events.append(session, owned.job_id, [NewEvent(f"Checkpoint at step {step}.")], attempt=owned.attempt)
+
+
+def latest_checkpoint(session: Session, job_id: str) -> Checkpoint | None:
+    return session.scalar(
+        select(Checkpoint)
+        .where(Checkpoint.job_id == job_id)
+        .order_by(Checkpoint.step.desc(), Checkpoint.attempt.desc())
+        .limit(1)
+    )
+
+
+def succeed(session: Session, owned: Claim, *, results: Sequence[files.NewFile]) -> list[str]:
+    """The one fenced commit that makes a job's artifacts visible; returns their file ids."""
+    _release(session, owned, JobStatus.SUCCEEDED, finished_at=func.clock_timestamp())
+    job = session.scalars(select(Job).where(Job.id == owned.job_id)).one()
+    result_ids = [files.create(session, result, status="processed").id for result in results]
+    job.result_files = result_ids
+    job.fine_tuned_model = fine_tuned_model_name(job)
+    session.flush()
+    done = NewEvent("Succeeded.", data={"status": JobStatus.SUCCEEDED, "result_files": result_ids})
+    events.append(session, owned.job_id, [done], attempt=owned.attempt)
+    return result_ids
+
+
+def fine_tuned_model_name(job: Job) -> str:
+    """In OpenAI's form: ``ft:<base>:<suffix>:<job>``."""
+    return f"ft:{job.spec['base']['name']}:{job.suffix or ''}:{job.id.removeprefix('ftjob-')}"
+
+
+def fail(session: Session, owned: Claim, *, code: str, message: str) -> None:
+    """End the job for a reason that trying again cannot mend."""
+    error = {"code": code, "message": message, "param": None}
+    _release(session, owned, JobStatus.FAILED, error=error, finished_at=func.clock_timestamp())
+    told = NewEvent(message, level="error", data={"status": JobStatus.FAILED, "error": error})
+    events.append(session, owned.job_id, [told], attempt=owned.attempt)
+
+
+def give_back(session: Session, owned: Claim, message: str) -> JobStatus:
+    """Give the job up in good order. It is queued again, unless the user has asked for something else meanwhile."""
+    return _give_back(session, owned, _held(session, owned).requested, NewEvent(message))
+
+
+def crash(session: Session, owned: Claim, *, code: str, message: str, crash_cap: int) -> JobStatus:
+    """The trainer or its worker died: queue the job again, or fail it when that happened ``crash_cap`` times.
+
+    A cancel or a pause that the user asked for comes before both.
+    """
+    held = _held(session, owned)
+    if held.requested is None and held.crashes + 1 >= crash_cap:
+        fail(session, owned, code=code, message=f"Gave up after {held.crashes + 1} crashes. {message}")
+        return JobStatus.FAILED
+    told = NewEvent(f"Crashed. {message}", level="warn", data={"code": code})
+    return _give_back(session, owned, held.requested, told, crashes=Job.crashes + 1)
+
+
+def expire(session: Session, *, crash_cap: int) -> list[str]:
+    """Take back jobs whose lease ran out; returns the ids of those queued again."""
+    expired = session.scalars(
+        select(Job)
+        .where(Job.status == JobStatus.RUNNING, Job.lease_expires_at < func.clock_timestamp())
+        .with_for_update(skip_locked=True)
+    )
+    queued = []
+    for job in expired:
+        message = f"Worker {job.worker} stopped renewing its lease on attempt {job.attempt}."
+        owned = Claim(job.id, job.project_id, job.attempt)
+        if crash(session, owned, code="worker_lost", message=message, crash_cap=crash_cap) is JobStatus.QUEUED:
+            queued.append(job.id)
+    return queued
+
+
+# ------------------------------------------------------------------------------------------------------ file intake
+
+
+@dataclass(frozen=True)
+class FileClaim:
+    file_id: str
+    project_id: str
+    attempt: int
+    sha256: str
+    filename: str
+
+
+def give_up_files(session: Session, *, crash_cap: int) -> list[str]:
+    """Refuse files whose reading died ``crash_cap`` times, so that no archive can keep killing intake workers."""
+    return list(
+        session.scalars(
+            update(File)
+            .where(File.status == "uploaded", File.attempt >= crash_cap, File.lease_expires_at < func.clock_timestamp())
+            .values(
+                status="error",
+                lease_expires_at=None,
+                status_details=f"intake_crashed: reading this file broke off {crash_cap} times. "
+                "Upload it again in smaller parts, or tell the operator.",
+            )
+            .returning(File.id)
+        )
+    )
+
+
+def claim_file(session: Session, file_id: str, *, lease_seconds: float) -> FileClaim | None:
+    """Take an uploaded file that nobody is reading."""
+    row = session.execute(
+        update(File)
+        .where(
+            File.id == file_id,
+            File.status == "uploaded",
+            File.deleted_at.is_(None),
+            (File.lease_expires_at.is_(None)) | (File.lease_expires_at < func.clock_timestamp()),
+        )
+        .values(attempt=File.attempt + 1, lease_expires_at=_expiry(lease_seconds))
+        .returning(File.project_id, File.attempt, File.sha256, File.filename)
+    ).one_or_none()
+    return FileClaim(file_id, row.project_id, row.attempt, row.sha256, row.filename) if row else None
+
+
+def renew_file(session: Session, owned: FileClaim, *, lease_seconds: float) -> None:
+    _write_file(session, owned, lease_expires_at=_expiry(lease_seconds))
+
+
+def finish_file(
+    session: Session,
+    owned: FileClaim,
+    *,
+    status: str,
+    details: str | None,
+    pairs_sha256: str | None = None,
+    pairs_count: int | None = None,
+) -> None:
+    """``status``: processed or error."""
+    _write_file(
+        session,
+        owned,
+        status=status,
+        status_details=details,
+        pairs_sha256=pairs_sha256,
+        pairs_count=pairs_count,
+        lease_expires_at=None,
+    )
+
+
+def live_attempts(session: Session) -> set[tuple[str, int]]:
+    """Ids of the jobs and files that a worker may be working on, with the attempt that owns them."""
+    running = select(Job.id, Job.attempt).where(Job.status == JobStatus.RUNNING)
+    reading = select(File.id, File.attempt).where(
+        File.status == "uploaded", File.deleted_at.is_(None), File.lease_expires_at.is_not(None)
+    )
+    return {(row.id, row.attempt) for row in session.execute(union_all(running, reading))}
+
+
+# ---------------------------------------------------------------------------------------------------------- fencing
+
+
+def _write(session: Session, owned: Claim, **changes: Any) -> str | None:
+    """One fenced UPDATE; returns the user's pending request."""
+    row = session.execute(update(Job).where(_fence(owned)).values(**changes).returning(Job.requested)).one_or_none()
+    if row is None:
+        raise LeaseLost(owned.job_id, owned.attempt)
+    requested: str | None = row.requested
+    return requested
+
+
+def _release(session: Session, owned: Claim, to: JobStatus, **changes: Any) -> None:
+    _write(session, owned, status=to, lease_expires_at=None, requested=None, published_at=None, **changes)
+
+
+_AS_ASKED = {
+    None: (JobStatus.QUEUED, "Queued again."),
+    Request.PAUSE: (JobStatus.PAUSED, "Paused."),
+    Request.CANCEL: (JobStatus.CANCELLED, "Cancelled."),
+}
+
+
+def _give_back(session: Session, owned: Claim, requested: str | None, told: NewEvent, **changes: Any) -> JobStatus:
+    """``told`` gets the outcome added; the row's lock is held, so the request cannot change any more."""
+    to, outcome = _AS_ASKED[Request(requested) if requested else None]
+    if to is JobStatus.CANCELLED:
+        changes["finished_at"] = func.clock_timestamp()
+    _release(session, owned, to, **changes)
+    event = replace(told, message=f"{told.message} {outcome}".strip(), data={**(told.data or {}), "status": to})
+    events.append(session, owned.job_id, [event], attempt=owned.attempt)
+    return to
+
+
+def _write_file(session: Session, owned: FileClaim, **changes: Any) -> None:
+    fence = (File.id == owned.file_id) & (File.attempt == owned.attempt) & (File.status == "uploaded")
+    if session.execute(update(File).where(fence).values(**changes).returning(File.id)).one_or_none() is None:
+        raise LeaseLost(owned.file_id, owned.attempt)
+
+
+def _fence(owned: Claim) -> ColumnElement[bool]:
+    return (Job.id == owned.job_id) & (Job.attempt == owned.attempt) & (Job.status == JobStatus.RUNNING)
+
+
+def _held(session: Session, owned: Claim) -> Row[str | None, int]:
+    """The row that the claim still owns, locked: ``requested`` and ``crashes``."""
+    held = session.execute(select(Job.requested, Job.crashes).where(_fence(owned)).with_for_update()).one_or_none()
+    if held is None:
+        raise LeaseLost(owned.job_id, owned.attempt)
+    return held
+
+
+def _expiry(lease_seconds: float) -> ColumnElement[Any]:
+    return func.clock_timestamp() + timedelta(seconds=lease_seconds)

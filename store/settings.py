@@ -1,0 +1,70 @@
+"""Deployment settings: the only reader of the environment. Every variable is ``PAIRTUNE_`` and the field's name."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="PAIRTUNE_", frozen=True)
+
+    home: Path = Field(Path("var"), description="Local state: embedded services, blobs, work directories, local.key.")
+    host: str = "127.0.0.1"
+    port: int = 8000
+    database_url: str | None = Field(None, description="postgresql+psycopg://...; without it `up` starts its own.")
+    broker_url: str | None = Field(None, description="redis://...; without it `up` starts its own Valkey.")
+    blob_url: str | None = Field(None, description="file://, s3://, gs:// or az://; HOME/blobs without it.")
+    bases_file: Path = Field(REPOSITORY / "bases.toml", description="The base models that jobs may name.")
+    max_upload_bytes: int = Field(20 * 2**30, description="A larger upload is answered 413.")
+
+    # Times in seconds. A worker is given up after `lease`; three missed heartbeats fit into it with room to spare.
+    lease_seconds: float = 60.0
+    heartbeat_seconds: float = 10.0
+    dispatch_seconds: float = Field(10.0, description="How often the dispatcher looks for expired leases.")
+    republish_seconds: float = Field(30.0, description="Age at which an unclaimed row's hint is sent again.")
+    grace_seconds: float = Field(60.0, description="From SIGTERM to SIGKILL of a trainer that has to checkpoint.")
+    stall_seconds: float = Field(1800.0, description="A trainer that says nothing for this long is taken to hang.")
+    crash_cap: int = Field(3, description="Crashes after which a job or file fails instead of being tried again.")
+
+    @property
+    def required_database_url(self) -> str:
+        if self.database_url is None:
+            raise MissingSetting("PAIRTUNE_DATABASE_URL")
+        return self.database_url
+
+    @property
+    def required_broker_url(self) -> str:
+        if self.broker_url is None:
+            raise MissingSetting("PAIRTUNE_BROKER_URL")
+        return self.broker_url
+
+    @property
+    def effective_blob_url(self) -> str:
+        return self.blob_url or f"file://{self.home.resolve() / 'blobs'}"
+
+    @property
+    def upload_directory(self) -> Path:
+        """Where the API streams uploads to before they become blobs: local, disposable."""
+        return self.home.resolve() / "uploads"
+
+    @property
+    def work_directory(self) -> Path:
+        """Where workers keep run directories and the trainer's cache: local, disposable."""
+        return self.home.resolve() / "work"
+
+
+class MissingSetting(RuntimeError):
+    def __init__(self, variable: str) -> None:
+        super().__init__(f"{variable} is not set: start through `pairtune up`, or set it to your own service.")
+
+
+@cache
+def settings() -> Settings:
+    """The process's settings, read once."""
+    return Settings()

@@ -1,0 +1,112 @@
+"""Keys and tenants, on every route that the OpenAPI document knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from starlette.testclient import TestClient
+
+from api.document import document
+from api.main import create_app
+from store import keys, leases
+from store.database import Sessions
+from store.files import NewFile
+from store.models import ApiKey
+from store.settings import Settings
+from tests.api.conftest import add_file
+from tests.conftest import Tenant
+
+pytestmark = pytest.mark.integration
+
+
+@dataclass(frozen=True)
+class Operation:
+    method: str
+    path: str
+
+
+def operations() -> Iterator[Operation]:
+    for path, methods in document(create_app(Settings()))["paths"].items():
+        if path.startswith("/v1"):
+            yield from (Operation(method.upper(), path) for method in methods)
+
+
+OPERATIONS = list(operations())
+OF_ONE = [operation for operation in OPERATIONS if "{" in operation.path]
+
+
+def name(operation: Operation) -> str:
+    return f"{operation.method} {operation.path}"
+
+
+def test_the_document_knows_every_route() -> None:
+    assert len(OPERATIONS) == 16
+    assert len(OF_ONE) == 11
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=name)
+@pytest.mark.parametrize("authorization", [None, "Bearer pt-wrong", "Basic eDp5", "Bearer "])
+def test_no_route_answers_without_a_valid_key(
+    anonymous: TestClient, operation: Operation, authorization: str | None
+) -> None:
+    headers = {"authorization": authorization} if authorization else {}
+    answer = anonymous.request(operation.method, operation.path, headers=headers)
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    if operation.method != "HEAD":
+        assert answer.json()["error"]["code"] == "invalid_api_key"
+
+
+def test_an_unknown_route_under_v1_tells_nothing_without_a_key(anonymous: TestClient) -> None:
+    assert anonymous.get("/v1/nothing").status_code == 401
+
+
+def test_a_revoked_key_is_refused(client: TestClient, sessions: Sessions, project: Tenant) -> None:
+    assert client.get("/v1/models").status_code == 200
+    with sessions.begin() as session:
+        key = session.query(ApiKey).filter_by(project_id=project.id).one()
+        assert keys.revoke(session, key.id)
+    assert client.get("/v1/models").status_code == 401
+
+
+@pytest.fixture
+def path_values(client: TestClient, sessions: Sessions, project: Tenant) -> dict[str, str]:
+    """Real ids of the first project: a file, a running job, and the model that a finished job made."""
+    file = add_file(sessions, project.id)
+    made, running = (
+        client.post("/v1/fine_tuning/jobs", json={"model": "tiny", "training_file": file.id}).json()["id"]
+        for _ in range(2)
+    )
+    with sessions.begin() as session:
+        owned = leases.claim(session, made, worker="w", lease_seconds=60)
+        assert owned is not None
+        result = NewFile(project.id, "a.safetensors", "fine-tune-results", 1, "0" * 64)
+        leases.succeed(session, owned, results=[result])
+    model = client.get(f"/v1/fine_tuning/jobs/{made}").json()["fine_tuned_model"]
+    return {"file_id": file.id, "fine_tuning_job_id": running, "model": model}
+
+
+@pytest.mark.parametrize("operation", OF_ONE, ids=name)
+def test_another_projects_ids_do_not_exist(
+    client: TestClient, path_values: dict[str, str], other_project: Tenant, operation: Operation
+) -> None:
+    path = operation.path.format(**path_values)
+    theirs = {"authorization": f"Bearer {other_project.api_key}"}
+    assert client.request(operation.method, path, headers=theirs).status_code == 404
+    # The owner gets something else, so the 404 above is not for a wrong path.
+    assert client.request(operation.method, path).status_code != 404
+
+
+def test_lists_and_references_show_nothing_of_another_project(
+    client: TestClient, path_values: dict[str, str], other_project: Tenant
+) -> None:
+    theirs = {"authorization": f"Bearer {other_project.api_key}"}
+    for path in ("/v1/files", "/v1/fine_tuning/jobs"):
+        assert len(client.get(path).json()["data"]) >= 1
+        assert client.get(path, headers=theirs).json()["data"] == []
+    assert [model["id"] for model in client.get("/v1/models", headers=theirs).json()["data"]] == ["tiny"]
+    stolen = {"model": "tiny", "training_file": path_values["file_id"]}
+    answer = client.post("/v1/fine_tuning/jobs", json=stolen, headers=theirs)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "file_not_found")

@@ -1,0 +1,105 @@
+"""Bodies that are too long, lie about it, or stop half way; on real sockets."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from api.body_limit import JSON_LIMIT
+from api.files.receive import STALE, prepare_directory
+from tests.api.conftest import MAX_UPLOAD, Live
+from tests.api.polling import until
+
+pytestmark = pytest.mark.integration
+START = (
+    b'--x\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n'
+    b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+)
+
+
+@contextmanager
+def request(live: Live, path: str, *headers: str, key: str | None = None) -> Iterator[socket.socket]:
+    """An open connection on which the head of a POST was sent, and nothing else."""
+    given = [f"authorization: Bearer {key}"] if key else []
+    head = [f"POST {path} HTTP/1.1", "host: x", "content-type: multipart/form-data; boundary=x", *given, *headers]
+    with socket.create_connection(("127.0.0.1", live.port), timeout=10) as connection:
+        connection.sendall("\r\n".join([*head, "", ""]).encode())
+        yield connection
+
+
+def answer(connection: socket.socket) -> tuple[int, str]:
+    """Status and error code of an answer that comes while the request's body is still open."""
+    received = b""
+    while b"\r\n\r\n" not in received or b"}}" not in received:
+        received += connection.recv(65536)
+    head, _, body = received.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)["error"]["code"]
+
+
+def uploads(live: Live) -> list[Path]:
+    return list((live.home / "uploads").iterdir())
+
+
+def test_without_a_key_the_body_is_not_waited_for(live: Live) -> None:
+    with request(live, "/v1/files", f"content-length: {5 * 10**9}") as connection:
+        assert answer(connection) == (401, "invalid_api_key")
+    with request(live, "/v1/files", "transfer-encoding: chunked", key="pt-wrong") as connection:
+        assert answer(connection) == (401, "invalid_api_key")
+    assert uploads(live) == []
+
+
+def test_a_declared_length_over_the_cap_is_refused_unread(live: Live) -> None:
+    with request(live, "/v1/files", f"content-length: {5 * 10**9}", key=live.tenant.api_key) as connection:
+        assert answer(connection) == (413, "request_too_large")
+    job = "/v1/fine_tuning/jobs"
+    with request(live, job, f"content-length: {JSON_LIMIT + 1}", key=live.tenant.api_key) as connection:
+        assert answer(connection) == (413, "request_too_large")
+
+
+def test_a_chunked_upload_is_cut_off_at_the_cap_and_leaves_nothing(live: Live) -> None:
+    with request(live, "/v1/files", "transfer-encoding: chunked", key=live.tenant.api_key) as connection:
+        for chunk in (START, b"x" * MAX_UPLOAD, b"x" * 100_000):
+            connection.sendall(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+        assert answer(connection) == (413, "request_too_large")
+    until(lambda: uploads(live) == [])
+
+
+def test_a_chunked_json_body_is_cut_off_at_its_cap(live: Live) -> None:
+    headers = ("transfer-encoding: chunked",)
+    with request(live, "/v1/fine_tuning/jobs", *headers, key=live.tenant.api_key) as connection:
+        chunk = b" " * (JSON_LIMIT + 1)
+        connection.sendall(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+        assert answer(connection) == (413, "request_too_large")
+
+
+def test_an_aborted_upload_leaves_no_temporary_file(live: Live) -> None:
+    with request(live, "/v1/files", "content-length: 200000", key=live.tenant.api_key) as connection:
+        connection.sendall(START + b"x" * 50_000)
+        until(lambda: len(uploads(live)) == 1)
+    until(lambda: uploads(live) == [])
+
+
+def test_a_connection_survives_a_refused_upload(live: Live) -> None:
+    """The 401 comes before the body; what the client has sent by then is not taken for its next request."""
+    body = b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n"
+    with request(live, "/v1/files", f"content-length: {len(body)}") as connection:
+        assert answer(connection)[0] == 401
+        connection.sendall(body + b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        rest = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert rest.count(b"HTTP/1.1 ") == 1
+    assert b'{"status":"ok"}' in rest
+
+
+def test_a_stale_temporary_file_is_swept_at_the_start(tmp_path: Path) -> None:
+    for name, age in (("old", STALE + 60), ("new", 0.0)):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    prepare_directory(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]

@@ -1,0 +1,119 @@
+"""OpenAI's error shape on everything that goes wrong, request ids and headers on every answer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from api.main import create_app
+from store.settings import Settings
+from tests.conftest import Tenant
+
+pytestmark = pytest.mark.integration
+
+
+def test_an_unknown_route_and_method_have_the_shape(client: TestClient) -> None:
+    missing = client.get("/v1/nothing")
+    assert missing.status_code == 404
+    assert missing.json()["error"] == {
+        "message": "There is no /v1/nothing; /openapi.json lists what there is.",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": "unknown_url",
+    }
+    wrong = client.put("/v1/models")
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, "GET")
+    assert wrong.json()["error"]["code"] == "method_not_allowed"
+
+
+def test_query_faults_come_together_with_what_was_given(client: TestClient) -> None:
+    error = client.get("/v1/files", params={"limit": "0", "order": "up"}).json()["error"]
+    assert [fault["param"] for fault in error["errors"]] == ["limit", "order"]
+    assert "given: '0'" in error["message"]
+    assert "'asc' or 'desc'" in error["message"]
+
+
+@pytest.mark.parametrize("limit", ["0", "101", "x", "1.5"])
+def test_a_limit_out_of_range_is_a_400(client: TestClient, limit: str) -> None:
+    assert client.get("/v1/fine_tuning/jobs", params={"limit": limit}).status_code == 400
+
+
+@pytest.mark.parametrize("path", ["/v1/files/a%00b", "/v1/files?after=%00", "/v1/models/%00"])
+def test_a_nul_in_the_url_is_a_400(client: TestClient, path: str) -> None:
+    assert client.get(path).json()["error"]["code"] == "invalid_url"
+
+
+def test_an_unknown_cursor_gives_an_empty_page(client: TestClient) -> None:
+    assert client.get("/v1/files", params={"after": "!"}).json()["data"] == []
+
+
+def test_a_sane_request_id_is_kept_and_others_are_replaced(client: TestClient) -> None:
+    assert client.get("/healthz", headers={"x-request-id": "abc-1.2_3"}).headers["x-request-id"] == "abc-1.2_3"
+    for bad in ("a b", "x" * 129, "a\tb", "<script>"):
+        made = client.get("/healthz", headers={"x-request-id": bad}).headers["x-request-id"]
+        assert made.startswith("req-")
+    assert client.get("/healthz").headers["x-request-id"] != client.get("/healthz").headers["x-request-id"]
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/v1/models", "/v1/nothing", "/openapi.json"])
+def test_every_answer_carries_the_security_headers_and_no_cors(client: TestClient, path: str) -> None:
+    headers = client.get(path, headers={"origin": "https://elsewhere.example"}).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["content-security-policy"].startswith("default-src 'none'")
+    assert not any(name.startswith("access-control") for name in headers)
+
+
+def _broken(settings: Settings) -> FastAPI:
+    app = create_app(settings)
+
+    @app.get("/broken")
+    def broken() -> None:
+        raise RuntimeError("a secret detail")
+
+    return app
+
+
+def test_a_fault_of_ours_shows_no_detail_but_an_id_that_the_log_explains(
+    settings: Settings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with TestClient(_broken(settings), raise_server_exceptions=False) as client:
+        answer = client.get("/broken", headers={"x-request-id": "find-me"})
+    assert answer.status_code == 500
+    assert (answer.json()["error"]["type"], answer.json()["error"]["code"]) == ("server_error", "internal_error")
+    assert "secret" not in answer.text
+    assert (answer.headers["x-request-id"], answer.headers["x-content-type-options"]) == ("find-me", "nosniff")
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    failed = next(line for line in lines if line["event"] == "request.failed")
+    assert failed["request_id"] == "find-me"
+    assert "a secret detail" in json.dumps(failed)
+
+
+def test_each_request_is_one_json_line_without_its_key(
+    settings: Settings, project: Tenant, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with TestClient(create_app(settings)) as client:
+        client.get("/v1/models?a=b", headers={"authorization": f"Bearer {project.api_key}", "x-request-id": "r1"})
+    written = capfd.readouterr().err
+    [line] = [json.loads(line) for line in written.splitlines()]
+    expected = {"event": "request", "level": "info", "method": "GET", "path": "/v1/models", "status": 200}
+    assert {name: line[name] for name in expected} == expected
+    assert line["request_id"] == "r1"
+    assert project.api_key not in written
+
+
+def test_a_database_that_does_not_answer_is_a_503(settings: Settings, tmp_path: Path, api_key: str) -> None:
+    gone = settings.model_copy(update={"database_url": f"postgresql+psycopg://postgres@/x?host={tmp_path}"})
+    with TestClient(create_app(gone), raise_server_exceptions=False) as client:
+        answer = client.get("/v1/models", headers={"authorization": f"Bearer {api_key}"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "database_unavailable")
+        assert answer.json()["error"]["type"] == "server_error"
+        assert str(tmp_path) not in answer.text
+        ready = client.get("/readyz")
+        assert ready.status_code == 503
+        assert ready.json()["error"]["message"] == "No answer from: database."
+        assert ready.json()["checks"] == {"database": "no answer", "broker": "ok", "blobs": "ok"}
+        assert client.get("/healthz").json() == {"status": "ok"}

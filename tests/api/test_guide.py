@@ -1,0 +1,29 @@
+"""The SDK example of docs/api.md, as it stands there, against a real server."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from store.settings import REPOSITORY
+from tests.api.conftest import Live
+
+pytestmark = pytest.mark.integration
+
+
+def test_the_guides_sdk_example_runs(live: Live, tmp_path: Path) -> None:
+    guide = (REPOSITORY / "docs" / "api.md").read_text(encoding="utf-8")
+    [example] = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    (tmp_path / "pairs.zip").write_bytes(b"pairs")
+    (tmp_path / "var").mkdir()
+    (tmp_path / "var" / "local.key").write_text(live.tenant.api_key + "\n")
+    for ours, here in (("http://127.0.0.1:8000", live.url), ("emoji-xl", "tiny")):
+        assert ours in example
+        example = example.replace(ours, here)
+    ran = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "Created; the files are being read." in ran.stdout

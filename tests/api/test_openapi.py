@@ -1,0 +1,65 @@
+"""The OpenAPI document and its committed snapshot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from api import openapi
+from api.document import document
+from api.main import create_app
+from store.settings import Settings
+
+pytestmark = pytest.mark.unit
+DOCUMENT = document(create_app(Settings()))
+OPERATIONS = [
+    (f"{method} {path}", operation)
+    for path, methods in DOCUMENT["paths"].items()
+    for method, operation in methods.items()
+]
+
+
+def test_operations_have_distinct_ids_and_descriptions() -> None:
+    ids = [operation["operationId"] for _, operation in OPERATIONS]
+    assert len(set(ids)) == len(ids) == 18
+    assert all(operation["description"] for _, operation in OPERATIONS)
+
+
+def test_v1_operations_need_the_key_and_describe_their_errors() -> None:
+    error = {"$ref": "#/components/schemas/Error"}
+    for name, operation in OPERATIONS:
+        if "/v1" not in name:
+            assert "security" not in operation
+            continue
+        assert operation["security"] == [{"ApiKey": []}]
+        assert "422" not in operation["responses"]
+        for status in ("401", "503", "default"):
+            assert operation["responses"][status]["content"]["application/json"]["schema"] == error
+
+
+def test_every_reference_of_the_document_resolves() -> None:
+    def references(node: object) -> set[str]:
+        if isinstance(node, dict):
+            found = {node["$ref"]} if isinstance(node.get("$ref"), str) else set()
+            return found.union(*(references(value) for value in node.values()))
+        return set().union(*(references(value) for value in node)) if isinstance(node, list) else set()
+
+    schemas = DOCUMENT["components"]["schemas"]
+    assert {reference.rpartition("/")[2] for reference in references(DOCUMENT)} <= set(schemas)
+    assert schemas["CreateFineTuningJob"]["required"] == ["model", "training_file"]
+
+
+def test_the_committed_snapshot_is_current() -> None:
+    assert openapi.main(["--check"]) == 0
+
+
+def test_a_stale_snapshot_fails_the_check_with_a_hint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(openapi, "SNAPSHOT", tmp_path / "openapi.json")
+    assert openapi.main(["--check"]) == 1
+    assert "python -m api.openapi > docs/openapi.json" in capsys.readouterr().err
+    assert openapi.main([]) == 0
+    openapi.SNAPSHOT.write_text(capsys.readouterr().out)
+    assert openapi.main(["--check"]) == 0

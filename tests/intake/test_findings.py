@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from intake import Code, Finding, Prepared, PreparedPair
+from intake.findings import FindingList, printable
+
+pytestmark = pytest.mark.unit
+
+DOCS = Path(__file__).parents[2] / "docs" / "data.md"
+PAIR = PreparedPair(1, "p", "a" * 64, "b" * 64)
+ERROR, WARNING = Finding("row_invalid", "error", "m"), Finding("column_unknown", "warning", "m")
+
+
+def test_every_code_has_its_cure_in_the_docs():
+    section = DOCS.read_text(encoding="utf-8").partition("## Findings")[2]
+    documented = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    assert sorted(documented) == sorted(get_args(Code))
+
+
+@pytest.mark.parametrize(
+    ("pairs", "findings", "usable"),
+    [((PAIR,), (), True), ((PAIR,), (WARNING,), True), ((PAIR,), (WARNING, ERROR), False), ((), (), False)],
+)
+def test_usable_means_pairs_and_no_error(pairs, findings, usable):
+    assert Prepared("archive", pairs, findings, {}).usable is usable
+
+
+def test_a_list_at_its_limit_omits_nothing():
+    findings = FindingList(2)
+    findings.extend([ERROR, WARNING])
+    assert list(findings) == [ERROR, WARNING]
+
+
+def test_omitted_warnings_do_not_make_an_error():
+    findings = FindingList(1)
+    findings.extend([WARNING, WARNING])
+    assert [(finding.code, finding.severity) for finding in findings][1:] == [("findings_omitted", "warning")]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a b", "a b"),
+        ("\u72d0", "\u72d0"),
+        ("a\0\n", "a\\x00\\n"),
+        ("\ud800", "\\ud800"),
+        ("x" * 121, "x" * 117 + "..."),
+    ],
+)
+def test_printable_escapes_what_cannot_be_stored_or_shown(text, shown):
+    assert printable(text) == shown

@@ -1,0 +1,116 @@
+"""Whatever is uploaded, intake answers with pairs or named findings and writes inside its work directory only."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tarfile
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from intake import Prepared
+from intake.errors import ImageRefused
+from intake.images import normalise
+from intake.limits import Limits
+from tests.intake.build import ROW, good_files, png, prepare, tar_of, zip_of
+from tests.intake.test_images import WHOLE
+
+pytestmark = pytest.mark.unit
+
+bounded = settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+
+PATH_PARTS = ["..", ".", "", "images", "a.png", "A.PNG", "metadata.jsonl", "metadata.csv", "C:", "\\", "\0", "e\u0301"]
+paths = st.lists(st.sampled_from(PATH_PARTS) | st.text(max_size=6), min_size=1, max_size=4).map("/".join)
+names = paths.filter(lambda name: name.encode("utf-8", "replace").decode() == name)
+zip_names = names.map(lambda name: name.replace("\0", "0") or "0")  # zipfile cuts names at a NUL
+contents = st.sampled_from([png(), png((0, 0, 9)), b"", b"text", png()[:30]]) | st.binary(max_size=40)
+values = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | paths | st.just(["nested"])
+rows = st.dictionaries(st.sampled_from([*ROW, "split", "weight", "annotator", "seed", "x\0y"]), values).map(
+    lambda changed: ROW | changed
+)
+lines = rows.map(lambda row: json.dumps(row).encode()) | st.binary(max_size=30)
+metadata = st.lists(lines, max_size=5).map(b"\n".join)
+kinds = st.sampled_from([tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE])
+
+
+def check(archive: bytes) -> Prepared:
+    """Prepare in a fresh folder; every invariant of the outcome holds."""
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
+        (folder / "bystander").write_bytes(b"untouched")
+        prepared = prepare(archive, folder)
+        images = folder / "work" / "images"
+        assert {path.name for path in folder.iterdir()} == {"bystander", "upload", "work"}
+        assert (folder / "bystander").read_bytes() == b"untouched"
+        assert {path for path in folder.rglob("*") if path.is_file() and "work" in path.parts} == set(
+            prepared.images.values()
+        )
+        assert all(path == images / f"{sha256}.png" for sha256, path in prepared.images.items())
+    assert prepared.pairs or prepared.findings
+    for finding in prepared.findings:
+        assert finding.message.isprintable()
+    for pair in prepared.pairs:
+        assert {pair.chosen, pair.rejected} <= prepared.images.keys()
+        assert "\0" not in pair.prompt
+        pair.prompt.encode("utf-8")
+    return prepared
+
+
+@bounded
+@given(files=st.dictionaries(zip_names, contents, max_size=5), data=metadata)
+def test_any_names_and_metadata_in_a_zip(files: Mapping[str, bytes], data: bytes):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Duplicate name")
+        check(zip_of([*files.items(), *(good_files() | {"metadata.jsonl": data}).items()]))
+
+
+@bounded
+@given(files=st.dictionaries(names, st.tuples(kinds, contents), max_size=5), data=metadata)
+def test_any_names_kinds_and_metadata_in_a_tar(files: Mapping[str, tuple[bytes, bytes]], data: bytes):
+    entries: list[tuple[str | tarfile.TarInfo, bytes]] = [("metadata.csv", data), ("images/a.png", png())]
+    for name, (kind, content) in files.items():
+        entry = tarfile.TarInfo(name)
+        entry.type, entry.linkname = kind, "../../bystander"
+        entries.append((entry, content if kind == tarfile.REGTYPE else b""))
+    check(tar_of(entries))
+
+
+ARCHIVES = [
+    zip_of(good_files().items()),
+    zip_of(good_files().items(), zipfile.ZIP_STORED),
+    tar_of(good_files().items()),
+    tar_of(good_files().items(), format_=tarfile.GNU_FORMAT),
+    tar_of([("d" * 120 + "/a.png", png()), *good_files().items()]),
+]
+edits = st.lists(
+    st.tuples(st.floats(0, 1, exclude_max=True), st.binary(min_size=1, max_size=8)), min_size=1, max_size=6
+)
+
+
+def edited(data: bytes, changes: list[tuple[float, bytes]]) -> bytes:
+    result = bytearray(data)
+    for place, replacement in changes:
+        at = int(place * len(data))
+        result[at : at + len(replacement)] = replacement
+    return bytes(result)
+
+
+@bounded
+@given(archive=st.sampled_from(ARCHIVES), changes=edits)
+def test_any_damage_to_an_archive(archive: bytes, changes: list[tuple[float, bytes]]):
+    check(edited(archive, changes))
+
+
+@bounded
+@given(data=st.sampled_from(list(WHOLE.values())), changes=edits)
+def test_any_damage_to_an_image(data: bytes, changes: list[tuple[float, bytes]]):
+    with contextlib.suppress(ImageRefused):
+        result = normalise(edited(data, changes), Limits(image_pixels=10_000))
+        assert 0 < result.width * result.height <= 10_000

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from trainer.errors import BadRun
+from trainer.rundir import read_run
+
+pytestmark = pytest.mark.unit
+
+SPEC = {"base": {"name": "b", "family": "sdxl", "source": "b"}, "method": {"type": "mapo"}}
+
+
+def pair(identifier: str, **changes: str) -> dict[str, str]:
+    return {"id": identifier, "prompt": "p", "chosen": "a.png", "rejected": "b.png", "split": "train"} | changes
+
+
+def directory(folder: Path, *lines: object, spec: object = SPEC) -> Path:
+    (folder / "data").mkdir()
+    for name in ("a", "b"):
+        Image.new("RGB", (8, 6), (name == "a" and "red") or "blue").save(folder / f"data/{name}.png")
+    text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
+    (folder / "data/manifest.jsonl").write_text(text)
+    (folder / "spec.json").write_text(json.dumps(spec))
+    return folder
+
+
+def faults(folder: Path) -> list[str]:
+    with pytest.raises(BadRun) as raised:
+        read_run(folder)
+    return [str(fault) for fault in raised.value.faults]
+
+
+def test_a_sound_directory_is_read(tmp_path: Path) -> None:
+    run = read_run(directory(tmp_path, pair("1"), pair("2", split="validation")))
+    assert ([one.id for one in run.training], [one.id for one in run.validation]) == (["1"], ["2"])
+    assert run.training[0].chosen.size == (8, 6)
+    assert run.hyperparameters.batch_size == 1
+
+
+def test_the_digest_changes_with_spec_and_with_data(tmp_path: Path) -> None:
+    run = read_run(directory(tmp_path, pair("1")))
+    (tmp_path / "spec.json").write_text(json.dumps({**SPEC, "seed": 1}))
+    other_seed = read_run(tmp_path)
+    Image.new("RGB", (8, 6), "green").save(tmp_path / "data/b.png")
+    other_image = read_run(tmp_path)
+    assert len({run.digest, other_seed.digest, other_image.digest}) == 3
+    assert run.dataset_digest == other_seed.dataset_digest != other_image.dataset_digest
+
+
+def test_an_empty_directory_names_both_missing_files(tmp_path: Path) -> None:
+    assert [fault.split(":")[0] for fault in faults(tmp_path)] == ["spec.json", "data/manifest.jsonl"]
+
+
+def test_manifest_faults_name_their_lines_and_come_all_at_once(tmp_path: Path) -> None:
+    found = faults(
+        directory(
+            tmp_path,
+            pair("1"),
+            "{not json",
+            pair("2", split="test"),
+            pair("1"),
+            pair("3", chosen="../spec.json"),
+            pair("4", rejected="none.png"),
+        )
+    )
+    assert [fault.split(";")[0] for fault in found] == [
+        "data/manifest.jsonl:2: given no JSON",
+        "data/manifest.jsonl:3 split: given 'test'",
+        "data/manifest.jsonl: given id '1' 2 times",
+        "pair 3 chosen: given '../spec.json'",
+        "pair 4 rejected: given 'none.png'",
+    ]
+
+
+def test_a_missing_field_and_a_rule_across_fields_are_named(tmp_path: Path) -> None:
+    spec = {
+        "base": {"name": "b", "family": "flux"},
+        "method": {"type": "mapo", "mapo": {"hyperparameters": {"max_steps": 1, "n_epochs": 1}}},
+    }
+    found = faults(directory(tmp_path, pair("1"), spec=spec))
+    assert len(found) == 3
+    assert found[0].startswith("method.mapo.hyperparameters: given {'max_steps': 1, 'n_epochs': 1};")
+    assert "not both" in found[0]
+    assert found[1] == "base.family: given 'flux'; Input should be 'sdxl'"
+    assert found[2] == "base.source: given nothing; Field required"
+
+
+def test_data_without_training_pairs_is_a_fault(tmp_path: Path) -> None:
+    assert "at least one with split 'train'" in faults(directory(tmp_path, pair("1", split="validation")))[0]

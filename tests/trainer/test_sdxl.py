@@ -1,0 +1,211 @@
+"""The SDXL family against diffusers' own pipeline and schedulers, and the caching phase on it."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDPMScheduler, StableDiffusionXLPipeline
+
+from tests.trainer.tiny_sdxl import PROMPTS, save_run
+from trainer.batches import one_ahead, training_batch
+from trainer.cache import Cache
+from trainer.encoding import Encoding, encode
+from trainer.errors import BadRun, Interrupted, NonFiniteLoss
+from trainer.families.sdxl import SdxlDenoiser, SdxlEncoders, SdxlFamily, open_base
+from trainer.interrupt import StopRequest
+from trainer.recipes import recipe_for
+from trainer.reporting import Phases
+from trainer.rundir import Run, read_run
+from trainer.spec.events import CheckpointWritten, Event, Metrics
+from trainer.spec.run import Base
+
+pytestmark = pytest.mark.integration
+
+CPU = torch.device("cpu")
+
+
+def family_of(folder: Path) -> SdxlFamily:
+    return open_base(Base(name="tiny", family="sdxl", source=str(folder)))
+
+
+@pytest.fixture(scope="module")
+def family(tiny_base: Path) -> SdxlFamily:
+    return family_of(tiny_base)
+
+
+@pytest.fixture(scope="module")
+def denoiser(family: SdxlFamily) -> SdxlDenoiser:
+    return family.load_denoiser(CPU)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return read_run(save_run(tmp_path_factory.mktemp("run") / "run", tiny_base, max_steps=4, batch_size=4))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    return Cache(tmp_path_factory.mktemp("cache"))
+
+
+def encoded(run: Run, family: SdxlFamily, cache: Cache) -> Encoding:
+    return encode(family, cache, run.training, run.validation, device=CPU, stop=StopRequest(), progress=lambda *_: None)
+
+
+def test_sizes_follow_from_the_base(family: SdxlFamily) -> None:
+    assert (family.native_size, family.size_multiple, family.num_train_timesteps) == (32, 4, 1000)
+
+
+def test_prompts_are_encoded_as_the_pipeline_does(family: SdxlFamily, tiny_base: Path) -> None:
+    pipeline = StableDiffusionXLPipeline.from_pretrained(tiny_base)
+    with torch.no_grad():
+        hidden, _, pooled, _ = pipeline.encode_prompt(PROMPTS[:2], do_classifier_free_guidance=False, device=CPU)
+    ours = family.load_encoders(CPU).encode_prompts(PROMPTS[:2])
+    torch.testing.assert_close(torch.stack([one["hidden"] for one in ours]), hidden)
+    torch.testing.assert_close(torch.stack([one["pooled"] for one in ours]), pooled)
+
+
+def test_the_empty_prompt_is_zeros_where_the_pipelines_are(family: SdxlFamily) -> None:
+    encoders = family.load_encoders(CPU)
+    assert encoders.encode_prompts([""])[0]["hidden"].abs().sum() > 0
+    zeros, words = replace(encoders, zeros_for_empty=True).encode_prompts(["", "a"])
+    assert zeros["hidden"].abs().sum() == zeros["pooled"].abs().sum() == 0
+    assert words["hidden"].abs().sum() > 0
+
+
+def test_moments_are_scaled_as_the_denoiser_sees_them(family: SdxlFamily) -> None:
+    encoders = family.load_encoders(CPU)
+    pixels = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    mean, std = encoders.encode_images(pixels)
+    with torch.no_grad():
+        posterior = encoders.vae.encode(pixels).latent_dist
+    torch.testing.assert_close(mean, posterior.mean * 0.18215)
+    torch.testing.assert_close(std, posterior.std * 0.18215)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_noise_and_target_are_the_schedulers(denoiser: SdxlDenoiser, family: SdxlFamily, prediction: str) -> None:
+    ours = replace(denoiser, prediction_type=prediction)
+    scheduler = DDPMScheduler.from_config(dict(family.scheduler))
+    latents, noise = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0)).unbind()
+    timesteps = torch.tensor([0, 500, 999])
+    torch.testing.assert_close(
+        ours.add_noise(latents, noise, timesteps), scheduler.add_noise(latents, noise, timesteps)
+    )
+    expected = noise if prediction == "epsilon" else scheduler.get_velocity(latents, noise, timesteps)
+    torch.testing.assert_close(ours.target(latents, noise, timesteps), expected)
+
+
+def test_pickled_weights_are_refused(tiny_base: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_base, base)
+    weights = base / "vae/diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(BadRun, match=r"diffusion_pytorch_model\.bin; only safetensors") as raised:
+        family_of(base)
+    assert raised.value.code == "unsafe_format"
+
+
+def test_a_base_that_is_nowhere_is_refused_without_asking_the_network() -> None:
+    with pytest.raises(BadRun, match=r"base\.source: given '/nowhere'"):
+        open_base(Base(name="none", family="sdxl", source="/nowhere"))
+
+
+class Closed:
+    """A family whose encoders must not be needed."""
+
+    def __init__(self, family: SdxlFamily) -> None:
+        self.native_size, self.size_multiple = family.native_size, family.size_multiple
+        self.num_train_timesteps, self.fingerprint = family.num_train_timesteps, family.fingerprint
+        self.load_denoiser = family.load_denoiser
+
+    def load_encoders(self, _device: torch.device) -> SdxlEncoders:
+        raise AssertionError("everything is cached")
+
+
+def test_a_second_run_finds_everything_cached(run: Run, family: SdxlFamily, cache: Cache) -> None:
+    first = encoded(run, family, cache)
+    closed = Closed(family)
+    second = encode(
+        closed, cache, run.training, run.validation, device=CPU, stop=StopRequest(), progress=lambda *_: None
+    )
+    assert second == first
+
+
+def test_an_entry_computed_again_is_the_same_to_the_last_bit(
+    run: Run, family: SdxlFamily, cache: Cache, tmp_path: Path
+) -> None:
+    key = encoded(run, family, cache).training[3].chosen.key
+    again = Cache(tmp_path)
+    shutil.copytree(cache.folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / key[:2] / f"{key}.safetensors").unlink()
+    encoded(run, family, again)
+    assert torch.equal(again.read(key)["mean"], cache.read(key)["mean"])
+
+
+def test_a_stop_request_ends_the_caching_phase(run: Run, family: SdxlFamily, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        encode(
+            family,
+            Cache(tmp_path),
+            run.training,
+            run.validation,
+            device=CPU,
+            stop=StopRequest(requested=True),
+            progress=lambda *_: None,
+        )
+
+
+def test_every_image_that_cannot_be_decoded_is_named(tiny_base: Path, family: SdxlFamily, tmp_path: Path) -> None:
+    directory = save_run(tmp_path / "run", tiny_base)
+    for name in ("0-chosen.png", "3-rejected.png"):
+        image = directory / "data" / name
+        image.write_bytes(image.read_bytes()[:1000])  # the header still reads well
+    run = read_run(directory)
+    with pytest.raises(BadRun) as raised:
+        encoded(run, family, Cache(tmp_path / "cache"))
+    assert sorted(fault.given for fault in raised.value.faults) == ["'0-chosen.png'", "'3-rejected.png'"]
+
+
+def test_a_pair_gets_the_same_batch_row_in_any_company(run: Run, family: SdxlFamily, cache: Cache) -> None:
+    encoding = encoded(run, family, cache)
+    squares = [pair for pair in encoding.training if pair.bucket == encoding.training[0].bucket][:3]
+    options = {
+        "empty_prompt_key": encoding.empty_prompt_key,
+        "seed": 1,
+        "step": 9,
+        "num_train_timesteps": 1000,
+        "prompt_dropout": 0.5,
+    }
+    together = training_batch(squares, cache, **options)
+    alone = training_batch(squares[1:2], cache, **options)
+    assert torch.equal(together.noise[1], alone.noise[0])
+    assert together.timesteps[1] == alone.timesteps[0]
+    assert torch.equal(together.latents[1], alone.latents[0])
+    assert torch.equal(together.latents[3 + 1], alone.latents[1])
+    assert torch.equal(together.prompt["hidden"][1], alone.prompt["hidden"][0])
+
+
+def test_a_pair_without_finite_loss_stops_the_run_and_is_named(tiny_base: Path, tmp_path: Path) -> None:
+    run = read_run(save_run(tmp_path / "run", tiny_base, max_steps=4, batch_size=4))
+    family, cache = family_of(tiny_base), Cache(tmp_path / "cache")
+    poisoned = encoded(run, family, cache).training[2]
+    cache.write(poisoned.chosen.key, {"mean": torch.full((4, 16, 16), torch.nan), "std": torch.zeros(4, 16, 16)})
+    events: list[Event] = []
+    with pytest.raises(NonFiniteLoss) as raised:
+        recipe_for(run.spec.method)(run, cache.folder, Phases(events.append), StopRequest())
+    assert raised.value.pairs == (poisoned.id,)
+    assert any(isinstance(event, Metrics) and event.step == 0 for event in events)
+    assert all(event.step < raised.value.step for event in events if isinstance(event, CheckpointWritten))
+    assert not (run.directory / "output").exists()
+
+
+def test_one_ahead_yields_everything_in_order_and_passes_errors_on() -> None:
+    assert list(one_ahead(lambda number: number * 2, range(5))) == [0, 2, 4, 6, 8]
+    assert list(one_ahead(lambda number: number, range(0))) == []
+    with pytest.raises(ZeroDivisionError):
+        list(one_ahead(lambda number: 1 / number, [1, 0]))

@@ -1,0 +1,84 @@
+"""Everything that ends a run early.
+
+TrainerError
+├── BadRun           the run directory can never train: all faults of spec and data at once
+├── Interrupted      SIGTERM: run again to go on
+├── NonFiniteLoss    training diverged
+├── OutOfMemory      the batch does not fit the device
+├── DiskFull         nowhere to write a checkpoint, a cache entry or the output
+└── ExportMismatch   the written adapter does not reproduce the trained network
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing to correct: where it is, what was given, and what would be accepted."""
+
+    field: str
+    given: str
+    allowed: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: given {self.given}; {self.allowed}"
+
+
+class TrainerError(Exception):
+    """``str(error)`` says what happened and what to do about it."""
+
+    code = "trainer_error"
+
+
+class BadRun(TrainerError):
+    def __init__(self, faults: Sequence[Fault], code: str = "bad_spec") -> None:
+        super().__init__("\n".join(str(fault) for fault in faults))
+        self.faults = tuple(faults)
+        self.code = code
+
+
+class Interrupted(TrainerError):
+    code = "interrupted"
+
+
+class NonFiniteLoss(TrainerError):
+    code = "non_finite_loss"
+
+    def __init__(self, step: int, pairs: Sequence[str], last_good_step: int) -> None:
+        super().__init__(
+            f"The loss or its gradient was not finite at step {step}, pairs {', '.join(pairs)}. "
+            f"Stopped; the last good checkpoint is step {last_good_step}. Lower learning_rate, or look at these pairs."
+        )
+        self.step = step
+        self.pairs = tuple(pairs)
+
+
+class OutOfMemory(TrainerError):
+    code = "out_of_memory"
+
+    def __init__(self, peak_bytes: int, batch_size: int) -> None:
+        super().__init__(
+            f"Out of memory with batch_size {batch_size} (peak {peak_bytes / 2**20:.0f} MiB). "
+            f"Halve batch_size and double gradient_accumulation: the training is the same, in smaller pieces."
+        )
+        self.peak_bytes = peak_bytes
+        self.batch_size = batch_size
+
+
+class DiskFull(TrainerError):
+    code = "disk_full"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"No space left to write {path}. Free some and run again: the last checkpoint is whole.")
+
+
+class ExportMismatch(TrainerError):
+    code = "export_mismatch"
+
+    def __init__(self, difference: float, tolerance: float) -> None:
+        super().__init__(
+            f"The exported adapter, loaded again, changes the prediction by {difference:.3g} (allowed {tolerance:.3g})."
+        )

@@ -1,0 +1,15 @@
+"""Model families: how a kind of base model encodes, predicts and keeps its adapter. One file a family."""
+
+from __future__ import annotations
+
+from trainer.families.family import Family
+from trainer.spec.run import Base
+
+
+def open_family(base: Base) -> Family:
+    """Look at the base model's files, loading no weights. Raises BadRun for one that cannot be trained."""
+    match base.family:
+        case "sdxl":
+            from trainer.families import sdxl
+
+            return sdxl.open_base(base)

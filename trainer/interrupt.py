@@ -1,0 +1,31 @@
+"""SIGTERM as a flag that the program looks at where stopping is safe."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from types import FrameType
+
+from trainer.errors import Interrupted
+
+
+@dataclass
+class StopRequest:
+    requested: bool = False
+
+    def check(self) -> None:
+        """Raises Interrupted once a stop was asked for."""
+        if self.requested:
+            raise Interrupted("Stopped by a signal.")
+
+
+def stop_on_signals() -> StopRequest:
+    """From now on SIGTERM and SIGINT only ask for a stop."""
+    request = StopRequest()
+
+    def ask(_signal: int, _frame: FrameType | None) -> None:
+        request.requested = True
+
+    signal.signal(signal.SIGTERM, ask)
+    signal.signal(signal.SIGINT, ask)
+    return request

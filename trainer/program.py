@@ -1,0 +1,81 @@
+"""``python -m trainer run DIR [--cache DIR]``: one training run, from DIR/spec.json to DIR/output/.
+
+Events leave as JSON lines on stdout (trainer.spec.events), everything else on stderr. Exit codes: 0 done, 64 spec or
+data can never train, 75 stopped by SIGTERM (run again to go on), 1 any other failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from trainer.errors import BadRun, Interrupted, TrainerError
+from trainer.interrupt import StopRequest
+from trainer.output import finished
+from trainer.recipes import recipe_for
+from trainer.reporting import Phases, Report, claim_stdout
+from trainer.rundir import read_run
+from trainer.spec.events import EXIT_BAD_SPEC, EXIT_DONE, EXIT_INTERRUPTED, Done, Failed
+
+EXIT_FAILED = 1
+
+
+def main(arguments: Sequence[str], stop: StopRequest) -> int:
+    parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="train, or go on training, in a run directory")
+    run.add_argument("directory", type=Path, metavar="DIR")
+    run.add_argument("--cache", type=Path, metavar="DIR", help="shared between runs; default: DIR/cache")
+    given = parser.parse_args(arguments)
+    report = claim_stdout()
+    sys.excepthook = unexpected(report)
+    try:
+        report(train(given.directory, given.cache or given.directory / "cache", report, stop))
+    except Interrupted:
+        return EXIT_INTERRUPTED
+    except TrainerError as error:
+        report(Failed(code=error.code, message=str(error)))
+        return EXIT_BAD_SPEC if isinstance(error, BadRun) else EXIT_FAILED
+    return EXIT_DONE
+
+
+def train(directory: Path, cache: Path, report: Report, stop: StopRequest) -> Done:
+    # Heavy imports come after the run is known to be sound: a bad one fails in a fraction of a second.
+    run = read_run(directory)
+    done = finished(run)
+    if done is not None:
+        return done
+    phases = Phases(report)
+    phases.enter("loading")
+    stop.check()
+    quiet_libraries()
+    recipe = recipe_for(run.spec.method)
+    stop.check()
+    return recipe(run, cache, phases, stop)
+
+
+def quiet_libraries() -> None:
+    """Progress bars and advice are for people at a terminal; errors still come through."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for logging in (diffusers_logging, transformers_logging):
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+
+
+Hook = Callable[[type[BaseException], BaseException, TracebackType | None], None]
+
+
+def unexpected(report: Report) -> Hook:
+    """Whatever nobody foresaw still ends in a Failed event; the traceback goes to stderr, the exit code is 1."""
+
+    def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if not isinstance(error, BrokenPipeError):  # nobody is left to read events
+            report(Failed(code="internal_error", message=f"{kind.__name__}: {error}"))
+        sys.__excepthook__(kind, error, traceback)
+
+    return hook

@@ -1,0 +1,103 @@
+"""Progress of training: step records gathered on the device, looked at about once a second."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+
+import torch
+
+from trainer.device import peak_memory
+from trainer.errors import NonFiniteLoss
+from trainer.history import History, Row
+from trainer.reporting import Report
+from trainer.spec.events import Progress
+from trainer.step import StepRecord
+
+EVERY_SECONDS = 1.0
+
+
+@dataclass
+class ProgressLine:
+    """Losses of all steps since the last line; time spent on anything but steps is left out by ``restart``."""
+
+    report: Report
+    history: History
+    device: torch.device
+    max_steps: int
+    _records: list[StepRecord] = field(default_factory=list)
+    _since: float = field(default_factory=time.monotonic)
+    _steps: int = 0
+    _seconds: float = 0.0
+
+    def add(self, record: StepRecord) -> None:
+        self._records.append(record)
+
+    def due(self) -> bool:
+        return time.monotonic() - self._since >= EVERY_SECONDS
+
+    def restart(self) -> None:
+        self._since = time.monotonic()
+
+    def flush(self, last_good_step: int) -> None:
+        """Wait for the device, write down every step, report their means. Raises NonFiniteLoss."""
+        if not self._records:
+            return
+        rows, pairs = _read(self._records, last_good_step)
+        seconds = time.monotonic() - self._since
+        self._steps += len(rows)
+        self._seconds += seconds
+        self.history.append(rows)
+        last = self._records[-1]
+        chosen, rejected, loss, grad_norm = (
+            _mean(rows, name) for name in ("chosen_loss", "rejected_loss", "loss", "grad_norm")
+        )
+        self.report(
+            Progress(
+                step=last.step,
+                max_steps=self.max_steps,
+                loss=loss,
+                chosen_loss=chosen,
+                rejected_loss=rejected,
+                margin=rejected - chosen,
+                grad_norm=grad_norm,
+                learning_rate=last.learning_rate,
+                pairs_per_second=pairs / max(seconds, 1e-9),
+                eta_seconds=(self.max_steps - last.step) * self._seconds / self._steps,
+                peak_memory_bytes=peak_memory(self.device),
+            )
+        )
+        self._records.clear()
+        self.restart()
+
+
+def _read(records: list[StepRecord], last_good_step: int) -> tuple[list[Row], int]:
+    """The records as rows, and how many pairs they saw; one transfer from the device for all of them."""
+    norms = torch.stack([record.grad_norm for record in records])
+    values = torch.cat([record.losses.flatten() for record in records] + [norms]).tolist()
+    rows: list[Row] = []
+    position = 0
+    for record, grad_norm in zip(records, values[-len(records) :], strict=True):
+        pairs = len(record.pairs)
+        losses, chosen, rejected = (values[position + k * pairs : position + (k + 1) * pairs] for k in range(3))
+        position += 3 * pairs
+        bad = [name for name, loss in zip(record.pairs, losses, strict=True) if not math.isfinite(loss)]
+        if bad or not math.isfinite(grad_norm):
+            raise NonFiniteLoss(record.step, bad or record.pairs, last_good_step)
+        rows.append(
+            {
+                "kind": "train",
+                "step": record.step,
+                "loss": sum(losses) / pairs,
+                "chosen_loss": sum(chosen) / pairs,
+                "rejected_loss": sum(rejected) / pairs,
+                "grad_norm": grad_norm,
+                "learning_rate": record.learning_rate,
+            }
+        )
+    return rows, sum(len(record.pairs) for record in records)
+
+
+def _mean(rows: list[Row], name: str) -> float:
+    return sum(float(row[name]) for row in rows) / len(rows)

@@ -1,0 +1,181 @@
+"""A run directory, read and checked as a whole before anything heavy is imported.
+
+``spec.json``, ``data/manifest.jsonl`` and the images it names. Whatever is wrong with any of them is collected and
+raised at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from trainer.errors import BadRun, Fault
+from trainer.holdout import Split, hold_out
+from trainer.images import UnreadableImage, upright_size
+from trainer.spec.manifest import Pair
+from trainer.spec.methods import Resolved, resolve
+from trainer.spec.run import RunSpec
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """``size`` is width, height in pixels, upright."""
+
+    path: Path
+    sha256: str
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class PairFiles:
+    id: str
+    prompt: str
+    chosen: ImageFile
+    rejected: ImageFile
+
+
+@dataclass(frozen=True)
+class Run:
+    """``digest`` changes with anything that determines the outcome; ``dataset_digest`` with the data alone."""
+
+    directory: Path
+    spec: RunSpec
+    hyperparameters: Resolved
+    training: tuple[PairFiles, ...]
+    validation: tuple[PairFiles, ...]
+    held_out_by: Split
+    dataset_digest: str
+    digest: str
+
+
+def read_run(directory: Path) -> Run:
+    """Raises BadRun with every fault found."""
+    faults: list[Fault] = []
+    spec = _read_spec(directory / "spec.json", faults)
+    pairs = _read_pairs(directory / "data", faults)
+    if spec is None or faults:
+        raise BadRun(faults)
+    training, validation, how = hold_out(
+        [(files, pair.split) for pair, files in pairs], prompt=lambda files: files.prompt, share=spec.validation.share
+    )
+    dataset_digest = _digest([_identity(pair, files) for pair, files in pairs])
+    return Run(
+        directory=directory,
+        spec=spec,
+        hyperparameters=resolve(spec.method, len(training)),
+        training=tuple(training),
+        validation=tuple(validation),
+        held_out_by=how,
+        dataset_digest=dataset_digest,
+        digest=_digest([spec.model_dump(mode="json"), dataset_digest]),
+    )
+
+
+def _read_spec(path: Path, faults: list[Fault]) -> RunSpec | None:
+    try:
+        given = json.loads(path.read_text(encoding="utf-8"))
+        return RunSpec.model_validate(given)
+    except FileNotFoundError:
+        faults.append(Fault("spec.json", "no file", "the run specification is required"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        faults.append(Fault("spec.json", "no JSON", str(error)))
+    except ValidationError as error:
+        faults.extend(model_faults(error, given))
+    return None
+
+
+def _read_pairs(data: Path, faults: list[Fault]) -> list[tuple[Pair, PairFiles]]:
+    manifest = data / "manifest.jsonl"
+    try:
+        lines = manifest.read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, UnicodeDecodeError) as error:
+        faults.append(Fault("data/manifest.jsonl", str(error), "one JSON object per pair is required"))
+        return []
+    parsed = [
+        pair
+        for number, line in enumerate(lines, start=1)
+        if (pair := _read_line(line, f"data/manifest.jsonl:{number}", faults)) is not None
+    ]
+    faults.extend(
+        Fault("data/manifest.jsonl", f"id {identifier!r} {count} times", "ids are unique")
+        for identifier, count in Counter(pair.id for pair in parsed).items()
+        if count > 1
+    )
+    if not any(pair.split == "train" for pair in parsed):
+        faults.append(Fault("data/manifest.jsonl", f"{len(parsed)} pairs", "at least one with split 'train' is needed"))
+    return [(pair, files) for pair in parsed if (files := _read_images(pair, data, faults)) is not None]
+
+
+def _read_line(line: str, where: str, faults: list[Fault]) -> Pair | None:
+    try:
+        given = json.loads(line)
+        return Pair.model_validate(given)
+    except json.JSONDecodeError as error:
+        faults.append(Fault(where, "no JSON", str(error)))
+    except ValidationError as error:
+        faults.extend(model_faults(error, given, prefix=f"{where} "))
+    return None
+
+
+def _read_images(pair: Pair, data: Path, faults: list[Fault]) -> PairFiles | None:
+    chosen = _read_image(data, pair.chosen, f"pair {pair.id} chosen", faults)
+    rejected = _read_image(data, pair.rejected, f"pair {pair.id} rejected", faults)
+    if chosen is None or rejected is None:
+        return None
+    return PairFiles(pair.id, pair.prompt, chosen, rejected)
+
+
+def _read_image(data: Path, name: str, where: str, faults: list[Fault]) -> ImageFile | None:
+    path = data / name
+    if not path.resolve().is_relative_to(data.resolve()):
+        faults.append(Fault(where, repr(name), "paths lead into data/"))
+        return None
+    try:
+        content = path.read_bytes()
+        return ImageFile(path, hashlib.sha256(content).hexdigest(), upright_size(content))
+    except OSError as error:
+        faults.append(Fault(where, repr(name), error.strerror or "unreadable"))
+    except UnreadableImage as error:
+        faults.append(Fault(where, repr(name), str(error)))
+    return None
+
+
+def model_faults(error: ValidationError, given: Any, prefix: str = "") -> list[Fault]:
+    """One fault a field: what pydantic says about each arm of a union is joined."""
+    allowed: dict[tuple[str, str], list[str]] = {}
+    for problem in error.errors(include_url=False):
+        missing = problem["type"] == "missing"
+        field = ".".join(_data_path(problem["loc"], given, whole=missing or problem["type"] == "extra_forbidden"))
+        value = "nothing" if missing else repr(problem["input"])
+        allowed.setdefault((field, value), []).append(problem["msg"])
+    return [
+        Fault(prefix + (field or "the object"), value[:200], " or ".join(messages))
+        for (field, value), messages in allowed.items()
+    ]
+
+
+def _data_path(location: Sequence[str | int], given: Any, *, whole: bool) -> list[str]:
+    """pydantic's location without the names of union arms, which are no part of the data."""
+    path: list[str] = []
+    for index, part in enumerate(location):
+        inside = (isinstance(given, Mapping) and part in given) or (isinstance(given, list) and isinstance(part, int))
+        if inside:
+            given = given[part]
+        if inside or (whole and index == len(location) - 1):
+            path.append(str(part))
+    return path
+
+
+def _identity(pair: Pair, files: PairFiles) -> list[str]:
+    return [pair.id, pair.prompt, files.chosen.sha256, files.rejected.sha256, pair.split]
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,118 @@
+"""What the trainer tells its supervisor: one JSON object per line on stdout, told apart by ``event``.
+
+Times are seconds, memory is bytes, paths are relative to the run directory.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from trainer.spec.methods import Resolved, Strict
+
+EXIT_DONE = 0
+EXIT_INTERRUPTED = 75  # SIGTERM: a checkpoint was written, run again to go on (sysexits' EX_TEMPFAIL)
+EXIT_BAD_SPEC = 64  # the run directory can never train (sysexits' EX_USAGE)
+
+
+class Started(Strict):
+    event: Literal["started"] = "started"
+    hyperparameters: Resolved
+    training_pairs: int
+    validation_pairs: int
+    device: str
+    resumed_from_step: int
+
+
+class Phase(Strict):
+    """Entering a phase; ``seconds`` is what the phase before it took."""
+
+    event: Literal["phase"] = "phase"
+    phase: Literal["loading", "caching", "validating", "training", "exporting"]
+    previous: str | None
+    seconds: float
+
+
+class PhaseProgress(Strict):
+    """How far a phase other than training is, about once a second: images and prompts, or validation batches."""
+
+    event: Literal["phase_progress"] = "phase_progress"
+    phase: Literal["loading", "caching", "validating", "training", "exporting"]
+    done: int
+    total: int
+
+
+class Progress(Strict):
+    """Means over the steps since the last progress line; margin is L_l - L_w, so a growing one is good."""
+
+    event: Literal["progress"] = "progress"
+    step: int
+    max_steps: int
+    loss: float
+    chosen_loss: float
+    rejected_loss: float
+    margin: float
+    grad_norm: float
+    learning_rate: float
+    pairs_per_second: float
+    eta_seconds: float
+    peak_memory_bytes: int
+
+
+class Metrics(Strict):
+    """Held-out pairs at one checkpoint; ``base_*`` is the untrained model on the same draws."""
+
+    event: Literal["metrics"] = "metrics"
+    step: int
+    objective: float
+    chosen_loss: float
+    rejected_loss: float
+    margin: float
+    implicit_accuracy: float
+    implicit_accuracy_low: float
+    implicit_accuracy_high: float
+    base_implicit_accuracy: float
+    base_chosen_loss: float
+    base_rejected_loss: float
+    reference_corrected_accuracy: float
+    pairs: int
+    draws: int
+
+
+class CheckpointWritten(Strict):
+    event: Literal["checkpoint"] = "checkpoint"
+    step: int
+    path: str
+
+
+class Warned(Strict):
+    event: Literal["warning"] = "warning"
+    code: str
+    message: str
+
+
+class Done(Strict):
+    """``files`` maps names under ``output/`` to SHA-256; ``best_step`` is the checkpoint they were exported from."""
+
+    event: Literal["done"] = "done"
+    best_step: int
+    files: dict[str, str]
+
+
+class Failed(Strict):
+    event: Literal["failed"] = "failed"
+    code: str
+    message: str
+
+
+Event = Annotated[
+    Started | Phase | PhaseProgress | Progress | Metrics | CheckpointWritten | Warned | Done | Failed,
+    Field(discriminator="event"),
+]
+_events: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+def parse_event(line: str | bytes) -> Event:
+    """Raises pydantic.ValidationError for a line that is no event."""
+    return _events.validate_json(line)

@@ -1,0 +1,58 @@
+"""The Celery app, set up so that a message is only ever a hint.
+
+A task is acknowledged when it is received: PostgreSQL's lease, not the broker's visibility timeout, brings back the
+work of a worker that died. Start one process a GPU with ``-P prefork -c 1``.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+
+from celery import Celery
+from celery.signals import setup_logging, worker_process_init, worker_shutting_down
+
+from store.settings import settings
+from worker.logs import configure_logs
+from worker.process import die_with_parent
+
+app = Celery("pairtune", broker=settings().required_broker_url, include=["worker.tasks"])
+app.conf.update(
+    accept_content=["json"],
+    broker_connection_retry_on_startup=True,
+    broker_transport_options={"socket_keepalive": True, "socket_timeout": 30, "socket_connect_timeout": 5},
+    task_acks_late=False,
+    task_ignore_result=True,
+    task_routes={"worker.tasks.read_file": {"queue": "intake"}, "worker.tasks.train": {"queue": "train"}},
+    worker_cancel_long_running_tasks_on_connection_loss=False,
+    worker_disable_prefetch=True,
+    worker_enable_remote_control=False,
+    worker_hijack_root_logger=False,
+    worker_prefetch_multiplier=1,
+    worker_redirect_stdouts=False,
+)
+
+# One byte that the worker shares with its pool processes. No lock: it is set in a signal handler, and a pool process
+# may be killed while it looks.
+_stopping = mmap.mmap(-1, 1)
+
+
+def stopping() -> bool:
+    """Whether the worker was asked to end: the running task checkpoints and gives its job back."""
+    return _stopping[0] != 0
+
+
+@worker_shutting_down.connect
+def _tell_the_running_task(**_: object) -> None:
+    _stopping[0] = 1
+
+
+@worker_process_init.connect
+def _end_with_the_worker(**_: object) -> None:
+    """A pool process whose worker was killed must not go on: it would hold the lease and the GPU."""
+    die_with_parent(os.getppid())
+
+
+@setup_logging.connect
+def _log_as_the_rest_of_us(**_: object) -> None:
+    configure_logs()

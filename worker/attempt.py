@@ -1,0 +1,120 @@
+"""One attempt at a job: its claim and folder, what the trainer has said, and the fenced rows made of that."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from store import leases
+from store.blobs import Blobs
+from store.events import NewEvent
+from store.job_state import Request
+from store.leases import Claim
+from store.models import Json
+from trainer.spec.events import CheckpointWritten, Done, Event, Failed, Metrics, PhaseProgress, Progress
+from worker import reports
+from worker.resources import Resources
+
+log = structlog.get_logger()
+
+
+@dataclass
+class Attempt:
+    """``done`` and ``failed`` are the trainer's last words; the latest metrics belong to the next checkpoint."""
+
+    owned: Claim
+    folder: Path
+    done: Done | None = None
+    failed: Failed | None = None
+    _metrics: Metrics | None = None
+    _unwritten: list[Event] = field(default_factory=list)
+    _checkpoints: list[tuple[CheckpointWritten, Metrics | None]] = field(default_factory=list)
+
+    def hear(self, events: Sequence[Event]) -> None:
+        self._unwritten.extend(events)
+        for event in events:
+            if isinstance(event, Metrics):
+                self._metrics = event
+            elif isinstance(event, CheckpointWritten):
+                self._checkpoints.append((event, self._metrics))
+            elif isinstance(event, Done):
+                self.done = event
+            elif isinstance(event, Failed):
+                self.failed = event
+
+    def write(self, resources: Resources) -> Request | None:
+        """Write what was heard; returns what the user asks for, when the row was read for it.
+
+        What an unreachable database does not take stays for the next call.
+        """
+        requested = self._write_news(resources)
+        self._unwritten.clear()
+        while self._checkpoints:
+            self._store_checkpoint(resources, *self._checkpoints[0])
+            self._checkpoints.pop(0)
+        return requested
+
+    def _write_news(self, resources: Resources) -> Request | None:
+        news = [told for told in map(_news, self._unwritten) if told is not None]
+        progress = next((event for event in reversed(self._unwritten) if isinstance(event, _LATEST_COUNTS)), None)
+        if not news and progress is None:
+            return None
+        with resources.sessions.begin() as session:
+            return leases.record(
+                session,
+                self.owned,
+                news,
+                progress=reports.progress_data(progress) if progress else None,
+                eta=progress.eta_seconds if isinstance(progress, Progress) else None,
+            )
+
+    def _store_checkpoint(self, resources: Resources, event: CheckpointWritten, metrics: Metrics | None) -> None:
+        """Blobs first, then the fenced row, so that a visible checkpoint is whole."""
+        manifest = store_checkpoint_files(resources.blobs, self.folder / event.path)
+        if manifest is None:
+            log.info("checkpoint.pruned_before_upload", job=self.owned.job_id, step=event.step)
+            return
+        measured = metrics if metrics is not None and metrics.step == event.step else None
+        with resources.sessions.begin() as session:
+            leases.add_checkpoint(
+                session,
+                self.owned,
+                step=event.step,
+                metrics=reports.metrics_data(measured) if measured else {"step": event.step},
+                manifest=manifest,
+            )
+
+
+_LATEST_COUNTS = (Progress, PhaseProgress)
+
+
+def store_files(blobs: Blobs, folder: Path) -> Json:
+    """Every file below ``folder`` as a blob: relative name -> SHA-256 and size."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    stored = {str(path.relative_to(folder)): blobs.put_file(path) for path in paths}
+    return {name: {"sha256": blob.sha256, "bytes": blob.bytes} for name, blob in stored.items()}
+
+
+def store_checkpoint_files(blobs: Blobs, folder: Path) -> Json | None:
+    """Like ``store_files``; None if the trainer has pruned the checkpoint, or is about to have done so.
+
+    The checkpoint's own manifest.json names all of its other files with their SHA-256: one that is being removed
+    must not be taken for a whole one.
+    """
+    try:
+        wanted: dict[str, str] = json.loads((folder / "manifest.json").read_bytes())
+        stored = store_files(blobs, folder)
+    except FileNotFoundError:
+        return None
+    whole = all(name in stored and stored[name]["sha256"] == sha256 for name, sha256 in wanted.items())
+    return stored if whole else None
+
+
+def _news(event: Event) -> NewEvent | None:
+    if isinstance(event, Progress) and not reports.is_kept(event):
+        return None
+    return reports.to_job_event(event)

@@ -1,0 +1,85 @@
+"""How a trainer's end becomes the job's next state: exactly one fenced write."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+
+from store import leases
+from store.files import NewFile
+from trainer.spec.events import EXIT_DONE, EXIT_INTERRUPTED, Failed
+from worker.attempt import Attempt, store_files
+from worker.resources import Resources
+
+RESULT_PURPOSE = "fine-tune-results"
+
+
+@dataclass(frozen=True)
+class TrainerEnd:
+    """``stopped``: it was asked to end, by the user or because the worker stops."""
+
+    exit_code: int
+    stderr: str
+    stopped: bool
+    stalled_seconds: float | None = None
+
+
+def conclude(resources: Resources, attempt: Attempt, end: TrainerEnd) -> None:
+    """A finished adapter counts even when a cancel came in its last moment: the work is done, and is kept."""
+    if end.exit_code == EXIT_DONE and attempt.done is not None:
+        _succeed(resources, attempt)
+    elif attempt.failed is not None:
+        fail(resources, attempt, attempt.failed.code, _reason(attempt.failed, end.stderr))
+    elif end.stalled_seconds is not None:
+        message = f"The trainer said nothing for {end.stalled_seconds:.0f} s and was ended.\n{end.stderr}".strip()
+        crash(resources, attempt, "trainer_stalled", message)
+    elif end.stopped or end.exit_code == EXIT_INTERRUPTED:
+        give_back(resources, attempt, "The trainer stopped.")
+    else:
+        message = f"The trainer ended with {describe_exit(end.exit_code)}.\n{end.stderr}".strip()
+        crash(resources, attempt, "trainer_crashed", message)
+
+
+def fail(resources: Resources, attempt: Attempt, code: str, message: str) -> None:
+    with resources.sessions.begin() as session:
+        leases.fail(session, attempt.owned, code=code, message=message)
+
+
+def give_back(resources: Resources, attempt: Attempt, message: str) -> None:
+    with resources.sessions.begin() as session:
+        leases.give_back(session, attempt.owned, message)
+
+
+def crash(resources: Resources, attempt: Attempt, code: str, message: str) -> None:
+    cap = resources.settings.crash_cap
+    with resources.sessions.begin() as session:
+        leases.crash(session, attempt.owned, code=code, message=message, crash_cap=cap)
+
+
+def describe_exit(exit_code: int) -> str:
+    """``subprocess`` tells a signal as a negative number."""
+    if exit_code >= 0:
+        return f"exit code {exit_code}"
+    name = signal.Signals(-exit_code).name
+    return f"signal {name}, as when memory ran out" if name == "SIGKILL" else f"signal {name}"
+
+
+def _reason(failed: Failed, stderr: str) -> str:
+    """What nobody foresaw is told with the end of its traceback."""
+    message = failed.message.replace("\0", "")  # which PostgreSQL's text cannot hold
+    return f"{message}\n{stderr}".strip() if failed.code == "internal_error" else message
+
+
+def _succeed(resources: Resources, attempt: Attempt) -> None:
+    owned = attempt.owned
+    stored = store_files(resources.blobs, attempt.folder / "output")
+    promised = attempt.done.files if attempt.done is not None else {}
+    if {name: entry["sha256"] for name, entry in stored.items()} != promised:
+        crash(resources, attempt, "output_damaged", "The output's files are not the ones that the trainer wrote.")
+        return
+    results = [
+        NewFile(owned.project_id, name, RESULT_PURPOSE, entry["bytes"], entry["sha256"])
+        for name, entry in sorted(stored.items(), key=lambda item: (not item[0].endswith(".safetensors"), item[0]))
+    ]
+    with resources.sessions.begin() as session:
+        leases.succeed(session, owned, results=results)

@@ -1,0 +1,84 @@
+"""``python -m worker.dispatcher``: the loop that no lost message and no dead worker can stop.
+
+Every tick it takes back expired leases, refuses files that keep killing their reader, and publishes again what is
+queued and was not claimed. Any number may run; an advisory lock lets one act at a time.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy import select, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from store import files, jobs, leases
+from store.hints import Hints
+from store.settings import Settings
+from worker.logs import configure_logs
+from worker.resources import Resources, resources
+
+log = structlog.get_logger()
+
+LOCK = 7_246_002  # any constant of ours, other than the migrations'
+
+
+@dataclass(frozen=True)
+class Due:
+    """Rows whose hints are to be sent, once the transaction that found them is committed."""
+
+    jobs: list[str]
+    files: list[str]
+
+
+def tick(parts: Resources) -> Due:
+    with parts.sessions.begin() as session:
+        if not session.scalar(select(text(f"pg_try_advisory_xact_lock({LOCK})"))):
+            return Due([], [])
+        due = _collect(session, parts.settings)
+    _publish(parts.hints, due)
+    return due
+
+
+def _publish(hints: Hints, due: Due) -> None:
+    """Up to the first that is not sent: each try of a broker that is down takes seconds, and leases expire."""
+    sent = (hints.train(job_id) for job_id in due.jobs)
+    if all(sent):
+        all(hints.read_file(file_id) for file_id in due.files)
+
+
+def _collect(session: Session, settings: Settings) -> Due:
+    leases.expire(session, crash_cap=settings.crash_cap)
+    for file_id in leases.give_up_files(session, crash_cap=settings.crash_cap):
+        jobs.files_ready(session, file_id)
+    due = Due(
+        jobs=jobs.unpublished(session, older_than_seconds=settings.republish_seconds),
+        files=files.unpublished(session, older_than_seconds=settings.republish_seconds),
+    )
+    jobs.mark_published(session, due.jobs)
+    files.mark_published(session, due.files)
+    return due
+
+
+def main() -> None:
+    configure_logs()
+    parts = resources()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    log.info("dispatcher.started")
+    while not stop.is_set():
+        try:
+            due = tick(parts)
+            if due.jobs or due.files:
+                log.info("dispatcher.published", jobs=due.jobs, files=due.files)
+        except OperationalError as error:
+            log.warning("dispatcher.database_unreachable", reason=str(error.orig))
+        stop.wait(parts.settings.dispatch_seconds)
+
+
+if __name__ == "__main__":
+    main()

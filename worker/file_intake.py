@@ -1,0 +1,108 @@
+"""Reading an uploaded file: claim, fetch, prepare, store the images and pairs, tell the jobs that wait."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from intake import Finding, Prepared, prepare_archive
+from store import jobs, leases
+from store.database import Sessions
+from store.errors import BlobMissing, LeaseLost
+from store.leases import FileClaim
+from worker import leftovers
+from worker.lease_keeper import kept
+from worker.resources import Resources
+
+log = structlog.get_logger()
+
+SHOWN_FINDINGS = 50  # of status_details; the rest is counted
+
+
+def read_file(resources: Resources, file_id: str) -> None:
+    settings, sessions = resources.settings, resources.sessions
+    leftovers.clear(resources)
+    claimed_at = time.monotonic()
+    with sessions.begin() as session:
+        owned = leases.claim_file(session, file_id, lease_seconds=settings.lease_seconds)
+    if owned is None:
+        log.info("intake.nothing_to_do", file=file_id)
+        return
+    folder = leftovers.attempt_folder(settings.work_directory, file_id, owned.attempt)
+    renew = partial(_renew, sessions, owned, settings.lease_seconds)
+    try:
+        with kept(
+            renew,
+            claimed_at=claimed_at,
+            lease_seconds=settings.lease_seconds,
+            heartbeat_seconds=settings.heartbeat_seconds,
+        ):
+            queued = _read(resources, owned, folder)
+    except LeaseLost as lost:
+        log.warning("intake.lease_lost", file=lost.row_id, attempt=lost.attempt)
+        return
+    finally:
+        leftovers.remove_folder(folder)
+    publish_jobs(resources, queued)
+
+
+def publish_jobs(resources: Resources, job_ids: list[str]) -> None:
+    """After the commit that queued them."""
+    sent = [job_id for job_id in job_ids if resources.hints.train(job_id)]
+    with resources.sessions.begin() as session:
+        jobs.mark_published(session, sent)
+
+
+def _renew(sessions: Sessions, owned: FileClaim, lease_seconds: float) -> None:
+    with sessions.begin() as session:
+        leases.renew_file(session, owned, lease_seconds=lease_seconds)
+
+
+def _read(resources: Resources, owned: FileClaim, folder: Path) -> list[str]:
+    """Returns the jobs that can be queued now."""
+    folder.mkdir(parents=True)
+    try:
+        resources.blobs.fetch(owned.sha256, folder / "upload")
+    except BlobMissing as missing:
+        return _refuse(resources, owned, f"upload_damaged: {missing} Upload the file again.")
+    prepared = prepare_archive(folder / "upload", folder)
+    if not prepared.usable:
+        return _refuse(resources, owned, describe(prepared.findings))
+    for path in prepared.images.values():
+        resources.blobs.put_file(path)
+    pairs = resources.blobs.put_bytes(pairs_document(prepared))
+    with resources.sessions.begin() as session:
+        leases.finish_file(
+            session,
+            owned,
+            status="processed",
+            details=describe(prepared.findings),
+            pairs_sha256=pairs.sha256,
+            pairs_count=len(prepared.pairs),
+        )
+        return jobs.files_ready(session, owned.file_id)
+
+
+def _refuse(resources: Resources, owned: FileClaim, details: str | None) -> list[str]:
+    with resources.sessions.begin() as session:
+        leases.finish_file(session, owned, status="error", details=details)
+        return jobs.files_ready(session, owned.file_id)
+
+
+def pairs_document(prepared: Prepared) -> bytes:
+    """The pairs as JSON lines, images by SHA-256: what a job's run directory is made from."""
+    return b"".join(json.dumps(dataclasses.asdict(pair)).encode() + b"\n" for pair in prepared.pairs)
+
+
+def describe(findings: tuple[Finding, ...]) -> str | None:
+    """One line a finding, errors first: code, file and row, and what to do."""
+    ordered = sorted(findings, key=lambda finding: finding.severity != "error")
+    lines = [f"{finding.code}: {finding.message}" for finding in ordered[:SHOWN_FINDINGS]]
+    if len(ordered) > SHOWN_FINDINGS:
+        lines.append(f"... and {len(ordered) - SHOWN_FINDINGS} more.")
+    return "\n".join(lines) or None

@@ -1,0 +1,210 @@
+"""Running one job: claim it, keep the lease, watch the trainer, act on what the user or the operator asks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+from obstore.exceptions import BaseError as ObjectStoreError
+from pydantic import ValidationError
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from store import files, jobs, leases
+from store.database import Sessions
+from store.errors import BlobMissing, LeaseLost
+from store.job_state import Request
+from store.leases import Claim
+from trainer.spec.run import RunSpec
+from worker import conclusion, leftovers, process, run_directory
+from worker.attempt import Attempt
+from worker.conclusion import TrainerEnd
+from worker.lease_keeper import LeaseKeeper, ended_when_lost, kept
+from worker.resources import Resources
+from worker.run_directory import Inputs
+from worker.stop import Stop
+from worker.trainer_output import TrainerOutput, last_lines
+
+log = structlog.get_logger()
+
+POLL_SECONDS = 0.2
+EXIT_SECONDS = 30  # from the end of a trainer's output to its exit: tearing torch down takes a while
+CODE = Path(__file__).resolve().parent.parent
+
+Written = TypeVar("Written")
+
+
+class Abandoned(Exception):
+    """The attempt has to end before its trainer was started."""
+
+
+def supervise(resources: Resources, job_id: str, *, stopping: Callable[[], bool]) -> None:
+    """Run the job if it is still queued. ``stopping`` tells that this worker has to end."""
+    settings = resources.settings
+    leftovers.clear(resources)
+    claimed_at = time.monotonic()
+    with resources.sessions.begin() as session:
+        owned = leases.claim(session, job_id, worker=resources.worker, lease_seconds=settings.lease_seconds)
+    if owned is None:
+        log.info("job.nothing_to_do", job=job_id)
+        return
+    log.info("job.claimed", job=job_id, attempt=owned.attempt)
+    attempt = Attempt(owned, leftovers.attempt_folder(settings.work_directory, job_id, owned.attempt))
+    renew = partial(_renew, resources.sessions, owned, settings.lease_seconds)
+    try:
+        with kept(
+            renew,
+            claimed_at=claimed_at,
+            lease_seconds=settings.lease_seconds,
+            heartbeat_seconds=settings.heartbeat_seconds,
+        ) as keeper:
+            _attempt(resources, attempt, keeper, stopping)
+    except LeaseLost:
+        log.warning("job.lease_lost", job=job_id, attempt=owned.attempt)
+    finally:
+        leftovers.remove_folder(attempt.folder)
+
+
+def _attempt(resources: Resources, attempt: Attempt, keeper: LeaseKeeper, stopping: Callable[[], bool]) -> None:
+    """Whatever happens ends in one conclusion, or in LeaseLost."""
+    try:
+        _materialise(resources, attempt, keeper, stopping)
+        end = _train(resources, attempt, keeper, stopping)
+        conclude = partial(_conclude, resources, attempt, end)
+        _written(keeper, attempt.owned, conclude)
+        return
+    except Abandoned:
+        end_so = partial(conclusion.give_back, resources, attempt, "Stopped before training.")
+    except BlobMissing as missing:
+        end_so = partial(conclusion.fail, resources, attempt, "data_missing", str(missing))
+    except ValidationError as invalid:
+        message = f"The job's specification is not valid for this version: {invalid}"
+        end_so = partial(conclusion.fail, resources, attempt, "invalid_spec", message)
+    except (OSError, ObjectStoreError) as fault:
+        log.warning("job.storage_fault", job=attempt.owned.job_id, reason=str(fault))
+        message = f"A file or blob could not be read or written: {fault}"
+        end_so = partial(conclusion.crash, resources, attempt, "storage_fault", message)
+    _written(keeper, attempt.owned, end_so)
+
+
+def _written(keeper: LeaseKeeper, owned: Claim, write: Callable[[], Written]) -> Written:
+    """Repeat while the database cannot be reached, until the lease can no longer be trusted."""
+    while True:
+        try:
+            return write()
+        except OperationalError as error:
+            log.warning("job.not_written", job=owned.job_id, reason=str(error.orig))
+            if keeper.lost:
+                raise LeaseLost(owned.job_id, owned.attempt) from error
+            time.sleep(POLL_SECONDS)
+
+
+def _conclude(resources: Resources, attempt: Attempt, end: TrainerEnd) -> None:
+    attempt.write(resources)
+    conclusion.conclude(resources, attempt, end)
+
+
+def _train(resources: Resources, attempt: Attempt, keeper: LeaseKeeper, stopping: Callable[[], bool]) -> TrainerEnd:
+    stderr_path = attempt.folder / "stderr.log"
+    trainer = _start_trainer(attempt.folder, resources.settings.work_directory / "cache", stderr_path)
+    output = TrainerOutput(trainer)
+    try:
+        with ended_when_lost(keeper, partial(process.end_group, trainer)):
+            stop = Stop(trainer, grace_seconds=resources.settings.grace_seconds)
+            stalled = _watch(resources, attempt, output, keeper, stop, stopping)
+            with suppress(subprocess.TimeoutExpired):
+                trainer.wait(EXIT_SECONDS)
+    finally:
+        process.end_group(trainer)
+        output.close()
+    return TrainerEnd(trainer.wait(), last_lines(stderr_path), stopped=stop.asked, stalled_seconds=stalled)
+
+
+def _watch(
+    resources: Resources,
+    attempt: Attempt,
+    output: TrainerOutput,
+    keeper: LeaseKeeper,
+    stop: Stop,
+    stopping: Callable[[], bool],
+) -> float | None:
+    """Until the trainer's output ends. Returns for how many seconds it was silent, if it was ended for that."""
+    stalled, heard_at = None, time.monotonic()
+    while not output.ended:
+        events = output.read(timeout=POLL_SECONDS)
+        attempt.hear(events)
+        requested = _write(resources, attempt)
+        if keeper.lost:
+            raise LeaseLost(attempt.owned.job_id, attempt.owned.attempt)
+        if stop.asked or requested or keeper.requested or stopping():
+            stop.press()
+        elif events:
+            heard_at = time.monotonic()
+        elif time.monotonic() - heard_at > resources.settings.stall_seconds:
+            stalled = time.monotonic() - heard_at
+            stop.kill()
+    return stalled
+
+
+def _write(resources: Resources, attempt: Attempt) -> Request | None:
+    """A database that cannot be reached is no reason to stop while the lease is good: it is written later."""
+    try:
+        return attempt.write(resources)
+    except OperationalError as error:
+        log.warning("job.not_written", job=attempt.owned.job_id, reason=str(error.orig))
+        return None
+
+
+def _start_trainer(folder: Path, cache: Path, stderr_path: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "trainer", "run", str(folder), "--cache", str(cache)]
+    with stderr_path.open("wb") as stderr:
+        return process.start(command, cwd=CODE, stderr=stderr)
+
+
+def _materialise(resources: Resources, attempt: Attempt, keeper: LeaseKeeper, stopping: Callable[[], bool]) -> None:
+    owned = attempt.owned
+
+    def check() -> None:
+        if keeper.lost:
+            raise LeaseLost(owned.job_id, owned.attempt)
+        if keeper.requested or stopping():
+            raise Abandoned
+
+    attempt.folder.mkdir(parents=True)
+    inputs = _written(keeper, owned, partial(_inputs, resources.sessions, owned))
+    run_directory.prepare(attempt.folder, inputs, resources.blobs, check)
+
+
+def _inputs(sessions: Sessions, owned: Claim) -> Inputs:
+    with sessions() as session:
+        return _read_inputs(session, owned)
+
+
+def _read_inputs(session: Session, owned: Claim) -> Inputs:
+    job = jobs.get(session, owned.project_id, owned.job_id)
+    pairs = {
+        file.id: file.pairs_sha256 for file in files.by_ids(session, [job.training_file_id, job.validation_file_id])
+    }
+    training = pairs[job.training_file_id]
+    if training is None:
+        raise BlobMissing(f"of the pairs of {job.training_file_id}")
+    checkpoint = leases.latest_checkpoint(session, owned.job_id)
+    return Inputs(
+        spec=RunSpec.model_validate(job.spec),
+        training_pairs=training,
+        validation_pairs=pairs[job.validation_file_id] if job.validation_file_id else None,
+        checkpoint_step=checkpoint.step if checkpoint else None,
+        checkpoint=checkpoint.manifest if checkpoint else {},
+    )
+
+
+def _renew(sessions: Sessions, owned: Claim, lease_seconds: float) -> Request | None:
+    with sessions.begin() as session:
+        return leases.renew(session, owned, lease_seconds=lease_seconds)

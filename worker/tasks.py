@@ -1,0 +1,18 @@
+"""Celery's tasks: they carry an id, reload the state, and may run any number of times."""
+
+from __future__ import annotations
+
+from worker.app import app, stopping
+from worker.file_intake import read_file as run_intake
+from worker.resources import resources
+from worker.supervisor import supervise
+
+
+@app.task(name="worker.tasks.read_file")
+def read_file(file_id: str) -> None:
+    run_intake(resources(), file_id)
+
+
+@app.task(name="worker.tasks.train")
+def train(job_id: str) -> None:
+    supervise(resources(), job_id, stopping=stopping)
