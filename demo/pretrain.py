@@ -137,8 +137,8 @@ def train_vae(steps: int) -> None:
     """
     torch.manual_seed(SEED)
     vae = emoji_xl.new_vae().to(memory_format=torch.channels_last)
-    own = _images([emoji.key for emoji in openmoji.catalogue()])
-    others = _images(seen_keys())
+    own = image_tensor([emoji.key for emoji in openmoji.catalogue()])
+    others = image_tensor(seen_keys())
 
     def loss_of(generator: Generator) -> Tensor:
         whole = bool(torch.rand((), generator=generator) < 0.25)
@@ -161,7 +161,7 @@ def trained_vae() -> diffusers.AutoencoderKL:
     """The autoencoder as far as it is trained, its scaling factor set so that latents have unit variance."""
     vae = emoji_xl.new_vae().to(memory_format=torch.channels_last)
     _load_averages("vae", [vae])
-    mean, _ = _moments(vae, _images([emoji.key for emoji in openmoji.catalogue()]))
+    mean, _ = _moments(vae, image_tensor([emoji.key for emoji in openmoji.catalogue()]))
     vae.register_to_config(scaling_factor=round(1 / float(mean.std()), 5))
     return vae
 
@@ -181,7 +181,7 @@ def _other_keys() -> list[str]:
     return [key for key in openmoji.all_svg_keys() if key not in own]
 
 
-def _images(keys: Sequence[str]) -> Tensor:
+def image_tensor(keys: Sequence[str]) -> Tensor:
     """Both styles of every key: uint8, shape (2 * keys, 3, 64, 64)."""
     styles: tuple[openmoji.Style, ...] = ("color", "line")
     drawn = [openmoji.pixels(openmoji.render(key, style, emoji_xl.IMAGE_SIZE)) for key in keys for style in styles]
@@ -213,7 +213,7 @@ def train_unet(steps: int) -> diffusers.StableDiffusionXLPipeline:
     tokenizer = emoji_xl.new_tokenizer(emoji.caption for emoji in catalogue)
     text_encoders = emoji_xl.new_text_encoders(tokenizer)
     unet = emoji_xl.new_unet().to(memory_format=torch.channels_last)
-    moments = _moments(vae, _images([emoji.key for emoji in catalogue])[::2])  # every other image is line art
+    moments = _moments(vae, image_tensor([emoji.key for emoji in catalogue])[::2])  # every other image is line art
     tokens = _tokenize(tokenizer, [emoji.caption for emoji in catalogue])
     empty = _tokenize(tokenizer, [""])
     alphas = emoji_xl.new_scheduler().alphas_cumprod
@@ -274,8 +274,13 @@ def _moments(vae: diffusers.AutoencoderKL, images: Tensor) -> tuple[Tensor, Tens
 
 
 def export(pipeline: diffusers.StableDiffusionXLPipeline, folder: Path) -> None:
-    """Write the pipeline in fp16 safetensors."""
-    pipeline.to(torch.float16)
+    """Write safetensors: UNet and autoencoder in fp16, the small text encoders in fp32.
+
+    Without a ``torch_dtype``, diffusers loads its own models in fp32 and transformers its models as they were saved;
+    so a plain ``from_pretrained`` gives fp32 throughout.
+    """
+    pipeline.unet.half()
+    pipeline.vae.half()
     pipeline.save_pretrained(folder, safe_serialization=True)
 
 

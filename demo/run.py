@@ -67,6 +67,7 @@ class Stopwatch:
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the stack is stopped on the way out
     console = Console()
     clock = Stopwatch()
     installed = _recent_install_seconds()

@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
-# The training worker: Celery, the supervisor and the trainer, with torch for CUDA; and the `pairtune`
-# command.
+# The training worker: Celery, the supervisor and the trainer, with torch for CUDA. (And the
+# `pairtune` command.)
 # Build it from the repository's root: docker build --file docker/worker.Dockerfile .
 #
 # A slim Python image and not nvidia/cuda: torch's wheel from PyPI depends on wheels of the CUDA libraries that it was

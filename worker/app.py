@@ -1,20 +1,19 @@
 """The Celery app, set up so that a message is only ever a hint.
 
 A task is acknowledged when it is received: PostgreSQL's lease, not the broker's visibility timeout, brings back the
-work of a worker that died. Start one process a GPU with ``-P prefork -c 1``.
+work of a worker that died. Start one process a GPU with ``-P prefork -c 1``; Celery has the kernel end a prefork
+process whose worker was killed.
 """
 
 from __future__ import annotations
 
 import mmap
-import os
 
 from celery import Celery
-from celery.signals import setup_logging, worker_process_init, worker_shutting_down
+from celery.signals import setup_logging, worker_shutting_down
 
 from store.settings import settings
 from worker.logs import configure_logs
-from worker.process import die_with_parent
 
 app = Celery("pairtune", broker=settings().required_broker_url, include=["worker.tasks"])
 app.conf.update(
@@ -45,12 +44,6 @@ def stopping() -> bool:
 @worker_shutting_down.connect
 def _tell_the_running_task(**_: object) -> None:
     _stopping[0] = 1
-
-
-@worker_process_init.connect
-def _end_with_the_worker(**_: object) -> None:
-    """A pool process whose worker was killed must not go on: it would hold the lease and the GPU."""
-    die_with_parent(os.getppid())
 
 
 @setup_logging.connect
