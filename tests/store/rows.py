@@ -1,0 +1,63 @@
+"""Files and jobs as the API makes them, and claims as workers make them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from store import files, jobs, leases
+from store.database import Sessions
+from store.files import NewFile
+from store.jobs import NewJob
+from store.leases import Claim
+from store.models import File, Job, JobEvent
+
+SPEC: dict[str, Any] = {
+    "base": {"name": "tiny", "family": "sdxl", "source": "/tiny"},
+    "method": {"type": "mapo"},
+}
+
+
+def add_file(sessions: Sessions, project_id: str, *, status: str = "processed") -> File:
+    with sessions.begin() as session:
+        return files.create(session, NewFile(project_id, "pairs.zip", "fine-tune", 3, "0" * 64), status=status)
+
+
+def add_job(
+    sessions: Sessions, training_file: File, validation_file: File | None = None, *, spec: dict[str, Any] = SPEC
+) -> str:
+    new = NewJob(
+        project_id=training_file.project_id,
+        spec=spec,
+        training_file=training_file,
+        validation_file=validation_file,
+        suffix="test",
+        metadata=None,
+    )
+    with sessions.begin() as session:
+        return jobs.create(session, new).id
+
+
+def queued_job(sessions: Sessions, project_id: str) -> str:
+    return add_job(sessions, add_file(sessions, project_id))
+
+
+def claim(sessions: Sessions, job_id: str, *, lease_seconds: float = 60) -> Claim:
+    with sessions.begin() as session:
+        owned = leases.claim(session, job_id, worker="w1", lease_seconds=lease_seconds)
+    assert owned is not None
+    return owned
+
+
+def running_job(sessions: Sessions, project_id: str, *, lease_seconds: float = 60) -> Claim:
+    return claim(sessions, queued_job(sessions, project_id), lease_seconds=lease_seconds)
+
+
+def read_job(sessions: Sessions, job_id: str) -> Job:
+    with sessions() as session:
+        return session.get_one(Job, job_id)
+
+
+def read_events(sessions: Sessions, job_id: str) -> list[JobEvent]:
+    """Oldest first."""
+    with sessions() as session:
+        return list(session.query(JobEvent).filter_by(job_id=job_id).order_by(JobEvent.sequence))

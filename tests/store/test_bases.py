@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from store.bases import RegisteredBase, find_base, read_bases
+from store.errors import BasesInvalid, ModelNotFound
+
+pytestmark = pytest.mark.unit
+
+LOCAL = '[[base]]\nname = "local"\nfamily = "sdxl"\nsource = "./model"\n'
+HUB = '[[base]]\nname = "hub"\nfamily = "sdxl"\nsource = "org/model"\n'
+
+
+def write(folder: Path, text: str) -> Path:
+    (folder / "model").mkdir(exist_ok=True)
+    path = folder / "bases.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_directory_is_taken_from_the_lists_own_folder_and_a_hub_model_is_pinned(tmp_path: Path) -> None:
+    bases = read_bases(write(tmp_path, LOCAL + HUB + 'revision = "abc123"\n'))
+    assert find_base(bases, "local") == RegisteredBase("local", "sdxl", str(tmp_path / "model"), None)
+    assert find_base(bases, "hub") == RegisteredBase("hub", "sdxl", "org/model", "abc123")
+    with pytest.raises(ModelNotFound):
+        find_base(bases, "other")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[[base]\n", "Expected"),
+        ("", "base"),
+        ('[base]\nname = "x"\n', "base"),
+        (LOCAL + "surprise = 1\n", "surprise"),
+        (LOCAL.replace("sdxl", "sd9"), "family"),
+        (LOCAL.replace("./model", "./nowhere"), "there is no directory"),
+        (HUB, "needs a revision"),
+        (LOCAL + LOCAL, "named twice: local"),
+    ],
+)
+def test_a_list_that_cannot_be_used_is_refused_with_the_reason(tmp_path: Path, text: str, reason: str) -> None:
+    with pytest.raises(BasesInvalid, match=reason):
+        read_bases(write(tmp_path, text))
+
+
+def test_a_list_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "bases.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(BasesInvalid):
+        read_bases(tmp_path / "bases.toml")

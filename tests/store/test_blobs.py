@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import hashlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from store.blobs import CHUNK, Blobs, StoredBlob
+from store.errors import BlobMissing
+from store.settings import Settings
+
+pytestmark = pytest.mark.unit
+
+EMPTY = hashlib.sha256(b"").hexdigest()
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> Blobs:
+    return Blobs(f"file://{tmp_path / 'blobs'}")
+
+
+def stored_files(tmp_path: Path) -> list[Path]:
+    return [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()]
+
+
+def test_a_blob_lies_under_its_sha256_and_the_same_bytes_are_stored_once(blobs: Blobs, tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(b"abc")
+    blob = blobs.put_bytes(b"abc")
+    # SHA-256 of "abc", FIPS 180-2 appendix B.1.
+    assert blob == StoredBlob("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", 3)
+    [stored] = stored_files(tmp_path)
+    before = stored.stat().st_mtime_ns
+    assert blobs.put_file(tmp_path / "source") == blob
+    assert stored_files(tmp_path) == [stored]
+    assert stored.stat().st_mtime_ns == before
+
+
+def test_twenty_writers_of_the_same_bytes_leave_one_whole_blob(blobs: Blobs, tmp_path: Path) -> None:
+    content = b"x" * (CHUNK + 1)
+    start = threading.Barrier(20)
+
+    def put() -> StoredBlob:
+        start.wait()
+        return blobs.put_bytes(content)
+
+    with ThreadPoolExecutor(20) as pool:
+        digests = {future.result().sha256 for future in [pool.submit(put) for _ in range(20)]}
+    assert [path.read_bytes() for path in stored_files(tmp_path)] == [content]
+    assert digests == {hashlib.sha256(content).hexdigest()}
+
+
+def test_nothing_is_left_of_a_write_that_failed(blobs: Blobs, tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError):
+        blobs.put_file(tmp_path)
+    assert stored_files(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("start", "length", "expected"),
+    [
+        (0, None, b"0123456789"),
+        (3, None, b"3456789"),
+        (3, 4, b"3456"),
+        (8, 100, b"89"),
+        (9, 1, b"9"),
+        (10, None, b""),
+        (4, 0, b""),
+    ],
+)
+def test_a_stream_gives_exactly_the_range(blobs: Blobs, start: int, length: int | None, expected: bytes) -> None:
+    blob = blobs.put_bytes(b"0123456789")
+    assert b"".join(blobs.stream(blob.sha256, start=start, length=length)) == expected
+
+
+def test_a_stream_comes_in_bounded_chunks(blobs: Blobs) -> None:
+    blob = blobs.put_bytes(b"a" * (2 * CHUNK + 5))
+    assert [len(chunk) for chunk in blobs.stream(blob.sha256)] == [CHUNK, CHUNK, 5]
+
+
+def test_an_empty_blob_is_a_blob(blobs: Blobs, tmp_path: Path) -> None:
+    assert blobs.put_bytes(b"") == StoredBlob(EMPTY, 0)
+    assert blobs.exists(EMPTY)
+    assert blobs.read(EMPTY) == b""
+    blobs.fetch(EMPTY, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == b""
+
+
+def test_a_fetched_copy_is_checked(blobs: Blobs, tmp_path: Path) -> None:
+    blob = blobs.put_bytes(b"good bytes")
+    blobs.fetch(blob.sha256, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == b"good bytes"
+    [stored] = stored_files(tmp_path)
+    stored.write_bytes(b"bad! bytes")
+    with pytest.raises(BlobMissing):
+        blobs.fetch(blob.sha256, tmp_path / "second")
+    assert not list(tmp_path.glob("second*"))
+
+
+def test_a_missing_blob_is_said_to_be_missing_before_anything_is_read(blobs: Blobs) -> None:
+    assert not blobs.exists("0" * 64)
+    with pytest.raises(BlobMissing, match="0" * 64):
+        blobs.stream("0" * 64)
+
+
+def test_a_home_with_a_space_keeps_its_blobs_inside(tmp_path: Path) -> None:
+    home = tmp_path / "my home"
+    blob = Blobs(Settings(home=home).effective_blob_url).put_bytes(b"abc")
+    assert (home / "blobs" / "sha256" / blob.sha256[:2] / blob.sha256).read_bytes() == b"abc"

@@ -1,0 +1,210 @@
+"""The lease and its fence: one owner at a time, and nothing written by anybody else."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from store import jobs, leases
+from store.database import Sessions
+from store.errors import LeaseLost
+from store.events import NewEvent
+from store.files import NewFile
+from store.job_state import TERMINAL, JobStatus, Request
+from store.leases import Claim
+from store.models import Checkpoint, File, Job, JobEvent
+from tests.store.rows import claim, queued_job, read_events, read_job, running_job
+
+pytestmark = pytest.mark.integration
+
+
+def expire_lease(sessions: Sessions, job_id: str) -> None:
+    with sessions.begin() as session:
+        past = func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, 1)
+        session.execute(update(Job).where(Job.id == job_id).values(lease_expires_at=past))
+
+
+def expire(sessions: Sessions, *, crash_cap: int = 3) -> list[str]:
+    with sessions.begin() as session:
+        return leases.expire(session, crash_cap=crash_cap)
+
+
+def test_of_twenty_claims_at_once_one_wins_and_each_claim_gets_a_higher_attempt(
+    sessions: Sessions, project_id: str
+) -> None:
+    job_id = queued_job(sessions, project_id)
+    for expected in (1, 2, 3):
+        start = threading.Barrier(20)
+
+        def compete(start: threading.Barrier = start) -> Claim | None:
+            start.wait()
+            with sessions.begin() as session:
+                return leases.claim(session, job_id, worker="w", lease_seconds=60)
+
+        with ThreadPoolExecutor(20) as pool:
+            results = [future.result() for future in [pool.submit(compete) for _ in range(20)]]
+        winners = [won for won in results if won is not None]
+        assert [won.attempt for won in winners] == [expected]
+        with sessions.begin() as session:
+            leases.give_back(session, winners[0], "Again.")
+    assert [event.message for event in read_events(sessions, job_id)].count("Started.") == 3
+
+
+WRITES: dict[str, Callable[[Session, Claim], object]] = {
+    "renew": lambda session, owned: leases.renew(session, owned, lease_seconds=1),
+    "record": lambda session, owned: leases.record(session, owned, [NewEvent("n")], progress={"step": 1}, eta=1),
+    "add_checkpoint": lambda session, owned: leases.add_checkpoint(session, owned, step=1, metrics={}, manifest={}),
+    "succeed": lambda session, owned: leases.succeed(
+        session, owned, results=[NewFile(owned.project_id, "a", "fine-tune-results", 1, "1" * 64)]
+    ),
+    "fail": lambda session, owned: leases.fail(session, owned, code="c", message="m"),
+    "give_back": lambda session, owned: leases.give_back(session, owned, "m"),
+    "crash": lambda session, owned: leases.crash(session, owned, code="c", message="m", crash_cap=3),
+}
+
+
+def everything(sessions: Sessions) -> list[object]:
+    with sessions() as session:
+        counts = [session.scalar(select(func.count()).select_from(table)) for table in (JobEvent, Checkpoint, File)]
+        return [*counts, session.execute(select(Job.__table__)).all()]
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_after_the_lease_moved_on_every_write_is_refused_and_changes_nothing(
+    sessions: Sessions, project_id: str, name: str
+) -> None:
+    stale = running_job(sessions, project_id)
+    expire_lease(sessions, stale.job_id)
+    assert expire(sessions) == [stale.job_id]
+    fresh = claim(sessions, stale.job_id)
+    assert fresh.attempt == stale.attempt + 1
+    before = everything(sessions)
+    with pytest.raises(LeaseLost), sessions.begin() as session:
+        WRITES[name](session, stale)
+    assert everything(sessions) == before
+    with sessions.begin() as session:  # the owner's same write goes through
+        WRITES[name](session, fresh)
+    assert everything(sessions) != before
+
+
+def test_a_checkpoint_written_twice_is_one_checkpoint_with_one_event(sessions: Sessions, project_id: str) -> None:
+    owned = running_job(sessions, project_id)
+    for _ in range(2):
+        with sessions.begin() as session:
+            leases.add_checkpoint(session, owned, step=7, metrics={"step": 7}, manifest={"a": {}})
+    with sessions() as session:
+        [checkpoint] = jobs.checkpoints(session, owned.job_id, after=None, limit=10)
+        latest = leases.latest_checkpoint(session, owned.job_id)
+    assert latest is not None
+    assert (latest.id, checkpoint.step) == (checkpoint.id, 7)
+    assert [event.message for event in read_events(sessions, owned.job_id)].count("Checkpoint at step 7.") == 1
+
+
+def test_an_expired_lease_queues_the_job_until_the_crash_cap_and_then_fails_it(
+    sessions: Sessions, project_id: str
+) -> None:
+    job_id = queued_job(sessions, project_id)
+    outcomes = []
+    for _ in range(3):
+        claim(sessions, job_id)
+        assert expire(sessions) == []  # the lease is still good
+        expire_lease(sessions, job_id)
+        outcomes.append((expire(sessions), read_job(sessions, job_id).status))
+    assert outcomes == [([job_id], "queued"), ([job_id], "queued"), ([], "failed")]
+    job = read_job(sessions, job_id)
+    assert job.error is not None
+    assert job.error["code"] == "worker_lost"
+    assert "Gave up after 3 crashes. Worker w1 stopped renewing its lease on attempt 3." in job.error["message"]
+    assert job.finished_at is not None
+
+
+@pytest.mark.parametrize(("ask", "status"), [(jobs.cancel, "cancelled"), (jobs.pause, "paused")])
+@pytest.mark.parametrize("end", ["give_back", "crash", "last crash", "expire"])
+def test_a_request_is_not_lost_when_the_worker_ends_before_it_has_seen_it(
+    sessions: Sessions, project_id: str, end: str, ask: Callable[[Session, str, str], Job], status: str
+) -> None:
+    owned = running_job(sessions, project_id)
+    with sessions.begin() as session:
+        assert ask(session, project_id, owned.job_id).status == JobStatus.RUNNING
+    cap = 1 if end == "last crash" else 3
+    if end == "expire":
+        expire_lease(sessions, owned.job_id)
+        assert expire(sessions, crash_cap=cap) == []
+    else:
+        with sessions.begin() as session:
+            if end == "give_back":
+                leases.give_back(session, owned, "Stops.")
+            else:
+                leases.crash(session, owned, code="c", message="m", crash_cap=cap)
+    assert read_job(sessions, owned.job_id).status == status
+
+
+def test_a_withdrawn_pause_queues_the_job_again(sessions: Sessions, project_id: str) -> None:
+    owned = running_job(sessions, project_id)
+    for act in (jobs.pause, jobs.resume):
+        with sessions.begin() as session:
+            act(session, project_id, owned.job_id)
+    with sessions.begin() as session:
+        assert leases.give_back(session, owned, "Stopped.") is JobStatus.QUEUED
+
+
+def test_a_cancel_outlasts_a_later_pause_and_the_heartbeat_tells_it(sessions: Sessions, project_id: str) -> None:
+    owned = running_job(sessions, project_id)
+    for act in (jobs.pause, jobs.cancel, jobs.pause):
+        with sessions.begin() as session:
+            act(session, project_id, owned.job_id)
+    with sessions.begin() as session:
+        assert leases.renew(session, owned, lease_seconds=60) is Request.CANCEL
+
+
+def test_cancel_against_finish_leaves_exactly_one_terminal_state(sessions: Sessions, project_id: str) -> None:
+    endings = {"succeeded": 0, "cancelled": 0}
+    for round_ in range(40):
+        owned = running_job(sessions, project_id)
+        start = threading.Barrier(2)
+
+        def finish(owned: Claim = owned, start: threading.Barrier = start, succeed: bool = round_ % 2 == 0) -> None:
+            start.wait()
+            with sessions.begin() as session:
+                if succeed:
+                    leases.succeed(session, owned, results=[])
+                else:
+                    leases.give_back(session, owned, "Stopped.")
+
+        def cancel(owned: Claim = owned, start: threading.Barrier = start) -> None:
+            start.wait()
+            with sessions.begin() as session:
+                job = session.scalars(select(Job).where(Job.id == owned.job_id).with_for_update()).one()
+                if job.status not in TERMINAL:
+                    jobs.cancel(session, project_id, owned.job_id)
+
+        with ThreadPoolExecutor(2) as pool:
+            for future in (pool.submit(finish), pool.submit(cancel)):
+                future.result()
+        status = read_job(sessions, owned.job_id).status
+        told = [(event.data or {}).get("status") for event in read_events(sessions, owned.job_id)]
+        assert [state for state in told if state in TERMINAL] == [status]
+        endings[status] += 1
+    assert endings == {"succeeded": 20, "cancelled": 20}
+
+
+def test_success_makes_result_files_and_names_the_model(sessions: Sessions, project_id: str) -> None:
+    owned = running_job(sessions, project_id)
+    adapter = NewFile(project_id, "pytorch_lora_weights.safetensors", "fine-tune-results", 5, "a" * 64)
+    with sessions.begin() as session:
+        [file_id] = leases.succeed(session, owned, results=[adapter])
+    job = read_job(sessions, owned.job_id)
+    assert job.result_files == [file_id]
+    assert job.fine_tuned_model == f"ft:tiny:test:{job.id.removeprefix('ftjob-')}"
+
+
+def test_only_claimed_rows_count_as_live(sessions: Sessions, project_id: str) -> None:
+    queued_job(sessions, project_id)
+    owned = running_job(sessions, project_id)
+    with sessions() as session:
+        assert leases.live_attempts(session) == {(owned.job_id, 1)}

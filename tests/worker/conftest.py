@@ -1,0 +1,164 @@
+"""A database, a broker and blobs for workers; a tiny base model; jobs on it with a real uploaded archive."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+
+import pytest
+import structlog
+from PIL import Image
+from sqlalchemy import Engine
+
+from store import files
+from store.blobs import Blobs
+from store.database import Sessions, open_engine, open_sessions
+from store.files import NewFile
+from store.hints import Hints
+from store.models import File
+from store.settings import Settings
+from tests import servers
+from tests.conftest import make_tenant
+from tests.intake.build import encoded, jsonl, zip_of
+from tests.store.rows import add_job
+from tests.trainer.tiny_sdxl import PROMPTS, save_base
+from worker.file_intake import read_file
+from worker.resources import Resources
+from worker.supervisor import supervise
+
+
+@pytest.fixture(autouse=True)
+def _logs_of_this_test() -> None:
+    """An application that ran in this process before has tied the logs to the stderr that its test had."""
+    structlog.reset_defaults()
+
+
+@pytest.fixture(scope="package")
+def database_url(postgres_url: str) -> Iterator[str]:
+    with servers.database(postgres_url, "worker") as url:
+        yield url
+
+
+@pytest.fixture(scope="package")
+def engine(database_url: str) -> Iterator[Engine]:
+    engine = open_engine(database_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def sessions(engine: Engine) -> Sessions:
+    with engine.begin() as connection:
+        connection.exec_driver_sql("TRUNCATE projects CASCADE")
+    return open_sessions(engine)
+
+
+@pytest.fixture
+def project_id(sessions: Sessions) -> str:
+    return make_tenant(sessions, "first").id
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str, broker_url: str) -> Settings:
+    return Settings(
+        home=tmp_path,
+        database_url=database_url,
+        broker_url=broker_url,
+        lease_seconds=5,
+        heartbeat_seconds=0.2,
+        dispatch_seconds=0.2,
+        republish_seconds=0.5,
+        grace_seconds=30,
+    )
+
+
+@pytest.fixture
+def resources(settings: Settings, sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> Resources:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return Resources(
+        settings=settings,
+        sessions=sessions,
+        blobs=Blobs(settings.effective_blob_url),
+        hints=Hints(settings.required_broker_url),
+        worker="test",
+    )
+
+
+@pytest.fixture(scope="package")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_base(tmp_path_factory.mktemp("base"))
+
+
+def png(seed: int) -> bytes:
+    return encoded(Image.frombytes("RGB", (32, 32), random.Random(seed).randbytes(32 * 32 * 3)))
+
+
+@pytest.fixture(scope="package")
+def archive() -> bytes:
+    """14 pairs over 7 prompts."""
+    rows = [
+        {"prompt": PROMPTS[index % 7], "chosen": f"{index}-a.png", "rejected": f"{index}-b.png"} for index in range(14)
+    ]
+    images = {f"{index}-{side}.png": png(2 * index + (side == "b")) for index in range(14) for side in "ab"}
+    return zip_of({"metadata.jsonl": jsonl(*rows), **images}.items())
+
+
+def upload(resources: Resources, project_id: str, content: bytes) -> File:
+    blob = resources.blobs.put_bytes(content)
+    new = NewFile(project_id, "pairs.zip", "fine-tune", blob.bytes, blob.sha256)
+    with resources.sessions.begin() as session:
+        return files.create(session, new, status="uploaded")
+
+
+def reread(resources: Resources, file: File) -> File:
+    with resources.sessions() as session:
+        return session.get_one(File, file.id)
+
+
+NewJob = Callable[..., str]
+
+
+@pytest.fixture
+def new_job(resources: Resources, project_id: str, archive: bytes, tiny_base: Path) -> NewJob:
+    """A queued job of ``steps`` steps of 2 pairs, with a checkpoint every ``every`` steps."""
+
+    def create(*, steps: int = 6, every: int = 3) -> str:
+        file = upload(resources, project_id, archive)
+        read_file(resources, file.id)
+        hyperparameters = {"max_steps": steps, "batch_size": 2}
+        spec = {
+            "base": {"name": "tiny", "family": "sdxl", "source": str(tiny_base)},
+            "method": {"type": "mapo", "mapo": {"hyperparameters": hyperparameters}},
+            "adapter": {"rank": 2},
+            "validation": {"draws": 1},
+            "checkpoints": {"every_steps": every},
+        }
+        return add_job(resources.sessions, reread(resources, file), spec=spec)
+
+    return create
+
+
+class Supervised:
+    """``supervise`` in a thread, as a pool process would run it; ``stopping`` is the worker's own end."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._pool = ThreadPoolExecutor(1)
+        self.stopping = Event()
+
+    def run(self, job_id: str) -> Future[None]:
+        return self._pool.submit(supervise, self._resources, job_id, stopping=self.stopping.is_set)
+
+    def close(self) -> None:
+        self.stopping.set()
+        self._pool.shutdown()
+
+
+@pytest.fixture
+def supervised(resources: Resources) -> Iterator[Supervised]:
+    thread = Supervised(resources)
+    yield thread
+    thread.close()

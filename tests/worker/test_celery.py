@@ -1,0 +1,115 @@
+"""Real Celery workers: how they end, what ends with them, and that messages are only hints."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cli.stack import CELERY
+from store.settings import REPOSITORY
+from tests import servers
+from tests.api.polling import until
+from tests.store.rows import read_job
+from tests.worker.conftest import NewJob
+from tests.worker.watching import (
+    attempts_left,
+    first_checkpoint,
+    found,
+    resumed_from,
+    states,
+    status_becomes,
+    trainer_of,
+)
+from worker.dispatcher import tick
+from worker.resources import Resources
+
+pytestmark = pytest.mark.integration
+
+StartWorker = Callable[[], psutil.Popen]
+
+
+@pytest.fixture
+def start_worker(resources: Resources, tmp_path: Path) -> Iterator[StartWorker]:
+    """A training worker as `pairtune up` starts it; its log is HOME/worker.log."""
+    settings = resources.settings
+    environment = {
+        **os.environ,
+        **{
+            f"PAIRTUNE_{name.upper()}": str(getattr(settings, name))
+            for name in ("home", "database_url", "broker_url", "lease_seconds", "heartbeat_seconds", "grace_seconds")
+        },
+    }
+    command = [sys.executable, "-m", *CELERY, "--queues", "train", "--hostname", "train@test"]
+    started: list[psutil.Popen] = []
+
+    def start() -> psutil.Popen:
+        with (tmp_path / "worker.log").open("ab") as log:
+            started.append(psutil.Popen(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=subprocess.STDOUT))
+        return started[-1]
+
+    yield start
+    for process in started:
+        for one in [*process.children(recursive=True), process] if process.is_running() else []:
+            one.kill()
+        process.wait()
+
+
+def test_sigterm_gives_the_job_back_with_a_checkpoint_and_kill_9_takes_everything_along(
+    resources: Resources, start_worker: StartWorker, new_job: NewJob
+) -> None:
+    sessions = resources.sessions
+    job_id = new_job(steps=100_000, every=5)
+
+    first = start_worker()
+    assert resources.hints.train(job_id)
+    step = first_checkpoint(sessions, job_id)
+    family = first.children(recursive=True)
+    assert len(family) >= 2  # its pool process and the trainer
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(resources.settings.grace_seconds) == 0
+    job = read_job(sessions, job_id)
+    assert (job.status, job.crashes) == ("queued", 0)
+    until(lambda: not any(one.is_running() for one in family), seconds=2)
+    assert attempts_left(resources.settings.home) == []
+
+    second = start_worker()
+    assert resources.hints.train(job_id)
+    until(lambda: len(resumed_from(sessions, job_id)) == 2, seconds=90)
+    assert resumed_from(sessions, job_id)[1] >= step
+    assert trainer_of(job_id) is not None
+    family = second.children(recursive=True)
+    second.kill()
+    second.wait()
+    until(lambda: not any(one.is_running() for one in family), seconds=2)
+    assert trainer_of(job_id) is None
+    assert read_job(sessions, job_id).status == "running"
+    until(lambda: job_id in tick(resources).jobs, seconds=resources.settings.lease_seconds + 2)
+    job = read_job(sessions, job_id)
+    assert (job.status, job.crashes) == ("queued", 1)
+
+
+def test_queued_jobs_survive_a_flushed_broker_and_twenty_messages_run_a_job_once(
+    resources: Resources, start_worker: StartWorker, new_job: NewJob, broker_url: str
+) -> None:
+    job_id = new_job()
+    assert resources.hints.train(job_id)
+    with servers.broker_client(broker_url) as client:
+        client.flushall()
+        assert client.llen("train") == 0
+        assert tick(resources).jobs == [job_id]
+        for _ in range(19):
+            resources.hints.train(job_id)
+        assert client.llen("train") == 20
+        start_worker()
+        status_becomes(resources.sessions, job_id, "succeeded")
+        until(lambda: client.llen("train") == 0, seconds=20)
+    assert states(resources.sessions, job_id) == ["queued", "running", "succeeded"]
+    assert read_job(resources.sessions, job_id).attempt == 1
+    assert found(lambda: attempts_left(resources.settings.home)) == []

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from store.hints import Hints
+from store.settings import Settings
+from tests import servers
+from tests.store.rows import add_file, queued_job, read_job, running_job
+from tests.worker.conftest import reread
+from worker.dispatcher import Due, tick
+from worker.resources import Resources
+
+pytestmark = pytest.mark.integration
+
+
+def test_a_tick_publishes_what_was_never_published_and_not_again_at_once(
+    resources: Resources, project_id: str, broker_url: str
+) -> None:
+    job_id = queued_job(resources.sessions, project_id)
+    file = add_file(resources.sessions, project_id, status="uploaded")
+    patient = Resources(
+        resources.settings.model_copy(update={"republish_seconds": 60}),
+        resources.sessions,
+        resources.blobs,
+        resources.hints,
+        "dispatcher",
+    )
+    assert tick(patient) == Due([job_id], [file.id])
+    assert tick(patient) == Due([], [])
+    with servers.broker_client(broker_url) as client:
+        assert (client.llen("train"), client.llen("intake")) == (1, 1)
+    assert read_job(resources.sessions, job_id).published_at is not None
+    assert reread(resources, file).published_at is not None
+
+
+def test_a_tick_takes_back_an_expired_lease_and_publishes_the_job(resources: Resources, project_id: str) -> None:
+    owned = running_job(resources.sessions, project_id, lease_seconds=-1)
+    alive = running_job(resources.sessions, project_id)
+    assert tick(resources).jobs == [owned.job_id]
+    assert read_job(resources.sessions, owned.job_id).status == "queued"
+    assert read_job(resources.sessions, alive.job_id).status == "running"
+
+
+def test_a_broker_that_is_down_delays_a_hint_and_loses_nothing(
+    resources: Resources, settings: Settings, project_id: str
+) -> None:
+    jobs = [queued_job(resources.sessions, project_id) for _ in range(3)]
+    with servers.valkey() as url:
+        hints = Hints(url)
+        assert hints.train(jobs[0])
+    assert not hints.train(jobs[0])  # over the connection it had
+    unreachable = Resources(settings, resources.sessions, resources.blobs, hints, "dispatcher")
+    started = time.monotonic()
+    assert tick(unreachable).jobs == jobs
+    assert time.monotonic() - started < 5  # one try, not one a job
+    assert [read_job(resources.sessions, job_id).status for job_id in jobs] == ["queued"] * 3
+    # After republish_seconds they are due again, and the broker is back.
+    with resources.sessions.begin() as session:
+        session.connection().exec_driver_sql("UPDATE jobs SET published_at = published_at - interval '1 minute'")
+    assert tick(resources).jobs == jobs
+    with servers.broker_client(str(settings.broker_url)) as client:
+        assert client.llen("train") == 3

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from intake import Finding
+from store.models import File
+from tests import servers
+from tests.intake.build import good_files, zip_of
+from tests.store.rows import add_job, read_job
+from tests.worker.conftest import reread, upload
+from tests.worker.watching import attempts_left
+from worker.file_intake import SHOWN_FINDINGS, describe, read_file
+from worker.resources import Resources
+
+
+def read(resources: Resources, project_id: str, content: bytes) -> File:
+    file = upload(resources, project_id, content)
+    read_file(resources, file.id)
+    return reread(resources, file)
+
+
+@pytest.mark.integration
+def test_a_good_archive_becomes_pairs_and_images_and_queues_the_job_that_waits(
+    resources: Resources, project_id: str, archive: bytes, broker_url: str
+) -> None:
+    uploaded = upload(resources, project_id, archive)
+    job_id = add_job(resources.sessions, uploaded)
+    read_file(resources, uploaded.id)
+    file = reread(resources, uploaded)
+    assert (file.status, file.status_details, file.pairs_count) == ("processed", None, 14)
+    assert file.pairs_sha256 is not None
+    pairs = [json.loads(line) for line in resources.blobs.read(file.pairs_sha256).splitlines()]
+    assert [pair["row"] for pair in pairs] == list(range(1, 15))
+    assert all(resources.blobs.read(pair[side])[:4] == b"\x89PNG" for pair in pairs for side in ("chosen", "rejected"))
+    job = read_job(resources.sessions, job_id)
+    assert (job.status, job.published_at is not None) == ("queued", True)
+    with servers.broker_client(broker_url) as client:
+        assert client.llen("train") == 1
+    assert attempts_left(resources.settings.home) == []
+
+
+@pytest.mark.integration
+def test_a_bad_archive_ends_in_error_naming_row_and_file_and_leaves_nothing(
+    resources: Resources, project_id: str
+) -> None:
+    files = good_files()
+    del files["images/b.png"]
+    file = read(resources, project_id, zip_of(files.items()))
+    assert file.status == "error"
+    assert file.pairs_sha256 is None
+    assert (file.status_details or "").startswith("image_missing: metadata.jsonl row 1: rejected image images/b.png")
+    stored = [path for path in (resources.settings.home / "blobs").rglob("*") if path.is_file()]
+    assert [path.name for path in stored] == [file.sha256]
+    assert attempts_left(resources.settings.home) == []
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("content", "code"), [(b"not an archive", "archive"), (b"", "archive")])
+def test_what_is_no_archive_is_refused(resources: Resources, project_id: str, content: bytes, code: str) -> None:
+    file = read(resources, project_id, content)
+    assert file.status == "error"
+    assert (file.status_details or "").startswith(code)
+
+
+@pytest.mark.integration
+def test_an_upload_whose_bytes_are_gone_is_refused_and_says_so(
+    resources: Resources, project_id: str, archive: bytes
+) -> None:
+    file = upload(resources, project_id, archive)
+    for path in (resources.settings.home / "blobs").rglob("*"):
+        if path.is_file():
+            path.write_bytes(archive[:-1])
+    read_file(resources, file.id)
+    assert (reread(resources, file).status_details or "").startswith("upload_damaged")
+
+
+@pytest.mark.integration
+def test_two_workers_on_one_file_read_it_once(resources: Resources, project_id: str, archive: bytes) -> None:
+    file = upload(resources, project_id, archive)
+    start = threading.Barrier(2)
+
+    def work() -> None:
+        start.wait()
+        read_file(resources, file.id)
+
+    with ThreadPoolExecutor(2) as pool:
+        for future in [pool.submit(work) for _ in range(2)]:
+            future.result()
+    after = reread(resources, file)
+    assert (after.status, after.attempt) == ("processed", 1)
+
+
+@pytest.mark.unit
+def test_findings_are_told_errors_first_and_the_rest_is_counted() -> None:
+    warning = Finding("image_profile", "warning", "A profile.", "a", 1)
+    error = Finding("image_missing", "error", "No image.", "b", 2)
+    assert describe((warning, error)) == "image_missing: No image.\nimage_profile: A profile."
+    assert describe(()) is None
+    told = describe((error,) * (SHOWN_FINDINGS + 3))
+    assert told is not None
+    assert told.splitlines()[-1] == "... and 3 more."

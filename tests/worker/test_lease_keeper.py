@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from store.errors import LeaseLost
+from store.job_state import Request
+from tests.api.polling import until
+from worker.lease_keeper import ended_when_lost, kept
+
+pytestmark = pytest.mark.unit
+
+
+def test_a_heartbeat_brings_the_users_request() -> None:
+    with kept(lambda: Request.PAUSE, claimed_at=time.monotonic(), lease_seconds=60, heartbeat_seconds=0.01) as keeper:
+        until(lambda: keeper.requested is Request.PAUSE)
+        assert not keeper.lost
+
+
+def test_a_refused_renewal_loses_the_lease_at_once() -> None:
+    def refuse() -> None:
+        raise LeaseLost("job", 1)
+
+    with kept(refuse, claimed_at=time.monotonic(), lease_seconds=600, heartbeat_seconds=0.01) as keeper:
+        until(lambda: keeper.lost)
+
+
+def test_a_lease_that_cannot_be_renewed_is_given_up_before_it_expires() -> None:
+    def unreachable() -> None:
+        raise OperationalError("UPDATE", {}, ConnectionError("down"))
+
+    started = time.monotonic()
+    with kept(unreachable, claimed_at=started, lease_seconds=0.5, heartbeat_seconds=0.01) as keeper:
+        assert not keeper.lost
+        until(lambda: keeper.lost)
+    assert 0.4 <= time.monotonic() - started < 0.5
+
+
+def test_time_that_passed_before_the_claim_was_answered_counts() -> None:
+    with kept(lambda: None, claimed_at=time.monotonic() - 59, lease_seconds=60, heartbeat_seconds=60) as keeper:
+        assert keeper.lost
+
+
+def test_a_lost_lease_ends_the_trainer_while_its_supervisor_hangs() -> None:
+    ended, hang = threading.Event(), threading.Event()
+
+    def renew() -> None:
+        hang.wait(10)  # a write to a database that fell silent
+
+    with kept(renew, claimed_at=time.monotonic(), lease_seconds=0.2, heartbeat_seconds=0.01) as keeper:
+        with ended_when_lost(keeper, ended.set):
+            assert ended.wait(5)
+        hang.set()

@@ -1,0 +1,232 @@
+"""One job with the real trainer on a tiny base, and everything that may happen to it on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+from pathlib import Path
+
+import pytest
+from sqlalchemy import update
+
+from store import files, jobs, leases
+from store.database import Sessions
+from store.models import File, Job
+from tests.api.polling import until
+from tests.store.rows import read_events, read_job
+from tests.worker.conftest import NewJob, Supervised
+from tests.worker.watching import (
+    attempts_left,
+    first_checkpoint,
+    found,
+    resumed_from,
+    states,
+    trainer_of,
+)
+from worker.resources import Resources
+from worker.supervisor import supervise
+
+pytestmark = pytest.mark.integration
+
+
+def results(resources: Resources, job: Job) -> dict[str, File]:
+    with resources.sessions() as session:
+        return {file.filename: file for file in files.by_ids(session, job.result_files)}
+
+
+def test_a_job_ends_with_result_files_whose_bytes_match_their_digests(
+    resources: Resources, supervised: Supervised, new_job: NewJob
+) -> None:
+    job_id = new_job()
+    supervised.run(job_id).result()
+    job = read_job(resources.sessions, job_id)
+    assert (job.status, job.error, job.attempt) == ("succeeded", None, 1)
+    made = results(resources, job)
+    assert "pytorch_lora_weights.safetensors" in made
+    for file in made.values():
+        content = resources.blobs.read(file.sha256)
+        assert (hashlib.sha256(content).hexdigest(), len(content)) == (file.sha256, file.bytes)
+    with resources.sessions() as session:
+        checkpoints = jobs.checkpoints(session, job_id, after=None, limit=10)
+    assert [checkpoint.step for checkpoint in checkpoints] == [6, 3]
+    assert checkpoints[0].metrics["full_valid_loss"] == checkpoints[0].metrics["objective"]
+    assert job.progress is not None
+    assert job.progress["step"] == 6
+    assert states(resources.sessions, job_id) == ["queued", "running", "succeeded"]
+    assert attempts_left(resources.settings.home) == []
+
+
+def test_a_killed_trainer_is_started_again_and_goes_on_from_the_stored_checkpoint(
+    resources: Resources, supervised: Supervised, new_job: NewJob
+) -> None:
+    job_id = new_job(steps=60)
+    ended = supervised.run(job_id)
+    step = first_checkpoint(resources.sessions, job_id)
+    found(lambda: trainer_of(job_id)).kill()
+    ended.result()
+    job = read_job(resources.sessions, job_id)
+    assert (job.status, job.crashes) == ("queued", 1)
+    assert "signal SIGKILL" in read_events(resources.sessions, job_id)[-1].message
+    supervised.run(job_id).result()
+    assert read_job(resources.sessions, job_id).status == "succeeded"
+    first, second = resumed_from(resources.sessions, job_id)
+    assert first == 0
+    assert second >= step
+
+
+def test_a_trainer_that_always_dies_fails_the_job_at_the_cap_with_its_last_words(
+    resources: Resources, new_job: NewJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = new_job()
+    monkeypatch.setenv("PYTHONHOME", "/nonexistent")  # the interpreter ends before its first line
+    for expected in ("queued", "queued", "failed"):
+        supervise(resources, job_id, stopping=lambda: False)
+        assert read_job(resources.sessions, job_id).status == expected
+    error = read_job(resources.sessions, job_id).error
+    assert error is not None
+    assert error["code"] == "trainer_crashed"
+    assert "Gave up after 3 crashes. The trainer ended with exit code 1." in error["message"]
+    assert "Fatal Python error" in error["message"]
+    assert states(resources.sessions, job_id).count("failed") == 1
+
+
+def test_a_base_that_cannot_be_loaded_fails_the_job_with_the_reason(
+    resources: Resources, new_job: NewJob, tmp_path: Path
+) -> None:
+    job_id = new_job()
+    with resources.sessions.begin() as session:
+        job = session.get_one(Job, job_id)
+        job.spec = {**job.spec, "base": {**job.spec["base"], "source": str(tmp_path / "gone")}}
+    supervise(resources, job_id, stopping=lambda: False)
+    job = read_job(resources.sessions, job_id)
+    assert (job.status, job.attempt) == ("failed", 1)
+    assert job.error is not None
+    assert "gone" in job.error["message"]
+
+
+def test_a_spec_that_this_version_does_not_know_fails_the_job_at_once(resources: Resources, new_job: NewJob) -> None:
+    job_id = new_job()
+    with resources.sessions.begin() as session:
+        session.execute(update(Job).where(Job.id == job_id).values(spec={"base": {"name": "x"}}))
+    supervise(resources, job_id, stopping=lambda: False)
+    job = read_job(resources.sessions, job_id)
+    assert job.status == "failed"
+    assert job.error is not None
+    assert job.error["code"] == "invalid_spec"
+
+
+def test_a_missing_blob_fails_the_job_and_says_which(resources: Resources, new_job: NewJob) -> None:
+    job_id = new_job()
+    pairs = resources.settings.home / "blobs" / "sha256"
+    for path in pairs.rglob("*"):
+        if path.is_file():
+            path.unlink()
+    supervise(resources, job_id, stopping=lambda: False)
+    job = read_job(resources.sessions, job_id)
+    assert job.status == "failed"
+    assert job.error is not None
+    assert job.error["code"] == "data_missing"
+    assert attempts_left(resources.settings.home) == []
+
+
+def test_a_work_directory_that_cannot_be_written_counts_as_a_crash_with_the_reason(
+    resources: Resources, new_job: NewJob
+) -> None:
+    job_id = new_job()
+    attempts = resources.settings.work_directory / "attempts"
+    attempts.rmdir()
+    attempts.write_text("in the way")
+    for _ in range(3):
+        supervise(resources, job_id, stopping=lambda: False)
+    job = read_job(resources.sessions, job_id)
+    assert job.status == "failed"
+    assert job.error is not None
+    assert job.error["code"] == "storage_fault"
+    assert str(attempts) in job.error["message"]
+
+
+def test_pause_stores_a_checkpoint_and_resume_goes_on_from_it(
+    resources: Resources, supervised: Supervised, new_job: NewJob, project_id: str
+) -> None:
+    job_id = new_job(steps=60, every=50)
+    ended = supervised.run(job_id)
+    until(lambda: "training" in str(read_events(resources.sessions, job_id)[-1].data), seconds=90)
+    with resources.sessions.begin() as session:
+        jobs.pause(session, project_id, job_id)
+    ended.result()
+    assert read_job(resources.sessions, job_id).status == "paused"
+    step = first_checkpoint(resources.sessions, job_id)
+    with resources.sessions.begin() as session:
+        jobs.resume(session, project_id, job_id)
+    supervised.run(job_id).result()
+    assert states(resources.sessions, job_id) == ["queued", "running", "paused", "queued", "running", "succeeded"]
+    assert resumed_from(resources.sessions, job_id) == [0, step]
+
+
+def test_cancel_ends_the_trainer_and_the_job(
+    resources: Resources, supervised: Supervised, new_job: NewJob, project_id: str
+) -> None:
+    job_id = new_job(steps=100_000)
+    ended = supervised.run(job_id)
+    trainer = found(lambda: trainer_of(job_id))
+    with resources.sessions.begin() as session:
+        assert jobs.cancel(session, project_id, job_id).status == "running"
+    ended.result()
+    assert not trainer.is_running()
+    job = read_job(resources.sessions, job_id)
+    assert (job.status, job.result_files) == ("cancelled", [])
+    assert states(resources.sessions, job_id) == ["queued", "running", "cancelled"]
+
+
+def test_a_worker_whose_job_was_taken_over_kills_its_trainer_and_writes_nothing_more(
+    resources: Resources, supervised: Supervised, new_job: NewJob
+) -> None:
+    job_id = new_job(steps=100_000)
+    ended = supervised.run(job_id)
+    trainer = found(lambda: trainer_of(job_id))
+    with resources.sessions.begin() as session:
+        session.execute(update(Job).where(Job.id == job_id).values(attempt=2, worker="another"))
+    before = len(read_events(resources.sessions, job_id))
+    ended.result()
+    assert not trainer.is_running()
+    after = read_events(resources.sessions, job_id)
+    assert len(after) == before
+    job = read_job(resources.sessions, job_id)
+    assert (job.status, job.attempt, job.worker) == ("running", 2, "another")
+    assert attempts_left(resources.settings.home) == []
+
+
+def test_a_silent_trainer_is_ended_while_its_lease_lives(resources: Resources, new_job: NewJob) -> None:
+    patient = resources.settings.model_copy(update={"stall_seconds": 3.0})
+    hung = Supervised(Resources(patient, resources.sessions, resources.blobs, resources.hints, "test"))
+    job_id = new_job(steps=100_000)
+    ended = hung.run(job_id)
+    found(lambda: trainer_of(job_id)).send_signal(signal.SIGSTOP)
+    ended.result()
+    hung.close()
+    assert read_job(resources.sessions, job_id).status == "queued"
+    last = read_events(resources.sessions, job_id)[-1]
+    assert (last.data or {})["code"] == "trainer_stalled"
+
+
+def test_twenty_calls_for_one_job_run_it_once(resources: Resources, new_job: NewJob) -> None:
+    job_id = new_job()
+    with resources.sessions.begin() as session:
+        assert leases.claim(session, job_id, worker="another", lease_seconds=60) is not None
+    for _ in range(20):
+        supervise(resources, job_id, stopping=lambda: False)
+    assert states(resources.sessions, job_id) == ["queued", "running"]
+    assert read_job(resources.sessions, job_id).worker == "another"
+
+
+def test_the_folder_of_an_attempt_that_was_killed_is_removed_by_the_next(
+    resources: Resources, sessions: Sessions, new_job: NewJob, project_id: str
+) -> None:
+    attempts = resources.settings.work_directory / "attempts"
+    owned = new_job()
+    with sessions.begin() as session:
+        assert leases.claim(session, owned, worker="alive", lease_seconds=60) is not None
+    for dead in (attempts / "ftjob-gone" / "1", attempts / owned / "7", attempts / owned / "1"):
+        dead.mkdir(parents=True)
+    supervise(resources, "ftjob-none", stopping=lambda: False)
+    assert sorted(attempts.glob("*/*")) == [attempts / owned / "1"]
