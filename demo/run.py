@@ -35,7 +35,7 @@ READY_SECONDS = 90
 INSTALL_IS_RECENT_SECONDS = 60  # an installation that ended this lately was part of this `make demo`
 
 # Tried on the bundled pairs, 200 steps at 3e-3: beta 8 (the default preset) and the style preset's 64 win equally
-# often in style (0.91), but 8 ends with a held-out implicit accuracy of 0.82 against 0.42. A lower rate leaves colour in.
+# often in style (0.91), but 8 ends with a held-out implicit accuracy of 0.82 against 0.42. Lower rates leave colour in.
 METHOD = {
     "type": "mapo",
     "mapo": {
@@ -176,6 +176,7 @@ def _report(measured: dict[str, Any], adapter: Path, console: Console, clock: St
     console.print("[bold]4. Comparing[/bold] base and adapter on held-out prompts in a plain diffusers pipeline")
     picture = OUT / "before_after.png"
     with clock.part("sample and compare"):
+        _quiet_libraries()
         from demo.compare import SEEDS, compare  # torch is imported only now, so that the stack starts at once
 
         result = compare(BASE, adapter, picture)
@@ -206,6 +207,16 @@ def _report(measured: dict[str, Any], adapter: Path, console: Console, clock: St
         f"(95% interval {wins.low:.2f}-{wins.high:.2f}; {len(SEEDS)} seeds a prompt, ties count one half)"
     )
     console.print(f"Adapter: {adapter}   Picture: [bold]{picture}[/bold]")
+
+
+def _quiet_libraries() -> None:
+    """Their bars and notes (no torchvision, an adapter that leaves the text encoders alone) say nothing of the demo."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for library in (diffusers_logging, transformers_logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
 
 
 def _print_times(clock: Stopwatch, console: Console) -> None:

@@ -36,7 +36,7 @@ def find_metadata(names: Collection[str]) -> str:
 
 def read_jsonl(data: bytes, file: str) -> Iterator[RawRow]:
     """One JSON object per line; the row number is the line number. Blank lines are skipped."""
-    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+    for number, line in enumerate(io.BytesIO(data.removeprefix(b"\xef\xbb\xbf")), start=1):
         if not line.strip():
             continue
         try:

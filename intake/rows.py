@@ -28,7 +28,8 @@ Path = Annotated[Text, StringConstraints(max_length=1_024)]  # as Limits.path_ch
 class Row(BaseModel):
     """``chosen`` and ``rejected`` are paths within the archive, beside the metadata file or from the top.
 
-    ``weight`` scales the pair's loss; ``seed`` tells the noise that drew a generated image.
+    ``seed`` tells the noise that drew a generated image. It, ``weight`` and ``annotator`` are kept with the pair; no
+    objective uses them yet.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -1,6 +1,7 @@
 """Checkpoints: directories that appear whole, are never changed, and prove their content when read.
 
-``checkpoints/step-00000100/`` holds state.json, tensors.safetensors and manifest.json with the SHA-256 of both.
+``checkpoints/step-00000100/`` holds state.json, tensors.safetensors and metrics.jsonl, and manifest.json with their
+SHA-256.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from trainer.durable import sweep, whole_directory
 from trainer.errors import BadRun, Fault
 from trainer.validation import HeldOutLosses
 
-STATE, TENSORS, MANIFEST = "state.json", "tensors.safetensors", "manifest.json"
+STATE, TENSORS, HISTORY, MANIFEST = "state.json", "tensors.safetensors", "metrics.jsonl", "manifest.json"
 _NAME = re.compile(r"step-(\d{8,})")
 
 Weights = Mapping[str, Tensor]
@@ -46,7 +47,8 @@ class Checkpoint:
     """All that is needed to go on after ``step``.
 
     ``run`` is the digest of spec and data; ``optimizer`` is keyed "<parameter>.<state>"; ``base`` is the untrained
-    model on the held-out draws; ``validated`` says whether this step was measured on them too.
+    model on the held-out draws; ``validated`` says whether this step was measured on them too; ``history`` is
+    metrics.jsonl so far.
     """
 
     run: str
@@ -56,6 +58,7 @@ class Checkpoint:
     optimizer: Weights
     base: HeldOutLosses
     best: Best | None
+    history: bytes
 
 
 def path_of(folder: Path, step: int) -> Path:
@@ -67,7 +70,11 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     path = path_of(folder, checkpoint.step)
     if path.exists():
         return path
-    files = {STATE: json.dumps(_state(checkpoint)).encode(), TENSORS: save(_tensors(checkpoint))}
+    files = {
+        STATE: json.dumps(_state(checkpoint)).encode(),
+        TENSORS: save(_tensors(checkpoint)),
+        HISTORY: checkpoint.history,
+    }
     files[MANIFEST] = json.dumps({name: _sha256(content) for name, content in files.items()}).encode()
     with whole_directory(path) as partial:
         for name, content in files.items():
@@ -115,13 +122,13 @@ def _steps(folder: Path) -> list[int]:
 def _read(path: Path) -> Checkpoint:
     try:
         manifest = json.loads((path / MANIFEST).read_bytes())
-        files = {name: (path / name).read_bytes() for name in (STATE, TENSORS)}
+        files = {name: (path / name).read_bytes() for name in (STATE, TENSORS, HISTORY)}
     except (OSError, ValueError) as error:
         raise Damaged(str(error)) from error
     for name, content in files.items():
         if manifest.get(name) != _sha256(content):
             raise Damaged(f"{name} does not match its SHA-256")
-    return _parse(json.loads(files[STATE]), load(files[TENSORS]))
+    return _parse(json.loads(files[STATE]), load(files[TENSORS]), files[HISTORY])
 
 
 def _state(checkpoint: Checkpoint) -> dict[str, object]:
@@ -149,7 +156,7 @@ def _tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
     }
 
 
-def _parse(state: dict[str, Any], tensors: Mapping[str, Tensor]) -> Checkpoint:
+def _parse(state: dict[str, Any], tensors: Mapping[str, Tensor], history: bytes) -> Checkpoint:
     groups: dict[str, dict[str, Tensor]] = {"adapter": {}, "optimizer": {}, "base": {}, "best": {}}
     for key, tensor in tensors.items():
         group, _, name = key.partition("/")
@@ -163,6 +170,7 @@ def _parse(state: dict[str, Any], tensors: Mapping[str, Tensor]) -> Checkpoint:
         optimizer=groups["optimizer"],
         base=HeldOutLosses(tuple(state["held_out_pairs"]), **groups["base"]),
         best=Best(best["step"], best["objective"], groups["best"]) if best else None,
+        history=history,
     )
 
 

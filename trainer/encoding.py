@@ -23,6 +23,7 @@ from trainer.rundir import ImageFile, PairFiles
 # What goes through an encoder together is fixed by the run, not by what is already cached: an entry that an
 # interrupted run computes again is the same to the last bit.
 IMAGES_TOGETHER = 8
+PIXELS_TOGETHER = 2 * 2**20  # SDXL's VAE takes 2.5 GiB for each 2**20 of them, in fp32
 PROMPTS_TOGETHER = 32
 
 Item = TypeVar("Item")
@@ -81,7 +82,7 @@ def encode(
     image_groups = [
         group
         for alike in _by_bucket(images.values())
-        for group in _groups(alike, IMAGES_TOGETHER)
+        for group in _groups(alike, _images_together(alike[0].crop.bucket))
         if any(not cache.has(image.key) for image in group)
     ]
     if not prompt_groups and not image_groups:
@@ -136,6 +137,10 @@ def _by_bucket(images: Iterable[EncodedImage]) -> Iterator[list[EncodedImage]]:
     for image in images:
         alike.setdefault(image.crop.bucket, []).append(image)
     yield from alike.values()
+
+
+def _images_together(bucket: Bucket) -> int:
+    return max(1, min(IMAGES_TOGETHER, PIXELS_TOGETHER // (bucket.width * bucket.height)))
 
 
 def _groups(items: Iterable[Item], size: int) -> list[list[Item]]:

@@ -16,9 +16,10 @@ from trainer.families.family import Denoiser
 from trainer.output import ADAPTER, METRICS, SPEC, file_hashes
 from trainer.rundir import Run
 from trainer.spec.events import Done
+from trainer.spec.run import RunSpec
 
 VERSIONED = ("pairtune", "torch", "diffusers", "transformers", "peft", "safetensors")
-# Largest difference of a prediction before and after reloading. A base in half precision rounds either way.
+# Largest difference of a prediction before and after reloading. In half precision, kernels may round either way.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 
 
@@ -32,8 +33,8 @@ def export(run: Run, denoiser: Denoiser, batch: Batch, *, metrics: bytes, best_s
     with whole_directory(output) as partial:
         denoiser.save_adapter(partial / ADAPTER, _metadata(run, best_step))
         (partial / METRICS).write_bytes(metrics)
-        (partial / SPEC).write_text(run.spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        _require_same_predictions(denoiser, partial / ADAPTER, batch, TOLERANCE[denoiser.dtype])
+        (partial / SPEC).write_text(published(run.spec).model_dump_json(indent=2) + "\n", encoding="utf-8")
+        require_same_predictions(denoiser, partial / ADAPTER, batch, TOLERANCE[denoiser.dtype])
     return Done(best_step=best_step, files=file_hashes(output))
 
 
@@ -46,9 +47,16 @@ def _metadata(run: Run, best_step: int) -> dict[str, str]:
         "pairtune.base": spec.base.name,
         "pairtune.base_revision": spec.base.revision or "",
         "pairtune.seed": str(spec.seed),
-        "pairtune.spec": spec.model_dump_json(),
+        "pairtune.spec": published(spec).model_dump_json(),
         "pairtune.versions": json.dumps(_versions()),
     }
+
+
+def published(spec: RunSpec) -> RunSpec:
+    """As it leaves the machine: the base's directory is the operator's business, its name says which one it is."""
+    if not Path(spec.base.source).is_dir():
+        return spec
+    return spec.model_copy(update={"base": spec.base.model_copy(update={"source": spec.base.name})})
 
 
 def _versions() -> Mapping[str, str]:
@@ -62,7 +70,12 @@ def _versions() -> Mapping[str, str]:
 
 
 @torch.no_grad()
-def _require_same_predictions(denoiser: Denoiser, adapter: Path, batch: Batch, tolerance: float) -> None:
+def require_same_predictions(denoiser: Denoiser, adapter: Path, batch: Batch, tolerance: float) -> None:
+    """Raises ExportMismatch. Leaves the network with the reloaded adapter, in the base's precision."""
+    # As diffusers loads it: on a bf16 base, an fp32 adapter's prediction is another one by more than a wrong file's.
+    for parameter in denoiser.network.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(denoiser.dtype)
     half = len(batch.pairs)
     fixed = batch.noise, batch.timesteps, batch.prompt, batch.size_ids[:half]
     trained = denoiser.predict(*fixed)

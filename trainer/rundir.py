@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from trainer.errors import BadRun, Fault
 from trainer.holdout import Split, hold_out
-from trainer.images import UnreadableImage, upright_size
+from trainer.images import upright_size
 from trainer.spec.manifest import Pair
 from trainer.spec.methods import Resolved, resolve
 from trainer.spec.run import RunSpec
@@ -80,28 +81,28 @@ def read_run(directory: Path) -> Run:
 
 def _read_spec(path: Path, faults: list[Fault]) -> RunSpec | None:
     try:
-        given = json.loads(path.read_text(encoding="utf-8"))
+        given = from_json(path.read_bytes())
         return RunSpec.model_validate(given)
-    except FileNotFoundError:
-        faults.append(Fault("spec.json", "no file", "the run specification is required"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        faults.append(Fault("spec.json", "no JSON", str(error)))
+    except OSError as error:
+        faults.append(Fault("spec.json", error.strerror or "unreadable", "the run specification is required"))
     except ValidationError as error:
         faults.extend(model_faults(error, given))
+    except ValueError as error:
+        faults.append(Fault("spec.json", "no JSON", str(error)))
     return None
 
 
 def _read_pairs(data: Path, faults: list[Fault]) -> list[tuple[Pair, PairFiles]]:
     manifest = data / "manifest.jsonl"
     try:
-        lines = manifest.read_text(encoding="utf-8").splitlines()
-    except (FileNotFoundError, UnicodeDecodeError) as error:
+        lines = manifest.read_bytes().split(b"\n")  # as text, splitlines() would split inside prompts too
+    except OSError as error:
         faults.append(Fault("data/manifest.jsonl", str(error), "one JSON object per pair is required"))
         return []
     parsed = [
         pair
         for number, line in enumerate(lines, start=1)
-        if (pair := _read_line(line, f"data/manifest.jsonl:{number}", faults)) is not None
+        if line.strip() and (pair := _read_line(line, f"data/manifest.jsonl:{number}", faults)) is not None
     ]
     faults.extend(
         Fault("data/manifest.jsonl", f"id {identifier!r} {count} times", "ids are unique")
@@ -113,14 +114,14 @@ def _read_pairs(data: Path, faults: list[Fault]) -> list[tuple[Pair, PairFiles]]
     return [(pair, files) for pair in parsed if (files := _read_images(pair, data, faults)) is not None]
 
 
-def _read_line(line: str, where: str, faults: list[Fault]) -> Pair | None:
+def _read_line(line: bytes, where: str, faults: list[Fault]) -> Pair | None:
     try:
-        given = json.loads(line)
+        given = from_json(line)
         return Pair.model_validate(given)
-    except json.JSONDecodeError as error:
-        faults.append(Fault(where, "no JSON", str(error)))
     except ValidationError as error:
         faults.extend(model_faults(error, given, prefix=f"{where} "))
+    except ValueError as error:
+        faults.append(Fault(where, "no JSON", str(error)))
     return None
 
 
@@ -134,15 +135,15 @@ def _read_images(pair: Pair, data: Path, faults: list[Fault]) -> PairFiles | Non
 
 def _read_image(data: Path, name: str, where: str, faults: list[Fault]) -> ImageFile | None:
     path = data / name
-    if not path.resolve().is_relative_to(data.resolve()):
-        faults.append(Fault(where, repr(name), "paths lead into data/"))
-        return None
     try:
+        if not path.resolve().is_relative_to(data.resolve()):
+            faults.append(Fault(where, repr(name), "paths lead into data/"))
+            return None
         content = path.read_bytes()
         return ImageFile(path, hashlib.sha256(content).hexdigest(), upright_size(content))
     except OSError as error:
         faults.append(Fault(where, repr(name), error.strerror or "unreadable"))
-    except UnreadableImage as error:
+    except ValueError as error:  # UnreadableImage, or a path that holds a NUL
         faults.append(Fault(where, repr(name), str(error)))
     return None
 

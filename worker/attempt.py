@@ -31,12 +31,18 @@ class Attempt:
     done: Done | None = None
     failed: Failed | None = None
     _metrics: Metrics | None = None
-    _unwritten: list[Event] = field(default_factory=list)
+    _point: int = -1
+    _news: list[NewEvent] = field(default_factory=list)
+    _latest: Progress | PhaseProgress | None = None
     _checkpoints: list[tuple[CheckpointWritten, Metrics | None]] = field(default_factory=list)
 
     def hear(self, events: Sequence[Event]) -> None:
-        self._unwritten.extend(events)
         for event in events:
+            if isinstance(event, Progress | PhaseProgress):
+                self._latest = event
+            if not (isinstance(event, Progress) and self._on_a_told_point(event)):
+                told = reports.to_job_event(event)
+                self._news += [told] if told is not None else []
             if isinstance(event, Metrics):
                 self._metrics = event
             elif isinstance(event, CheckpointWritten):
@@ -52,15 +58,14 @@ class Attempt:
         What an unreachable database does not take stays for the next call.
         """
         requested = self._write_news(resources)
-        self._unwritten.clear()
+        self._news, self._latest = [], None
         while self._checkpoints:
             self._store_checkpoint(resources, *self._checkpoints[0])
             self._checkpoints.pop(0)
         return requested
 
     def _write_news(self, resources: Resources) -> Request | None:
-        news = [told for told in map(_news, self._unwritten) if told is not None]
-        progress = next((event for event in reversed(self._unwritten) if isinstance(event, _LATEST_COUNTS)), None)
+        news, progress = self._news, self._latest
         if not news and progress is None:
             return None
         with resources.sessions.begin() as session:
@@ -71,6 +76,11 @@ class Attempt:
                 progress=reports.progress_data(progress) if progress else None,
                 eta=progress.eta_seconds if isinstance(progress, Progress) else None,
             )
+
+    def _on_a_told_point(self, event: Progress) -> bool:
+        """A long run's log keeps the first progress line of each of its points."""
+        told, self._point = self._point, reports.point_of(event)
+        return told == self._point
 
     def _store_checkpoint(self, resources: Resources, event: CheckpointWritten, metrics: Metrics | None) -> None:
         """Blobs first, then the fenced row, so that a visible checkpoint is whole."""
@@ -87,9 +97,6 @@ class Attempt:
                 metrics=reports.metrics_data(measured) if measured else {"step": event.step},
                 manifest=manifest,
             )
-
-
-_LATEST_COUNTS = (Progress, PhaseProgress)
 
 
 def store_files(blobs: Blobs, folder: Path) -> Json:
@@ -112,9 +119,3 @@ def store_checkpoint_files(blobs: Blobs, folder: Path) -> Json | None:
         return None
     whole = all(name in stored and stored[name]["sha256"] == sha256 for name, sha256 in wanted.items())
     return stored if whole else None
-
-
-def _news(event: Event) -> NewEvent | None:
-    if isinstance(event, Progress) and not reports.is_kept(event):
-        return None
-    return reports.to_job_event(event)

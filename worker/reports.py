@@ -41,10 +41,11 @@ def to_job_event(event: Event) -> NewEvent | None:
             assert_never(event)
 
 
-def is_kept(progress: Progress) -> bool:
-    """Thin a long run's progress to about POINTS events, evenly."""
-    spacing = max(1, progress.max_steps // POINTS)
-    return progress.step >= progress.max_steps or progress.step % spacing == 0 or spacing == 1
+def point_of(progress: Progress) -> int:
+    """The point of a run's POINTS that this step falls on: of several lines on one point, the first is kept."""
+    if progress.step >= progress.max_steps:
+        return POINTS + 1
+    return progress.step * POINTS // progress.max_steps if progress.max_steps > POINTS else progress.step
 
 
 def progress_data(event: Progress | PhaseProgress) -> Json:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -44,31 +43,14 @@ def prepare(folder: Path, inputs: Inputs, blobs: Blobs, check: Callable[[], None
 
 
 def assign_splits(inputs: Inputs, blobs: Blobs) -> list[Pair]:
-    """A validation file decides; else the pairs' own split; else a share of the prompts, picked by their digest."""
-    training = _read_pairs(blobs, inputs.training_pairs)
+    """What the data says of its split; where it says nothing all is "train", and the trainer holds out a share.
+
+    Rows that the training file marks "validation" are never trained on, also beside a validation file.
+    """
+    pairs = [_pair(row, row["split"] or "train", "t") for row in _read_pairs(blobs, inputs.training_pairs)]
     if inputs.validation_pairs is not None:
-        held_out = _read_pairs(blobs, inputs.validation_pairs)
-        return [*_pairs(training, "train", "t"), *_pairs(held_out, "validation", "v")]
-    if any(row["split"] == "validation" for row in training):
-        return [*_own_splits(training)]
-    chosen = _held_out_prompts(training, inputs.spec.validation.share)
-    return [_pair(row, "validation" if row["prompt"] in chosen else "train", "t") for row in training]
-
-
-def _held_out_prompts(rows: Sequence[dict[str, Any]], share: float) -> set[str]:
-    """By prompt, so that no prompt is on both sides; at least one, and never all of several."""
-    prompts = sorted({row["prompt"] for row in rows}, key=lambda prompt: hashlib.sha256(prompt.encode()).digest())
-    if len(prompts) < 2:
-        return set()
-    return set(prompts[: max(1, round(share * len(prompts)))])
-
-
-def _own_splits(rows: Sequence[dict[str, Any]]) -> Iterator[Pair]:
-    return (_pair(row, row["split"] or "train", "t") for row in rows)
-
-
-def _pairs(rows: Sequence[dict[str, Any]], split: Split, prefix: str) -> Iterator[Pair]:
-    return (_pair(row, split, prefix) for row in rows)
+        pairs += [_pair(row, "validation", "v") for row in _read_pairs(blobs, inputs.validation_pairs)]
+    return pairs
 
 
 def _pair(row: dict[str, Any], split: Split, prefix: str) -> Pair:

@@ -10,7 +10,7 @@ from fastapi import Depends, Request
 from api.errors import InvalidRequest
 from api.faults import Fault
 
-_ITEM = re.compile(r"metadata\[(.+)\]")
+_ITEM = re.compile(r"metadata\[(.+)\]", re.DOTALL)
 PARAMETER = {
     "parameters": [
         {
@@ -29,15 +29,24 @@ PARAMETER = {
 async def _read(request: Request) -> dict[str, str] | None:
     """None stands for ``metadata=null``, an empty dict for no filter."""
     wanted: dict[str, str] = {}
+    absent = False
+    faults: list[Fault] = []
     for name, value in request.query_params.multi_items():
         item = _ITEM.fullmatch(name)
-        if item is not None:
+        if item is not None and item.group(1) not in wanted:
             wanted[item.group(1)] = value
-    if request.query_params.get("metadata") != "null":
-        return wanted
-    if wanted:
-        raise InvalidRequest([Fault("metadata", "metadata: give metadata=null or metadata[key]=value, not both.")])
-    return None
+        elif item is not None:
+            faults.append(Fault(name, f"{name}: given twice; a key has one value.", "invalid_value"))
+        elif (name, value) == ("metadata", "null"):
+            absent = True
+        elif name == "metadata" or name.startswith("metadata["):
+            faults.append(Fault(name, f"{name}: should be metadata[key]=value or metadata=null.", "invalid_value"))
+    if absent and wanted:
+        message = "metadata: give metadata=null or metadata[key]=value, not both."
+        faults.append(Fault("metadata", message, "invalid_value"))
+    if faults:
+        raise InvalidRequest(faults)
+    return None if absent else wanted
 
 
 MetadataFilter = Annotated[dict[str, str] | None, Depends(_read)]

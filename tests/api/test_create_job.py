@@ -145,6 +145,8 @@ def test_faults_of_form_and_of_references_come_together(client: TestClient, sess
         ({"suffix": "s" * 65}, "suffix"),
         ({"suffix": "a\nb"}, "suffix"),
         ({"seed": 2**31}, "seed"),
+        ({"seed": True}, "seed"),
+        ({"adapter": {"rank": "16"}}, "adapter.rank"),
         ({"dry_run": True}, "dry_run"),
     ],
 )

@@ -35,6 +35,23 @@ def test_lists_page_newest_first_and_filter_by_metadata(client: TestClient, file
     assert client.get(JOBS, params={"metadata": "null", "metadata[a]": "b"}).status_code == 400
 
 
+@pytest.mark.parametrize("query", ["metadata[]=x", "metadata[team]s=x", "metadata[team=x", "metadata=x"])
+def test_a_filter_that_cannot_be_read_is_refused_not_ignored(client: TestClient, query: str) -> None:
+    answer = client.get(f"{JOBS}?{query}")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, query.partition("=")[0])
+
+
+def test_a_filter_asks_for_one_value_of_a_key(client: TestClient) -> None:
+    answer = client.get(f"{JOBS}?metadata[team]=a&metadata[team]=b")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "metadata[team]")
+
+
+def test_a_filter_finds_a_key_with_a_line_feed(client: TestClient, file_id: str) -> None:
+    tagged = create(client, file_id, metadata={"a\nb": "1"})["id"]
+    create(client, file_id, metadata={"a": "1"})
+    assert [job["id"] for job in client.get(f"{JOBS}?metadata[a%0Ab]=1").json()["data"]] == [tagged]
+
+
 def test_a_queued_job_pauses_resumes_and_cancels_at_once(client: TestClient, file_id: str, settings: Settings) -> None:
     job = create(client, file_id)["id"]
     empty = {"content-type": "application/json"}

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import pytest
 
 from intake.limits import Limits
+from intake.metadata import read_jsonl
 from tests.intake.build import ROW, codes, good_files, jsonl, only, png, prepare, zip_of
 
 pytestmark = pytest.mark.unit
@@ -49,6 +51,16 @@ def test_a_wrong_column_is_named_with_its_row(changed, code, words, tmp_path):
     assert finding.message.startswith("metadata.jsonl row 2: ")
     assert words in finding.message
     assert finding.message.isprintable()
+
+
+def test_lines_are_read_one_at_a_time():
+    """A small archive may unpack to 64 MiB of line feeds: a list of its lines would take ten times that."""
+    data = b"\n" * 2**20
+    tracemalloc.start()
+    assert list(read_jsonl(data, "metadata.jsonl")) == []
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < len(data)
 
 
 def test_all_columns_of_a_row_are_checked(tmp_path):

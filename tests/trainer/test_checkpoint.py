@@ -21,6 +21,7 @@ def checkpoint(step: int, best: Best | None = None) -> Checkpoint:
         optimizer={"a.weight.exp_avg": torch.ones(2, 2), "a.weight.step": torch.tensor(3.0)},
         base=HeldOutLosses(("p", "q"), torch.rand(2, 3), torch.rand(2, 3)),
         best=best,
+        history=b'{"step": 1}\n',
     )
 
 
@@ -37,6 +38,7 @@ def test_a_checkpoint_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert torch.equal(read.adapter["a.weight"], written.adapter["a.weight"])
     assert torch.equal(read.optimizer["a.weight.step"], torch.tensor(3.0))
     assert torch.equal(read.base.rejected, written.base.rejected)
+    assert read.history == written.history
     assert read.best is not None
     assert (read.best.step, read.best.objective, read.best.adapter["a.weight"].sum()) == (4, 0.25, 0)
 
@@ -45,7 +47,7 @@ def test_the_first_call_finds_none(tmp_path: Path) -> None:
     assert newest_checkpoint(tmp_path / "none", "digest", silent) is None
 
 
-@pytest.mark.parametrize("name", ["state.json", "tensors.safetensors", "manifest.json"])
+@pytest.mark.parametrize("name", ["state.json", "tensors.safetensors", "metrics.jsonl", "manifest.json"])
 def test_damage_to_any_file_falls_back_and_is_set_aside(tmp_path: Path, name: str) -> None:
     write_checkpoint(tmp_path, checkpoint(1))
     damaged = write_checkpoint(tmp_path, checkpoint(2)) / name

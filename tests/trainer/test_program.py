@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,14 +124,20 @@ def test_the_adapter_in_diffusers_equals_its_weights_merged_by_hand(straight: St
     assert (loaded - without).abs().max() > 1e-3
 
 
-def test_the_adapter_names_what_it_was_made_from(straight: Straight, tiny_base: Path) -> None:
+def test_the_adapter_names_what_it_was_made_from(straight: Straight) -> None:
     with safe_open(straight.directory / ADAPTER, framework="pt") as adapter:
         metadata = adapter.metadata()
-    assert json.loads(metadata["pairtune.spec"])["base"]["source"] == str(tiny_base)
+    base = json.loads(metadata["pairtune.spec"])["base"]
+    assert base["source"] == base["name"] == metadata["pairtune.base"]
     assert metadata["pairtune.seed"] == "5"
     assert metadata["pairtune.dataset"].startswith("sha256:")
     assert json.loads(metadata["pairtune.versions"])["torch"].startswith(torch.__version__.split("+")[0])
     assert json.loads(metadata["lora_adapter_metadata"])["unet.lora_alpha"] == 8
+
+
+def test_no_file_that_is_handed_out_tells_where_the_base_lies(straight: Straight, tiny_base: Path) -> None:
+    for path in (straight.directory / "output").iterdir():
+        assert str(tiny_base).encode() not in path.read_bytes(), path.name
 
 
 def test_running_a_finished_directory_again_changes_nothing(straight: Straight) -> None:
@@ -183,6 +190,19 @@ def test_kill_9_and_a_damaged_checkpoint_then_reruns_equal_the_straight_run(
     assert [warning.code for warning in of(Warned, third)] == ["checkpoint_damaged"]
     assert of(Started, third)[0].resumed_from_step == 8
     assert_same_run(directory, straight)
+
+
+def test_a_run_continued_elsewhere_from_its_last_checkpoint_alone_equals_the_straight_run(
+    tiny_base: Path, tmp_path: Path, straight: Straight
+) -> None:
+    """As on another machine, which gets spec, data and one checkpoint."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    for directory in (first, second):
+        save_run(directory, tiny_base, **HYPERPARAMETERS)
+    run_program(first, straight.cache, stop_with=signal.SIGKILL, stop_at=is_checkpoint)
+    shutil.copytree(first / "checkpoints/step-00000008", second / "checkpoints/step-00000008")
+    assert run_program(second, straight.cache).returncode == 0
+    assert_same_run(second, straight)
 
 
 def test_a_bad_run_names_every_fault_at_once_and_exits_64(tiny_base: Path, tmp_path: Path) -> None:

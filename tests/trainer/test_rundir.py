@@ -89,5 +89,42 @@ def test_a_missing_field_and_a_rule_across_fields_are_named(tmp_path: Path) -> N
     assert found[2] == "base.source: given nothing; Field required"
 
 
+def test_a_prompt_may_hold_what_some_take_for_line_ends(tmp_path: Path) -> None:
+    """U+2028, U+0085 and their like stand unescaped in JSON; only a line feed ends a line of JSONL."""
+    prompts = ["a\u2028b", "a\x85b", "a\u2029b"]
+    lines = [json.dumps(pair(prompt, prompt=prompt), ensure_ascii=False) for prompt in prompts]
+    run = read_run(directory(tmp_path, *lines, ""))
+    assert {one.prompt for one in (*run.training, *run.validation)} == set(prompts)
+
+
+@pytest.mark.parametrize("text", ["[" * 10_000, '{"seed": ' + "9" * 5_000 + "}", '{"seed": "\\ud800"}', "\xff"])
+def test_what_is_hardly_json_is_a_fault_of_its_line_and_of_the_spec(tmp_path: Path, text: str) -> None:
+    folder = directory(tmp_path, pair("1"))
+    (folder / "spec.json").write_bytes(text.encode("latin-1"))
+    (folder / "data/manifest.jsonl").write_bytes(text.encode("latin-1"))
+    found = faults(folder)
+    assert [fault.split(";")[0] for fault in found[:2]] == [
+        "spec.json: given no JSON",
+        "data/manifest.jsonl:1: given no JSON",
+    ]
+
+
+def test_a_spec_that_is_a_directory_is_a_fault(tmp_path: Path) -> None:
+    folder = directory(tmp_path, pair("1"))
+    (folder / "spec.json").unlink()
+    (folder / "spec.json").mkdir()
+    assert faults(folder)[0].startswith("spec.json: given Is a directory;")
+
+
+def test_an_image_path_that_no_file_can_have_is_a_fault(tmp_path: Path) -> None:
+    assert faults(directory(tmp_path, pair("1", chosen="a\0b")))[0].startswith(r"pair 1 chosen: given 'a\x00b';")
+
+
+@pytest.mark.parametrize("seed", [True, "7", 7.0])
+def test_a_number_is_written_as_a_number(tmp_path: Path, seed: object) -> None:
+    (fault,) = faults(directory(tmp_path, pair("1"), spec={**SPEC, "seed": seed}))
+    assert fault.startswith(f"seed: given {seed!r};")
+
+
 def test_data_without_training_pairs_is_a_fault(tmp_path: Path) -> None:
     assert "at least one with split 'train'" in faults(directory(tmp_path, pair("1", split="validation")))[0]

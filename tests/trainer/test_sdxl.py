@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDPMScheduler, StableDiffusionXLPipeline
+from huggingface_hub.utils import filter_repo_objects
 
 from tests.trainer.tiny_sdxl import PROMPTS, save_run
 from trainer.batches import one_ahead, training_batch
 from trainer.cache import Cache
 from trainer.encoding import Encoding, encode
 from trainer.errors import BadRun, Interrupted, NonFiniteLoss
+from trainer.export import require_same_predictions
 from trainer.families.sdxl import SdxlDenoiser, SdxlEncoders, SdxlFamily, open_base
 from trainer.interrupt import StopRequest
 from trainer.recipes import recipe_for
@@ -22,6 +24,7 @@ from trainer.reporting import Phases
 from trainer.rundir import Run, read_run
 from trainer.spec.events import CheckpointWritten, Event, Metrics
 from trainer.spec.run import Base
+from trainer.validation import fixed_batches
 
 pytestmark = pytest.mark.integration
 
@@ -115,6 +118,34 @@ def test_a_base_that_is_nowhere_is_refused_without_asking_the_network() -> None:
         open_base(Base(name="none", family="sdxl", source="/nowhere"))
 
 
+def test_of_a_hub_model_only_the_parts_that_train_are_fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """SDXL's repository also holds the whole model twice as one file of 7 GB, and for other runtimes."""
+    listed = [
+        "model_index.json",
+        "sd_xl_base_1.0.safetensors",
+        "scheduler/scheduler_config.json",
+        "tokenizer/vocab.json",
+        "tokenizer_2/merges.txt",
+        "text_encoder/model.onnx",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "unet/diffusion_pytorch_model.bin",
+        "vae_decoder/config.json",
+        "vae_1_0/diffusion_pytorch_model.safetensors",
+    ]
+    fetched: list[str] = []
+
+    def download(_source: str, *, revision: str, allow_patterns: list[str]) -> str:
+        assert revision == "abc"
+        fetched.extend(filter_repo_objects(listed, allow_patterns=allow_patterns))
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    with pytest.raises(BadRun):  # nothing was really fetched
+        open_base(Base(name="sdxl", family="sdxl", source="someone/sdxl", revision="abc"))
+    assert fetched == [listed[0], *listed[2:5], *listed[6:8]]
+
+
 class Closed:
     """A family whose encoders must not be needed."""
 
@@ -202,6 +233,23 @@ def test_a_pair_without_finite_loss_stops_the_run_and_is_named(tiny_base: Path, 
     assert any(isinstance(event, Metrics) and event.step == 0 for event in events)
     assert all(event.step < raised.value.step for event in events if isinstance(event, CheckpointWritten))
     assert not (run.directory / "output").exists()
+
+
+def test_an_adapter_on_a_half_precision_base_predicts_the_same_once_reloaded(
+    family: SdxlFamily, run: Run, cache: Cache, tmp_path: Path
+) -> None:
+    """Diffusers loads an adapter in its base's precision, which alone may change a prediction by several bf16 steps."""
+    full = family.load_denoiser(CPU)
+    half = replace(full, network=full.network.to(torch.bfloat16), dtype=torch.bfloat16)
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in half.add_adapter(rank=4, alpha=8, seed=0).items():
+        if "lora_B" in name:
+            parameter.data = torch.randn(parameter.shape, generator=generator)
+    encoding = encoded(run, family, cache)
+    (batch,) = fixed_batches(encoding.validation[:1], cache, [500])
+    path = tmp_path / "pytorch_lora_weights.safetensors"
+    half.save_adapter(path, {})
+    require_same_predictions(half, path, batch, tolerance=0.0)
 
 
 def test_one_ahead_yields_everything_in_order_and_passes_errors_on() -> None:

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from store.leases import Claim
 from trainer.spec.events import CheckpointWritten, Done, Metrics, Phase, Progress, Warned
 from worker import reports
+from worker.attempt import Attempt
 from worker.conclusion import describe_exit
 from worker.trainer_output import SHOWN_LINES, last_lines
 
@@ -68,10 +70,24 @@ def test_a_warning_is_told_as_one_and_what_becomes_a_row_is_not_told_twice() -> 
     assert reports.to_job_event(Done(best_step=1, files={})) is None
 
 
-def test_a_long_runs_progress_is_thinned_and_its_last_step_kept() -> None:
-    kept = [step for step in range(1, 1002) if reports.is_kept(progress(step, 1001))]
-    assert (len(kept), kept[0], kept[-1]) == (201, 5, 1001)
-    assert all(reports.is_kept(progress(step, 150)) for step in range(1, 151))
+@pytest.mark.parametrize("every", [1, 3, 7, 13])
+def test_a_long_runs_progress_is_thinned_evenly_whatever_steps_are_told(every: int) -> None:
+    steps = [*range(every, 2000, every), 2000]
+    points = [reports.point_of(progress(step, 2000)) for step in steps]
+    assert len(set(points)) >= min(len(steps), reports.POINTS) * 0.7
+    assert len(set(points)) <= reports.POINTS + 2
+    assert points == sorted(points)
+    assert points[-1] != points[-2]
+
+
+def test_a_short_runs_progress_is_kept_whole() -> None:
+    assert len({reports.point_of(progress(step, 150)) for step in range(1, 151)}) == 150
+
+
+def test_an_attempt_tells_one_progress_line_a_point() -> None:
+    attempt = Attempt(Claim("job", "project", 1), Path())
+    attempt.hear([progress(step, 2000) for step in range(1, 2001)])
+    assert len(attempt._news) == reports.POINTS + 1
 
 
 @pytest.mark.parametrize(

@@ -31,9 +31,10 @@ def document(blobs: Blobs, prompts: Sequence[str], splits: Sequence[str | None] 
     return blobs.put_bytes(b"".join(json.dumps(row).encode() + b"\n" for row in rows)).sha256
 
 
-def inputs(training: str, validation: str | None = None, *, share: float = 0.1, **checkpoint: Any) -> Inputs:
-    spec = RunSpec.model_validate({**SPEC, "validation": {"share": share}})
-    return Inputs(spec, training, validation, checkpoint.get("step"), checkpoint.get("files", {}))
+def inputs(training: str, validation: str | None = None, **checkpoint: Any) -> Inputs:
+    return Inputs(
+        RunSpec.model_validate(SPEC), training, validation, checkpoint.get("step"), checkpoint.get("files", {})
+    )
 
 
 def splits(pairs: Inputs, blobs: Blobs) -> dict[str, str]:
@@ -45,29 +46,15 @@ def test_a_validation_file_decides_and_its_rows_have_ids_of_their_own(blobs: Blo
     assert splits(given, blobs) == {"t1": "train", "t2": "train", "v1": "validation", "v2": "validation"}
 
 
-def test_the_pairs_own_split_comes_before_a_share(blobs: Blobs) -> None:
-    given = inputs(document(blobs, ["a", "b", "c"], ["train", "validation", None]), share=0.5)
-    assert splits(given, blobs) == {"t1": "train", "t2": "validation", "t3": "train"}
+def test_rows_marked_validation_are_held_out_with_and_without_a_validation_file(blobs: Blobs) -> None:
+    marked = document(blobs, ["a", "b", "c"], ["train", "validation", None])
+    own = {"t1": "train", "t2": "validation", "t3": "train"}
+    assert splits(inputs(marked), blobs) == own
+    assert splits(inputs(marked, document(blobs, ["d"])), blobs) == {**own, "v1": "validation"}
 
 
-@pytest.mark.parametrize(("prompts", "held"), [(1, 0), (2, 1), (5, 1), (10, 1), (30, 3), (100, 10)])
-def test_a_share_of_the_prompts_is_held_out_at_least_one_and_never_all(blobs: Blobs, prompts: int, held: int) -> None:
-    names = [f"prompt {index}" for index in range(prompts)]
-    found = assign_splits(inputs(document(blobs, names * 2)), blobs)
-    validation = {pair.prompt for pair in found if pair.split == "validation"}
-    assert len(validation) == held
-    assert validation.isdisjoint(pair.prompt for pair in found if pair.split == "train")
-    assert len(found) == 2 * prompts
-
-
-def test_the_share_does_not_depend_on_the_order_of_the_pairs(blobs: Blobs) -> None:
-    names = [f"prompt {index}" for index in range(20)]
-    held = [
-        {pair.prompt for pair in assign_splits(inputs(document(blobs, order)), blobs) if pair.split == "validation"}
-        for order in (names, names[::-1])
-    ]
-    by_digest = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
-    assert held == [set(by_digest[:2])] * 2
+def test_without_any_mark_the_trainer_is_left_to_hold_out(blobs: Blobs) -> None:
+    assert set(splits(inputs(document(blobs, ["a", "b"])), blobs).values()) == {"train"}
 
 
 def test_a_directory_holds_spec_manifest_images_and_checkpoint(blobs: Blobs, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ WANTED = ["*.json", "*.txt", "*.model", "*.safetensors"]  # no pickles, no code
 BLOCK = 2**20
 
 
-def locate(source: str, revision: str | None) -> Path:
-    """The base's folder: a local directory as it is, or the hub's files at a pinned revision."""
+def locate(source: str, revision: str | None, components: Sequence[str]) -> Path:
+    """The base's folder: a local directory as it is, or the hub's files of ``components`` at a pinned revision."""
     if Path(source).is_dir():
         return Path(source)
     if revision is None:
@@ -27,8 +27,9 @@ def locate(source: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    wanted = ["model_index.json", *(f"{name}/{pattern}" for name in components for pattern in WANTED)]
     try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=WANTED))
+        return Path(snapshot_download(source, revision=revision, allow_patterns=wanted))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
         fault = Fault("base.source", f"{source!r} at {revision!r}", f"not to be had from the hub: {error}")
         raise BadRun([fault], code="base_not_found") from error

@@ -37,7 +37,7 @@ ADAPTER_FILE = "pytorch_lora_weights.safetensors"  # the name that diffusers loo
 
 
 def open_base(base: Base) -> SdxlFamily:
-    folder = locate(base.source, base.revision)
+    folder = locate(base.source, base.revision, (*ENCODER_PARTS, "unet", "scheduler"))
     require_safetensors(folder, WEIGHTS)
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     prediction = scheduler.get("prediction_type", "epsilon")

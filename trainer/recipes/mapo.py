@@ -76,7 +76,7 @@ def train(run: Run, cache_folder: Path, phases: Phases, stop: StopRequest) -> Do
         learner.load_weights(resumed.adapter)
         learner.load_optimizer_state(resumed.optimizer)
     history = History(run.directory / "metrics.jsonl")
-    history.keep_until(resumed.step if resumed else -1, validated=resumed is not None and resumed.validated)
+    history.restore(resumed.history if resumed else b"")
     held_out = selected(encoding.validation, spec.validation.max_pairs)
     measure = partial(
         held_out_losses,
@@ -98,7 +98,7 @@ def train(run: Run, cache_folder: Path, phases: Phases, stop: StopRequest) -> Do
     phases.enter("exporting")
     learner.load_weights(best.adapter)
     (fixed,) = fixed_batches(held_out[:1], cache, [family.num_train_timesteps // 2])
-    return export(run, learner.denoiser, fixed.to(device), metrics=history.path.read_bytes(), best_step=best.step)
+    return export(run, learner.denoiser, fixed.to(device), metrics=history.read(), best_step=best.step)
 
 
 def objective_of(asked: Resolved, num_train_timesteps: int) -> Objective:
@@ -230,11 +230,12 @@ def save(
     report: Report,
 ) -> int:
     """Write the checkpoint of ``step``, which is returned."""
-    history.sync()
     folder = run.directory / "checkpoints"
     path = write_checkpoint(
         folder,
-        Checkpoint(run.digest, step, validated, learner.weights(), learner.optimizer_state(), base, best),
+        Checkpoint(
+            run.digest, step, validated, learner.weights(), learner.optimizer_state(), base, best, history.read()
+        ),
     )
     prune(folder, best.step if best else None)
     report(CheckpointWritten(step=step, path=str(path.relative_to(run.directory))))

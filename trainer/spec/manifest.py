@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal
 
 from trainer.spec.methods import Strict
@@ -15,9 +13,3 @@ class Pair(Strict):
     chosen: str
     rejected: str
     split: Literal["train", "validation"]
-
-
-def read_manifest(path: Path) -> Iterator[Pair]:
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            yield Pair.model_validate_json(line)

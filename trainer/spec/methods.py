@@ -11,6 +11,9 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+# What a client writes as true or "100" is a mistake: a run of one step is no answer to it.
+Whole = Annotated[int, Field(strict=True)]
+Real = Annotated[float, Field(strict=True)]
 Auto = Literal["auto"]
 Number = TypeVar("Number", int, float)
 Preset = Literal["general", "culture", "safety", "style", "personalization"]
@@ -34,17 +37,17 @@ class Strict(BaseModel):
 class MapoHyperparameters(Strict):
     form: Literal["paper", "reference-code"] = "paper"
     preset: Preset = "general"
-    beta: Annotated[float, Field(gt=0, le=1e5)] | Auto = "auto"
-    max_steps: Annotated[int, Field(ge=1, le=1_000_000)] | Auto = "auto"
-    n_epochs: Annotated[int, Field(ge=1, le=10_000)] | Auto = "auto"
-    batch_size: Annotated[int, Field(ge=1, le=4096, description="Pairs per forward pass.")] | Auto = "auto"
-    gradient_accumulation: Annotated[int, Field(ge=1, le=4096)] | Auto = "auto"
-    learning_rate: Annotated[float, Field(gt=0, le=1)] | Auto = "auto"
+    beta: Annotated[Real, Field(gt=0, le=1e5)] | Auto = "auto"
+    max_steps: Annotated[Whole, Field(ge=1, le=1_000_000)] | Auto = "auto"
+    n_epochs: Annotated[Whole, Field(ge=1, le=10_000)] | Auto = "auto"
+    batch_size: Annotated[Whole, Field(ge=1, le=4096, description="Pairs per forward pass.")] | Auto = "auto"
+    gradient_accumulation: Annotated[Whole, Field(ge=1, le=4096)] | Auto = "auto"
+    learning_rate: Annotated[Real, Field(gt=0, le=1)] | Auto = "auto"
     lr_scheduler: Literal["constant", "linear", "cosine"] | Auto = "auto"
-    warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] | Auto = "auto"
-    weight_decay: Annotated[float, Field(ge=0, le=1)] | Auto = "auto"
-    max_grad_norm: Annotated[float, Field(gt=0, le=1e6)] | Auto = "auto"
-    prompt_dropout: Annotated[float, Field(ge=0, lt=1)] | Auto = "auto"
+    warmup_steps: Annotated[Whole, Field(ge=0, le=1_000_000)] | Auto = "auto"
+    weight_decay: Annotated[Real, Field(ge=0, le=1)] | Auto = "auto"
+    max_grad_norm: Annotated[Real, Field(gt=0, le=1e6)] | Auto = "auto"
+    prompt_dropout: Annotated[Real, Field(ge=0, lt=1)] | Auto = "auto"
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
