@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import Depends, FastAPI
 from starlette.concurrency import run_in_threadpool
 
-from api import errors, logs
+from api import errors
 from api.authentication import Authentication
 from api.backends import open_backends
 from api.body_limit import BodyLimit
@@ -20,6 +20,7 @@ from api.health.routes import router as health
 from api.models.routes import router as models
 from api.request_context import RequestContext
 from api.url_text import refuse_nul
+from store.logs import configure_logs
 from store.settings import Settings, settings
 
 VERSION = "0.1.0"
@@ -27,7 +28,7 @@ VERSION = "0.1.0"
 
 def create_app(deployment: Settings | None = None) -> FastAPI:
     """Nothing is opened before the application starts; ``deployment`` defaults to the environment's settings."""
-    logs.configure()
+    configure_logs()
     app = FastAPI(
         title="pairtune",
         version=VERSION,

@@ -12,8 +12,8 @@ import mmap
 from celery import Celery
 from celery.signals import setup_logging, worker_shutting_down
 
+from store.logs import configure_logs
 from store.settings import settings
-from worker.logs import configure_logs
 
 app = Celery("pairtune", broker=settings().required_broker_url, include=["worker.tasks"])
 app.conf.update(

@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session
 
 from store import files, jobs, leases
 from store.hints import Hints
+from store.logs import configure_logs
 from store.settings import Settings
-from worker.logs import configure_logs
 from worker.resources import Resources, resources
 
 log = structlog.get_logger()

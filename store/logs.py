@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line on stderr, with the request's id."""
+"""Structured logs of every service: one JSON object a line on stderr, with the request's id where there is one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import sys
 import structlog
 
 
-def configure() -> None:
+def configure_logs() -> None:
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")  # what libraries say
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
