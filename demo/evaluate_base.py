@@ -19,7 +19,7 @@ from PIL import Image
 
 from demo import openmoji
 from demo.emoji_xl import IMAGE_SIZE
-from demo.pretrain import EXPORT, STATE, UNET_BATCH, image_tensor, to_model, unseen_keys
+from demo.pretrain import CURVES, EXPORT, UNET_BATCH, image_tensor, to_model, unseen_keys
 from demo.sampling import sample
 from demo.shape_retrieval import retrieved_right
 
@@ -53,14 +53,14 @@ def main() -> None:
     arguments = parser.parse_args()
     pipeline = StableDiffusionXLPipeline.from_pretrained(arguments.base)
     pipeline.set_progress_bar_config(disable=True)
-    figures, samples = measure(pipeline)
+    figures, samples = measure(pipeline, arguments.base / CURVES)
     sheet(samples).save(arguments.base / "samples.png")
     (arguments.base / "figures.json").write_text(json.dumps(asdict(figures), indent=2) + "\n", encoding="utf-8")
     (arguments.base / "README.md").write_text(card(figures), encoding="utf-8")
     print(json.dumps(asdict(figures), indent=2))
 
 
-def measure(pipeline: StableDiffusionXLPipeline) -> tuple[Figures, list[Image.Image]]:
+def measure(pipeline: StableDiffusionXLPipeline, curves: Path) -> tuple[Figures, list[Image.Image]]:
     """Samples every caption of the catalogue once, seed = its index."""
     catalogue = openmoji.catalogue()
     samples = sample(
@@ -74,7 +74,7 @@ def measure(pipeline: StableDiffusionXLPipeline) -> tuple[Figures, list[Image.Im
     right = retrieved_right(samples, [openmoji.render(emoji.key, "color", IMAGE_SIZE) for emoji in catalogue])
     held_out = np.array([emoji.held_out for emoji in catalogue])
     own = image_tensor([emoji.key for emoji in catalogue])
-    vae_steps, unet_steps = _steps_done("vae"), _steps_done("unet")
+    vae_steps, unet_steps = _steps_done(curves / "vae.jsonl"), _steps_done(curves / "unet.jsonl")
     figures = Figures(
         psnr_colour=_psnr(pipeline.vae, own[::2]),
         psnr_line_art=_psnr(pipeline.vae, own[1::2]),
@@ -103,8 +103,8 @@ def _psnr(vae: AutoencoderKL, images: torch.Tensor) -> float:
     return float(torch.cat(values).mean())
 
 
-def _steps_done(stage: str) -> int:
-    lines = (STATE / f"{stage}.jsonl").read_text(encoding="utf-8").splitlines()
+def _steps_done(curve: Path) -> int:
+    lines = curve.read_text(encoding="utf-8").splitlines()
     return int(json.loads(lines[-1])["step"])
 
 
@@ -157,7 +157,7 @@ autoencoder in fp16).
 | autoencoder | {figures.vae_steps:,} | 16 crops of 32 x 32 or 4 whole images | 1.5e-3, cosine | squared error + 1e-6 KL |
 | UNet and text encoders | {figures.unet_steps:,} | {UNET_BATCH} | 5e-4, cosine | epsilon, min-SNR weight 5 (arXiv 2303.09556), 10% empty prompts |
 
-The autoencoder's stage was ended at step {figures.vae_steps:,} of a schedule for 8,000, its learning rate nearly decayed.
+The curves are in [training/](training/). The autoencoder's stage was ended at step {figures.vae_steps:,} of a schedule for 8,000, its learning rate nearly decayed.
 
 ## Figures
 

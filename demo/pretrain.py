@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from demo import emoji_xl, openmoji
 
 STATE = Path("var/pretrain")
 EXPORT = Path(__file__).parent / "base" / "emoji-xl"
+CURVES = "training"  # beside the weights: step, loss, learning rate, seconds per step, every 50 steps
 SEED = 20261123
 CROP = emoji_xl.IMAGE_SIZE // 2
 VAE_BATCH = 16
@@ -281,6 +283,10 @@ def export(pipeline: diffusers.StableDiffusionXLPipeline, folder: Path) -> None:
     """
     pipeline.unet.half()
     pipeline.vae.half()
+    curves = folder / CURVES
+    curves.mkdir(parents=True, exist_ok=True)
+    for stage in ("vae", "unet"):
+        shutil.copyfile(STATE / f"{stage}.jsonl", curves / f"{stage}.jsonl")
     pipeline.save_pretrained(folder, safe_serialization=True)
 
 
