@@ -157,7 +157,8 @@ autoencoder in fp16).
 | autoencoder | {figures.vae_steps:,} | 16 crops of 32 x 32 or 4 whole images | 1.5e-3, cosine | squared error + 1e-6 KL |
 | UNet and text encoders | {figures.unet_steps:,} | {UNET_BATCH} | 5e-4, cosine | epsilon, min-SNR weight 5 (arXiv 2303.09556), 10% empty prompts |
 
-The curves are in [training/](training/). The autoencoder's stage was ended at step {figures.vae_steps:,} of a schedule for 8,000, its learning rate nearly decayed.
+The curves are in [training/](training/). The autoencoder's stage was ended at step {figures.vae_steps:,} of a schedule for 8,000, its
+learning rate nearly decayed; the UNet's schedule was for 4,000 steps until step 2,250, and for 3,600 from there.
 
 ## Figures
 
