@@ -56,6 +56,13 @@ def sessions(engine: Engine) -> Sessions:
     return open_sessions(engine)
 
 
+def emptied(engine: Engine) -> Sessions:
+    """Sessions on a database that several tests share, with nothing left in it of the one before."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql("TRUNCATE projects CASCADE")
+    return open_sessions(engine)
+
+
 @pytest.fixture
 def broker_url(valkey_url: str) -> str:
     """An empty broker."""

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine
 
-from store.database import Sessions, open_engine, open_sessions
+from store.database import Sessions, open_engine
 from tests import servers
-from tests.conftest import Tenant, make_tenant
+from tests.conftest import emptied, make_tenant
 
 
 @pytest.fixture(scope="package")
@@ -21,12 +21,9 @@ def engine(postgres_url: str) -> Iterator[Engine]:
 @pytest.fixture
 def sessions(engine: Engine) -> Sessions:
     """One database for these tests, emptied before each: what looks at all jobs must see this test's alone."""
-    with engine.begin() as connection:
-        connection.exec_driver_sql("TRUNCATE projects CASCADE")
-    return open_sessions(engine)
+    return emptied(engine)
 
 
 @pytest.fixture
 def project_id(sessions: Sessions) -> str:
-    tenant: Tenant = make_tenant(sessions, "first")
-    return tenant.id
+    return make_tenant(sessions, "first").id

@@ -15,13 +15,13 @@ from sqlalchemy import Engine
 
 from store import files
 from store.blobs import Blobs
-from store.database import Sessions, open_engine, open_sessions
+from store.database import Sessions, open_engine
 from store.files import NewFile
 from store.hints import Hints
 from store.models import File
 from store.settings import Settings
 from tests import servers
-from tests.conftest import make_tenant
+from tests.conftest import emptied, make_tenant
 from tests.intake.build import encoded, jsonl, zip_of
 from tests.store.rows import add_job
 from tests.trainer.tiny_sdxl import PROMPTS, save_base
@@ -51,9 +51,7 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 @pytest.fixture
 def sessions(engine: Engine) -> Sessions:
-    with engine.begin() as connection:
-        connection.exec_driver_sql("TRUNCATE projects CASCADE")
-    return open_sessions(engine)
+    return emptied(engine)
 
 
 @pytest.fixture
