@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from trainer.cache import Cache
-from trainer.encoding import EncodedPair
-from trainer.noise import Draw, training_draw
+from trainer.cache import Cache, Tensors
+from trainer.encoding import EncodedImage, EncodedPair
+from trainer.noise import Draw, keyed_generator, training_draw
 
 Source = TypeVar("Source")
 Loaded = TypeVar("Loaded")
@@ -21,10 +20,11 @@ Loaded = TypeVar("Loaded")
 
 @dataclass(frozen=True)
 class Batch:
-    """Pairs of one shape. What a pair shares comes once; what its images have apart twice, all chosen first.
+    """Pairs of one shape. What a pair shares comes once; what its images have apart once a side, all chosen first.
 
-    Shapes: ``latents`` (2 pairs, channels, h, w), ``noise`` (pairs, channels, h, w), ``timesteps`` (pairs,) int64,
-    ``prompt`` tensors (pairs, ...), ``size_ids`` (2 pairs, 6).
+    Shapes: ``latents`` (sides * pairs, channels, h, w), ``noise`` (pairs, channels, h, w), ``timesteps`` (pairs,)
+    fp32, ``prompt`` tensors (pairs, ...), ``size_ids`` (sides * pairs, 6). ``prior`` is a one-sided batch of as many
+    class images, of another shape perhaps.
     """
 
     pairs: tuple[str, ...]
@@ -33,6 +33,16 @@ class Batch:
     timesteps: Tensor
     prompt: Mapping[str, Tensor]
     size_ids: Tensor
+    prior: Batch | None = None
+
+    @property
+    def sides(self) -> int:
+        return len(self.latents) // len(self.pairs)
+
+    def side(self, index: int) -> Batch:
+        """0: the chosen images alone, 1: the rejected."""
+        part = slice(index * len(self.pairs), (index + 1) * len(self.pairs))
+        return replace(self, latents=self.latents[part], size_ids=self.size_ids[part], prior=None)
 
     def to(self, device: torch.device) -> Batch:
         if device.type == "cpu":
@@ -48,62 +58,94 @@ class Batch:
             moved(self.timesteps),
             {name: moved(tensor) for name, tensor in self.prompt.items()},
             moved(self.size_ids),
+            self.prior.to(device) if self.prior else None,
         )
 
 
-def training_batch(
-    pairs: Sequence[EncodedPair],
-    cache: Cache,
-    *,
-    empty_prompt_key: str,
-    seed: int,
-    step: int,
-    num_train_timesteps: int,
-    prompt_dropout: float,
-) -> Batch:
-    """Latents sampled from the cached posterior, noise, timestep and prompt dropout as ``noise.training_draw`` says."""
-    moments = [(cache.read(pair.chosen.key), cache.read(pair.rejected.key)) for pair in pairs]
-    draw = partial(
-        training_draw, seed=seed, step=step, num_train_timesteps=num_train_timesteps, prompt_dropout=prompt_dropout
-    )
-    draws = [draw(tuple(chosen["mean"].shape), pair=pair.id) for pair, (chosen, _) in zip(pairs, moments, strict=True)]
-    sampled = [
-        (_sample(chosen, drawn), _sample(rejected, drawn))
-        for (chosen, rejected), drawn in zip(moments, draws, strict=True)
-    ]
-    return collate(
-        pairs,
-        latents=sampled,
-        noise=[drawn.noise for drawn in draws],
-        timesteps=[drawn.timestep for drawn in draws],
-        prompts=[
-            cache.read(empty_prompt_key if drawn.drop_prompt else pair.prompt_key)
+@dataclass(frozen=True)
+class Batches:
+    """Makes training batches: ``noise.training_draw`` decides all that is random about them.
+
+    ``sides`` is 1 where rejected images are not looked at. ``class_images``, if any, give each pair one of them at
+    random as its prior, with ``class_prompt_key`` as prompt.
+    """
+
+    cache: Cache
+    seed: int
+    sides: int
+    timestep_at: Callable[[float], float]
+    prompt_dropout: float
+    empty_prompt_key: str
+    class_images: Sequence[EncodedImage] = ()
+    class_prompt_key: str = ""
+
+    def batch(self, pairs: Sequence[EncodedPair], step: int) -> Batch:
+        draws = [self._draw(self._shape(pair.images[0].key), pair.id, step) for pair in pairs]
+        images = [
+            [image.mirror if drawn.mirror and image.mirror else image for image in pair.images[: self.sides]]
             for pair, drawn in zip(pairs, draws, strict=True)
-        ],
-    )
+        ]
+        batch = collate(
+            [pair.id for pair in pairs],
+            images=images,
+            latents=[[self._sample(i, drawn) for i in one] for one, drawn in zip(images, draws, strict=True)],
+            noise=[drawn.noise for drawn in draws],
+            timesteps=[self.timestep_at(drawn.share) for drawn in draws],
+            prompts=[self._prompt(pair.prompt_keys, drawn) for pair, drawn in zip(pairs, draws, strict=True)],
+        )
+        return replace(batch, prior=self._prior(pairs, step)) if self.class_images else batch
 
+    def _prior(self, pairs: Sequence[EncodedPair], step: int) -> Batch:
+        """Prompt dropout leaves the class prompt alone: with no prompt there is no class to preserve."""
+        names = [f"class image of {pair.id}" for pair in pairs]
+        images = [self._class_image(name, step) for name in names]
+        draws = [self._draw(self._shape(i.key), name, step) for i, name in zip(images, names, strict=True)]
+        prompt = self.cache.read(self.class_prompt_key)
+        return collate(
+            names,
+            images=[[image] for image in images],
+            latents=[[self._sample(i, drawn)] for i, drawn in zip(images, draws, strict=True)],
+            noise=[drawn.noise for drawn in draws],
+            timesteps=[self.timestep_at(drawn.share) for drawn in draws],
+            prompts=[prompt] * len(images),
+        )
 
-def _sample(moments: Mapping[str, Tensor], drawn: Draw) -> Tensor:
-    return torch.addcmul(moments["mean"], moments["std"], drawn.posterior)
+    def _class_image(self, name: str, step: int) -> EncodedImage:
+        generator = keyed_generator("class image", self.seed, name, step)
+        return self.class_images[int(torch.randint(len(self.class_images), (), generator=generator))]
+
+    def _draw(self, shape: tuple[int, ...], name: str, step: int) -> Draw:
+        return training_draw(shape, seed=self.seed, pair=name, step=step, prompt_dropout=self.prompt_dropout)
+
+    def _shape(self, key: str) -> tuple[int, ...]:
+        return tuple(self.cache.read(key)["mean"].shape)
+
+    def _sample(self, image: EncodedImage, drawn: Draw) -> Tensor:
+        moments = self.cache.read(image.key)
+        return torch.addcmul(moments["mean"], moments["std"], drawn.posterior)
+
+    def _prompt(self, keys: Sequence[str], drawn: Draw) -> Tensors:
+        return self.cache.read(self.empty_prompt_key if drawn.drop_prompt else keys[int(drawn.caption * len(keys))])
 
 
 def collate(
-    pairs: Sequence[EncodedPair],
+    names: Sequence[str],
     *,
-    latents: Sequence[tuple[Tensor, Tensor]],
+    images: Sequence[Sequence[EncodedImage]],
+    latents: Sequence[Sequence[Tensor]],
     noise: Sequence[Tensor],
-    timesteps: Sequence[int],
+    timesteps: Sequence[float],
     prompts: Sequence[Mapping[str, Tensor]],
 ) -> Batch:
-    """``latents`` are each pair's (chosen, rejected)."""
-    images = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
+    """``images`` and ``latents`` are each pair's, by side."""
+    by_side = [image for side in zip(*images, strict=True) for image in side]
     return Batch(
-        pairs=tuple(pair.id for pair in pairs),
-        latents=torch.stack([chosen for chosen, _ in latents] + [rejected for _, rejected in latents]),
+        pairs=tuple(names),
+        latents=torch.stack([latent for side in zip(*latents, strict=True) for latent in side]),
         noise=torch.stack(list(noise)),
-        timesteps=torch.tensor(timesteps),
+        timesteps=torch.tensor(timesteps, dtype=torch.float32),
         prompt={name: torch.stack([prompt[name] for prompt in prompts]) for name in prompts[0]},
-        size_ids=torch.tensor([image.crop.size_ids for image in images], dtype=torch.float32),
+        size_ids=torch.tensor([image.crop.size_ids for image in by_side], dtype=torch.float32),
     )
 
 

@@ -44,13 +44,28 @@ class Crop:
         (width, height), (left, top) = self.original, self.corner
         return height, width, top, left, self.bucket.height, self.bucket.width
 
+    @property
+    def is_upscaled(self) -> bool:
+        left, _, right, _ = self.box
+        return right - left < self.bucket.width
 
-def buckets(native: int, multiple: int) -> list[Bucket]:
-    """Sizes with sides divisible by ``multiple`` and at most the area of the base's ``native`` x ``native`` pixels."""
+    @property
+    def left_out(self) -> float:
+        """The part of the image that is cut off, 0 to 1."""
+        (width, height), (left, top, right, bottom) = self.original, self.box
+        return 1 - (right - left) * (bottom - top) / (width * height)
+
+
+def buckets(native: int, multiple: int, largest_side: int | None = None) -> list[Bucket]:
+    """Sizes with sides divisible by ``multiple`` and at most the area of the base's ``native`` x ``native`` pixels.
+
+    None has a side above ``largest_side``, so there are none at all if that is far below ``native``.
+    """
     sides = range(multiple, int(native * math.sqrt(MAX_RATIO)) + 1, multiple)
     tall = [Bucket(width, native * native // width // multiple * multiple) for width in sides if width <= native]
     fitting = {b for b in tall if b.width > 0 and max(b.width / b.height, b.height / b.width) <= MAX_RATIO}
-    return sorted(fitting | {Bucket(b.height, b.width) for b in fitting})
+    sizes = fitting | {Bucket(b.height, b.width) for b in fitting}
+    return sorted(b for b in sizes if largest_side is None or max(b.width, b.height) <= largest_side)
 
 
 def shared_bucket(sizes: Sequence[tuple[int, int]], candidates: Sequence[Bucket]) -> Bucket:

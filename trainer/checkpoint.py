@@ -12,7 +12,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from trainer.durable import sweep, whole_directory
 from trainer.errors import BadRun, Fault
+from trainer.memory import MemoryPlan
 from trainer.validation import HeldOutLosses
 
 STATE, TENSORS, HISTORY, MANIFEST = "state.json", "tensors.safetensors", "metrics.jsonl", "manifest.json"
@@ -43,12 +44,21 @@ class Best:
 
 
 @dataclass(frozen=True)
+class Settled:
+    """What "auto" became: a resumed run goes on with the same, but plans its memory anew on another ``device``."""
+
+    beta: float | None
+    device: str
+    memory: MemoryPlan
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """All that is needed to go on after ``step``.
 
     ``run`` is the digest of spec and data; ``optimizer`` is keyed "<parameter>.<state>"; ``base`` is the untrained
-    model on the held-out draws; ``validated`` says whether this step was measured on them too; ``history`` is
-    metrics.jsonl so far.
+    model on the held-out draws; ``validated`` says whether this step was measured on them too; ``settled`` is what
+    "auto" became on the way (beta, batch_size); ``history`` is metrics.jsonl so far.
     """
 
     run: str
@@ -58,6 +68,7 @@ class Checkpoint:
     optimizer: Weights
     base: HeldOutLosses
     best: Best | None
+    settled: Settled
     history: bytes
 
 
@@ -138,6 +149,7 @@ def _state(checkpoint: Checkpoint) -> dict[str, object]:
         "step": checkpoint.step,
         "validated": checkpoint.validated,
         "held_out_pairs": checkpoint.base.pairs,
+        "settled": asdict(checkpoint.settled),
         "best": None if best is None else {"step": best.step, "objective": best.objective},
     }
 
@@ -170,6 +182,7 @@ def _parse(state: dict[str, Any], tensors: Mapping[str, Tensor], history: bytes)
         optimizer=groups["optimizer"],
         base=HeldOutLosses(tuple(state["held_out_pairs"]), **groups["base"]),
         best=Best(best["step"], best["objective"], groups["best"]) if best else None,
+        settled=Settled(**state["settled"] | {"memory": MemoryPlan(**state["settled"]["memory"])}),
         history=history,
     )
 

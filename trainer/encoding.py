@@ -19,6 +19,7 @@ from trainer.families.family import Encoders, Family
 from trainer.images import UnreadableImage, decode
 from trainer.interrupt import StopRequest
 from trainer.rundir import ImageFile, PairFiles
+from trainer.spec.strict import Auto
 
 # What goes through an encoder together is fixed by the run, not by what is already cached: an entry that an
 # interrupted run computes again is the same to the last bit.
@@ -31,105 +32,99 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class EncodedImage:
+    """``mirrored``: left and right are swapped; ``mirror`` is the same image that way, where it may be used."""
+
     key: str
     file: ImageFile
     crop: Crop
+    mirrored: bool = False
+    mirror: EncodedImage | None = None
 
 
 @dataclass(frozen=True)
 class EncodedPair:
+    """``prompt_keys`` has one for each caption template, ``images`` chosen and, where there is one, rejected."""
+
     id: str
     bucket: Bucket
-    prompt: str
-    prompt_key: str
-    chosen: EncodedImage
-    rejected: EncodedImage
+    prompt_keys: tuple[str, ...]
+    images: tuple[EncodedImage, ...]
 
 
 @dataclass(frozen=True)
-class Encoding:
-    """``empty_prompt_key`` is what a dropped prompt is replaced by."""
+class Encoder:
+    """Plans and fills the cache for one base; keys follow from what an encoding depends on."""
 
-    training: tuple[EncodedPair, ...]
-    validation: tuple[EncodedPair, ...]
-    empty_prompt_key: str
+    family: Family
+    cache: Cache
+    sizes: tuple[Bucket, ...]
 
+    def prompt_key(self, prompt: str) -> str:
+        return key_of(kind="prompt", encoder=self.family.fingerprint, prompt=prompt)
 
-def encode(
-    family: Family,
-    cache: Cache,
-    training: Sequence[PairFiles],
-    validation: Sequence[PairFiles],
-    *,
-    device: torch.device,
-    stop: StopRequest,
-    progress: Callable[[int, int], None],
-) -> Encoding:
-    """Compute what the cache lacks; the encoders are loaded only if it lacks something, and gone on return.
+    def bucket(self, *images: ImageFile) -> Bucket:
+        return shared_bucket([image.size for image in images], self.sizes)
 
-    Raises BadRun naming every image that cannot be decoded, once all the others are cached.
-    """
-    sizes = buckets(family.native_size, family.size_multiple)
-    plan = Encoding(
-        tuple(_planned(pair, sizes, family) for pair in training),
-        tuple(_planned(pair, sizes, family) for pair in validation),
-        _prompt_key("", family),
-    )
-    pairs = dict.fromkeys((*plan.training, *plan.validation))
-    prompts = {pair.prompt_key: pair.prompt for pair in pairs} | {plan.empty_prompt_key: ""}
-    images = {image.key: image for pair in pairs for image in (pair.chosen, pair.rejected)}
-    prompt_groups = [g for g in _groups(prompts.items(), PROMPTS_TOGETHER) if any(not cache.has(key) for key, _ in g)]
-    image_groups = [
-        group
-        for alike in _by_bucket(images.values())
-        for group in _groups(alike, _images_together(alike[0].crop.bucket))
-        if any(not cache.has(image.key) for image in group)
-    ]
-    if not prompt_groups and not image_groups:
-        return plan
-    total = sum(map(len, prompt_groups)) + sum(map(len, image_groups))
-    encoders = family.load_encoders(device)
-    done = 0
-    for prompt_group in prompt_groups:
-        stop.check()
-        _encode_prompts(encoders, cache, prompt_group)
-        progress(done := done + len(prompt_group), total)
-    faults: list[Fault] = []
-    for image_group in image_groups:
-        stop.check()
-        _encode_images(encoders, cache, image_group, faults)
-        progress(done := done + len(image_group), total)
-    if faults:
-        raise BadRun(faults, code="bad_data")
-    return plan
+    def image(self, file: ImageFile, bucket: Bucket, *, may_mirror: bool = False) -> EncodedImage:
+        crop = centre_crop(file.size, bucket)
+        depends = {"image": file.sha256, "box": crop.box, "size": [bucket.width, bucket.height]}
+        key = key_of(kind="image", encoder=self.family.fingerprint, **depends)
+        if not may_mirror:
+            return EncodedImage(key, file, crop)
+        mirror_key = key_of(kind="mirrored image", encoder=self.family.fingerprint, **depends)
+        return EncodedImage(key, file, crop, mirror=EncodedImage(mirror_key, file, crop, mirrored=True))
 
+    def pair(self, pair: PairFiles, prompts: Sequence[str], *, may_mirror: bool = False) -> EncodedPair:
+        files = [file for file in (pair.chosen, pair.rejected) if file is not None]
+        bucket = self.bucket(*files)
+        images = tuple(self.image(file, bucket, may_mirror=may_mirror) for file in files)
+        return EncodedPair(pair.id, bucket, tuple(map(self.prompt_key, prompts)), images)
 
-def _planned(pair: PairFiles, sizes: Sequence[Bucket], family: Family) -> EncodedPair:
-    bucket = shared_bucket((pair.chosen.size, pair.rejected.size), sizes)
-    return EncodedPair(
-        id=pair.id,
-        bucket=bucket,
-        prompt=pair.prompt,
-        prompt_key=_prompt_key(pair.prompt, family),
-        chosen=_planned_image(pair.chosen, bucket, family),
-        rejected=_planned_image(pair.rejected, bucket, family),
-    )
+    def encode(
+        self,
+        prompts: Iterable[str],
+        images: Iterable[EncodedImage],
+        *,
+        device: torch.device,
+        stop: StopRequest,
+        progress: Callable[[int, int], None],
+    ) -> None:
+        """Compute what the cache lacks; the networks are loaded only if it lacks something, and gone on return.
 
+        Raises BadRun naming every image that cannot be decoded, once all the others are cached.
+        """
+        named = {self.prompt_key(prompt): prompt for prompt in prompts}
+        prompt_groups = [g for g in _groups(named.items(), PROMPTS_TOGETHER) if self._lacks(key for key, _ in g)]
+        wanted = {one.key: one for image in images for one in (image, image.mirror) if one is not None}
+        image_groups = [
+            group
+            for alike in _by_bucket(wanted.values())
+            for group in _groups(alike, _images_together(alike[0].crop.bucket))
+            if self._lacks(image.key for image in group)
+        ]
+        if not prompt_groups and not image_groups:
+            return
+        total, done = sum(map(len, prompt_groups)) + sum(map(len, image_groups)), 0
+        encoders = self.family.load_encoders(device)
+        for prompt_group in prompt_groups:
+            stop.check()
+            _encode_prompts(encoders, self.cache, prompt_group)
+            progress(done := done + len(prompt_group), total)
+        faults: list[Fault] = []
+        for image_group in image_groups:
+            stop.check()
+            _encode_images(encoders, self.cache, image_group, faults)
+            progress(done := done + len(image_group), total)
+        if faults:
+            raise BadRun(faults, code="bad_data")
 
-def _planned_image(file: ImageFile, bucket: Bucket, family: Family) -> EncodedImage:
-    crop = centre_crop(file.size, bucket)
-    key = key_of(
-        kind="moments",
-        encoder=family.fingerprint,
-        image=file.sha256,
-        box=crop.box,
-        size=[bucket.width, bucket.height],
-    )
-    return EncodedImage(key, file, crop)
+    def _lacks(self, keys: Iterable[str]) -> bool:
+        return any(not self.cache.has(key) for key in keys)
 
 
-def _prompt_key(prompt: str, family: Family) -> str:
-    return key_of(kind="prompt", encoder=family.fingerprint, prompt=prompt)
+def new_encoder(family: Family, cache: Cache, resolution: int | Auto) -> Encoder:
+    native = family.native_size if resolution == "auto" else resolution
+    return Encoder(family, cache, tuple(buckets(native, family.size_multiple)))
 
 
 def _by_bucket(images: Iterable[EncodedImage]) -> Iterator[list[EncodedImage]]:
@@ -179,4 +174,5 @@ def _pixels(image: EncodedImage) -> Tensor:
     if decoded.size != image.file.size:
         raise UnreadableImage("its EXIF orientation follows the pixels; save it upright")
     filled = decoded.resize((bucket.width, bucket.height), Image.Resampling.LANCZOS, box=image.crop.box)
-    return torch.from_numpy(np.array(filled)).permute(2, 0, 1).float() / 127.5 - 1
+    pixels = torch.from_numpy(np.array(filled)).permute(2, 0, 1).float() / 127.5 - 1
+    return pixels.flip(2) if image.mirrored else pixels

@@ -2,6 +2,7 @@
 
 TrainerError
 ├── BadRun           the run directory can never train: all faults of spec and data at once
+├── BaseUnavailable  the hub cannot be reached for the base model: try again later
 ├── Interrupted      SIGTERM: run again to go on
 ├── NonFiniteLoss    training diverged
 ├── OutOfMemory      the batch does not fit the device
@@ -38,6 +39,16 @@ class BadRun(TrainerError):
         super().__init__("\n".join(str(fault) for fault in faults))
         self.faults = tuple(faults)
         self.code = code
+
+
+class BaseUnavailable(TrainerError):
+    code = "base_unavailable"
+
+    def __init__(self, source: str, reason: str) -> None:
+        super().__init__(
+            f"The hub cannot be reached for {source!r}, of which not all is here. Try again later. {reason}"
+        )
+        self.source = source
 
 
 class Interrupted(TrainerError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from trainer.families.family import Denoiser, Family
 from trainer.spec.run import RunSpec
-from trainer.step import new_optimizer
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,13 @@ class Learner:
         self.optimizer.load_state_dict({"state": dict(enumerate(states)), "param_groups": groups})
 
 
+def new_optimizer(parameters: Sequence[nn.Parameter], *, weight_decay: float) -> torch.optim.AdamW:
+    """``training_step`` sets the learning rate: the step's, times the group's ``scale``."""
+    groups = [{"params": list(parameters), "scale": 1.0}]
+    return torch.optim.AdamW(groups, lr=0.0, weight_decay=weight_decay, fused=True)
+
+
 def new_learner(family: Family, spec: RunSpec, device: torch.device, *, weight_decay: float) -> Learner:
     denoiser = family.load_denoiser(device)
-    alpha = spec.adapter.rank if spec.adapter.alpha is None else spec.adapter.alpha
-    parameters = denoiser.add_adapter(rank=spec.adapter.rank, alpha=alpha, seed=spec.seed)
+    parameters = denoiser.add_adapter(spec.adapter, seed=spec.seed)
     return Learner(denoiser, parameters, new_optimizer(list(parameters.values()), weight_decay=weight_decay))

@@ -16,22 +16,25 @@ from torch import Generator, Tensor
 
 @dataclass(frozen=True)
 class Draw:
-    """``noise`` is added to the latents, ``posterior`` samples them; both normal, (channels, height, width)."""
+    """``noise`` is added to the latents, ``posterior`` samples them; both normal, (channels, height, width).
 
-    timestep: int
+    ``share`` in [0, 1) says where among the timesteps, ``caption`` in [0, 1) which caption template.
+    """
+
+    share: float
     drop_prompt: bool
+    mirror: bool
+    caption: float
     noise: Tensor
     posterior: Tensor
 
 
-def training_draw(
-    shape: tuple[int, ...], *, seed: int, pair: str, step: int, num_train_timesteps: int, prompt_dropout: float
-) -> Draw:
-    """Timestep uniform over 0 .. ``num_train_timesteps`` - 1, prompt dropped with the given probability."""
+def training_draw(shape: tuple[int, ...], *, seed: int, pair: str, step: int, prompt_dropout: float) -> Draw:
+    """Share, coins and caption are uniform; the prompt is dropped with the given probability."""
     generator = keyed_generator("train", seed, pair, step)
-    timestep, coin = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
+    share, drop, mirror, caption = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
     noise, posterior = torch.randn((2, *shape), generator=generator).unbind()
-    return Draw(int(timestep * num_train_timesteps), coin < prompt_dropout, noise, posterior)
+    return Draw(share, drop < prompt_dropout, mirror < 0.5, caption, noise, posterior)
 
 
 def validation_noise(shape: tuple[int, ...], *, pair: str, draw: int) -> Tensor:
@@ -39,9 +42,9 @@ def validation_noise(shape: tuple[int, ...], *, pair: str, draw: int) -> Tensor:
     return torch.randn(shape, generator=keyed_generator("validation", pair, draw))
 
 
-def stratum_midpoints(draws: int, num_train_timesteps: int) -> list[int]:
-    """Timesteps in the middle of ``draws`` equal parts: for 4 of 1000, 125, 375, 625, 875."""
-    return [int((index + 0.5) * num_train_timesteps / draws) for index in range(draws)]
+def stratum_midpoints(draws: int) -> list[float]:
+    """The middles of ``draws`` equal parts of [0, 1): for 4, 0.125, 0.375, 0.625, 0.875."""
+    return [(index + 0.5) / draws for index in range(draws)]
 
 
 def keyed_generator(*key: str | int) -> Generator:

@@ -52,9 +52,11 @@ def train(directory: Path, cache: Path, report: Report, stop: StopRequest) -> Do
     phases.enter("loading")
     stop.check()
     quiet_libraries()
+    from trainer.cache import Cache
+
     recipe = recipe_for(run.spec.method)
     stop.check()
-    return recipe(run, cache, phases, stop)
+    return recipe(run, Cache(cache), phases, stop)
 
 
 def quiet_libraries() -> None:

@@ -16,20 +16,28 @@ from trainer.spec.events import Progress
 from trainer.step import StepRecord
 
 EVERY_SECONDS = 1.0
+SIDES = ("chosen_loss", "rejected_loss")
 
 
 @dataclass
 class ProgressLine:
-    """Losses of all steps since the last line; time spent on anything but steps is left out by ``restart``."""
+    """Losses of all steps since the last line.
+
+    Time between ``flush`` and ``restart`` goes to a check-up, due after every ``every`` steps and after the last: it
+    counts for the remaining time, not for the speed.
+    """
 
     report: Report
     history: History
     device: torch.device
     max_steps: int
+    every: int
     _records: list[StepRecord] = field(default_factory=list)
     _since: float = field(default_factory=time.monotonic)
     _steps: int = 0
     _seconds: float = 0.0
+    _check_ups: int = 0
+    _check_up_seconds: float = 0.0
 
     def add(self, record: StepRecord) -> None:
         self._records.append(record)
@@ -38,7 +46,12 @@ class ProgressLine:
         return time.monotonic() - self._since >= EVERY_SECONDS
 
     def restart(self) -> None:
-        self._since = time.monotonic()
+        """Steps go on after a check-up."""
+        now = time.monotonic()
+        if self._steps:
+            self._check_ups += 1
+            self._check_up_seconds += now - self._since
+        self._since = now
 
     def flush(self, last_good_step: int) -> None:
         """Wait for the device, write down every step, report their means. Raises NonFiniteLoss."""
@@ -50,9 +63,8 @@ class ProgressLine:
         self._seconds += seconds
         self.history.append(rows)
         last = self._records[-1]
-        chosen, rejected, loss, grad_norm = (
-            _mean(rows, name) for name in ("chosen_loss", "rejected_loss", "loss", "grad_norm")
-        )
+        chosen, loss, grad_norm = (_mean(rows, name) for name in ("chosen_loss", "loss", "grad_norm"))
+        rejected = _mean(rows, "rejected_loss") if "rejected_loss" in rows[0] else None
         self.report(
             Progress(
                 step=last.step,
@@ -60,16 +72,22 @@ class ProgressLine:
                 loss=loss,
                 chosen_loss=chosen,
                 rejected_loss=rejected,
-                margin=rejected - chosen,
+                margin=None if rejected is None else rejected - chosen,
                 grad_norm=grad_norm,
                 learning_rate=last.learning_rate,
                 pairs_per_second=pairs / max(seconds, 1e-9),
-                eta_seconds=(self.max_steps - last.step) * self._seconds / self._steps,
+                eta_seconds=self._remaining(last.step),
                 peak_memory_bytes=peak_memory(self.device),
             )
         )
         self._records.clear()
-        self.restart()
+        self._since = time.monotonic()
+
+    def _remaining(self, step: int) -> float:
+        check_ups = math.ceil(self.max_steps / self.every) - step // self.every
+        return (self.max_steps - step) * self._seconds / self._steps + check_ups * self._check_up_seconds / max(
+            1, self._check_ups
+        )
 
 
 def _read(records: list[StepRecord], last_good_step: int) -> tuple[list[Row], int]:
@@ -79,22 +97,16 @@ def _read(records: list[StepRecord], last_good_step: int) -> tuple[list[Row], in
     rows: list[Row] = []
     position = 0
     for record, grad_norm in zip(records, values[-len(records) :], strict=True):
-        pairs = len(record.pairs)
-        losses, chosen, rejected = (values[position + k * pairs : position + (k + 1) * pairs] for k in range(3))
-        position += 3 * pairs
+        pairs, kinds = len(record.pairs), len(record.losses)
+        losses, *sides = (values[position + k * pairs : position + (k + 1) * pairs] for k in range(kinds))
+        position += kinds * pairs
         bad = [name for name, loss in zip(record.pairs, losses, strict=True) if not math.isfinite(loss)]
         if bad or not math.isfinite(grad_norm):
             raise NonFiniteLoss(record.step, bad or record.pairs, last_good_step)
         rows.append(
-            {
-                "kind": "train",
-                "step": record.step,
-                "loss": sum(losses) / pairs,
-                "chosen_loss": sum(chosen) / pairs,
-                "rejected_loss": sum(rejected) / pairs,
-                "grad_norm": grad_norm,
-                "learning_rate": record.learning_rate,
-            }
+            {"kind": "train", "step": record.step, "loss": sum(losses) / pairs}
+            | {name: sum(side) / pairs for name, side in zip(SIDES, sides, strict=False)}
+            | {"grad_norm": grad_norm, "learning_rate": record.learning_rate}
         )
     return rows, sum(len(record.pairs) for record in records)
 

@@ -7,12 +7,10 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
 
-from trainer.spec.events import Event, Phase, PhaseProgress
+from trainer.spec.events import Event, Phase, PhaseName, PhaseProgress
 
 Report = Callable[[Event], None]
-PhaseName = Literal["loading", "caching", "validating", "training", "exporting"]
 
 
 def claim_stdout() -> Report:

@@ -21,7 +21,7 @@ from trainer.errors import BadRun, Fault
 from trainer.holdout import Split, hold_out
 from trainer.images import upright_size
 from trainer.spec.manifest import Pair
-from trainer.spec.methods import Resolved, resolve
+from trainer.spec.resolved import Resolved, resolve
 from trainer.spec.run import RunSpec
 
 
@@ -36,10 +36,12 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class PairFiles:
+    """``rejected`` is None where the base is to draw it."""
+
     id: str
     prompt: str
     chosen: ImageFile
-    rejected: ImageFile
+    rejected: ImageFile | None
 
 
 @dataclass(frozen=True)
@@ -127,10 +129,16 @@ def _read_line(line: bytes, where: str, faults: list[Fault]) -> Pair | None:
 
 def _read_images(pair: Pair, data: Path, faults: list[Fault]) -> PairFiles | None:
     chosen = _read_image(data, pair.chosen, f"pair {pair.id} chosen", faults)
-    rejected = _read_image(data, pair.rejected, f"pair {pair.id} rejected", faults)
-    if chosen is None or rejected is None:
+    rejected = _read_image(data, pair.rejected, f"pair {pair.id} rejected", faults) if pair.rejected else None
+    if chosen is None or (rejected is None and pair.rejected):
         return None
     return PairFiles(pair.id, pair.prompt, chosen, rejected)
+
+
+def image_file(path: Path) -> ImageFile:
+    """Raises OSError, or UnreadableImage."""
+    content = path.read_bytes()
+    return ImageFile(path, hashlib.sha256(content).hexdigest(), upright_size(content))
 
 
 def _read_image(data: Path, name: str, where: str, faults: list[Fault]) -> ImageFile | None:
@@ -139,8 +147,7 @@ def _read_image(data: Path, name: str, where: str, faults: list[Fault]) -> Image
         if not path.resolve().is_relative_to(data.resolve()):
             faults.append(Fault(where, repr(name), "paths lead into data/"))
             return None
-        content = path.read_bytes()
-        return ImageFile(path, hashlib.sha256(content).hexdigest(), upright_size(content))
+        return image_file(path)
     except OSError as error:
         faults.append(Fault(where, repr(name), error.strerror or "unreadable"))
     except ValueError as error:  # UnreadableImage, or a path that holds a NUL
@@ -174,8 +181,9 @@ def _data_path(location: Sequence[str | int], given: Any, *, whole: bool) -> lis
     return path
 
 
-def _identity(pair: Pair, files: PairFiles) -> list[str]:
-    return [pair.id, pair.prompt, files.chosen.sha256, files.rejected.sha256, pair.split]
+def _identity(pair: Pair, files: PairFiles) -> list[str | None]:
+    rejected = files.rejected.sha256 if files.rejected else None
+    return [pair.id, pair.prompt, files.chosen.sha256, rejected, pair.split]
 
 
 def _digest(value: object) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,13 +10,15 @@ from torch import Tensor, nn
 
 from trainer.batches import Batch
 from trainer.families.family import Denoiser
-
-Objective = Callable[[Tensor, Tensor], Tensor]  # per-pair losses (pairs,), (pairs,) -> (pairs,)
+from trainer.objectives.objective import Objective, PairLosses
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """``losses`` (3, pairs): objective, chosen and rejected loss of each pair, on the device as ``grad_norm`` is."""
+    """``losses`` (2 or 3, pairs): objective, chosen and, where it is seen, rejected loss of each pair.
+
+    They are on the device, as ``grad_norm`` is.
+    """
 
     step: int
     pairs: tuple[str, ...]
@@ -25,43 +27,77 @@ class StepRecord:
     learning_rate: float
 
 
-def denoising_losses(denoiser: Denoiser, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Mean squared errors of chosen and rejected, (pairs,) each, under the same noise, in one forward pass."""
-    noise, timesteps = batch.noise.repeat(2, 1, 1, 1), batch.timesteps.repeat(2)
+def denoising_losses(denoiser: Denoiser, batch: Batch) -> tuple[Tensor, ...]:
+    """Mean squared errors of each side, (pairs,), under the same noise, in one forward pass."""
+    sides = batch.sides
+    noise, timesteps = batch.noise.repeat(sides, 1, 1, 1), batch.timesteps.repeat(sides)
     noisy = denoiser.add_noise(batch.latents, noise, timesteps)
-    prompt = {name: tensor.repeat(2, *[1] * (tensor.ndim - 1)) for name, tensor in batch.prompt.items()}
+    condition = denoiser.condition(batch.prompt)
+    prompt = {name: tensor.repeat(sides, *[1] * (tensor.ndim - 1)) for name, tensor in condition.items()}
     prediction = denoiser.predict(noisy, timesteps, prompt, batch.size_ids)
     errors = (prediction - denoiser.target(batch.latents, noise, timesteps)).square().mean(dim=(1, 2, 3))
-    chosen, rejected = errors.chunk(2)
-    return chosen, rejected
+    return errors.chunk(sides)
 
 
-def new_optimizer(parameters: Sequence[nn.Parameter], *, weight_decay: float) -> torch.optim.AdamW:
-    """``training_step`` sets the learning rate."""
-    return torch.optim.AdamW(parameters, lr=0.0, weight_decay=weight_decay, fused=True)
+def base_losses(denoiser: Denoiser, batch: Batch, objective: Objective) -> tuple[Tensor | None, Tensor | None]:
+    """The base's losses of the chosen and the rejected images, where the objective sees them."""
+    if not objective.sees_base:
+        return None, None
+    with torch.no_grad(), denoiser.without_adapter():
+        chosen, *rejected = denoising_losses(denoiser, batch)
+    return chosen, rejected[0] if rejected else None
+
+
+def backward_joint(denoiser: Denoiser, batch: Batch, objective: Objective, pairs: int) -> Tensor:
+    """Add this batch's part of the gradient of the mean objective over ``pairs``; returns ``StepRecord.losses``."""
+    base_chosen, base_rejected = base_losses(denoiser, batch, objective)
+    chosen, *rejected = denoising_losses(denoiser, batch)
+    prior = denoising_losses(denoiser, batch.prior)[0] if batch.prior else None
+    values = objective.loss(PairLosses(chosen, rejected[0] if rejected else None, base_chosen, base_rejected, prior))
+    (values.sum() / pairs).backward()  # type: ignore[no-untyped-call]
+    return torch.stack([values, chosen, *rejected]).detach()
+
+
+def backward_streamed(denoiser: Denoiser, batch: Batch, objective: Objective, pairs: int) -> Tensor:
+    r"""As ``backward_joint``, one side's activations in memory at a time, for one more forward pass.
+
+    The objective depends on the network through the losses alone, so its gradient is
+    $\sum_s \frac{\partial\ell}{\partial L_s} \nabla L_s$: a pass without gradient gives the losses and with them the
+    factors, then each side is run again and sent back weighted by its own.
+    """
+    parts = [batch.side(index) for index in range(batch.sides)] + ([batch.prior] if batch.prior else [])
+    base_chosen, base_rejected = base_losses(denoiser, batch, objective)
+    with torch.no_grad():
+        seen = [denoising_losses(denoiser, part)[0] for part in parts]
+    leaves = [losses.requires_grad_() for losses in seen]
+    chosen, *others = leaves
+    prior = others.pop() if batch.prior else None
+    values = objective.loss(PairLosses(chosen, others[0] if others else None, base_chosen, base_rejected, prior))
+    factors = torch.autograd.grad(values.sum() / pairs, leaves)
+    for part, factor in zip(parts, factors, strict=True):
+        (denoising_losses(denoiser, part)[0] * factor).sum().backward()  # type: ignore[no-untyped-call]
+    return torch.stack([values, chosen, *others]).detach()
 
 
 def training_step(
     denoiser: Denoiser,
-    optimizer: torch.optim.AdamW,
+    optimizer: torch.optim.Optimizer,
     batches: Sequence[Batch],
     objective: Objective,
     *,
     step: int,
     learning_rate: float,
     max_grad_norm: float,
+    streamed: bool = False,
 ) -> StepRecord:
-    """The gradient of the mean objective over all pairs of ``batches``, clipped, and one AdamW update."""
+    """The gradient of the mean objective over all pairs of ``batches``, clipped, and one update of the optimizer."""
     pairs = sum(len(batch.pairs) for batch in batches)
-    losses: list[Tensor] = []
-    for batch in batches:
-        chosen, rejected = denoising_losses(denoiser, batch)
-        values = objective(chosen, rejected)
-        (values.sum() / pairs).backward()  # type: ignore[no-untyped-call]
-        losses.append(torch.stack([values, chosen, rejected]).detach())
-    (group,) = optimizer.param_groups
-    grad_norm = nn.utils.clip_grad_norm_(group["params"], max_grad_norm)
-    group["lr"] = learning_rate
+    backward = backward_streamed if streamed else backward_joint
+    losses = [backward(denoiser, batch, objective, pairs) for batch in batches]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    grad_norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate * group["scale"]
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return StepRecord(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,8 +24,10 @@ from trainer.errors import NonFiniteLoss
 from trainer.families.family import Denoiser
 from trainer.interrupt import StopRequest
 from trainer.noise import stratum_midpoints, validation_noise
+from trainer.objectives.objective import Objective, PairLosses
+from trainer.rundir import PairFiles
 from trainer.spec.events import Metrics
-from trainer.step import Objective, denoising_losses
+from trainer.step import denoising_losses
 
 RESAMPLES = 2000
 
@@ -38,7 +41,10 @@ class HeldOutLosses:
     rejected: Tensor
 
 
-def selected(pairs: Sequence[EncodedPair], at_most: int) -> list[EncodedPair]:
+Named = TypeVar("Named", EncodedPair, PairFiles)
+
+
+def selected(pairs: Sequence[Named], at_most: int) -> list[Named]:
     """Those with the lowest hashes of their ids: the same ones wherever they stand in the data."""
     by_hash = sorted(pairs, key=lambda pair: hashlib.sha256(pair.id.encode()).digest())
     return by_hash[:at_most]
@@ -51,13 +57,13 @@ def held_out_losses(
     cache: Cache,
     *,
     draws: int,
-    num_train_timesteps: int,
+    timestep_at: Callable[[float], float],
     batch_size: int,
     device: torch.device,
     stop: StopRequest,
     progress: Callable[[int, int], None],
 ) -> HeldOutLosses:
-    timesteps = stratum_midpoints(draws, num_train_timesteps)
+    timesteps = [timestep_at(share) for share in stratum_midpoints(draws)]
     measured: dict[str, Tensor] = {}
     for group in _groups(pairs, batch_size):
         losses: list[Tensor] = []
@@ -70,16 +76,23 @@ def held_out_losses(
     return HeldOutLosses(tuple(measured), chosen.contiguous(), rejected.contiguous())
 
 
-def fixed_batches(pairs: Sequence[EncodedPair], cache: Cache, timesteps: Sequence[int]) -> Iterator[Batch]:
+def fixed_batches(pairs: Sequence[EncodedPair], cache: Cache, timesteps: Sequence[float]) -> Iterator[Batch]:
     """One batch of these pairs, which share a bucket, for each draw's timestep."""
-    latents = [(cache.read(pair.chosen.key)["mean"], cache.read(pair.rejected.key)["mean"]) for pair in pairs]
-    prompts = [cache.read(pair.prompt_key) for pair in pairs]
+    latents = [[cache.read(image.key)["mean"] for image in pair.images] for pair in pairs]
+    prompts = [cache.read(pair.prompt_keys[0]) for pair in pairs]
     for draw, timestep in enumerate(timesteps):
         noise = [
-            validation_noise(tuple(chosen.shape), pair=pair.id, draw=draw)
-            for pair, (chosen, _) in zip(pairs, latents, strict=True)
+            validation_noise(tuple(one[0].shape), pair=pair.id, draw=draw)
+            for pair, one in zip(pairs, latents, strict=True)
         ]
-        yield collate(pairs, latents=latents, noise=noise, timesteps=[timestep] * len(pairs), prompts=prompts)
+        yield collate(
+            [pair.id for pair in pairs],
+            images=[pair.images for pair in pairs],
+            latents=latents,
+            noise=noise,
+            timesteps=[timestep] * len(pairs),
+            prompts=prompts,
+        )
 
 
 def _groups(pairs: Sequence[EncodedPair], size: int) -> Iterator[list[EncodedPair]]:
@@ -92,7 +105,13 @@ def _groups(pairs: Sequence[EncodedPair], size: int) -> Iterator[list[EncodedPai
 
 
 def metrics(
-    step: int, losses: HeldOutLosses, base: HeldOutLosses, objective: Objective, *, last_good_step: int
+    step: int,
+    losses: HeldOutLosses,
+    base: HeldOutLosses,
+    objective: Objective,
+    *,
+    last_good_step: int,
+    final: bool = False,
 ) -> Metrics:
     """``reference_corrected_accuracy`` counts pairs whose L_w - L_l fell against the base's; ties count one half.
 
@@ -106,7 +125,7 @@ def metrics(
     low, high = accuracy_interval(margins)
     return Metrics(
         step=step,
-        objective=objective(losses.chosen.flatten(), losses.rejected.flatten()).mean().item(),
+        objective=_objective_values(losses, base, objective).mean().item(),
         chosen_loss=losses.chosen.mean().item(),
         rejected_loss=losses.rejected.mean().item(),
         margin=float(margins.mean()),
@@ -119,7 +138,14 @@ def metrics(
         reference_corrected_accuracy=accuracy(margins - base_margins),
         pairs=len(margins),
         draws=losses.chosen.shape[1],
+        final=final,
     )
+
+
+def _objective_values(losses: HeldOutLosses, base: HeldOutLosses, objective: Objective) -> Tensor:
+    """(pairs, draws)."""
+    flat = [side.flatten() for side in (losses.chosen, losses.rejected, base.chosen, base.rejected)]
+    return objective.loss(PairLosses(*flat)).view_as(losses.chosen)
 
 
 Margins = np.ndarray[tuple[int, ...], np.dtype[np.float64]]

@@ -23,6 +23,12 @@ def test_buckets_of_sdxl_never_exceed_its_area_or_a_ratio_of_4() -> None:
     assert all(b.width * b.height <= 1024**2 and b.width % 64 == b.height % 64 == 0 for b in sizes)
 
 
+def test_buckets_keep_within_the_largest_side() -> None:
+    sizes = buckets(1024, 16, largest_side=1536)
+    assert max(b.width for b in sizes) == max(b.height for b in sizes) == 1536
+    assert set(sizes) < set(buckets(1024, 16))
+
+
 def test_a_pair_of_unlike_images_shares_the_bucket_that_cuts_least_from_both() -> None:
     # Log ratios 0 and log 4: every ratio between them cuts the same in total; the largest area wins, 64 x 64.
     assert shared_bucket([(64, 64), (128, 32)], buckets(64, 16)) == Bucket(64, 64)

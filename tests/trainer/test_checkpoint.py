@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainer.checkpoint import Best, Checkpoint, newest_checkpoint, path_of, prune, write_checkpoint
+from trainer.checkpoint import Best, Checkpoint, Settled, newest_checkpoint, path_of, prune, write_checkpoint
 from trainer.errors import BadRun
+from trainer.memory import MemoryPlan
 from trainer.validation import HeldOutLosses
 
 pytestmark = pytest.mark.unit
@@ -21,6 +22,7 @@ def checkpoint(step: int, best: Best | None = None) -> Checkpoint:
         optimizer={"a.weight.exp_avg": torch.ones(2, 2), "a.weight.step": torch.tensor(3.0)},
         base=HeldOutLosses(("p", "q"), torch.rand(2, 3), torch.rand(2, 3)),
         best=best,
+        settled=Settled(beta=32.0, device="cpu", memory=MemoryPlan(4, gradient_checkpointing=False, streamed=True)),
         history=b'{"step": 1}\n',
     )
 
@@ -39,6 +41,7 @@ def test_a_checkpoint_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert torch.equal(read.optimizer["a.weight.step"], torch.tensor(3.0))
     assert torch.equal(read.base.rejected, written.base.rejected)
     assert read.history == written.history
+    assert read.settled == written.settled
     assert read.best is not None
     assert (read.best.step, read.best.objective, read.best.adapter["a.weight"].sum()) == (4, 0.25, 0)
 

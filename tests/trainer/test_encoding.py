@@ -13,13 +13,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from trainer.buckets import Bucket
 from trainer.cache import Cache, Tensors
-from trainer.encoding import encode
-from trainer.families.family import Denoiser
+from trainer.encoding import new_encoder
+from trainer.families.family import Decoder, Denoiser
 from trainer.interrupt import StopRequest
-from trainer.rundir import ImageFile, PairFiles
+from trainer.rundir import ImageFile
 
 pytestmark = pytest.mark.unit
+
+CPU = torch.device("cpu")
 
 
 @dataclass
@@ -29,11 +32,18 @@ class Mean:
     native_size: int
     size_multiple: int = 8
     num_train_timesteps: int = 1000
+    guidance: float = 5.0
     fingerprint: dict[str, Any] = field(default_factory=dict)
     together: list[int] = field(default_factory=list)
 
     def load_encoders(self, _device: torch.device) -> Mean:
         return self
+
+    def timestep_at(self, share: float) -> float:
+        return share
+
+    def load_decoder(self, _device: torch.device) -> Decoder:
+        raise AssertionError("nothing is decoded here")
 
     def load_denoiser(self, _device: torch.device) -> Denoiser:
         raise AssertionError("nothing is denoised here")
@@ -44,6 +54,14 @@ class Mean:
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         self.together.append(len(pixels))
         mean = pixels.mean(dim=(2, 3), keepdim=True)
+        return mean, torch.zeros_like(mean)
+
+
+class Left(Mean):
+    """Sees the left edge alone."""
+
+    def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        mean = pixels[:, :1, :1, :1]
         return mean, torch.zeros_like(mean)
 
 
@@ -58,18 +76,32 @@ def test_fewer_images_go_through_the_encoder_together_the_larger_they_are(
         path = tmp_path / f"{index}.png"
         Image.new("RGB", (8, 8), (index, 0, 0)).save(path)
         files.append(ImageFile(path, file_sha256(path), (8, 8)))
-    pairs = [PairFiles(str(index), "p", files[2 * index], files[2 * index + 1]) for index in range(5)]
     family = Mean(native)
-    encode(
-        family,
-        Cache(tmp_path / "cache"),
-        pairs,
-        [],
-        device=torch.device("cpu"),
-        stop=StopRequest(),
-        progress=lambda *_: None,
-    )
+    encoder = new_encoder(family, Cache(tmp_path / "cache"), "auto")
+    images = [encoder.image(file, encoder.bucket(file)) for file in files]
+    encoder.encode(["p"], images, device=CPU, stop=StopRequest(), progress=lambda *_: None)
     assert family.together == together
+
+
+def test_a_mirrored_image_is_encoded_mirrored_and_apart(tmp_path: Path) -> None:
+    path = tmp_path / "half.png"
+    image = Image.new("RGB", (16, 16), "black")
+    image.paste("white", (0, 0, 8, 16))
+    image.save(path)
+    cache = Cache(tmp_path / "cache")
+    encoder = new_encoder(Left(16), cache, "auto")
+    file = ImageFile(path, file_sha256(path), (16, 16))
+    encoded = encoder.image(file, encoder.bucket(file), may_mirror=True)
+    encoder.encode([], [encoded], device=CPU, stop=StopRequest(), progress=lambda *_: None)
+    assert encoded.mirror is not None
+    assert cache.read(encoded.key)["mean"].item() == pytest.approx(1.0)
+    assert cache.read(encoded.mirror.key)["mean"].item() == pytest.approx(-1.0)
+
+
+def test_the_resolution_asked_for_replaces_the_bases_own(tmp_path: Path) -> None:
+    encoder = new_encoder(Mean(64), Cache(tmp_path), 32)
+    square = ImageFile(tmp_path / "x.png", "x", (500, 500))
+    assert encoder.bucket(square) == Bucket(32, 32)
 
 
 def file_sha256(path: Path) -> str:

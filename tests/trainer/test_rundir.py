@@ -38,7 +38,7 @@ def test_a_sound_directory_is_read(tmp_path: Path) -> None:
     run = read_run(directory(tmp_path, pair("1"), pair("2", split="validation")))
     assert ([one.id for one in run.training], [one.id for one in run.validation]) == (["1"], ["2"])
     assert run.training[0].chosen.size == (8, 6)
-    assert run.hyperparameters.batch_size == 1
+    assert run.hyperparameters.step_size == 1
 
 
 def test_the_digest_changes_with_spec_and_with_data(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_missing_field_and_a_rule_across_fields_are_named(tmp_path: Path) -> N
     assert len(found) == 3
     assert found[0].startswith("method.mapo.hyperparameters: given {'max_steps': 1, 'n_epochs': 1};")
     assert "not both" in found[0]
-    assert found[1] == "base.family: given 'flux'; Input should be 'sdxl'"
+    assert found[1] == "base.family: given 'flux'; Input should be 'sd1', 'sd2', 'sdxl' or 'sd3'"
     assert found[2] == "base.source: given nothing; Field required"
 
 

@@ -12,18 +12,20 @@ from diffusers import DDPMScheduler, StableDiffusionXLPipeline
 from huggingface_hub.utils import filter_repo_objects
 
 from tests.trainer.tiny_sdxl import PROMPTS, save_run
-from trainer.batches import one_ahead, training_batch
+from trainer.batches import Batches, one_ahead
 from trainer.cache import Cache
-from trainer.encoding import Encoding, encode
+from trainer.encoding import new_encoder
 from trainer.errors import BadRun, Interrupted, NonFiniteLoss
 from trainer.export import require_same_predictions
+from trainer.families.family import Family
 from trainer.families.sdxl import SdxlDenoiser, SdxlEncoders, SdxlFamily, open_base
 from trainer.interrupt import StopRequest
+from trainer.prepare import Encoded, Need, encode_pairs
 from trainer.recipes import recipe_for
 from trainer.reporting import Phases
 from trainer.rundir import Run, read_run
 from trainer.spec.events import CheckpointWritten, Event, Metrics
-from trainer.spec.run import Base
+from trainer.spec.run import Adapter, Base
 from trainer.validation import fixed_batches
 
 pytestmark = pytest.mark.integration
@@ -55,8 +57,15 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
     return Cache(tmp_path_factory.mktemp("cache"))
 
 
-def encoded(run: Run, family: SdxlFamily, cache: Cache) -> Encoding:
-    return encode(family, cache, run.training, run.validation, device=CPU, stop=StopRequest(), progress=lambda *_: None)
+def encoded(run: Run, family: Family, cache: Cache, *, stop: bool = False) -> Encoded:
+    return encode_pairs(
+        new_encoder(family, cache, "auto"),
+        run,
+        Need(rejected=True),
+        device=CPU,
+        stop=StopRequest(requested=stop),
+        progress=lambda *_: None,
+    )
 
 
 def test_sizes_follow_from_the_base(family: SdxlFamily) -> None:
@@ -92,7 +101,7 @@ def test_moments_are_scaled_as_the_denoiser_sees_them(family: SdxlFamily) -> Non
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_noise_and_target_are_the_schedulers(denoiser: SdxlDenoiser, family: SdxlFamily, prediction: str) -> None:
-    ours = replace(denoiser, prediction_type=prediction)
+    ours = replace(denoiser, process=replace(denoiser.process, prediction=prediction))
     scheduler = DDPMScheduler.from_config(dict(family.scheduler))
     latents, noise = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0)).unbind()
     timesteps = torch.tensor([0, 500, 999])
@@ -152,7 +161,8 @@ class Closed:
     def __init__(self, family: SdxlFamily) -> None:
         self.native_size, self.size_multiple = family.native_size, family.size_multiple
         self.num_train_timesteps, self.fingerprint = family.num_train_timesteps, family.fingerprint
-        self.load_denoiser = family.load_denoiser
+        self.guidance, self.timestep_at = family.guidance, family.timestep_at
+        self.load_denoiser, self.load_decoder = family.load_denoiser, family.load_decoder
 
     def load_encoders(self, _device: torch.device) -> SdxlEncoders:
         raise AssertionError("everything is cached")
@@ -160,17 +170,13 @@ class Closed:
 
 def test_a_second_run_finds_everything_cached(run: Run, family: SdxlFamily, cache: Cache) -> None:
     first = encoded(run, family, cache)
-    closed = Closed(family)
-    second = encode(
-        closed, cache, run.training, run.validation, device=CPU, stop=StopRequest(), progress=lambda *_: None
-    )
-    assert second == first
+    assert encoded(run, Closed(family), cache) == first
 
 
 def test_an_entry_computed_again_is_the_same_to_the_last_bit(
     run: Run, family: SdxlFamily, cache: Cache, tmp_path: Path
 ) -> None:
-    key = encoded(run, family, cache).training[3].chosen.key
+    key = encoded(run, family, cache).training[3].images[0].key
     again = Cache(tmp_path)
     shutil.copytree(cache.folder, tmp_path, dirs_exist_ok=True)
     (tmp_path / key[:2] / f"{key}.safetensors").unlink()
@@ -180,15 +186,7 @@ def test_an_entry_computed_again_is_the_same_to_the_last_bit(
 
 def test_a_stop_request_ends_the_caching_phase(run: Run, family: SdxlFamily, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
-        encode(
-            family,
-            Cache(tmp_path),
-            run.training,
-            run.validation,
-            device=CPU,
-            stop=StopRequest(requested=True),
-            progress=lambda *_: None,
-        )
+        encoded(run, family, Cache(tmp_path), stop=True)
 
 
 def test_every_image_that_cannot_be_decoded_is_named(tiny_base: Path, family: SdxlFamily, tmp_path: Path) -> None:
@@ -203,17 +201,17 @@ def test_every_image_that_cannot_be_decoded_is_named(tiny_base: Path, family: Sd
 
 
 def test_a_pair_gets_the_same_batch_row_in_any_company(run: Run, family: SdxlFamily, cache: Cache) -> None:
-    encoding = encoded(run, family, cache)
-    squares = [pair for pair in encoding.training if pair.bucket == encoding.training[0].bucket][:3]
-    options = {
-        "empty_prompt_key": encoding.empty_prompt_key,
-        "seed": 1,
-        "step": 9,
-        "num_train_timesteps": 1000,
-        "prompt_dropout": 0.5,
-    }
-    together = training_batch(squares, cache, **options)
-    alone = training_batch(squares[1:2], cache, **options)
+    training = encoded(run, family, cache).training
+    squares = [pair for pair in training if pair.bucket == training[0].bucket][:3]
+    batches = Batches(
+        cache,
+        seed=1,
+        sides=2,
+        timestep_at=family.timestep_at,
+        prompt_dropout=0.5,
+        empty_prompt_key=new_encoder(family, cache, "auto").prompt_key(""),
+    )
+    together, alone = batches.batch(squares, step=9), batches.batch(squares[1:2], step=9)
     assert torch.equal(together.noise[1], alone.noise[0])
     assert together.timesteps[1] == alone.timesteps[0]
     assert torch.equal(together.latents[1], alone.latents[0])
@@ -225,10 +223,10 @@ def test_a_pair_without_finite_loss_stops_the_run_and_is_named(tiny_base: Path, 
     run = read_run(save_run(tmp_path / "run", tiny_base, max_steps=4, batch_size=4))
     family, cache = family_of(tiny_base), Cache(tmp_path / "cache")
     poisoned = encoded(run, family, cache).training[2]
-    cache.write(poisoned.chosen.key, {"mean": torch.full((4, 16, 16), torch.nan), "std": torch.zeros(4, 16, 16)})
+    cache.write(poisoned.images[0].key, {"mean": torch.full((4, 16, 16), torch.nan), "std": torch.zeros(4, 16, 16)})
     events: list[Event] = []
     with pytest.raises(NonFiniteLoss) as raised:
-        recipe_for(run.spec.method)(run, cache.folder, Phases(events.append), StopRequest())
+        recipe_for(run.spec.method)(run, cache, Phases(events.append), StopRequest())
     assert raised.value.pairs == (poisoned.id,)
     assert any(isinstance(event, Metrics) and event.step == 0 for event in events)
     assert all(event.step < raised.value.step for event in events if isinstance(event, CheckpointWritten))
@@ -242,11 +240,10 @@ def test_an_adapter_on_a_half_precision_base_predicts_the_same_once_reloaded(
     full = family.load_denoiser(CPU)
     half = replace(full, network=full.network.to(torch.bfloat16), dtype=torch.bfloat16)
     generator = torch.Generator().manual_seed(1)
-    for name, parameter in half.add_adapter(rank=4, alpha=8, seed=0).items():
+    for name, parameter in half.add_adapter(Adapter(rank=4, alpha=8), seed=0).items():
         if "lora_B" in name:
             parameter.data = torch.randn(parameter.shape, generator=generator)
-    encoding = encoded(run, family, cache)
-    (batch,) = fixed_batches(encoding.validation[:1], cache, [500])
+    (batch,) = fixed_batches(encoded(run, family, cache).held_out[:1], cache, [500])
     path = tmp_path / "pytorch_lora_weights.safetensors"
     half.save_adapter(path, {})
     require_same_predictions(half, path, batch, tolerance=0.0)

@@ -77,10 +77,18 @@ def save_run(directory: Path, base: Path, **hyperparameters: Any) -> Path:
     return directory
 
 
-def write_spec(directory: Path, base: Path, hyperparameters: Mapping[str, Any], **options: Any) -> None:
+def write_spec(
+    directory: Path,
+    base: Path,
+    hyperparameters: Mapping[str, Any],
+    *,
+    method: str = "mapo",
+    family: str = "sdxl",
+    **options: Any,
+) -> None:
     spec = {
-        "base": {"name": "tiny", "family": "sdxl", "source": str(base)},
-        "method": {"type": "mapo", "mapo": {"hyperparameters": dict(hyperparameters)}},
+        "base": {"name": "tiny", "family": family, "source": str(base)},
+        "method": {"type": method, method: {"hyperparameters": dict(hyperparameters)}},
         "seed": 5,
         "adapter": {"rank": 4, "alpha": 8},
         "validation": {"draws": 2},

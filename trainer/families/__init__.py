@@ -7,9 +7,20 @@ from trainer.spec.run import Base
 
 
 def open_family(base: Base) -> Family:
-    """Look at the base model's files, loading no weights. Raises BadRun for one that cannot be trained."""
+    """Look at the base model's files, loading no weights.
+
+    Raises BadRun for one that cannot be trained, BaseUnavailable if the hub cannot be reached for it.
+    """
     match base.family:
+        case "sd1" | "sd2":
+            from trainer.families import sd
+
+            return sd.open_base(base)
         case "sdxl":
             from trainer.families import sdxl
 
             return sdxl.open_base(base)
+        case "sd3":
+            from trainer.families import sd3
+
+            return sd3.open_base(base)

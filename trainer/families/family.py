@@ -1,7 +1,9 @@
 """The seam between recipes and model families.
 
-A base is opened in three stages, so that nothing is in memory that is not needed: ``Family`` knows the files,
-``Encoders`` are loaded while inputs are cached, ``Denoiser`` is loaded for training.
+A base is opened in stages, so that nothing is in memory that is not needed: ``Family`` knows the files, ``Encoders``
+are loaded while inputs are cached, ``Denoiser`` for training, and ``Decoder`` where images are drawn.
+
+Timesteps are floats as the family's scheduler counts them: 0 .. 999 for diffusion, 1000 sigma for flow matching.
 """
 
 from __future__ import annotations
@@ -9,19 +11,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from trainer.cache import Tensors
+from trainer.spec.run import Adapter
 
 
 class Encoders(Protocol):
     def encode_prompts(self, prompts: Sequence[str]) -> list[Tensors]:
         """Each prompt as what the denoiser is conditioned on: named fp32 tensors without batch dimension, on the CPU.
 
-        The empty prompt gives what the family's pipelines use for no prompt.
+        The empty prompt gives what the family's pipelines use for no prompt. Where text encoders are trained, these
+        are token ids (int64), which ``Denoiser.condition`` encodes.
         """
         ...
 
@@ -33,10 +37,24 @@ class Encoders(Protocol):
         ...
 
 
+class Decoder(Protocol):
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pixels (images, 3, height, width), about [-1, 1], fp32 on the CPU, of latents (images, channels, h, w)."""
+        ...
+
+
+Prediction = Literal["epsilon", "v_prediction", "flow"]
+
+
 class Denoiser(Protocol):
     @property
     def network(self) -> nn.Module:
         """Frozen but for its adapter."""
+        ...
+
+    @property
+    def prediction(self) -> Prediction:
+        """What the network predicts: the noise, the velocity of arXiv 2202.00512, or noise - latents."""
         ...
 
     @property
@@ -45,23 +63,38 @@ class Denoiser(Protocol):
         ...
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Shapes: ``latents``, ``noise`` and returned (n, channels, h, w); ``timesteps`` (n,) int64."""
+        """Shapes: ``latents``, ``noise`` and returned (n, channels, h, w); ``timesteps`` (n,) fp32."""
         ...
 
     def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """What the network should predict, shapes as in ``add_noise``."""
         ...
 
-    def predict(self, noisy: Tensor, timesteps: Tensor, prompt: Mapping[str, Tensor], size_ids: Tensor) -> Tensor:
-        """The network's prediction, fp32.
+    def condition(self, prompt: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """What ``predict`` takes as prompt, from what ``encode_prompts`` gave, tensors (n, ...).
 
-        Shapes: ``noisy`` and returned (n, channels, h, w); ``timesteps`` (n,); ``prompt`` tensors (n, ...) as
-        ``encode_prompts`` names them; ``size_ids`` (n, 6) as ``buckets.Crop`` defines them.
+        The same, unless text encoders are trained: then these run here, with gradient.
         """
         ...
 
-    def add_adapter(self, *, rank: int, alpha: float, seed: int) -> dict[str, nn.Parameter]:
-        """Attach a LoRA that changes nothing yet; returns its fp32 parameters by name, the only trainable ones."""
+    def predict(self, noisy: Tensor, timesteps: Tensor, prompt: Mapping[str, Tensor], size_ids: Tensor) -> Tensor:
+        """The network's prediction, fp32.
+
+        Shapes: ``noisy`` and returned (n, channels, h, w); ``timesteps`` (n,); ``prompt`` tensors (n, ...) from
+        ``condition``; ``size_ids`` (n, 6) as ``buckets.Crop`` defines them.
+        """
+        ...
+
+    def new_scheduler(self) -> Any:
+        """A diffusers scheduler of its own for each drawing, as the base's pipelines use to sample."""
+        ...
+
+    def add_adapter(self, adapter: Adapter, *, seed: int) -> dict[str, nn.Parameter]:
+        """Attach an adapter that changes nothing yet; returns its fp32 parameters by name, the only trainable ones."""
+        ...
+
+    def checkpoint_gradients(self, wanted: bool) -> None:
+        """Whether activations are computed again in the backward pass instead of being kept."""
         ...
 
     def without_adapter(self) -> AbstractContextManager[None]:
@@ -89,7 +122,21 @@ class Family(Protocol):
         ...
 
     @property
+    def largest_side(self) -> int | None:
+        """No side may have more pixels, where the network knows only so many positions."""
+        ...
+
+    @property
     def num_train_timesteps(self) -> int: ...
+
+    @property
+    def guidance(self) -> float:
+        """Usual classifier-free guidance scale of this kind of model."""
+        ...
+
+    def timestep_at(self, share: float) -> float:
+        """The timestep below which ``share`` (0 <= share < 1) of training's timesteps lie."""
+        ...
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -97,5 +144,7 @@ class Family(Protocol):
         ...
 
     def load_encoders(self, device: torch.device) -> Encoders: ...
+
+    def load_decoder(self, device: torch.device) -> Decoder: ...
 
     def load_denoiser(self, device: torch.device) -> Denoiser: ...

@@ -4,35 +4,50 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from trainer.errors import BadRun, Fault
+from trainer.errors import BadRun, BaseUnavailable, Fault
 
 PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth", "*.pkl")
 WANTED = ["*.json", "*.txt", "*.model", "*.safetensors"]  # no pickles, no code
-BLOCK = 2**20
+SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def locate(source: str, revision: str | None, components: Sequence[str]) -> Path:
-    """The base's folder: a local directory as it is, or the hub's files of ``components`` at a pinned revision."""
+    """The base's folder: a local directory as it is, or the hub's files of ``components`` at a pinned revision.
+
+    Raises BadRun for one that is not there or not for us, BaseUnavailable when the hub cannot tell or send it.
+    """
     if Path(source).is_dir():
         return Path(source)
     if revision is None:
-        raise BadRun(
-            [Fault("base.source", repr(source), "a directory with a diffusers model, or a hub id with base.revision")],
-            code="base_not_found",
-        )
+        raise _not_found(repr(source), "a directory with a diffusers model, or a hub id with base.revision")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    # HTTPError is of whichever HTTP client the hub's library uses, and covers broken connections too.
+    from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError  # type: ignore[attr-defined]
 
     wanted = ["model_index.json", *(f"{name}/{pattern}" for name in components for pattern in WANTED)]
     try:
         return Path(snapshot_download(source, revision=revision, allow_patterns=wanted))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
-        fault = Fault("base.source", f"{source!r} at {revision!r}", f"not to be had from the hub: {error}")
-        raise BadRun([fault], code="base_not_found") from error
+    except (HFValidationError, HTTPError, LocalEntryNotFoundError) as error:
+        if isinstance(error, HFValidationError) or _is_refusal(error) or _is_refusal(error.__cause__):
+            raise _not_found(f"{source!r} at {revision!r}", f"not to be had from the hub: {error}") from error
+        raise BaseUnavailable(source, str(error)) from error
+
+
+def _not_found(given: str, allowed: str) -> BadRun:
+    return BadRun([Fault("base.source", given, allowed)], code="base_not_found")
+
+
+def _is_refusal(error: BaseException | None) -> bool:
+    """Whether the hub answered, and will answer the same again; being asked too often is not that."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return status is not None and 400 <= status < 500 and status not in (408, 429)
 
 
 def require_safetensors(folder: Path, components: Sequence[str]) -> None:
@@ -59,17 +74,29 @@ def variant(component: Path) -> str | None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    """A component's configuration. Raises BadRun if there is none."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        where = f"base.source {path.parent.name}/{path.name}"
+        raise BadRun([Fault(where, str(error), "a diffusers model has this file, in JSON")], code="bad_base") from error
     return content
 
 
 def content_hash(folders: Iterable[Path]) -> str:
-    """SHA-256 over names and bytes of all files that loading can read."""
+    """SHA-256 over names and contents of all files that loading can read."""
+    files = [file for folder in folders for file in sorted(f for pattern in WANTED for f in folder.glob(pattern))]
     digest = hashlib.sha256()
-    for folder in folders:
-        for file in sorted(file for pattern in WANTED for file in folder.glob(pattern)):
-            digest.update(f"{folder.name}/{file.name}\0{file.stat().st_size}\0".encode())
-            with file.open("rb") as content:
-                while block := content.read(BLOCK):
-                    digest.update(block)
+    with ThreadPoolExecutor() as threads:  # hashing lets other threads run
+        for file, content in zip(files, threads.map(_sha256, files), strict=True):
+            digest.update(f"{file.parent.name}/{file.name}\0{content}\0".encode())
     return digest.hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    """Of a large file from the hub this is its name in the hub's cache, to which the snapshot's links point."""
+    target = file.resolve()
+    if file.is_symlink() and target.parent.name == "blobs" and SHA256.fullmatch(target.name):
+        return target.name
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

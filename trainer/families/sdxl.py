@@ -4,47 +4,38 @@ states are joined, pooled text and sizes as ``text_time`` conditioning, epsilon 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
-from peft import LoraConfig
-from peft.utils import get_peft_model_state_dict
-from safetensors.torch import save_file
+from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from trainer.cache import Tensors
 from trainer.device import base_dtype
-from trainer.errors import BadRun, Fault
+from trainer.families.architecture import require_family
+from trainer.families.autoencoder import AutoencoderDecoder, encode_images, load_autoencoder, pixels_per_latent
+from trainer.families.diffusion import Diffusion, new_diffusion, read_scheduler, timestep_at
 from trainer.families.files import content_hash, locate, read_json, require_safetensors, variant
-from trainer.spec.run import Base
+from trainer.families.lora import ATTENTION, add_lora, lora_config, save_lora, without_lora
+from trainer.spec.run import Adapter, Base
 
 ENCODER_PARTS = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2", "vae")
 WEIGHTS = ("unet", "vae", "text_encoder", "text_encoder_2")
-PREDICTIONS = ("epsilon", "v_prediction")
-LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
-ADAPTER = "default"
-ADAPTER_FILE = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for
 
 
 def open_base(base: Base) -> SdxlFamily:
     folder = locate(base.source, base.revision, (*ENCODER_PARTS, "unet", "scheduler"))
+    require_family(folder, "sdxl")
     require_safetensors(folder, WEIGHTS)
-    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
-    prediction = scheduler.get("prediction_type", "epsilon")
-    if prediction not in PREDICTIONS:
-        allowed = f"allowed are {', '.join(PREDICTIONS)}"
-        raise BadRun([Fault("base.source scheduler/ prediction_type", prediction, allowed)], code="bad_base")
-    return SdxlFamily(base, folder, scheduler)
+    return SdxlFamily(base, folder, read_scheduler(folder))
 
 
 @dataclass(frozen=True)
@@ -57,24 +48,29 @@ class SdxlFamily:
     def _unet(self) -> dict[str, Any]:
         return read_json(self.folder / "unet" / "config.json")
 
-    @cached_property
-    def _vae_factor(self) -> int:
-        """Pixels a latent stands for, per side."""
-        blocks: list[int] = read_json(self.folder / "vae" / "config.json")["block_out_channels"]
-        return 1 << (len(blocks) - 1)
-
     @property
     def native_size(self) -> int:
-        return int(self._unet["sample_size"]) * self._vae_factor
+        return int(self._unet["sample_size"]) * pixels_per_latent(self.folder)
 
     @property
     def size_multiple(self) -> int:
         """The UNet halves latents between its levels, and must come back to the same size."""
-        return self._vae_factor << (len(self._unet["block_out_channels"]) - 1)
+        return pixels_per_latent(self.folder) << (len(self._unet["block_out_channels"]) - 1)
+
+    @property
+    def largest_side(self) -> None:
+        return None
 
     @property
     def num_train_timesteps(self) -> int:
         return int(self.scheduler["num_train_timesteps"])
+
+    @property
+    def guidance(self) -> float:
+        return 5.0
+
+    def timestep_at(self, share: float) -> float:
+        return timestep_at(share, self.num_train_timesteps)
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
@@ -90,7 +86,6 @@ class SdxlFamily:
         return bool(read_json(self.folder / "model_index.json").get("force_zeros_for_empty_prompt", True))
 
     def load_encoders(self, device: torch.device) -> SdxlEncoders:
-        # All in fp32: SDXL's VAE overflows in half precision, and this happens once.
         def load(kind: Any, part: str) -> Any:
             weights = variant(self.folder / part)
             model = kind.from_pretrained(
@@ -102,9 +97,12 @@ class SdxlFamily:
             device=device,
             tokenizers=tuple(CLIPTokenizer.from_pretrained(self.folder, subfolder=p) for p in ENCODER_PARTS[:2]),
             text_encoders=(load(CLIPTextModel, "text_encoder"), load(CLIPTextModelWithProjection, "text_encoder_2")),
-            vae=load(AutoencoderKL, "vae"),
+            vae=load_autoencoder(self.folder, device),
             zeros_for_empty=self._zeros_for_empty,
         )
+
+    def load_decoder(self, device: torch.device) -> AutoencoderDecoder:
+        return AutoencoderDecoder(load_autoencoder(self.folder, device), device)
 
     def load_denoiser(self, device: torch.device) -> SdxlDenoiser:
         dtype = base_dtype(device)
@@ -115,9 +113,7 @@ class SdxlFamily:
         # Convolutions prefer channels last on a GPU; on a CPU the UNet is 8% slower so.
         memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
         unet.requires_grad_(False).eval().to(device, memory_format=memory_format)
-        schedule = DDPMScheduler.from_config(dict(self.scheduler))
-        alphas = schedule.alphas_cumprod.to(device=device, dtype=torch.float32)
-        return SdxlDenoiser(unet, alphas, self.scheduler.get("prediction_type", "epsilon"), dtype, memory_format)
+        return SdxlDenoiser(unet, new_diffusion(self.scheduler, device), self.scheduler, dtype, memory_format)
 
 
 @dataclass(frozen=True)
@@ -152,42 +148,33 @@ class SdxlEncoders:
         tokens: Tensor = encoded.input_ids.to(self.device)
         return tokens
 
-    @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        posterior = self.vae.encode(pixels.to(self.device)).latent_dist
-        config = self.vae.config
-        scale = torch.tensor(config.scaling_factor)
-        shift = torch.tensor(0.0)
-        if getattr(config, "latents_mean", None) is not None and getattr(config, "latents_std", None) is not None:
-            shift = torch.tensor(config.latents_mean).view(1, -1, 1, 1)
-            scale = scale / torch.tensor(config.latents_std).view(1, -1, 1, 1)
-        return (posterior.mean.float().cpu() - shift) * scale, posterior.std.float().cpu() * scale
+        return encode_images(self.vae, pixels, self.device)
 
 
 @dataclass(frozen=True)
 class SdxlDenoiser:
-    """``alphas_cumprod`` (timesteps,) is the signal's share of the variance."""
-
     network: Any
-    alphas_cumprod: Tensor
-    prediction_type: str
+    process: Diffusion
+    scheduler: Mapping[str, Any]
     dtype: torch.dtype
     memory_format: torch.memory_format
 
+    @property
+    def prediction(self) -> Literal["epsilon", "v_prediction"]:
+        return self.process.prediction
+
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        signal, deviation = self._weights(timesteps)
-        return signal * latents + deviation * noise
+        return self.process.add_noise(latents, noise, timesteps)
 
     def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """The noise, or the velocity of arXiv 2202.00512, appendix D."""
-        if self.prediction_type == "epsilon":
-            return noise
-        signal, deviation = self._weights(timesteps)
-        return signal * noise - deviation * latents
+        return self.process.target(latents, noise, timesteps)
 
-    def _weights(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-        alphas = self.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
-        return alphas.sqrt(), (1 - alphas).sqrt()
+    def condition(self, prompt: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return prompt
+
+    def new_scheduler(self) -> EulerDiscreteScheduler:
+        return EulerDiscreteScheduler.from_config(dict(self.scheduler))
 
     def predict(self, noisy: Tensor, timesteps: Tensor, prompt: Mapping[str, Tensor], size_ids: Tensor) -> Tensor:
         prediction: Tensor = self.network(
@@ -199,33 +186,20 @@ class SdxlDenoiser:
         )[0]
         return prediction.float()
 
-    def add_adapter(self, *, rank: int, alpha: float, seed: int) -> dict[str, nn.Parameter]:
-        config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(LORA_TARGETS), init_lora_weights="gaussian")
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            self.network.add_adapter(config, adapter_name=ADAPTER)
-        parameters = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
-        for parameter in parameters.values():
-            parameter.data = parameter.data.float()
-        return parameters
+    def add_adapter(self, adapter: Adapter, *, seed: int) -> dict[str, nn.Parameter]:
+        return add_lora(self.network, lora_config(adapter, ATTENTION), seed=seed)
 
-    @contextmanager
-    def without_adapter(self) -> Iterator[None]:
-        self.network.disable_adapters()
-        try:
-            yield
-        finally:
-            self.network.enable_adapters()
+    def checkpoint_gradients(self, wanted: bool) -> None:
+        if wanted:
+            self.network.enable_gradient_checkpointing()
+        else:
+            self.network.disable_gradient_checkpointing()
+
+    def without_adapter(self) -> AbstractContextManager[None]:
+        return without_lora(self.network)
 
     def save_adapter(self, path: Path, metadata: Mapping[str, str]) -> None:
-        layers = get_peft_model_state_dict(self.network, adapter_name=ADAPTER)
-        config = self.network.peft_config[ADAPTER].to_dict()
-        header = {
-            **metadata,
-            "format": "pt",
-            "lora_adapter_metadata": json.dumps({f"unet.{key}": _plain(value) for key, value in config.items()}),
-        }
-        save_file({f"unet.{key}": tensor.detach().cpu().contiguous() for key, tensor in layers.items()}, path, header)
+        save_lora(path, {"unet": self.network}, metadata)
 
     def reload_adapter(self, path: Path) -> None:
         from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
@@ -242,7 +216,3 @@ class SdxlDenoiser:
             add_watermarker=False,
         )
         pipeline.load_lora_weights(str(path.parent), weight_name=path.name)
-
-
-def _plain(value: object) -> object:
-    return sorted(value) if isinstance(value, set) else value

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from trainer.interrupt import StopRequest
 from trainer.reporting import Phases
@@ -11,13 +12,13 @@ from trainer.rundir import Run
 from trainer.spec.events import Done
 from trainer.spec.methods import Method
 
-Recipe = Callable[[Run, Path, Phases, StopRequest], Done]  # the path is the cache's
+if TYPE_CHECKING:
+    from trainer.cache import Cache
+
+Recipe = Callable[[Run, "Cache", Phases, StopRequest], Done]
 
 
 def recipe_for(method: Method) -> Recipe:
     """Imports torch, so to be called once the run is known to be sound."""
-    match method.type:
-        case "mapo":
-            from trainer.recipes import mapo
-
-            return mapo.train
+    recipe: Recipe = import_module(f"trainer.recipes.{method.type}").train
+    return recipe

@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from trainer.spec.methods import Resolved, Strict
+from trainer.spec.resolved import Resolved
+from trainer.spec.strict import Strict
 
 EXIT_DONE = 0
 EXIT_INTERRUPTED = 75  # SIGTERM: a checkpoint was written, run again to go on (sysexits' EX_TEMPFAIL)
@@ -25,11 +26,49 @@ class Started(Strict):
     resumed_from_step: int
 
 
+PhaseName = Literal["loading", "caching", "drawing", "validating", "training", "sampling", "exporting"]
+
+
+class DataPrepared(Strict):
+    """Buckets are "width x height" in pixels with their training pairs.
+
+    ``upscaled_pairs`` have an image smaller than its bucket; ``largest_crop`` is the greatest part of an image that
+    no bucket keeps.
+    """
+
+    event: Literal["data_prepared"] = "data_prepared"
+    training_pairs: int
+    validation_pairs: int
+    drawn_images: int
+    buckets: dict[str, int]
+    upscaled_pairs: int
+    largest_crop: float
+
+
+class BetaChosen(Strict):
+    """What beta "auto" became, and why."""
+
+    event: Literal["beta_chosen"] = "beta_chosen"
+    beta: float
+    reason: str
+
+
+class MemoryPlanned(Strict):
+    """How a step of ``step_size`` pairs is computed: the choices of batch_size, and of what saves memory."""
+
+    event: Literal["memory_planned"] = "memory_planned"
+    step_size: int
+    batch_size: int
+    gradient_checkpointing: bool
+    streamed: bool
+    measured: bool
+
+
 class Phase(Strict):
     """Entering a phase; ``seconds`` is what the phase before it took."""
 
     event: Literal["phase"] = "phase"
-    phase: Literal["loading", "caching", "validating", "training", "exporting"]
+    phase: PhaseName
     previous: str | None
     seconds: float
 
@@ -38,21 +77,24 @@ class PhaseProgress(Strict):
     """How far a phase other than training is, about once a second: images and prompts, or validation batches."""
 
     event: Literal["phase_progress"] = "phase_progress"
-    phase: Literal["loading", "caching", "validating", "training", "exporting"]
+    phase: PhaseName
     done: int
     total: int
 
 
 class Progress(Strict):
-    """Means over the steps since the last progress line; margin is L_l - L_w, so a growing one is good."""
+    """Means over the steps since the last progress line; margin is L_l - L_w, so a growing one is good.
+
+    Methods that train on chosen images alone have neither margin nor rejected loss.
+    """
 
     event: Literal["progress"] = "progress"
     step: int
     max_steps: int
     loss: float
     chosen_loss: float
-    rejected_loss: float
-    margin: float
+    rejected_loss: float | None
+    margin: float | None
     grad_norm: float
     learning_rate: float
     pairs_per_second: float
@@ -61,7 +103,10 @@ class Progress(Strict):
 
 
 class Metrics(Strict):
-    """Held-out pairs at one checkpoint; ``base_*`` is the untrained model on the same draws."""
+    """Held-out pairs at one checkpoint; ``base_*`` is the untrained model on the same draws.
+
+    ``final``: the exported adapter on all held-out pairs, at the end.
+    """
 
     event: Literal["metrics"] = "metrics"
     step: int
@@ -78,6 +123,7 @@ class Metrics(Strict):
     reference_corrected_accuracy: float
     pairs: int
     draws: int
+    final: bool = False
 
 
 class CheckpointWritten(Strict):
@@ -107,7 +153,18 @@ class Failed(Strict):
 
 
 Event = Annotated[
-    Started | Phase | PhaseProgress | Progress | Metrics | CheckpointWritten | Warned | Done | Failed,
+    Started
+    | DataPrepared
+    | BetaChosen
+    | MemoryPlanned
+    | Phase
+    | PhaseProgress
+    | Progress
+    | Metrics
+    | CheckpointWritten
+    | Warned
+    | Done
+    | Failed,
     Field(discriminator="event"),
 ]
 _events: TypeAdapter[Event] = TypeAdapter(Event)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from trainer.spec.methods import Strict
+from trainer.spec.strict import Strict
 
 
 class Pair(Strict):
+    """Without ``rejected``, the base draws it before training."""
+
     id: str
     prompt: str
     chosen: str
-    rejected: str
+    rejected: str | None = None
     split: Literal["train", "validation"]

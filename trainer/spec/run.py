@@ -2,20 +2,71 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from trainer.spec.methods import Method, Real, Strict, Whole
+from trainer.spec.methods import Method, Prompt
+from trainer.spec.strict import Auto, Flag, Real, Seed, Strict, Whole
 
-Seed = Annotated[Whole, Field(ge=0, le=2**31 - 1)]
+FamilyName = Literal["sd1", "sd2", "sdxl", "sd3"]
+Rank = Annotated[Whole, Field(ge=1, le=512)]
+LearningRate = Annotated[Real, Field(gt=0, le=1)]
+
+
+class TextEncoderAdapter(Strict):
+    """LoRA on the attention of the text encoders too."""
+
+    rank: Rank | None = Field(None, description="The denoiser's if not given.")
+    learning_rate: LearningRate | Auto = Field("auto", description="auto: a tenth of the denoiser's, as in the paper.")
+
+
+class Token(Strict):
+    """Textual inversion (arXiv 2208.01618): a new word whose embedding is trained with the adapter."""
+
+    text: Annotated[str, Field(pattern=r"^<[a-z0-9_-]{1,32}>$")] = Field(
+        description='As it stands in prompts: "<toy>".'
+    )
+    initial: Annotated[str, Field(min_length=1, max_length=64)] = Field(
+        description="A word near the subject; the new one starts at its embedding."
+    )
+    vectors: Annotated[Whole, Field(ge=1, le=16)] = Field(1, description="How many tokens the word stands for.")
+    learning_rate: LearningRate | Auto = Field("auto", description="auto: ten times the denoiser's.")
 
 
 class Adapter(Strict):
-    """LoRA on the denoiser's attention projections (to_q, to_k, to_v, to_out.0), kept in fp32."""
+    """LoRA on the denoiser, kept in fp32 whatever the base's precision."""
 
-    rank: Annotated[Whole, Field(ge=1, le=512)] = 16
+    type: Literal["lora", "rslora", "dora"] = "lora"
+    rank: Rank = 16
     alpha: Annotated[Real, Field(gt=0, le=1024)] | None = Field(None, description="Scaling; the rank if not given.")
+    dropout: Annotated[Real, Field(ge=0, lt=1)] = 0.0
+    target_modules: (
+        Annotated[tuple[Annotated[str, Field(pattern=r"^[a-z0-9_.]{1,64}$")], ...], Field(min_length=1)] | Auto
+    ) = Field("auto", description="Ends of module names; auto: the attention projections.")
+    text_encoder: TextEncoderAdapter | None = None
+    token: Token | None = None
+
+
+class Data(Strict):
+    """How pairs become training examples."""
+
+    resolution: Annotated[Whole, Field(ge=16, le=4096)] | Auto = Field(
+        "auto", description="Side of a square bucket in pixels, the others have its area; auto: the base's own."
+    )
+    horizontal_flip: Flag = Field(
+        False, description="Mirror half of the pairs at random: wrong for text and left-right."
+    )
+    caption_templates: Annotated[tuple[Prompt, ...], Field(min_length=1, max_length=32)] = Field(
+        ("{prompt}",), description="One is drawn for each pair and step; {prompt} is the pair's."
+    )
+
+    @model_validator(mode="after")
+    def _templates_hold_the_prompt(self) -> Self:
+        lacking = [template for template in self.caption_templates if "{prompt}" not in template]
+        if lacking:
+            raise ValueError(f"caption templates without {{prompt}}: {', '.join(map(repr, lacking))}")
+        return self
 
 
 class Validation(Strict):
@@ -25,7 +76,13 @@ class Validation(Strict):
         0.1, description="Part of the pairs, by prompt, held out when the data names no validation pairs."
     )
     draws: Annotated[Whole, Field(ge=1, le=100)] = Field(4, description="Timesteps per pair, at stratum midpoints.")
-    max_pairs: Annotated[Whole, Field(ge=1, le=10_000)] = 256
+    max_pairs: Annotated[Whole, Field(ge=1, le=10_000)] = Field(256, description="Of the base and of the result.")
+    pairs_at_checkpoints: Annotated[Whole, Field(ge=1, le=10_000)] | Auto = Field(
+        "auto", description="auto: as many as cost 5% of the steps between two checkpoints, at least two."
+    )
+    patience: Annotated[Whole, Field(ge=1, le=1000)] | None = Field(
+        None, description="Stop early after this many checkpoints without a better held-out objective."
+    )
 
 
 class Checkpoints(Strict):
@@ -34,21 +91,59 @@ class Checkpoints(Strict):
     )
 
 
+class Sampling(Strict):
+    """How images are drawn in this run: samples to look at, and what is drawn from the base."""
+
+    prompts: Annotated[tuple[Prompt, ...], Field(max_length=16)] = ()
+    every_steps: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = Field(
+        None, description="At every checkpoint if not given."
+    )
+    steps: Annotated[Whole, Field(ge=1, le=200)] = 25
+    guidance: Annotated[Real, Field(ge=1, le=30)] | Auto = Field("auto", description="auto: usual for the family.")
+    seed: Seed = 0
+
+
+class Mismatch(Strict):
+    """How far the base's own images are from the chosen ones, for the same prompts."""
+
+    samples: Annotated[Whole, Field(ge=0, le=1000)] | Auto = Field(
+        "auto", description="Images drawn; 0: not measured; auto: 16 where beta is chosen by it, otherwise 0."
+    )
+
+
+class Compute(Strict):
+    """What a run spends to do the same; none of it changes what is optimised."""
+
+    base_precision: Literal["auto", "fp32", "bf16", "fp16", "int8", "nf4"] = Field(
+        "auto", description="Of the frozen base; auto: bf16 on a GPU that has it, fp32 elsewhere."
+    )
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    gradient_checkpointing: Flag | Auto = Field("auto", description="auto: where one pair does not fit without.")
+    pairs: Literal["joint", "streamed"] | Auto = Field(
+        "auto", description="Streamed: half the activation memory for one more forward pass; the same gradient."
+    )
+    compile: Flag = False
+
+
 class TrainingOptions(Strict):
     """What a client may choose about a run; the API's create request holds these fields at top level."""
 
     method: Method
     seed: Seed = 0
     adapter: Adapter = Adapter()
+    data: Data = Data()
     validation: Validation = Validation()
     checkpoints: Checkpoints = Checkpoints()
+    sampling: Sampling = Sampling()
+    mismatch: Mismatch = Mismatch()
+    compute: Compute = Compute()
 
 
 class Base(Strict):
     """A base model pinned by the operator: a local directory, or a hub id with the revision that is trained on."""
 
     name: str
-    family: Literal["sdxl"]
+    family: FamilyName
     source: str
     revision: str | None = None
 
@@ -57,3 +152,6 @@ class RunSpec(TrainingOptions):
     """Everything that determines a run besides its data."""
 
     base: Base
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = Field(
+        "adapter", description="The adapter's file name in ComfyUI's and kohya's format, without .safetensors."
+    )

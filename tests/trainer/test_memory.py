@@ -1,0 +1,58 @@
+"""How a step is made to fit, on devices that hold so and so much."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from trainer.errors import OutOfMemory
+from trainer.memory import MemoryPlan, first_that_fits, plans
+from trainer.spec.run import Compute
+
+pytestmark = pytest.mark.unit
+
+
+def device_with(units: float) -> Callable[[MemoryPlan], None]:
+    """A pair takes 2 units, half of that streamed, a fifth of it with checkpointing."""
+
+    def attempt(plan: MemoryPlan) -> None:
+        needed = 2 * plan.batch_size * (0.5 if plan.streamed else 1) * (0.2 if plan.gradient_checkpointing else 1)
+        if needed > units:
+            raise OutOfMemory(int(needed), plan.batch_size)
+
+    return attempt
+
+
+def chosen(units: float, batch_size: int | str = "auto", **compute: object) -> tuple[int, bool, bool]:
+    asked = Compute.model_validate(compute)
+    plan = first_that_fits(plans(batch_size, 12, asked), device_with(units))  # type: ignore[arg-type]
+    return plan.batch_size, plan.streamed, plan.gradient_checkpointing
+
+
+@pytest.mark.parametrize(
+    ("units", "plan"),
+    [
+        (24, (12, False, False)),
+        (23, (6, False, False)),
+        (2, (1, False, False)),
+        (1, (1, True, False)),
+        (0.9, (2, False, True)),
+        (0.2, (1, True, True)),
+    ],
+)
+def test_the_fastest_plan_that_fits_is_taken(units: float, plan: tuple[int, bool, bool]) -> None:
+    assert chosen(units) == plan
+
+
+def test_what_the_user_fixed_stays() -> None:
+    assert chosen(100, batch_size=5) == (5, False, False)
+    assert chosen(100, pairs="streamed", gradient_checkpointing=True) == (12, True, True)
+    assert chosen(5, batch_size=5) == (5, True, False)
+    with pytest.raises(OutOfMemory):
+        chosen(5, batch_size=5, pairs="joint", gradient_checkpointing=False)
+
+
+def test_nothing_that_fits_is_an_error_about_the_last_try() -> None:
+    with pytest.raises(OutOfMemory, match="batch_size 1 "):
+        chosen(0.1)

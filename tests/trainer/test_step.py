@@ -1,0 +1,160 @@
+"""A step's gradient, on a network small enough to see through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trainer.batches import Batch
+from trainer.learner import new_optimizer
+from trainer.objectives.objective import Objective
+from trainer.recipes import dco, dpo, dreambooth, mapo
+from trainer.step import backward_joint, backward_streamed, training_step
+
+pytestmark = pytest.mark.unit
+
+OBJECTIVES = {
+    "mapo": mapo.paper(64.0),
+    "mapo reference code": mapo.reference_code(0.1, 1000),
+    "dpo": dpo.dpo(200.0),
+    "dco": dco.dco(50.0),
+    "dreambooth": dreambooth.dreambooth(0.5),
+}
+
+
+class Network(nn.Module):
+    """A nonlinear base plus a small change, the adapter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.adapter = nn.Parameter(torch.full((4,), 0.1))
+        self.enabled = True
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, prompt: Tensor) -> Tensor:
+        scale = 0.3 + (self.adapter if self.enabled else torch.zeros(4))
+        return torch.tanh(noisy * scale.view(1, 4, 1, 1) + prompt.view(-1, 1, 1, 1) + timesteps.view(-1, 1, 1, 1) / 1e4)
+
+
+@dataclass
+class Plain:
+    """The part of Denoiser that a step uses."""
+
+    network: Network
+
+    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        share = (timesteps / 1000).view(-1, 1, 1, 1)
+        return (1 - share) * latents + share * noise
+
+    def target(self, _latents: Tensor, noise: Tensor, _timesteps: Tensor) -> Tensor:
+        return noise
+
+    def condition(self, prompt: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return prompt
+
+    def predict(self, noisy: Tensor, timesteps: Tensor, prompt: Mapping[str, Tensor], _sizes: Tensor) -> Tensor:
+        result: Tensor = self.network(noisy, timesteps, prompt["word"])
+        return result
+
+    @contextmanager
+    def without_adapter(self) -> Iterator[None]:
+        self.network.enabled = False
+        yield
+        self.network.enabled = True
+
+
+def batch(pairs: int, sides: int, seed: int = 0) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    return Batch(
+        pairs=tuple(f"{seed}-{index}" for index in range(pairs)),
+        latents=torch.randn(sides * pairs, 4, 3, 3, generator=generator),
+        noise=torch.randn(pairs, 4, 3, 3, generator=generator),
+        timesteps=torch.tensor([100.0, 500.0, 900.0, 300.0])[:pairs],
+        prompt={"word": torch.randn(pairs, generator=generator)},
+        size_ids=torch.zeros(sides * pairs, 6),
+    )
+
+
+def batch_for(objective: str, pairs: int = 3, seed: int = 0) -> Batch:
+    plain = batch(pairs, sides=2 if OBJECTIVES[objective].sees_rejected else 1, seed=seed)
+    if objective != "dreambooth":
+        return plain
+    return Batch(**{**vars(plain), "prior": batch(pairs, sides=1, seed=seed + 100)})
+
+
+def gradient(backward: Any, objective: Objective, of: Batch) -> tuple[Tensor, Tensor]:
+    network = Network().double()
+    losses = backward(Plain(network), of, objective, len(of.pairs))
+    assert network.adapter.grad is not None
+    return network.adapter.grad, losses
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_streamed_pair_has_the_same_losses_and_the_exact_gradient(name: str) -> None:
+    given = batch_for(name)
+    joint, joint_losses = gradient(backward_joint, OBJECTIVES[name], given)
+    streamed, streamed_losses = gradient(backward_streamed, OBJECTIVES[name], given)
+    torch.testing.assert_close(streamed, joint, rtol=1e-5, atol=1e-7)  # the objectives compute in fp32
+    torch.testing.assert_close(streamed_losses, joint_losses)
+    assert joint.abs().min() > 1e-6
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_accumulated_batches_have_the_gradient_of_all_pairs_together(name: str) -> None:
+    parts = [batch_for(name, pairs=2, seed=1), batch_for(name, pairs=1, seed=2)]
+    networks = [Network().double() for _ in range(3)]
+    for part in parts:
+        backward_joint(Plain(networks[0]), part, OBJECTIVES[name], 3)  # type: ignore[arg-type]
+    for network, part in zip(networks[1:], parts, strict=True):
+        backward_joint(Plain(network), part, OBJECTIVES[name], len(part.pairs))  # type: ignore[arg-type]
+    first, second, third = (network.adapter.grad for network in networks)
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    torch.testing.assert_close(first, (2 * second + third) / 3, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_gradient_is_the_one_of_finite_differences(name: str) -> None:
+    given, objective, step = batch_for(name), OBJECTIVES[name], 1e-3
+    analytic, _ = gradient(backward_joint, objective, given)
+
+    def value(change: float) -> float:
+        network = Network().double()
+        with torch.no_grad():
+            network.adapter[2] += change
+        return backward_joint(Plain(network), given, objective, 3)[0].mean().item()  # type: ignore[arg-type]
+
+    assert (value(step) - value(-step)) / (2 * step) == pytest.approx(analytic[2].item(), rel=4e-2)
+
+
+def test_a_step_clips_scales_each_groups_rate_and_names_its_pairs() -> None:
+    network = Network()
+    optimizer = new_optimizer([network.adapter], weight_decay=0.0)
+    optimizer.param_groups[0]["scale"] = 0.5
+    before = network.adapter.detach().clone()
+    record = training_step(
+        Plain(network),  # type: ignore[arg-type]
+        optimizer,
+        [batch_for("mapo", 2, seed=1), batch_for("mapo", 1, seed=2)],
+        OBJECTIVES["mapo"],
+        step=7,
+        learning_rate=0.1,
+        max_grad_norm=1e-9,
+    )
+    assert record.pairs == ("1-0", "1-1", "2-0")
+    assert record.losses.shape == (3, 3)
+    assert record.grad_norm > 1e-9
+    # AdamW's first update is the rate times the gradient's sign, but for an epsilon of 1e-8 that clipping brings near.
+    assert (network.adapter - before).abs().max() < 0.1 * 0.5
+    assert network.adapter.grad is None
+
+
+def test_methods_that_look_at_chosen_images_alone_have_no_rejected_loss() -> None:
+    _, losses = gradient(backward_joint, OBJECTIVES["dco"], batch_for("dco"))
+    assert losses.shape == (2, 3)

@@ -1,0 +1,70 @@
+"""How strongly a run pushes, where the user leaves it to pairtune.
+
+The paper's betas were found for SDXL's noise prediction. In every objective beta multiplies a difference of losses, so
+for a network that predicts something else, whose losses are of another size, "auto" divides it by how much larger
+they are: the base's loss on the held-out chosen images, against EPSILON_LOSS. Nobody has published betas for such
+networks; this is a rule of ours, and what it gave is told in an event.
+"""
+
+from __future__ import annotations
+
+from trainer.prepare import Ready
+from trainer.spec.events import BetaChosen
+from trainer.spec.methods import PRESET_BETAS, MapoHyperparameters, MapoMethod
+from trainer.spec.run import FamilyName
+from trainer.validation import HeldOutLosses
+
+EPSILON_LOSS = 0.1  # what we take as usual for SDXL's noise prediction, averaged over timesteps
+
+# Of Diffusion-DPO's authors (arXiv 2311.12908), who trained SD 1.5 and SDXL; the others are taken like the nearer one.
+DPO_BETAS: dict[FamilyName, float] = {"sd1": 2000.0, "sd2": 2000.0, "sdxl": 5000.0, "sd3": 5000.0}
+DCO_BETA = 1000.0  # arXiv 2402.12004, SDXL
+
+
+def mapo_beta(ready: Ready, base: HeldOutLosses) -> float:
+    """As given, else the preset's or by the measured reference mismatch."""
+    asked = mapo_asked(ready)
+    if asked.beta != "auto":
+        return asked.beta
+    if ready.resumed and ready.resumed.settled.beta is not None:
+        return ready.resumed.settled.beta
+    if asked.form == "reference-code":
+        return 0.1  # that code's weight of the margin term, which is no factor of losses
+    preset = asked.preset or "general"
+    return scaled(ready, base, PRESET_BETAS[preset], f"preset {preset}")
+
+
+def dpo_beta(ready: Ready, base: HeldOutLosses) -> float:
+    family = ready.run.spec.base.family
+    return given_or(ready, base, DPO_BETAS[family], f"Diffusion-DPO's for {family}")
+
+
+def dco_beta(ready: Ready, base: HeldOutLosses) -> float:
+    return given_or(ready, base, DCO_BETA, "DCO's for SDXL")
+
+
+def given_or(ready: Ready, base: HeldOutLosses, usual: float, reason: str) -> float:
+    asked = ready.run.hyperparameters.beta
+    if isinstance(asked, float):
+        return asked
+    if ready.resumed and ready.resumed.settled.beta is not None:
+        return ready.resumed.settled.beta
+    return scaled(ready, base, usual, reason)
+
+
+def scaled(ready: Ready, base: HeldOutLosses, beta: float, reason: str) -> float:
+    """For the size of this network's losses; reports what was chosen and why."""
+    prediction = ready.learner.denoiser.prediction
+    if prediction != "epsilon":
+        size = base.chosen.mean().item()
+        reason = f"{reason}, {beta:g} for losses of {EPSILON_LOSS:g}; this base's {prediction} losses are {size:.3g}"
+        beta = beta * EPSILON_LOSS / size
+    ready.phases.report(BetaChosen(beta=beta, reason=reason))
+    return beta
+
+
+def mapo_asked(ready: Ready) -> MapoHyperparameters:
+    method = ready.run.spec.method
+    if not isinstance(method, MapoMethod):
+        raise TypeError(f"not a MaPO run: {method.type}")
+    return method.hyperparameters

@@ -1,0 +1,69 @@
+"""LoRA (arXiv 2106.09685), rsLoRA (2312.03732) and DoRA (2402.09353) on a diffusers network, by PEFT."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from trainer.spec.run import Adapter
+
+ADAPTER = "default"
+ADAPTER_FILE = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+
+
+def lora_config(adapter: Adapter, targets: Sequence[str]) -> LoraConfig:
+    return LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.rank if adapter.alpha is None else adapter.alpha,
+        lora_dropout=adapter.dropout,
+        use_rslora=adapter.type == "rslora",
+        use_dora=adapter.type == "dora",
+        target_modules=list(targets if adapter.target_modules == "auto" else adapter.target_modules),
+        init_lora_weights="gaussian",
+    )
+
+
+def add_lora(network: Any, config: LoraConfig, *, seed: int) -> dict[str, nn.Parameter]:
+    """The adapter's parameters by name, in fp32."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network.add_adapter(config, adapter_name=ADAPTER)
+    parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    for parameter in parameters.values():
+        parameter.data = parameter.data.float()
+    return parameters
+
+
+@contextmanager
+def without_lora(network: Any) -> Iterator[None]:
+    network.disable_adapters()
+    try:
+        yield
+    finally:
+        network.enable_adapters()
+
+
+def save_lora(path: Path, networks: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
+    """In diffusers' format; ``networks`` are named as its pipelines name them (unet, transformer, text_encoder)."""
+    tensors: dict[str, Tensor] = {}
+    configs: dict[str, object] = {}
+    for prefix, network in networks.items():
+        layers = get_peft_model_state_dict(network, adapter_name=ADAPTER)
+        tensors |= {f"{prefix}.{key}": tensor.detach().cpu().contiguous() for key, tensor in layers.items()}
+        config = network.peft_config[ADAPTER].to_dict()
+        configs |= {f"{prefix}.{key}": _plain(value) for key, value in config.items()}
+    save_file(tensors, path, {**metadata, "format": "pt", "lora_adapter_metadata": json.dumps(configs)})
+
+
+def _plain(value: object) -> object:
+    return sorted(value) if isinstance(value, set) else value

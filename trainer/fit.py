@@ -1,0 +1,187 @@
+"""The loop that all recipes share: steps, and every ``checkpoints.every_steps`` and after the last one a check-up.
+
+A check-up measures the held-out pairs, tells what they show and writes a checkpoint. The adapter with the lowest
+held-out objective is the one that is kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count, islice
+
+from trainer.batches import Batch, Batches, one_ahead
+from trainer.checkpoint import Best, Checkpoint, Settled, prune, write_checkpoint
+from trainer.device import explain_out_of_memory
+from trainer.encoding import EncodedPair
+from trainer.errors import Interrupted
+from trainer.objectives.objective import Objective
+from trainer.order import Order
+from trainer.prepare import Ready
+from trainer.progress import ProgressLine
+from trainer.schedule import learning_rate
+from trainer.spec.events import CheckpointWritten
+from trainer.spec.resolved import Resolved
+from trainer.step import StepRecord, training_step
+from trainer.validation import HeldOutLosses, metrics
+
+
+def fit(ready: Ready, objective: Objective, base: HeldOutLosses, settled: Settled) -> Best:
+    """Train from the last checkpoint or from the start to the last step; returns the best validated adapter.
+
+    Raises Interrupted after writing a checkpoint, NonFiniteLoss, OutOfMemory, DiskFull.
+    """
+    every = ready.run.spec.checkpoints.every_steps or math.ceil(ready.run.hyperparameters.max_steps / 4)
+    with explain_out_of_memory(ready.device, settled.memory.batch_size):
+        return Training(ready, objective, base, settled, every, new_batches(ready, objective)).run()
+
+
+def new_batches(ready: Ready, objective: Objective) -> Batches:
+    return Batches(
+        ready.cache,
+        seed=ready.run.spec.seed,
+        sides=2 if objective.sees_rejected else 1,
+        timestep_at=ready.family.timestep_at,
+        prompt_dropout=ready.run.hyperparameters.prompt_dropout,
+        empty_prompt_key=ready.encoder.prompt_key(""),
+        class_images=ready.data.class_images,
+        class_prompt_key=ready.data.class_prompt_key,
+    )
+
+
+@dataclass
+class Training:
+    """``base`` is the untrained model on the held-out draws; ``every`` counts the steps between check-ups.
+
+    ``validated`` and ``saved`` (a step) say what was done about ``step`` already.
+    """
+
+    ready: Ready
+    objective: Objective
+    base: HeldOutLosses
+    settled: Settled
+    every: int
+    batches: Batches
+    step: int = 0
+    validated: bool = True
+    saved: int = 0
+    best: Best | None = None
+    line: ProgressLine = field(init=False)
+
+    def __post_init__(self) -> None:
+        ready, resumed = self.ready, self.ready.resumed
+        self.line = ProgressLine(ready.phases.report, ready.history, ready.device, self.asked.max_steps, self.every)
+        if resumed:
+            self.step, self.saved, self.validated, self.best = (
+                resumed.step,
+                resumed.step,
+                resumed.validated,
+                resumed.best,
+            )
+
+    @property
+    def asked(self) -> Resolved:
+        return self.ready.run.hyperparameters
+
+    def run(self) -> Best:
+        last = self.asked.max_steps
+        steps = self.steps()
+        if self.ready.resumed is None:
+            self.ready.note(metrics(0, self.base, self.base, self.objective, last_good_step=0))
+        self.ready.phases.enter("training")
+        self.line.restart()
+        try:
+            while True:
+                if not self.validated and (self.step % self.every == 0 or self.step == last):
+                    self.check_up()
+                if self.best is not None and self.step == last:
+                    return self.best
+                self.ready.stop.check()
+                self.line.add(self.advance(next(steps)))
+                if self.line.due():
+                    self.line.flush(self.saved)
+        except Interrupted:
+            self.line.flush(self.saved)
+            self.save()
+            raise
+
+    def steps(self) -> Iterator[list[Batch]]:
+        """The batches of the step after this one, of the next, ... and of the last; loaded one step ahead."""
+        order = Order(
+            self.ready.data.training,
+            [pair.bucket for pair in self.ready.data.training],
+            seed=self.ready.run.spec.seed,
+            batch_size=self.settled.memory.batch_size,
+            step_size=self.asked.step_size,
+        )
+
+        def load(numbered: tuple[int, list[list[EncodedPair]]]) -> list[Batch]:
+            step, groups = numbered
+            return [self.batches.batch(pairs, step).to(self.ready.device) for pairs in groups]
+
+        numbered = zip(count(self.step + 1), order.steps(self.step + 1), strict=False)
+        return one_ahead(load, islice(numbered, self.asked.max_steps - self.step))
+
+    def advance(self, batches: list[Batch]) -> StepRecord:
+        asked, learner = self.asked, self.ready.learner
+        rate = learning_rate(
+            self.step + 1,
+            peak=asked.learning_rate,
+            warmup_steps=asked.warmup_steps,
+            max_steps=asked.max_steps,
+            kind=asked.lr_scheduler,
+        )
+        record = training_step(
+            learner.denoiser,
+            learner.optimizer,
+            batches,
+            self.objective,
+            step=self.step + 1,
+            learning_rate=rate,
+            max_grad_norm=asked.max_grad_norm,
+            streamed=self.settled.memory.streamed,
+        )
+        self.step, self.validated = self.step + 1, False
+        return record
+
+    def check_up(self) -> None:
+        ready = self.ready
+        self.line.flush(self.saved)
+        ready.phases.enter("validating")
+        measured = metrics(
+            self.step,
+            ready.measure(ready.data.held_out, self.settled.memory.batch_size),
+            self.base,
+            self.objective,
+            last_good_step=self.saved,
+        )
+        if self.best is None or measured.objective < self.best.objective:
+            self.best = Best(self.step, measured.objective, ready.learner.weights())
+        ready.note(measured)
+        self.validated = True
+        self.save()
+        if self.step < self.asked.max_steps:
+            ready.phases.enter("training")
+            self.line.restart()
+
+    def save(self) -> None:
+        """Write the checkpoint of this step, if there is none yet."""
+        if self.saved == self.step:
+            return
+        ready, folder = self.ready, self.ready.run.directory / "checkpoints"
+        checkpoint = Checkpoint(
+            run=ready.run.digest,
+            step=self.step,
+            validated=self.validated,
+            adapter=ready.learner.weights(),
+            optimizer=ready.learner.optimizer_state(),
+            base=self.base,
+            best=self.best,
+            settled=self.settled,
+            history=ready.history.read(),
+        )
+        path = write_checkpoint(folder, checkpoint)
+        prune(folder, self.best.step if self.best else None)
+        ready.phases.report(CheckpointWritten(step=self.step, path=str(path.relative_to(ready.run.directory))))
+        self.saved = self.step

@@ -1,0 +1,20 @@
+r"""Supervised fine-tuning, and DreamBooth's sum of two: denoising errors themselves."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def sft_loss(chosen: Tensor) -> Tensor:
+    """$L_w$: the usual training of a diffusion model, on the chosen images. Shapes: (pairs,), returned in fp32."""
+    return chosen.float()
+
+
+def dreambooth_loss(chosen: Tensor, prior: Tensor, *, prior_weight: float) -> Tensor:
+    r"""$L_w + \lambda L_{prior}$, arXiv 2208.12242 (eq. 2), the prior's images being drawn from the base.
+
+    Shapes: both (pairs,), mean squared errors; returns (pairs,) fp32, not averaged.
+    """
+    with torch.autocast(chosen.device.type, enabled=False):
+        return chosen.float() + prior_weight * prior.float()

@@ -1,0 +1,33 @@
+"""DCO on an adapter: the chosen images, against the network without its adapter."""
+
+from __future__ import annotations
+
+from trainer.beta import dco_beta
+from trainer.cache import Cache
+from trainer.conclude import conclude
+from trainer.fit import fit
+from trainer.interrupt import StopRequest
+from trainer.objectives.dco import dco_loss
+from trainer.objectives.objective import Objective, seen
+from trainer.prepare import Need, measure_base, prepare
+from trainer.probe import settle
+from trainer.reporting import Phases
+from trainer.rundir import Run
+from trainer.spec.events import Done
+
+
+def train(run: Run, cache: Cache, phases: Phases, stop: StopRequest) -> Done:
+    """Raises Interrupted after writing a checkpoint; call again to go on."""
+    ready = prepare(run, cache, Need(rejected=False), phases, stop)
+    base = measure_base(ready)
+    beta = dco_beta(ready, base)
+    objective = dco(beta)
+    settled = settle(ready, objective, beta)
+    best = fit(ready, objective, base, settled)
+    return conclude(ready, objective, base, best)
+
+
+def dco(beta: float) -> Objective:
+    return Objective(
+        lambda pair: dco_loss(pair.chosen, seen(pair.base_chosen), beta=beta), sees_rejected=False, sees_base=True
+    )

@@ -1,0 +1,25 @@
+"""Supervised fine-tuning of an adapter on the chosen images; the rejected ones are looked at in validation alone."""
+
+from __future__ import annotations
+
+from trainer.cache import Cache
+from trainer.conclude import conclude
+from trainer.fit import fit
+from trainer.interrupt import StopRequest
+from trainer.objectives.objective import Objective
+from trainer.objectives.sft import sft_loss
+from trainer.prepare import Need, measure_base, prepare
+from trainer.probe import settle
+from trainer.reporting import Phases
+from trainer.rundir import Run
+from trainer.spec.events import Done
+
+
+def train(run: Run, cache: Cache, phases: Phases, stop: StopRequest) -> Done:
+    """Raises Interrupted after writing a checkpoint; call again to go on."""
+    ready = prepare(run, cache, Need(rejected=False), phases, stop)
+    base = measure_base(ready)
+    objective = Objective(lambda pair: sft_loss(pair.chosen), sees_rejected=False, sees_base=False)
+    settled = settle(ready, objective, beta=None)
+    best = fit(ready, objective, base, settled)
+    return conclude(ready, objective, base, best)
