@@ -5,6 +5,7 @@ from __future__ import annotations
 from trainer.checkpoint import Best
 from trainer.export import export
 from trainer.objectives.objective import Objective
+from trainer.output import finished
 from trainer.prepare import HELD_OUT_TOGETHER, Ready
 from trainer.spec.events import Done
 from trainer.validation import HeldOutLosses, fixed_batches, metrics
@@ -17,6 +18,10 @@ def conclude(ready: Ready, objective: Objective, base: HeldOutLosses, best: Best
     ready.note(metrics(best.step, measured, base, objective, last_good_step=best.step, final=True))
 
     ready.phases.enter("exporting")
+    return ready.world.main_first(lambda: exported(ready, best) if ready.world.is_main else already(ready))
+
+
+def exported(ready: Ready, best: Best) -> Done:
     (fixed,) = fixed_batches(ready.data.held_out[:1], ready.cache, [ready.family.timestep_at(0.5)])
     return export(
         ready.run,
@@ -25,3 +30,10 @@ def conclude(ready: Ready, objective: Objective, base: HeldOutLosses, best: Best
         metrics=ready.history.read(),
         best_step=best.step,
     )
+
+
+def already(ready: Ready) -> Done:
+    done = finished(ready.run)
+    if done is None:
+        raise RuntimeError("the main process has written no output")
+    return done

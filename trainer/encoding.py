@@ -20,6 +20,7 @@ from trainer.images import UnreadableImage, decode
 from trainer.interrupt import StopRequest
 from trainer.rundir import ImageFile, PairFiles
 from trainer.spec.strict import Auto
+from trainer.world import ALONE, World
 
 # What goes through an encoder together is fixed by the run, not by what is already cached: an entry that an
 # interrupted run computes again is the same to the last bit.
@@ -88,8 +89,11 @@ class Encoder:
         device: torch.device,
         stop: StopRequest,
         progress: Callable[[int, int], None],
+        world: World = ALONE,
     ) -> None:
         """Compute what the cache lacks; the networks are loaded only if it lacks something, and gone on return.
+
+        Several processes share the work, and all of them return when it is done.
 
         Raises BadRun naming every image that cannot be decoded, once all the others are cached.
         """
@@ -102,6 +106,23 @@ class Encoder:
             for group in _groups(alike, _images_together(alike[0].crop.bucket))
             if self._lacks(image.key for image in group)
         ]
+        world.gather(None)  # what one of them computes now, another must not find
+        faults: list[Fault] = []
+        self._compute(world.share(prompt_groups), world.share(image_groups), faults, device, stop, progress)
+        stop.agree(world.any(stop.requested))
+        everyones = [fault for found in world.gather(faults) for fault in found]
+        if everyones:
+            raise BadRun(everyones, code="bad_data")
+
+    def _compute(
+        self,
+        prompt_groups: Sequence[Sequence[tuple[str, str]]],
+        image_groups: Sequence[Sequence[EncodedImage]],
+        faults: list[Fault],
+        device: torch.device,
+        stop: StopRequest,
+        progress: Callable[[int, int], None],
+    ) -> None:
         if not prompt_groups and not image_groups:
             return
         total, done = sum(map(len, prompt_groups)) + sum(map(len, image_groups)), 0
@@ -110,13 +131,10 @@ class Encoder:
             stop.check()
             _encode_prompts(encoders, self.cache, prompt_group)
             progress(done := done + len(prompt_group), total)
-        faults: list[Fault] = []
         for image_group in image_groups:
             stop.check()
             _encode_images(encoders, self.cache, image_group, faults)
             progress(done := done + len(image_group), total)
-        if faults:
-            raise BadRun(faults, code="bad_data")
 
     def _lacks(self, keys: Iterable[str]) -> bool:
         return any(not self.cache.has(key) for key in keys)

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from trainer.batches import Batch
 from trainer.durable import sweep, whole_directory
@@ -76,10 +77,13 @@ def require_same_predictions(denoiser: Denoiser, adapter: Path, batch: Batch, to
     for parameter in denoiser.network.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(denoiser.dtype)
-    half = len(batch.pairs)
-    fixed = batch.noise, batch.timesteps, batch.prompt, batch.size_ids[:half]
-    trained = denoiser.predict(*fixed)
+    trained = _prediction(denoiser, batch)
     denoiser.reload_adapter(adapter)
-    difference = (denoiser.predict(*fixed) - trained).abs().max().item()
+    difference = (_prediction(denoiser, batch) - trained).abs().max().item()
     if not difference <= tolerance:
         raise ExportMismatch(difference, tolerance)
+
+
+def _prediction(denoiser: Denoiser, batch: Batch) -> Tensor:
+    sizes = batch.size_ids[: len(batch.pairs)]
+    return denoiser.predict(batch.noise, batch.timesteps, denoiser.condition(batch.prompt), sizes)

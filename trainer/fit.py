@@ -98,7 +98,9 @@ class Training:
                 if self.best is not None and self.step == last:
                     return self.best
                 self.ready.stop.check()
-                self.line.add(self.advance(next(steps)))
+                record = self.advance(*next(steps))
+                self.line.add(record)
+                self.ready.stop.agree(record.stop_requested)
                 if self.line.due():
                     self.line.flush(self.saved)
         except Interrupted:
@@ -106,24 +108,30 @@ class Training:
             self.save()
             raise
 
-    def steps(self) -> Iterator[list[Batch]]:
-        """The batches of the step after this one, of the next, ... and of the last; loaded one step ahead."""
+    def steps(self) -> Iterator[tuple[list[Batch], list[str]]]:
+        """The step after this one, the next, ... and the last, loaded one step ahead.
+
+        Of each: this process's batches, and all pairs of the step.
+        """
+        world = self.ready.world
         order = Order(
             self.ready.data.training,
             [pair.bucket for pair in self.ready.data.training],
             seed=self.ready.run.spec.seed,
-            batch_size=self.settled.memory.batch_size,
+            batch_size=self.settled.memory.batch_size * world.size,
             step_size=self.asked.step_size,
         )
 
-        def load(numbered: tuple[int, list[list[EncodedPair]]]) -> list[Batch]:
+        def load(numbered: tuple[int, list[list[EncodedPair]]]) -> tuple[list[Batch], list[str]]:
             step, groups = numbered
-            return [self.batches.batch(pairs, step).to(self.ready.device) for pairs in groups]
+            own = [share for group in groups if (share := world.share(group))]
+            batches = [self.batches.batch(pairs, step).to(self.ready.device) for pairs in own]
+            return batches, [pair.id for group in groups for pair in group]
 
         numbered = zip(count(self.step + 1), order.steps(self.step + 1), strict=False)
         return one_ahead(load, islice(numbered, self.asked.max_steps - self.step))
 
-    def advance(self, batches: list[Batch]) -> StepRecord:
+    def advance(self, batches: list[Batch], pairs: list[str]) -> StepRecord:
         asked, learner = self.asked, self.ready.learner
         rate = learning_rate(
             self.step + 1,
@@ -141,6 +149,9 @@ class Training:
             learning_rate=rate,
             max_grad_norm=asked.max_grad_norm,
             streamed=self.settled.memory.streamed,
+            world=self.ready.world,
+            pairs=pairs,
+            stop_requested=self.ready.stop.requested,
         )
         self.step, self.validated = self.step + 1, False
         return record
@@ -168,6 +179,9 @@ class Training:
     def save(self) -> None:
         """Write the checkpoint of this step, if there is none yet."""
         if self.saved == self.step:
+            return
+        if not self.ready.world.is_main:
+            self.saved = self.step
             return
         ready, folder = self.ready, self.ready.run.directory / "checkpoints"
         checkpoint = Checkpoint(

@@ -11,11 +11,19 @@ from trainer.errors import Interrupted
 
 @dataclass
 class StopRequest:
+    """``alone``: no other process has to stop at the same place."""
+
     requested: bool = False
+    alone: bool = True
 
     def check(self) -> None:
-        """Raises Interrupted once a stop was asked for."""
-        if self.requested:
+        """Raises Interrupted once a stop was asked for; among several processes, ``agree`` does."""
+        if self.alone:
+            self.agree(self.requested)
+
+    def agree(self, any_requested: bool) -> None:
+        """``any_requested``: of all processes, which call this together."""
+        if any_requested:
             raise Interrupted("Stopped by a signal.")
 
 

@@ -18,6 +18,10 @@ class MemoryPlan:
     gradient_checkpointing: bool
     streamed: bool
 
+    def appetite(self) -> tuple[bool, bool, int]:
+        """Lower for plans that are tried later."""
+        return not self.gradient_checkpointing, not self.streamed, self.batch_size
+
 
 def plans(batch_size: int | Auto, step_size: int, compute: Compute) -> Iterator[MemoryPlan]:
     """What may be tried, the fastest first.

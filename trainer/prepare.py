@@ -17,10 +17,12 @@ from trainer.families.family import Family
 from trainer.history import History
 from trainer.interrupt import StopRequest
 from trainer.learner import Learner, new_learner
+from trainer.output import METRICS
 from trainer.reporting import Phases
 from trainer.rundir import PairFiles, Run
 from trainer.spec.events import DataPrepared, Metrics, Started, Warned
 from trainer.validation import HeldOutLosses, held_out_losses, selected
+from trainer.world import ALONE, World
 
 HELD_OUT_WARNINGS = {
     "pair": "All pairs have the same prompt: validation pairs share it with training.",
@@ -63,6 +65,7 @@ class Ready:
     history: History
     phases: Phases
     stop: StopRequest
+    world: World
 
     @property
     def cache(self) -> Cache:
@@ -80,6 +83,7 @@ class Ready:
             device=self.device,
             stop=self.stop,
             progress=self.phases.progress,
+            world=self.world,
         )
 
     def note(self, measured: Metrics) -> None:
@@ -87,12 +91,14 @@ class Ready:
         self.history.append([{"kind": "validation", **measured.model_dump(exclude={"event"})}])
 
 
-def prepare(run: Run, cache: Cache, need: Need, phases: Phases, stop: StopRequest) -> Ready:
+def prepare(run: Run, cache: Cache, need: Need, phases: Phases, stop: StopRequest, world: World) -> Ready:
     """Raises BadRun for data or a base that cannot be used, Interrupted where a stop was asked for."""
     spec, report = run.spec, phases.report
     device = choose_device()
-    resumed = newest_checkpoint(
-        run.directory / "checkpoints", run.digest, lambda code, text: report(Warned(code=code, message=text))
+    resumed = world.main_first(
+        lambda: newest_checkpoint(
+            run.directory / "checkpoints", run.digest, lambda code, text: report(Warned(code=code, message=text))
+        )
     )
     family = open_family(spec.base)
     report(
@@ -110,7 +116,7 @@ def prepare(run: Run, cache: Cache, need: Need, phases: Phases, stop: StopReques
 
     phases.enter("caching")
     encoder = new_encoder(family, cache, spec.data.resolution)
-    data = encode_pairs(encoder, run, need, device=device, stop=stop, progress=phases.progress)
+    data = encode_pairs(encoder, run, need, device=device, stop=stop, progress=phases.progress, world=world)
     report(prepared(data, drawn=0))
     free_memory(device)
     stop.check()
@@ -120,9 +126,9 @@ def prepare(run: Run, cache: Cache, need: Need, phases: Phases, stop: StopReques
     if resumed:
         learner.load_weights(resumed.adapter)
         learner.load_optimizer_state(resumed.optimizer)
-    history = History(run.directory / "metrics.jsonl")
+    history = History(run.directory / (METRICS if world.is_main else f".{METRICS}.process-{world.rank}"))
     history.restore(resumed.history if resumed else b"")
-    return Ready(run, device, family, encoder, learner, data, resumed, history, phases, stop)
+    return Ready(run, device, family, encoder, learner, data, resumed, history, phases, stop, world)
 
 
 def encode_pairs(
@@ -133,6 +139,7 @@ def encode_pairs(
     device: torch.device,
     stop: StopRequest,
     progress: Callable[[int, int], None],
+    world: World = ALONE,
 ) -> Encoded:
     validation = selected(run.validation, run.spec.validation.max_pairs)
     prompts = {"", *(caption for pair in (*run.training, *validation) for caption in captions(pair, run, need))}
@@ -140,7 +147,7 @@ def encode_pairs(
     training = [encoder.pair(pair, captions(pair, run, need), may_mirror=mirror) for pair in run.training]
     held_out = [encoder.pair(pair, captions(pair, run, need)) for pair in validation]
     images = [image for pair in (*training, *held_out) for image in pair.images]
-    encoder.encode(sorted(prompts), images, device=device, stop=stop, progress=progress)
+    encoder.encode(sorted(prompts), images, device=device, stop=stop, progress=progress, world=world)
     return Encoded(training, held_out)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 from trainer.batches import Batches
@@ -21,11 +22,13 @@ def settle(ready: Ready, objective: Objective, beta: float | None) -> Settled:
     if ready.resumed and ready.resumed.settled.device == device:
         plan, measured = ready.resumed.settled.memory, False
     else:
-        candidates = plans(asked.batch_size, asked.step_size, ready.run.spec.compute)
+        candidates = plans(asked.batch_size, math.ceil(asked.step_size / ready.world.size), ready.run.spec.compute)
         # In main memory a step that does not fit ends the process instead of raising: there the first plan is taken.
         measured = ready.device.type == "cuda"
         attempt = partial(try_plan, ready, objective, new_batches(ready, objective))
         plan = first_that_fits(candidates, attempt) if measured else next(candidates)
+        # Devices may differ: the most frugal plan that any of them needs.
+        plan = min(ready.world.gather(plan), key=MemoryPlan.appetite)
     ready.learner.denoiser.checkpoint_gradients(plan.gradient_checkpointing)
     ready.phases.report(
         MemoryPlanned(

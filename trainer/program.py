@@ -7,6 +7,7 @@ data can never train, 75 stopped by SIGTERM (run again to go on), 1 any other fa
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,9 +19,10 @@ from trainer.output import finished
 from trainer.recipes import recipe_for
 from trainer.reporting import Phases, Report, claim_stdout
 from trainer.rundir import read_run
-from trainer.spec.events import EXIT_BAD_SPEC, EXIT_DONE, EXIT_INTERRUPTED, Done, Failed
+from trainer.spec.events import EXIT_BAD_SPEC, EXIT_DONE, EXIT_INTERRUPTED, Done, Event, Failed
 
 EXIT_FAILED = 1
+IS_MAIN = os.environ.get("RANK", "0") == "0"  # as accelerate launch and torchrun number their processes
 
 
 def main(arguments: Sequence[str], stop: StopRequest) -> int:
@@ -31,9 +33,11 @@ def main(arguments: Sequence[str], stop: StopRequest) -> int:
     run.add_argument("--cache", type=Path, metavar="DIR", help="shared between runs; default: DIR/cache")
     given = parser.parse_args(arguments)
     report = claim_stdout()
-    sys.excepthook = unexpected(report)
+    sys.excepthook = unexpected(report if IS_MAIN else ignore)
     try:
-        report(train(given.directory, given.cache or given.directory / "cache", report, stop))
+        done = train(given.directory, given.cache or given.directory / "cache", report if IS_MAIN else ignore, stop)
+        if IS_MAIN:
+            report(done)
     except Interrupted:
         return EXIT_INTERRUPTED
     except TrainerError as error:
@@ -53,10 +57,17 @@ def train(directory: Path, cache: Path, report: Report, stop: StopRequest) -> Do
     stop.check()
     quiet_libraries()
     from trainer.cache import Cache
+    from trainer.world import join_world
 
     recipe = recipe_for(run.spec.method)
-    stop.check()
-    return recipe(run, Cache(cache), phases, stop)
+    with join_world() as world:
+        stop.alone = world.size == 1
+        stop.agree(world.any(stop.requested))
+        return recipe(run, Cache(cache), phases, stop, world)
+
+
+def ignore(_event: Event) -> None:
+    """What processes beside the main one tell: it would be the same."""
 
 
 def quiet_libraries() -> None:

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from trainer.batches import Batch
 from trainer.families.family import Denoiser
 from trainer.objectives.objective import Objective, PairLosses
+from trainer.world import ALONE, World
 
 
 @dataclass(frozen=True)
 class StepRecord:
     """``losses`` (2 or 3, pairs): objective, chosen and, where it is seen, rejected loss of each pair.
 
-    They are on the device, as ``grad_norm`` is.
+    They are on the device, as ``grad_norm`` is. ``stop_requested`` says whether any process was asked to stop.
     """
 
     step: int
@@ -25,6 +26,7 @@ class StepRecord:
     losses: Tensor
     grad_norm: Tensor
     learning_rate: float
+    stop_requested: bool = False
 
 
 def denoising_losses(denoiser: Denoiser, batch: Batch) -> tuple[Tensor, ...]:
@@ -89,21 +91,55 @@ def training_step(
     learning_rate: float,
     max_grad_norm: float,
     streamed: bool = False,
+    world: World = ALONE,
+    pairs: Sequence[str] | None = None,
+    stop_requested: bool = False,
 ) -> StepRecord:
-    """The gradient of the mean objective over all pairs of ``batches``, clipped, and one update of the optimizer."""
-    pairs = sum(len(batch.pairs) for batch in batches)
+    """The gradient of the mean objective over all pairs, clipped, and one update of the optimizer.
+
+    Among several processes ``batches`` are this one's share and ``pairs`` names those of all; every process comes out
+    with the same update and the same record.
+    """
+    own = [name for batch in batches for name in batch.pairs]
+    names = own if pairs is None else pairs
     backward = backward_streamed if streamed else backward_joint
-    losses = [backward(denoiser, batch, objective, pairs) for batch in batches]
+    losses = [backward(denoiser, batch, objective, len(names)) for batch in batches]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if world.size > 1:
+        everything, stop_requested = add_up(world, parameters, losses, own, names, objective, stop_requested)
+    else:
+        everything = torch.cat(losses, dim=1)
     grad_norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm)
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group["scale"]
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return StepRecord(
-        step,
-        tuple(name for batch in batches for name in batch.pairs),
-        torch.cat(losses, dim=1),
-        grad_norm,
-        learning_rate,
-    )
+    return StepRecord(step, tuple(names), everything, grad_norm, learning_rate, stop_requested)
+
+
+def add_up(
+    world: World,
+    parameters: Sequence[nn.Parameter],
+    losses: list[Tensor],
+    own: Sequence[str],
+    names: Sequence[str],
+    objective: Objective,
+    stop_requested: bool,
+) -> tuple[Tensor, bool]:
+    """Gradients of all processes into ``parameters``; returns all pairs' losses and whether any process is to stop.
+
+    One message for everything: losses stand at their pair's place, zeros elsewhere, so that their sum is themselves.
+    """
+    device = parameters[0].device
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    everything = torch.zeros(3 if objective.sees_rejected else 2, len(names), device=device)
+    if losses:
+        places = {name: place for place, name in enumerate(names)}
+        everything[:, [places[name] for name in own]] = torch.cat(losses, dim=1)
+    asked = torch.tensor([float(stop_requested)], device=device)
+    message = torch.cat([*(gradient.flatten() for gradient in gradients), everything.flatten(), asked])
+    world.add_up(message)
+    *parts, sums, stop = torch.split(message, [*map(torch.Tensor.numel, gradients), everything.numel(), 1])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.grad = part.view_as(parameter)
+    return sums.view_as(everything), bool(stop.item())

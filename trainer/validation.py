@@ -28,6 +28,7 @@ from trainer.objectives.objective import Objective, PairLosses
 from trainer.rundir import PairFiles
 from trainer.spec.events import Metrics
 from trainer.step import denoising_losses
+from trainer.world import ALONE, World
 
 RESAMPLES = 2000
 
@@ -62,17 +63,21 @@ def held_out_losses(
     device: torch.device,
     stop: StopRequest,
     progress: Callable[[int, int], None],
+    world: World = ALONE,
 ) -> HeldOutLosses:
     timesteps = [timestep_at(share) for share in stratum_midpoints(draws)]
     measured: dict[str, Tensor] = {}
-    for group in _groups(pairs, batch_size):
+    for group in world.share(list(_groups(pairs, batch_size))):
         losses: list[Tensor] = []
         for batch in fixed_batches(group, cache, timesteps):
             stop.check()
             losses.append(torch.stack(denoising_losses(denoiser, batch.to(device))))  # (2, pairs)
-        measured.update(zip((pair.id for pair in group), torch.stack(losses, dim=-1).unbind(1), strict=True))
+        measured.update(zip((pair.id for pair in group), torch.stack(losses, dim=-1).cpu().unbind(1), strict=True))
         progress(len(measured), len(pairs))
-    chosen, rejected = torch.stack(list(measured.values()), dim=1).cpu().unbind()
+    stop.agree(world.any(stop.requested))
+    everyones = {name: losses for part in world.gather(measured) for name, losses in part.items()}
+    measured = {pair.id: everyones[pair.id] for group in _groups(pairs, batch_size) for pair in group}
+    chosen, rejected = torch.stack(list(measured.values()), dim=1).unbind()
     return HeldOutLosses(tuple(measured), chosen.contiguous(), rejected.contiguous())
 
 

@@ -27,6 +27,7 @@ from trainer.rundir import Run, read_run
 from trainer.spec.events import CheckpointWritten, Event, Metrics
 from trainer.spec.run import Adapter, Base
 from trainer.validation import fixed_batches
+from trainer.world import ALONE
 
 pytestmark = pytest.mark.integration
 
@@ -226,7 +227,7 @@ def test_a_pair_without_finite_loss_stops_the_run_and_is_named(tiny_base: Path, 
     cache.write(poisoned.images[0].key, {"mean": torch.full((4, 16, 16), torch.nan), "std": torch.zeros(4, 16, 16)})
     events: list[Event] = []
     with pytest.raises(NonFiniteLoss) as raised:
-        recipe_for(run.spec.method)(run, cache, Phases(events.append), StopRequest())
+        recipe_for(run.spec.method)(run, cache, Phases(events.append), StopRequest(), ALONE)
     assert raised.value.pairs == (poisoned.id,)
     assert any(isinstance(event, Metrics) and event.step == 0 for event in events)
     assert all(event.step < raised.value.step for event in events if isinstance(event, CheckpointWritten))

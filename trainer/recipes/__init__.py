@@ -14,8 +14,9 @@ from trainer.spec.methods import Method
 
 if TYPE_CHECKING:
     from trainer.cache import Cache
+    from trainer.world import World
 
-Recipe = Callable[[Run, "Cache", Phases, StopRequest], Done]
+Recipe = Callable[[Run, "Cache", Phases, StopRequest, "World"], Done]
 
 
 def recipe_for(method: Method) -> Recipe:

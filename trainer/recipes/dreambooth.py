@@ -16,12 +16,13 @@ from trainer.reporting import Phases
 from trainer.rundir import Run
 from trainer.spec.events import Done
 from trainer.spec.methods import DreamboothHyperparameters, DreamboothMethod
+from trainer.world import World
 
 
-def train(run: Run, cache: Cache, phases: Phases, stop: StopRequest) -> Done:
+def train(run: Run, cache: Cache, phases: Phases, stop: StopRequest, world: World) -> Done:
     """Raises Interrupted after writing a checkpoint; call again to go on."""
     asked = asked_of(run)
-    ready = prepare(run, cache, need_of(asked), phases, stop)
+    ready = prepare(run, cache, need_of(asked), phases, stop, world)
     base = measure_base(ready)
     objective = dreambooth(asked.prior_weight)
     settled = settle(ready, objective, beta=None)

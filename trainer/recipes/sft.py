@@ -13,11 +13,12 @@ from trainer.probe import settle
 from trainer.reporting import Phases
 from trainer.rundir import Run
 from trainer.spec.events import Done
+from trainer.world import World
 
 
-def train(run: Run, cache: Cache, phases: Phases, stop: StopRequest) -> Done:
+def train(run: Run, cache: Cache, phases: Phases, stop: StopRequest, world: World) -> Done:
     """Raises Interrupted after writing a checkpoint; call again to go on."""
-    ready = prepare(run, cache, Need(rejected=False), phases, stop)
+    ready = prepare(run, cache, Need(rejected=False), phases, stop, world)
     base = measure_base(ready)
     objective = Objective(lambda pair: sft_loss(pair.chosen), sees_rejected=False, sees_base=False)
     settled = settle(ready, objective, beta=None)

@@ -72,7 +72,7 @@ def test_a_hub_that_cannot_be_reached_is_not_the_runs_fault(monkeypatch: pytest.
     assert (raised.value.code, raised.value.source) == ("base_unavailable", "someone/model")
 
 
-@pytest.mark.parametrize("hub", [(500, None), (503, None)], indirect=True)
+@pytest.mark.parametrize("hub", [(429, None), (500, None), (503, None)], indirect=True)
 @pytest.mark.usefixtures("hub")
 def test_a_hub_that_is_down_is_not_the_runs_fault() -> None:
     with pytest.raises(BaseUnavailable):
