@@ -6,18 +6,18 @@ import tomllib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from store.errors import BasesInvalid, ModelNotFound
+from trainer.spec.run import FamilyName
 
 
 class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str
-    family: Literal["sdxl"]
+    family: FamilyName
     source: str
     revision: str | None = None
 
@@ -27,7 +27,7 @@ class RegisteredBase:
     """``source`` is an absolute directory, or a hub id that ``revision`` pins."""
 
     name: str
-    family: Literal["sdxl"]
+    family: FamilyName
     source: str
     revision: str | None
 

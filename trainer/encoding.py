@@ -141,8 +141,13 @@ class Encoder:
 
 
 def new_encoder(family: Family, cache: Cache, resolution: int | Auto) -> Encoder:
+    """Raises BadRun where the base can train at no size near ``resolution``."""
     native = family.native_size if resolution == "auto" else resolution
-    return Encoder(family, cache, tuple(buckets(native, family.size_multiple)))
+    sizes = tuple(buckets(native, family.size_multiple, family.largest_side))
+    if not sizes:
+        allowed = f"sides are multiples of {family.size_multiple}, at most {family.largest_side or 'any size'}"
+        raise BadRun([Fault("data.resolution", str(resolution), allowed)])
+    return Encoder(family, cache, sizes)
 
 
 def _by_bucket(images: Iterable[EncodedImage]) -> Iterator[list[EncodedImage]]:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from store.bases import RegisteredBase, find_base, read_bases
 from store.errors import BasesInvalid, ModelNotFound
+from trainer.spec.run import FamilyName
 
 pytestmark = pytest.mark.unit
 
@@ -26,6 +28,11 @@ def test_a_directory_is_taken_from_the_lists_own_folder_and_a_hub_model_is_pinne
     assert find_base(bases, "hub") == RegisteredBase("hub", "sdxl", "org/model", "abc123")
     with pytest.raises(ModelNotFound):
         find_base(bases, "other")
+
+
+@pytest.mark.parametrize("family", get_args(FamilyName))
+def test_a_base_of_every_family_that_is_trained_can_be_listed(tmp_path: Path, family: str) -> None:
+    assert read_bases(write(tmp_path, LOCAL.replace("sdxl", family)))["local"].family == family
 
 
 @pytest.mark.parametrize(
