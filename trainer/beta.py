@@ -8,7 +8,9 @@ networks; this is a rule of ours, and what it gave is told in an event.
 
 from __future__ import annotations
 
+from trainer.drawing.mismatch import preset_for
 from trainer.prepare import Ready
+from trainer.rundir import Run
 from trainer.spec.events import BetaChosen
 from trainer.spec.methods import PRESET_BETAS, MapoHyperparameters, MapoMethod
 from trainer.spec.run import FamilyName
@@ -23,15 +25,23 @@ DCO_BETA = 1000.0  # arXiv 2402.12004, SDXL
 
 def mapo_beta(ready: Ready, base: HeldOutLosses) -> float:
     """As given, else the preset's or by the measured reference mismatch."""
-    asked = mapo_asked(ready)
+    asked = asked_of(ready.run)
     if asked.beta != "auto":
         return asked.beta
     if ready.resumed and ready.resumed.settled.beta is not None:
         return ready.resumed.settled.beta
     if asked.form == "reference-code":
         return 0.1  # that code's weight of the margin term, which is no factor of losses
-    preset = asked.preset or "general"
-    return scaled(ready, base, PRESET_BETAS[preset], f"preset {preset}")
+    if asked.preset is not None:
+        return scaled(ready, base, PRESET_BETAS[asked.preset], f"preset {asked.preset}")
+    if ready.mismatch is None:
+        return scaled(
+            ready, base, PRESET_BETAS["general"], "preset general, as the reference mismatch was not measured"
+        )
+    preset = preset_for(ready.mismatch.similarity, ready.mismatch.features)
+    measured = f"{ready.mismatch.similarity:.2f} ({ready.mismatch.features})"
+    reason = f"the base's own samples and the chosen images have a similarity of {measured}: as far apart as {preset}"
+    return scaled(ready, base, PRESET_BETAS[preset], reason)
 
 
 def dpo_beta(ready: Ready, base: HeldOutLosses) -> float:
@@ -63,8 +73,8 @@ def scaled(ready: Ready, base: HeldOutLosses, beta: float, reason: str) -> float
     return beta
 
 
-def mapo_asked(ready: Ready) -> MapoHyperparameters:
-    method = ready.run.spec.method
+def asked_of(run: Run) -> MapoHyperparameters:
+    method = run.spec.method
     if not isinstance(method, MapoMethod):
         raise TypeError(f"not a MaPO run: {method.type}")
     return method.hyperparameters

@@ -60,6 +60,11 @@ class Encoder:
     cache: Cache
     sizes: tuple[Bucket, ...]
 
+    @property
+    def native(self) -> Bucket:
+        """The bucket of square images."""
+        return shared_bucket([(1, 1)], self.sizes)
+
     def prompt_key(self, prompt: str) -> str:
         return key_of(kind="prompt", encoder=self.family.fingerprint, prompt=prompt)
 

@@ -14,8 +14,10 @@ from itertools import count, islice
 from trainer.batches import Batch, Batches, one_ahead
 from trainer.checkpoint import Best, Checkpoint, Settled, prune, write_checkpoint
 from trainer.device import explain_out_of_memory
+from trainer.drawing.samples import Samples
 from trainer.encoding import EncodedPair
 from trainer.errors import Interrupted
+from trainer.noise import keyed_seed
 from trainer.objectives.objective import Objective
 from trainer.order import Order
 from trainer.prepare import Ready
@@ -34,7 +36,8 @@ def fit(ready: Ready, objective: Objective, base: HeldOutLosses, settled: Settle
     """
     every = ready.run.spec.checkpoints.every_steps or math.ceil(ready.run.hyperparameters.max_steps / 4)
     with explain_out_of_memory(ready.device, settled.memory.batch_size):
-        return Training(ready, objective, base, settled, every, new_batches(ready, objective)).run()
+        batches = new_batches(ready, objective)
+        return Training(ready, objective, base, settled, every, batches, samples=new_samples(ready)).run()
 
 
 def new_batches(ready: Ready, objective: Objective) -> Batches:
@@ -47,6 +50,20 @@ def new_batches(ready: Ready, objective: Objective) -> Batches:
         empty_prompt_key=ready.encoder.prompt_key(""),
         class_images=ready.data.class_images,
         class_prompt_key=ready.data.class_prompt_key,
+    )
+
+
+def new_samples(ready: Ready) -> Samples | None:
+    prompts, seed = ready.run.spec.sampling.prompts, ready.run.spec.sampling.seed
+    if not prompts:
+        return None
+    return Samples(
+        ready.run.directory,
+        ready.artist,
+        prompts,
+        prompt_keys=[ready.encoder.prompt_key(prompt) for prompt in prompts],
+        seeds=[keyed_seed("sample", seed, index) for index in range(len(prompts))],
+        size=ready.encoder.native,
     )
 
 
@@ -67,6 +84,8 @@ class Training:
     validated: bool = True
     saved: int = 0
     best: Best | None = None
+    samples: Samples | None = None
+    drawn: set[int] = field(default_factory=set)
     line: ProgressLine = field(init=False)
 
     def __post_init__(self) -> None:
@@ -87,14 +106,10 @@ class Training:
     def run(self) -> Best:
         last = self.asked.max_steps
         steps = self.steps()
-        if self.ready.resumed is None:
-            self.ready.note(metrics(0, self.base, self.base, self.objective, last_good_step=0))
-        self.ready.phases.enter("training")
-        self.line.restart()
         try:
+            self.begin()
             while True:
-                if not self.validated and (self.step % self.every == 0 or self.step == last):
-                    self.check_up()
+                self.look_up()
                 if self.best is not None and self.step == last:
                     return self.best
                 self.ready.stop.check()
@@ -107,6 +122,17 @@ class Training:
             self.line.flush(self.saved)
             self.save()
             raise
+
+    def begin(self) -> None:
+        ready = self.ready
+        if ready.resumed is None:
+            ready.note(metrics(0, self.base, self.base, self.objective, last_good_step=0))
+        if self.samples is not None and ready.world.is_main:
+            self.samples.forget_after(self.step)
+            with ready.learner.denoiser.without_adapter():
+                self.draw_samples(0)
+        ready.phases.enter("training")
+        self.line.restart()
 
     def steps(self) -> Iterator[tuple[list[Batch], list[str]]]:
         """The step after this one, the next, ... and the last, loaded one step ahead.
@@ -156,9 +182,24 @@ class Training:
         self.step, self.validated = self.step + 1, False
         return record
 
+    def look_up(self) -> None:
+        """Between two steps: samples and a check-up, where they are due."""
+        is_last = self.step == self.asked.max_steps
+        check_up_due = not self.validated and (self.step % self.every == 0 or is_last)
+        samples_due = self.samples_due()
+        if not check_up_due and not samples_due:
+            return
+        self.line.flush(self.saved)
+        if samples_due:
+            self.draw_samples(self.step)
+        if check_up_due:
+            self.check_up()
+        if not is_last:
+            self.ready.phases.enter("training")
+            self.line.restart()
+
     def check_up(self) -> None:
         ready = self.ready
-        self.line.flush(self.saved)
         ready.phases.enter("validating")
         measured = metrics(
             self.step,
@@ -172,9 +213,20 @@ class Training:
         ready.note(measured)
         self.validated = True
         self.save()
-        if self.step < self.asked.max_steps:
-            ready.phases.enter("training")
-            self.line.restart()
+
+    def samples_due(self) -> bool:
+        return (
+            self.samples is not None
+            and self.ready.world.is_main
+            and self.step not in self.drawn
+            and self.step % (self.ready.run.spec.sampling.every_steps or self.every) == 0
+        )
+
+    def draw_samples(self, step: int) -> None:
+        if self.samples is not None:
+            self.drawn.add(step)
+            self.ready.phases.enter("sampling")
+            self.ready.phases.report(self.samples.write(step, self.ready.stop.check))
 
     def save(self) -> None:
         """Write the checkpoint of this step, if there is none yet."""

@@ -47,6 +47,11 @@ def stratum_midpoints(draws: int) -> list[float]:
     return [(index + 0.5) / draws for index in range(draws)]
 
 
+def keyed_seed(*key: str | int) -> int:
+    """31 bits, for what records its seed."""
+    return keyed_generator(*key).initial_seed() % 2**31
+
+
 def keyed_generator(*key: str | int) -> Generator:
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return Generator().manual_seed(int.from_bytes(digest, "little", signed=True))

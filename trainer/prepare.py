@@ -2,65 +2,51 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
 from trainer.cache import Cache
 from trainer.checkpoint import Checkpoint, newest_checkpoint
+from trainer.data import Encoded, Need, Pairs, completed, encode_pairs, lacking, pairs_of, prepared
 from trainer.device import choose_device, free_memory
-from trainer.encoding import EncodedImage, EncodedPair, Encoder, new_encoder
+from trainer.drawing.sampler import Artist
+from trainer.encoding import EncodedPair, Encoder, new_encoder
 from trainer.families import open_family
 from trainer.families.family import Family
 from trainer.history import History
 from trainer.interrupt import StopRequest
 from trainer.learner import Learner, new_learner
+from trainer.mismatch import DEFAULT_SAMPLES, features_of, measure_mismatch
 from trainer.output import METRICS
 from trainer.reporting import Phases
-from trainer.rundir import PairFiles, Run
-from trainer.spec.events import DataPrepared, Metrics, Started, Warned
-from trainer.validation import HeldOutLosses, held_out_losses, selected
-from trainer.world import ALONE, World
+from trainer.rundir import Run
+from trainer.spec.events import Metrics, MismatchMeasured, Started, Warned
+from trainer.spec.strict import Auto
+from trainer.validation import HeldOutLosses, held_out_losses
+from trainer.world import World
 
 HELD_OUT_WARNINGS = {
     "pair": "All pairs have the same prompt: validation pairs share it with training.",
     "nothing": "There is one pair only: it is trained on and validated on.",
 }
-
 HELD_OUT_TOGETHER = 4  # pairs in a forward pass without gradient, which fits wherever a step does
 
 
 @dataclass(frozen=True)
-class Need:
-    """What a method looks at: rejected images in training, and class images drawn from the base."""
-
-    rejected: bool
-    instance_prompt: str | None = None
-    class_prompt: str | None = None
-    class_images: int = 0
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """``held_out`` pairs have both images, ``training`` pairs where the method needs them. ``class_images`` come with
-    the key of their prompt."""
-
-    training: Sequence[EncodedPair]
-    held_out: Sequence[EncodedPair]
-    class_images: Sequence[EncodedImage] = ()
-    class_prompt_key: str = ""
-
-
-@dataclass(frozen=True)
 class Ready:
+    """``pairs`` are the files that ``data`` was encoded from, drawn ones too; ``mismatch`` only where it was wanted."""
+
     run: Run
     device: torch.device
     family: Family
     encoder: Encoder
     learner: Learner
+    pairs: Pairs
     data: Encoded
+    mismatch: MismatchMeasured | None
     resumed: Checkpoint | None
     history: History
     phases: Phases
@@ -70,6 +56,10 @@ class Ready:
     @property
     def cache(self) -> Cache:
         return self.encoder.cache
+
+    @cached_property
+    def artist(self) -> Artist:
+        return new_artist(self.run, self.family, self.encoder, self.learner, self.device)
 
     def measure(self, pairs: Sequence[EncodedPair], batch_size: int) -> HeldOutLosses:
         """The network as it is now, on the fixed draws of these pairs."""
@@ -101,11 +91,12 @@ def prepare(run: Run, cache: Cache, need: Need, phases: Phases, stop: StopReques
         )
     )
     family = open_family(spec.base)
+    pairs = pairs_of(run)
     report(
         Started(
             hyperparameters=run.hyperparameters,
-            training_pairs=len(run.training),
-            validation_pairs=min(len(run.validation), spec.validation.max_pairs),
+            training_pairs=len(pairs.training),
+            validation_pairs=len(pairs.held_out),
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
             resumed_from_step=resumed.step if resumed else 0,
         )
@@ -116,39 +107,74 @@ def prepare(run: Run, cache: Cache, need: Need, phases: Phases, stop: StopReques
 
     phases.enter("caching")
     encoder = new_encoder(family, cache, spec.data.resolution)
-    data = encode_pairs(encoder, run, need, device=device, stop=stop, progress=phases.progress, world=world)
-    report(prepared(data, drawn=0))
+    data = encode_pairs(encoder, pairs, run, need, device=device, stop=stop, progress=phases.progress, world=world)
     free_memory(device)
     stop.check()
 
     phases.enter("loading")
     learner = new_learner(family, spec, device, weight_decay=run.hyperparameters.weight_decay)
+    commissions = lacking(pairs, run, need, encoder)
+    if commissions:
+        phases.enter("drawing")
+        with learner.denoiser.without_adapter():
+            pairs = completed(
+                pairs,
+                commissions,
+                run,
+                new_artist(run, family, encoder, learner, device),
+                check=stop.check,
+                progress=phases.progress,
+                world=world,
+            )
+        phases.enter("caching")
+        data = encode_pairs(encoder, pairs, run, need, device=device, stop=stop, progress=phases.progress, world=world)
+        free_memory(device)
+    report(prepared(data, drawn=len(commissions)))
+    samples = wanted_samples(spec.mismatch.samples, need) if resumed is None else 0
+    mismatch = None
+    if samples:
+        phases.enter("drawing")
+        with learner.denoiser.without_adapter():
+            artist = new_artist(run, family, encoder, learner, device)
+            features = features_of(spec.dinov2, device)
+            (mismatch, *_) = world.gather(
+                measure_mismatch(
+                    data.training,
+                    artist,
+                    features,
+                    samples,
+                    seed=spec.seed,
+                    check=stop.check,
+                    progress=phases.progress,
+                )
+            )
+        report(mismatch)
     if resumed:
         learner.load_weights(resumed.adapter)
         learner.load_optimizer_state(resumed.optimizer)
     history = History(run.directory / (METRICS if world.is_main else f".{METRICS}.process-{world.rank}"))
     history.restore(resumed.history if resumed else b"")
-    return Ready(run, device, family, encoder, learner, data, resumed, history, phases, stop, world)
+    return Ready(run, device, family, encoder, learner, pairs, data, mismatch, resumed, history, phases, stop, world)
 
 
-def encode_pairs(
-    encoder: Encoder,
-    run: Run,
-    need: Need,
-    *,
-    device: torch.device,
-    stop: StopRequest,
-    progress: Callable[[int, int], None],
-    world: World = ALONE,
-) -> Encoded:
-    validation = selected(run.validation, run.spec.validation.max_pairs)
-    prompts = {"", *(caption for pair in (*run.training, *validation) for caption in captions(pair, run, need))}
-    mirror = run.spec.data.horizontal_flip
-    training = [encoder.pair(pair, captions(pair, run, need), may_mirror=mirror) for pair in run.training]
-    held_out = [encoder.pair(pair, captions(pair, run, need)) for pair in validation]
-    images = [image for pair in (*training, *held_out) for image in pair.images]
-    encoder.encode(sorted(prompts), images, device=device, stop=stop, progress=progress, world=world)
-    return Encoded(training, held_out)
+def wanted_samples(asked: int | Auto, need: Need) -> int:
+    """How many images the reference mismatch is measured on; a resumed run has used it already."""
+    if asked == "auto":
+        return DEFAULT_SAMPLES if need.mismatch else 0
+    return asked
+
+
+def new_artist(run: Run, family: Family, encoder: Encoder, learner: Learner, device: torch.device) -> Artist:
+    asked = run.spec.sampling
+    return Artist(
+        denoiser=learner.denoiser,
+        decoder=family.load_decoder(device),
+        cache=encoder.cache,
+        empty_prompt_key=encoder.prompt_key(""),
+        steps=asked.steps,
+        guidance=family.guidance if asked.guidance == "auto" else asked.guidance,
+        device=device,
+    )
 
 
 def measure_base(ready: Ready) -> HeldOutLosses:
@@ -158,20 +184,3 @@ def measure_base(ready: Ready) -> HeldOutLosses:
     ready.phases.enter("validating")
     with ready.learner.denoiser.without_adapter():
         return ready.measure(ready.data.held_out, HELD_OUT_TOGETHER)
-
-
-def captions(pair: PairFiles, run: Run, need: Need) -> list[str]:
-    prompt = need.instance_prompt or pair.prompt
-    return [template.replace("{prompt}", prompt) for template in run.spec.data.caption_templates]
-
-
-def prepared(data: Encoded, drawn: int) -> DataPrepared:
-    images = [[image.crop for image in pair.images] for pair in data.training]
-    return DataPrepared(
-        training_pairs=len(data.training),
-        validation_pairs=len(data.held_out),
-        drawn_images=drawn,
-        buckets=dict(Counter(f"{pair.bucket.width}x{pair.bucket.height}" for pair in data.training)),
-        upscaled_pairs=sum(any(crop.is_upscaled for crop in crops) for crops in images),
-        largest_crop=max(crop.left_out for crops in images for crop in crops),
-    )

@@ -14,13 +14,13 @@ from huggingface_hub.utils import filter_repo_objects
 from tests.trainer.tiny_sdxl import PROMPTS, save_run
 from trainer.batches import Batches, one_ahead
 from trainer.cache import Cache
+from trainer.data import Encoded, Need, encode_pairs, pairs_of
 from trainer.encoding import new_encoder
 from trainer.errors import BadRun, Interrupted, NonFiniteLoss
 from trainer.export import require_same_predictions
 from trainer.families.family import Family
 from trainer.families.sdxl import SdxlDenoiser, SdxlEncoders, SdxlFamily, open_base
 from trainer.interrupt import StopRequest
-from trainer.prepare import Encoded, Need, encode_pairs
 from trainer.recipes import recipe_for
 from trainer.reporting import Phases
 from trainer.rundir import Run, read_run
@@ -61,6 +61,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
 def encoded(run: Run, family: Family, cache: Cache, *, stop: bool = False) -> Encoded:
     return encode_pairs(
         new_encoder(family, cache, "auto"),
+        pairs_of(run),
         run,
         Need(rejected=True),
         device=CPU,
@@ -163,6 +164,7 @@ class Closed:
         self.native_size, self.size_multiple = family.native_size, family.size_multiple
         self.num_train_timesteps, self.fingerprint = family.num_train_timesteps, family.fingerprint
         self.guidance, self.timestep_at = family.guidance, family.timestep_at
+        self.largest_side = family.largest_side
         self.load_denoiser, self.load_decoder = family.load_denoiser, family.load_decoder
 
     def load_encoders(self, _device: torch.device) -> SdxlEncoders:

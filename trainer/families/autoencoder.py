@@ -14,6 +14,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 
+from trainer.buckets import Bucket
 from trainer.families.files import read_json, variant
 
 
@@ -39,16 +40,30 @@ def encode_images(vae: Any, pixels: Tensor, device: torch.device) -> tuple[Tenso
     return (posterior.mean.float().cpu() - shift) * scale, posterior.std.float().cpu() * scale
 
 
+def load_decoder(folder: Path, device: torch.device) -> AutoencoderDecoder:
+    return AutoencoderDecoder(load_autoencoder(folder, torch.device("cpu")), device)
+
+
 @dataclass(frozen=True)
 class AutoencoderDecoder:
+    """On the device while it decodes, image by image, and in main memory otherwise."""
+
     vae: Any
     device: torch.device
+
+    def latent_shape(self, size: Bucket) -> tuple[int, int, int]:
+        factor = 1 << (len(self.vae.config.block_out_channels) - 1)
+        return int(self.vae.config.latent_channels), size.height // factor, size.width // factor
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         scale, shift = _scale_and_shift(self.vae)
         unscaled = latents.float().cpu() / scale + shift
-        return torch.cat([self._decode_one(one) for one in unscaled.unbind()])
+        self.vae.to(self.device)
+        try:
+            return torch.cat([self._decode_one(one) for one in unscaled.unbind()])
+        finally:
+            self.vae.to("cpu")
 
     def _decode_one(self, latent: Tensor) -> Tensor:
         pixels: Tensor = self.vae.decode(latent[None].to(self.device), return_dict=False)[0]

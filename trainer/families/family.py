@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from trainer.buckets import Bucket
 from trainer.cache import Tensors
 from trainer.spec.run import Adapter
 
@@ -38,6 +39,10 @@ class Encoders(Protocol):
 
 
 class Decoder(Protocol):
+    def latent_shape(self, size: Bucket) -> tuple[int, int, int]:
+        """Channels, height and width of the latents of an image."""
+        ...
+
     def decode(self, latents: Tensor) -> Tensor:
         """Pixels (images, 3, height, width), about [-1, 1], fp32 on the CPU, of latents (images, channels, h, w)."""
         ...

@@ -21,7 +21,13 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderMo
 from trainer.cache import Tensors
 from trainer.device import base_dtype
 from trainer.families.architecture import require_family
-from trainer.families.autoencoder import AutoencoderDecoder, encode_images, load_autoencoder, pixels_per_latent
+from trainer.families.autoencoder import (
+    AutoencoderDecoder,
+    encode_images,
+    load_autoencoder,
+    load_decoder,
+    pixels_per_latent,
+)
 from trainer.families.files import content_hash, locate, read_json, require_safetensors, variant
 from trainer.families.flow import Flow, read_scheduler, timestep_at
 from trainer.families.lora import ATTENTION, add_lora, lora_config, save_lora, without_lora
@@ -112,7 +118,7 @@ class Sd3Family:
         return T5(tokenizer, encoder)
 
     def load_decoder(self, device: torch.device) -> AutoencoderDecoder:
-        return AutoencoderDecoder(load_autoencoder(self.folder, device), device)
+        return load_decoder(self.folder, device)
 
     def load_denoiser(self, device: torch.device) -> Sd3Denoiser:
         dtype = base_dtype(device)

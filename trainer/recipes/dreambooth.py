@@ -6,11 +6,12 @@ from torch import Tensor
 
 from trainer.cache import Cache
 from trainer.conclude import conclude
+from trainer.data import Need
 from trainer.fit import fit
 from trainer.interrupt import StopRequest
 from trainer.objectives.objective import Objective, PairLosses
 from trainer.objectives.sft import dreambooth_loss, sft_loss
-from trainer.prepare import Need, measure_base, prepare
+from trainer.prepare import measure_base, prepare
 from trainer.probe import settle
 from trainer.reporting import Phases
 from trainer.rundir import Run

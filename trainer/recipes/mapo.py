@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from trainer.beta import mapo_beta
+from trainer.beta import asked_of, mapo_beta
 from trainer.cache import Cache
 from trainer.conclude import conclude
+from trainer.data import Need
 from trainer.fit import fit
 from trainer.interrupt import StopRequest
 from trainer.objectives.mapo import paper_loss, reference_code_loss
 from trainer.objectives.objective import Objective, seen
-from trainer.prepare import Need, measure_base, prepare
+from trainer.prepare import measure_base, prepare
 from trainer.probe import settle
 from trainer.reporting import Phases
 from trainer.rundir import Run
@@ -19,7 +20,7 @@ from trainer.world import World
 
 def train(run: Run, cache: Cache, phases: Phases, stop: StopRequest, world: World) -> Done:
     """Raises Interrupted after writing a checkpoint; call again to go on."""
-    ready = prepare(run, cache, Need(rejected=True), phases, stop, world)
+    ready = prepare(run, cache, need_of(run), phases, stop, world)
     base = measure_base(ready)
     beta = mapo_beta(ready, base)
     if run.hyperparameters.form == "paper":
@@ -29,6 +30,13 @@ def train(run: Run, cache: Cache, phases: Phases, stop: StopRequest, world: Worl
     settled = settle(ready, objective, beta)
     best = fit(ready, objective, base, settled)
     return conclude(ready, objective, base, best)
+
+
+def need_of(run: Run) -> Need:
+    """The reference mismatch is measured where nothing else decides beta."""
+    asked = asked_of(run)
+    undecided = asked.form == "paper" and asked.beta == "auto" and asked.preset is None
+    return Need(rejected=True, mismatch=undecided)
 
 
 def paper(beta: float) -> Objective:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from trainer.cache import Cache
 from trainer.conclude import conclude
+from trainer.data import Need
 from trainer.fit import fit
 from trainer.interrupt import StopRequest
 from trainer.objectives.objective import Objective
 from trainer.objectives.sft import sft_loss
-from trainer.prepare import Need, measure_base, prepare
+from trainer.prepare import measure_base, prepare
 from trainer.probe import settle
 from trainer.reporting import Phases
 from trainer.rundir import Run

@@ -53,6 +53,28 @@ class BetaChosen(Strict):
     reason: str
 
 
+class MismatchMeasured(Strict):
+    """Similarity of the base's samples to the chosen images for the same prompts, 95% interval; lower is farther."""
+
+    event: Literal["mismatch"] = "mismatch"
+    similarity: float
+    low: float
+    high: float
+    images: int
+    features: str
+    seconds: float
+
+
+class SampleWritten(Strict):
+    """``seconds`` went to drawing, not to training."""
+
+    event: Literal["sample"] = "sample"
+    step: int
+    paths: tuple[str, ...]
+    grid: str
+    seconds: float
+
+
 class MemoryPlanned(Strict):
     """How a step of ``step_size`` pairs is computed: the choices of batch_size, and of what saves memory."""
 
@@ -155,6 +177,8 @@ class Failed(Strict):
 Event = Annotated[
     Started
     | DataPrepared
+    | MismatchMeasured
+    | SampleWritten
     | BetaChosen
     | MemoryPlanned
     | Phase

@@ -155,3 +155,6 @@ class RunSpec(TrainingOptions):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = Field(
         "adapter", description="The adapter's file name in ComfyUI's and kohya's format, without .safetensors."
     )
+    dinov2: str | None = Field(
+        None, description="The operator's directory with a DINOv2 model, to measure the reference mismatch with."
+    )

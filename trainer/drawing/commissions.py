@@ -1,0 +1,126 @@
+"""Images that a run needs and nobody has: drawn from the base once, before training, with recorded seeds.
+
+Rejected images for pairs that have none (arXiv 2406.06424v2, "Unifying T2I fine-tuning as preference alignment"), and
+DreamBooth's class images. They lie in ``drawn/`` under names that follow from all that determines them, so a run that
+was killed goes on with what is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from trainer.buckets import Bucket
+from trainer.drawing.sampler import TOGETHER, Artist
+from trainer.durable import write_file
+from trainer.world import World
+
+FOLDER, MANIFEST = "drawn", "manifest.jsonl"
+
+
+@dataclass(frozen=True)
+class Commission:
+    """``purpose`` says what for: "rejected image of pair 7", "class image 3"."""
+
+    purpose: str
+    prompt: str
+    prompt_key: str
+    seed: int
+    size: Bucket
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What stands beside each drawn image, in the PNG and in the manifest."""
+
+    purpose: str
+    prompt: str
+    seed: int
+    width: int
+    height: int
+    steps: int
+    guidance: float
+    base: str
+    base_revision: str
+
+    @property
+    def file_name(self) -> str:
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:32] + ".png"
+
+
+def recorded(commission: Commission, artist: Artist, base: str, revision: str) -> Recorded:
+    size = commission.size
+    return Recorded(
+        commission.purpose,
+        commission.prompt,
+        commission.seed,
+        size.width,
+        size.height,
+        artist.steps,
+        artist.guidance,
+        base,
+        revision,
+    )
+
+
+def carry_out(
+    commissions: Sequence[Commission],
+    artist: Artist,
+    directory: Path,
+    *,
+    base: str,
+    revision: str,
+    check: Callable[[], None],
+    progress: Callable[[int, int], None],
+    world: World,
+) -> list[Path]:
+    """The images' paths, in order, once all are there; several processes share the drawing. The network draws as it is.
+
+    What is drawn together does not depend on what is there already, so an image drawn again is the same.
+    """
+    folder = directory / FOLDER
+    folder.mkdir(exist_ok=True)
+    records = [recorded(one, artist, base, revision) for one in commissions]
+    paths = [folder / record.file_name for record in records]
+    groups = grouped(commissions)
+    missing = [group for group in groups if any(not paths[at].exists() for at in group)]
+    world.gather(None)  # what one of them draws now, another must not find
+    for done, group in enumerate(mine := world.share(missing)):
+        progress(done, len(mine))
+        images = artist.draw(
+            [commissions[at].prompt_key for at in group],
+            seeds=[commissions[at].seed for at in group],
+            size=commissions[group[0]].size,
+            check=check,
+        )
+        for at, image in zip(group, images, strict=True):
+            write_file(paths[at], png(image, records[at]))
+    if world.is_main:
+        lines = [json.dumps({"file": record.file_name, **asdict(record)}) + "\n" for record in records]
+        write_file(folder / MANIFEST, "".join(lines).encode())
+    world.gather(None)
+    return paths
+
+
+def grouped(commissions: Sequence[Commission]) -> list[list[int]]:
+    """Places of those that are drawn together: of one size, a few at a time."""
+    alike: dict[Bucket, list[int]] = {}
+    for at, commission in enumerate(commissions):
+        alike.setdefault(commission.size, []).append(at)
+    return [places[start : start + TOGETHER] for places in alike.values() for start in range(0, len(places), TOGETHER)]
+
+
+def png(image: Image.Image, record: Recorded) -> bytes:
+    info = PngInfo()
+    for name, value in asdict(record).items():
+        info.add_itxt(f"pairtune.{name}", str(value))
+    content = io.BytesIO()
+    image.save(content, "PNG", pnginfo=info)
+    return content.getvalue()

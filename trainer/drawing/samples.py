@@ -1,0 +1,83 @@
+"""The same prompts from the same seeds, drawn as training goes on: ``samples/`` of a run directory.
+
+``samples/step-00000100/0.png``, ... and ``samples/grid.png``, a row for each step, the base's first.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from trainer.buckets import Bucket
+from trainer.drawing.grid import Row, grid
+from trainer.drawing.sampler import Artist
+from trainer.durable import whole_directory, write_file
+from trainer.spec.events import SampleWritten
+
+FOLDER, GRID = "samples", "grid.png"
+_STEP = re.compile(r"step-(\d{8,})")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What is drawn: image ``i`` from ``prompts[i]`` and a seed of its own."""
+
+    directory: Path
+    artist: Artist
+    prompts: Sequence[str]
+    prompt_keys: Sequence[str]
+    seeds: Sequence[int]
+    size: Bucket
+
+    def write(self, step: int, check: Callable[[], None]) -> SampleWritten:
+        """Draw with the network as it is; a step that is there already is not drawn again."""
+        started = time.monotonic()
+        folder = self.directory / FOLDER / f"step-{step:08d}"
+        if not folder.exists():
+            images = self.artist.draw(self.prompt_keys, seeds=self.seeds, size=self.size, check=check)
+            with whole_directory(folder) as partial:
+                for index, image in enumerate(images):
+                    image.save(partial / f"{index}.png")
+        rows = [row for at in self._steps() if (row := self._row(at)) is not None]
+        write_file(self.directory / FOLDER / GRID, _png(grid(self.prompts, rows)))
+        return SampleWritten(
+            step=step,
+            paths=tuple(f"{FOLDER}/{folder.name}/{index}.png" for index in range(len(self.prompts))),
+            grid=f"{FOLDER}/{GRID}",
+            seconds=time.monotonic() - started,
+        )
+
+    def forget_after(self, step: int) -> None:
+        """Steps that a resumed run will come to again."""
+        for later in (at for at in self._steps() if at > step):
+            shutil.rmtree(self.directory / FOLDER / f"step-{later:08d}")
+
+    def _steps(self) -> list[int]:
+        folder = self.directory / FOLDER
+        if not folder.exists():
+            return []
+        return sorted(int(match[1]) for entry in folder.iterdir() if (match := _STEP.fullmatch(entry.name)))
+
+    def _row(self, step: int) -> Row | None:
+        files = [self.directory / FOLDER / f"step-{step:08d}" / f"{index}.png" for index in range(len(self.prompts))]
+        if not all(file.exists() for file in files):
+            return None
+        return Row("base" if step == 0 else f"step {step}", [_read(file) for file in files])
+
+
+def _read(file: Path) -> Image.Image:
+    with Image.open(file) as image:
+        return image.convert("RGB")
+
+
+def _png(image: Image.Image) -> bytes:
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    return content.getvalue()
