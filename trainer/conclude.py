@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainer.checkpoint import Best
+from trainer.checkpoint import Best, Settled
 from trainer.export import export
 from trainer.objectives.objective import Objective
 from trainer.output import finished
@@ -11,17 +11,17 @@ from trainer.spec.events import Done
 from trainer.validation import HeldOutLosses, fixed_batches, metrics
 
 
-def conclude(ready: Ready, objective: Objective, base: HeldOutLosses, best: Best) -> Done:
+def conclude(ready: Ready, objective: Objective, base: HeldOutLosses, settled: Settled, best: Best) -> Done:
     ready.phases.enter("validating")
     ready.learner.load_weights(best.adapter)
     measured = ready.measure(ready.data.held_out, HELD_OUT_TOGETHER)
     ready.note(metrics(best.step, measured, base, objective, last_good_step=best.step, final=True))
 
     ready.phases.enter("exporting")
-    return ready.world.main_first(lambda: exported(ready, best) if ready.world.is_main else already(ready))
+    return ready.world.main_first(lambda: exported(ready, settled, best) if ready.world.is_main else already(ready))
 
 
-def exported(ready: Ready, best: Best) -> Done:
+def exported(ready: Ready, settled: Settled, best: Best) -> Done:
     (fixed,) = fixed_batches(ready.data.held_out[:1], ready.cache, [ready.family.timestep_at(0.5)])
     return export(
         ready.run,
@@ -29,6 +29,7 @@ def exported(ready: Ready, best: Best) -> Done:
         fixed.to(ready.device),
         metrics=ready.history.read(),
         best_step=best.step,
+        settled=settled,
     )
 
 

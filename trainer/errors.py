@@ -89,7 +89,7 @@ class DiskFull(TrainerError):
 class ExportMismatch(TrainerError):
     code = "export_mismatch"
 
-    def __init__(self, difference: float, tolerance: float) -> None:
+    def __init__(self, file: str, difference: float, tolerance: float) -> None:
         super().__init__(
-            f"The exported adapter, loaded again, changes the prediction by {difference:.3g} (allowed {tolerance:.3g})."
+            f"The exported {file}, loaded again, changes the prediction by {difference:.3g} (allowed {tolerance:.3g})."
         )

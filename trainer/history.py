@@ -6,10 +6,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from trainer.durable import explain_disk_full, write_file
 
-Row = dict[str, float | int | str]
+Row = dict[str, Any]
+
+
+def rows_of(content: bytes) -> list[Row]:
+    return [json.loads(line) for line in content.splitlines()]
 
 
 @dataclass(frozen=True)

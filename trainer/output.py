@@ -11,7 +11,8 @@ from trainer.errors import BadRun, Fault
 from trainer.rundir import Run
 from trainer.spec.events import Done
 
-ADAPTER, METRICS, SPEC = "pytorch_lora_weights.safetensors", "metrics.jsonl", "spec.json"
+ADAPTER, EMBEDDING = "pytorch_lora_weights.safetensors", "learned_embeds.safetensors"
+METRICS, SPEC, CARD, SAMPLES = "metrics.jsonl", "spec.json", "README.md", "samples.png"
 
 
 def finished(run: Run) -> Done | None:

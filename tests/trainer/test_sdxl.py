@@ -17,10 +17,11 @@ from trainer.cache import Cache
 from trainer.data import Encoded, Need, encode_pairs, pairs_of
 from trainer.encoding import new_encoder
 from trainer.errors import BadRun, Interrupted, NonFiniteLoss
-from trainer.export import require_same_predictions
+from trainer.export import TOLERANCE, require_same_predictions, write_kohya
 from trainer.families.family import Family
 from trainer.families.sdxl import SdxlDenoiser, SdxlEncoders, SdxlFamily, open_base
 from trainer.interrupt import StopRequest
+from trainer.output import ADAPTER
 from trainer.recipes import recipe_for
 from trainer.reporting import Phases
 from trainer.rundir import Run, read_run
@@ -237,7 +238,7 @@ def test_a_pair_without_finite_loss_stops_the_run_and_is_named(tiny_base: Path, 
 
 
 def test_an_adapter_on_a_half_precision_base_predicts_the_same_once_reloaded(
-    family: SdxlFamily, run: Run, cache: Cache, tmp_path: Path
+    family: SdxlFamily, run: Run, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Diffusers loads an adapter in its base's precision, which alone may change a prediction by several bf16 steps."""
     full = family.load_denoiser(CPU)
@@ -247,9 +248,11 @@ def test_an_adapter_on_a_half_precision_base_predicts_the_same_once_reloaded(
         if "lora_B" in name:
             parameter.data = torch.randn(parameter.shape, generator=generator)
     (batch,) = fixed_batches(encoded(run, family, cache).held_out[:1], cache, [500])
-    path = tmp_path / "pytorch_lora_weights.safetensors"
-    half.save_adapter(path, {})
-    require_same_predictions(half, path, batch, tolerance=0.0)
+    half.save_adapter(tmp_path / ADAPTER, {})
+    spec = run.spec.model_copy(update={"adapter": Adapter(rank=4, alpha=8)})
+    write_kohya(tmp_path, spec, half, {})
+    monkeypatch.setitem(TOLERANCE, torch.bfloat16, 0.0)
+    require_same_predictions(half, tmp_path, "adapter.safetensors", spec, batch)
 
 
 def test_one_ahead_yields_everything_in_order_and_passes_errors_on() -> None:

@@ -110,6 +110,10 @@ class Denoiser(Protocol):
         """Write the adapter as safetensors in diffusers' format, rank and alpha included."""
         ...
 
+    def save_token(self, path: Path) -> bool:
+        """Write the learned word's embedding as safetensors in diffusers' format; False where none was learned."""
+        ...
+
     def reload_adapter(self, path: Path) -> None:
         """Take the adapter off and load the file as a user would, with the family's diffusers pipeline."""
         ...

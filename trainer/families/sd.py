@@ -179,6 +179,9 @@ class SdDenoiser:
     def save_adapter(self, path: Path, metadata: Mapping[str, str]) -> None:
         save_lora(path, {"unet": self.network}, metadata)
 
+    def save_token(self, path: Path) -> bool:
+        return False
+
     def reload_adapter(self, path: Path) -> None:
         from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 

@@ -225,6 +225,9 @@ class Sd3Denoiser:
     def save_adapter(self, path: Path, metadata: Mapping[str, str]) -> None:
         save_lora(path, {"transformer": self.network}, metadata)
 
+    def save_token(self, path: Path) -> bool:
+        return False
+
     def reload_adapter(self, path: Path) -> None:
         from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
 

@@ -26,7 +26,7 @@ def train(run: Run, cache: Cache, phases: Phases, stop: StopRequest, world: Worl
     objective = dco(beta)
     settled = settle(ready, objective, beta)
     best = fit(ready, objective, base, settled)
-    return conclude(ready, objective, base, best)
+    return conclude(ready, objective, base, settled, best)
 
 
 def dco(beta: float) -> Objective:

@@ -28,7 +28,7 @@ def train(run: Run, cache: Cache, phases: Phases, stop: StopRequest, world: Worl
     objective = dreambooth(asked.prior_weight)
     settled = settle(ready, objective, beta=None)
     best = fit(ready, objective, base, settled)
-    return conclude(ready, objective, base, best)
+    return conclude(ready, objective, base, settled, best)
 
 
 def asked_of(run: Run) -> DreamboothHyperparameters:

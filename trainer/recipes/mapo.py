@@ -29,7 +29,7 @@ def train(run: Run, cache: Cache, phases: Phases, stop: StopRequest, world: Worl
         objective = reference_code(beta, ready.family.num_train_timesteps)
     settled = settle(ready, objective, beta)
     best = fit(ready, objective, base, settled)
-    return conclude(ready, objective, base, best)
+    return conclude(ready, objective, base, settled, best)
 
 
 def need_of(run: Run) -> Need:

@@ -24,4 +24,4 @@ def train(run: Run, cache: Cache, phases: Phases, stop: StopRequest, world: Worl
     objective = Objective(lambda pair: sft_loss(pair.chosen), sees_rejected=False, sees_base=False)
     settled = settle(ready, objective, beta=None)
     best = fit(ready, objective, base, settled)
-    return conclude(ready, objective, base, best)
+    return conclude(ready, objective, base, settled, best)
