@@ -149,6 +149,7 @@ def _state(checkpoint: Checkpoint) -> dict[str, object]:
         "step": checkpoint.step,
         "validated": checkpoint.validated,
         "held_out_pairs": checkpoint.base.pairs,
+        "timesteps": checkpoint.base.timesteps,
         "settled": asdict(checkpoint.settled),
         "best": None if best is None else {"step": best.step, "objective": best.objective},
     }
@@ -180,7 +181,7 @@ def _parse(state: dict[str, Any], tensors: Mapping[str, Tensor], history: bytes)
         validated=state["validated"],
         adapter=groups["adapter"],
         optimizer=groups["optimizer"],
-        base=HeldOutLosses(tuple(state["held_out_pairs"]), **groups["base"]),
+        base=HeldOutLosses(tuple(state["held_out_pairs"]), tuple(state["timesteps"]), **groups["base"]),
         best=Best(best["step"], best["objective"], groups["best"]) if best else None,
         settled=Settled(**state["settled"] | {"memory": MemoryPlan(**state["settled"]["memory"])}),
         history=history,

@@ -58,10 +58,14 @@ class Interrupted(TrainerError):
 class NonFiniteLoss(TrainerError):
     code = "non_finite_loss"
 
-    def __init__(self, step: int, pairs: Sequence[str], last_good_step: int) -> None:
+    def __init__(self, step: int, pairs: Sequence[str], last_good_step: int, *, gradient_alone: bool = False) -> None:
+        what = "The gradient was not finite, though the loss was," if gradient_alone else "The loss was not finite"
+        cure = "Lower learning_rate or max_grad_norm, or look at these pairs."
+        if gradient_alone:
+            cure += " A base in fp16 overflows more easily than one in bf16."
         super().__init__(
-            f"The loss or its gradient was not finite at step {step}, pairs {', '.join(pairs)}. "
-            f"Stopped; the last good checkpoint is step {last_good_step}. Lower learning_rate, or look at these pairs."
+            f"{what} at step {step}, pairs {', '.join(pairs)}. "
+            f"Stopped; the last good checkpoint is step {last_good_step}. {cure}"
         )
         self.step = step
         self.pairs = tuple(pairs)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import count, islice
 
 from trainer.batches import Batch, Batches, one_ahead
@@ -17,16 +18,17 @@ from trainer.device import explain_out_of_memory
 from trainer.drawing.samples import Samples
 from trainer.encoding import EncodedPair
 from trainer.errors import Interrupted
+from trainer.health import should_stop
 from trainer.noise import keyed_seed
 from trainer.objectives.objective import Objective
 from trainer.order import Order
 from trainer.prepare import Ready
 from trainer.progress import ProgressLine
 from trainer.schedule import learning_rate
-from trainer.spec.events import CheckpointWritten
+from trainer.spec.events import CheckpointWritten, StoppedEarly
 from trainer.spec.resolved import Resolved
 from trainer.step import StepRecord, training_step
-from trainer.validation import HeldOutLosses, metrics
+from trainer.validation import HeldOutLosses, metrics, pairs_within_budget
 
 
 def fit(ready: Ready, objective: Objective, base: HeldOutLosses, settled: Settled) -> Best:
@@ -110,7 +112,7 @@ class Training:
             self.begin()
             while True:
                 self.look_up()
-                if self.best is not None and self.step == last:
+                if self.best is not None and (self.step == last or self.stopped_early()):
                     return self.best
                 self.ready.stop.check()
                 record = self.advance(*next(steps))
@@ -182,6 +184,25 @@ class Training:
         self.step, self.validated = self.step + 1, False
         return record
 
+    @cached_property
+    def watched(self) -> int:
+        """How many held-out pairs a check-up measures; all of them are at the start and at the end."""
+        asked, available = self.ready.run.spec.validation, len(self.ready.data.held_out)
+        if asked.pairs_at_checkpoints != "auto":
+            return min(available, asked.pairs_at_checkpoints)
+        return pairs_within_budget(
+            every=self.every, step_size=self.asked.step_size, draws=asked.draws, available=available
+        )
+
+    def stopped_early(self) -> bool:
+        patience = self.ready.run.spec.validation.patience
+        if patience is None or not self.validated or self.best is None:
+            return False
+        if not should_stop(self.ready.history.rows(), patience):
+            return False
+        self.ready.phases.report(StoppedEarly(step=self.step, best_step=self.best.step, patience=patience))
+        return True
+
     def look_up(self) -> None:
         """Between two steps: samples and a check-up, where they are due."""
         is_last = self.step == self.asked.max_steps
@@ -203,7 +224,7 @@ class Training:
         ready.phases.enter("validating")
         measured = metrics(
             self.step,
-            ready.measure(ready.data.held_out, self.settled.memory.batch_size),
+            ready.measure(ready.data.held_out[: self.watched], self.settled.memory.batch_size),
             self.base,
             self.objective,
             last_good_step=self.saved,

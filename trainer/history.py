@@ -31,5 +31,8 @@ class History:
         with explain_disk_full(self.path), self.path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
 
+    def rows(self) -> list[Row]:
+        return rows_of(self.read())
+
     def read(self) -> bytes:
         return self.path.read_bytes()

@@ -16,6 +16,7 @@ from trainer.drawing.sampler import Artist
 from trainer.encoding import EncodedPair, Encoder, new_encoder
 from trainer.families import open_family
 from trainer.families.family import Family
+from trainer.health import warnings
 from trainer.history import History
 from trainer.interrupt import StopRequest
 from trainer.learner import Learner, new_learner
@@ -77,8 +78,14 @@ class Ready:
         )
 
     def note(self, measured: Metrics) -> None:
+        """Tell and write down what was measured, and what that warns of."""
         self.phases.report(measured)
         self.history.append([{"kind": "validation", **measured.model_dump(exclude={"event"})}])
+        if measured.final:
+            return
+        for warned in warnings(self.history.rows(), self.run.hyperparameters.max_steps):
+            self.phases.report(warned)
+            self.history.append([{"kind": "warning", "step": measured.step, **warned.model_dump(exclude={"event"})}])
 
 
 def prepare(run: Run, cache: Cache, need: Need, phases: Phases, stop: StopRequest, world: World) -> Ready:

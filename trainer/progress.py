@@ -102,7 +102,7 @@ def _read(records: list[StepRecord], last_good_step: int) -> tuple[list[Row], in
         position += kinds * pairs
         bad = [name for name, loss in zip(record.pairs, losses, strict=True) if not math.isfinite(loss)]
         if bad or not math.isfinite(grad_norm):
-            raise NonFiniteLoss(record.step, bad or record.pairs, last_good_step)
+            raise NonFiniteLoss(record.step, bad or record.pairs, last_good_step, gradient_alone=not bad)
         rows.append(
             {"kind": "train", "step": record.step, "loss": sum(losses) / pairs}
             | {name: sum(side) / pairs for name, side in zip(SIDES, sides, strict=False)}

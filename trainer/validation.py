@@ -26,20 +26,29 @@ from trainer.interrupt import StopRequest
 from trainer.noise import stratum_midpoints, validation_noise
 from trainer.objectives.objective import Objective, PairLosses
 from trainer.rundir import PairFiles
-from trainer.spec.events import Metrics
+from trainer.spec.events import Metrics, TimestepBin
 from trainer.step import denoising_losses
 from trainer.world import ALONE, World
 
 RESAMPLES = 2000
+BUDGET = 0.05  # of the time of the steps between two check-ups
+STEP_COST = 2.5  # forward passes
 
 
 @dataclass(frozen=True)
 class HeldOutLosses:
-    """Mean squared errors, fp32 on the CPU, (pairs, draws) each; ``pairs`` are their ids."""
+    """Mean squared errors, fp32 on the CPU, (pairs, draws) each; ``timesteps`` are those of the draws."""
 
     pairs: tuple[str, ...]
+    timesteps: tuple[float, ...]
     chosen: Tensor
     rejected: Tensor
+
+    def of(self, pairs: Sequence[str]) -> HeldOutLosses:
+        """Of these pairs alone, in this order."""
+        places = {pair: place for place, pair in enumerate(self.pairs)}
+        rows = [places[pair] for pair in pairs]
+        return HeldOutLosses(tuple(pairs), self.timesteps, self.chosen[rows], self.rejected[rows])
 
 
 Named = TypeVar("Named", EncodedPair, PairFiles)
@@ -78,7 +87,7 @@ def held_out_losses(
     everyones = {name: losses for part in world.gather(measured) for name, losses in part.items()}
     measured = {pair.id: everyones[pair.id] for group in _groups(pairs, batch_size) for pair in group}
     chosen, rejected = torch.stack(list(measured.values()), dim=1).unbind()
-    return HeldOutLosses(tuple(measured), chosen.contiguous(), rejected.contiguous())
+    return HeldOutLosses(tuple(measured), tuple(timesteps), chosen.contiguous(), rejected.contiguous())
 
 
 def fixed_batches(pairs: Sequence[EncodedPair], cache: Cache, timesteps: Sequence[float]) -> Iterator[Batch]:
@@ -109,6 +118,17 @@ def _groups(pairs: Sequence[EncodedPair], size: int) -> Iterator[list[EncodedPai
             yield members[start : start + size]
 
 
+def pairs_within_budget(*, every: int, step_size: int, draws: int, available: int) -> int:
+    """How many held-out pairs a check-up measures so that it costs at most 5% of the ``every`` steps before it.
+
+    In forward passes of one image: a check-up takes 2 a pair and draw; a step of the method that costs least, on chosen
+    images alone, takes about 2.5 a pair, its backward pass being 1.5 with frozen weights. The same number for every
+    method, so that they can be compared; at least 2.
+    """
+    affordable = BUDGET * every * step_size * STEP_COST / (2 * draws)
+    return min(available, max(2, int(affordable)))
+
+
 def metrics(
     step: int,
     losses: HeldOutLosses,
@@ -118,62 +138,98 @@ def metrics(
     last_good_step: int,
     final: bool = False,
 ) -> Metrics:
-    """``reference_corrected_accuracy`` counts pairs whose L_w - L_l fell against the base's; ties count one half.
+    """Of the pairs in ``losses``, which ``base`` has too.
 
+    ``reference_corrected_accuracy`` counts pairs whose L_w - L_l fell against the base's; ties count one half.
     Raises NonFiniteLoss naming the pairs that have none.
     """
     bad = ~(losses.chosen + losses.rejected).isfinite().all(dim=1)
     if bad.any():
         named = [pair for pair, is_bad in zip(losses.pairs, bad.tolist(), strict=True) if is_bad]
         raise NonFiniteLoss(step, named, last_good_step)
-    margins, base_margins = (_margins(measured) for measured in (losses, base))
-    low, high = accuracy_interval(margins)
+    base = base.of(losses.pairs)
+    margins, base_margins = margins_of(losses), margins_of(base)
+    values, base_values = (objective_values(one, base, objective) for one in (losses, base))
+    accuracy_low, accuracy_high = interval(outcomes(margins))
+    corrected = outcomes(margins - base_margins)
+    corrected_low, corrected_high = interval(corrected)
     return Metrics(
         step=step,
-        objective=_objective_values(losses, base, objective).mean().item(),
+        objective=float(values.mean()),
         chosen_loss=losses.chosen.mean().item(),
         rejected_loss=losses.rejected.mean().item(),
         margin=float(margins.mean()),
         implicit_accuracy=accuracy(margins),
-        implicit_accuracy_low=low,
-        implicit_accuracy_high=high,
+        implicit_accuracy_low=accuracy_low,
+        implicit_accuracy_high=accuracy_high,
         base_implicit_accuracy=accuracy(base_margins),
         base_chosen_loss=base.chosen.mean().item(),
         base_rejected_loss=base.rejected.mean().item(),
-        reference_corrected_accuracy=accuracy(margins - base_margins),
+        reference_corrected_accuracy=float(corrected.mean()),
+        reference_corrected_accuracy_low=corrected_low,
+        reference_corrected_accuracy_high=corrected_high,
+        **change("objective", values - base_values),
+        **change("chosen_loss", per_pair(losses.chosen) - per_pair(base.chosen)),
+        **change("margin", margins - base_margins),
+        bins=bins(losses, base),
         pairs=len(margins),
         draws=losses.chosen.shape[1],
         final=final,
     )
 
 
-def _objective_values(losses: HeldOutLosses, base: HeldOutLosses, objective: Objective) -> Tensor:
-    """(pairs, draws)."""
+Values = np.ndarray[tuple[int, ...], np.dtype[np.float64]]  # one for each pair
+
+
+def objective_values(losses: HeldOutLosses, base: HeldOutLosses, objective: Objective) -> Values:
     flat = [side.flatten() for side in (losses.chosen, losses.rejected, base.chosen, base.rejected)]
-    return objective.loss(PairLosses(*flat)).view_as(losses.chosen)
+    return per_pair(objective.loss(PairLosses(*flat)).view_as(losses.chosen))
 
 
-Margins = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+def per_pair(values: Tensor) -> Values:
+    """Means over the draws of (pairs, draws)."""
+    means: Values = values.double().mean(dim=1).numpy()
+    return means
 
 
-def _margins(losses: HeldOutLosses) -> Margins:
-    """L_l - L_w of each pair, averaged over its draws: (pairs,)."""
-    margins: Margins = (losses.rejected.double() - losses.chosen.double()).mean(dim=1).numpy()
-    return margins
+def margins_of(losses: HeldOutLosses) -> Values:
+    """L_l - L_w, averaged over the draws."""
+    return per_pair(losses.rejected.double() - losses.chosen.double())
 
 
-def accuracy(margins: Margins) -> float:
-    """Share of positive margins, zeros counting one half."""
-    return float((np.sign(margins) + 1).mean() / 2)
+def bins(losses: HeldOutLosses, base: HeldOutLosses) -> tuple[TimestepBin, ...]:
+    """Each draw by itself: where along the noise the preference sits."""
+    margins, base_margins = (one.rejected.double() - one.chosen.double() for one in (losses, base))
+    return tuple(
+        TimestepBin(
+            timestep=timestep,
+            chosen_loss=losses.chosen[:, draw].mean().item(),
+            rejected_loss=losses.rejected[:, draw].mean().item(),
+            margin=margins[:, draw].mean().item(),
+            implicit_accuracy=accuracy(margins[:, draw].numpy()),
+            base_implicit_accuracy=accuracy(base_margins[:, draw].numpy()),
+        )
+        for draw, timestep in enumerate(losses.timesteps)
+    )
 
 
-def accuracy_interval(margins: Margins) -> tuple[float, float]:
-    """95% percentile bootstrap over pairs, always with the same resamples.
+def outcomes(margins: Values) -> Values:
+    """1 for a positive margin, 0 for a negative one, ties one half."""
+    won: Values = (np.sign(margins) + 1) / 2
+    return won
 
-    Resampling pairs with outcomes 0, 1/2 and 1 is a multinomial draw of how often each outcome comes up.
-    """
-    outcomes = np.array([0.0, 0.5, 1.0])
-    shares = np.array([(margins < 0).mean(), (margins == 0).mean(), (margins > 0).mean()])
-    counts = np.random.default_rng(0).multinomial(len(margins), shares, size=RESAMPLES)
-    low, high = np.quantile(counts @ outcomes / len(margins), [0.025, 0.975])
+
+def accuracy(margins: Values) -> float:
+    return float(outcomes(margins).mean())
+
+
+def interval(values: Values) -> tuple[float, float]:
+    """95% percentile bootstrap of the mean over pairs, always with the same resamples."""
+    resamples = np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))
+    low, high = np.quantile(values[resamples].mean(axis=1), [0.025, 0.975])
     return float(low), float(high)
+
+
+def change(name: str, differences: Values) -> dict[str, float]:
+    low, high = interval(differences)
+    return {f"{name}_change": float(differences.mean()), f"{name}_change_low": low, f"{name}_change_high": high}

@@ -20,7 +20,7 @@ def checkpoint(step: int, best: Best | None = None) -> Checkpoint:
         validated=True,
         adapter={"a.weight": torch.full((2, 2), float(step))},
         optimizer={"a.weight.exp_avg": torch.ones(2, 2), "a.weight.step": torch.tensor(3.0)},
-        base=HeldOutLosses(("p", "q"), torch.rand(2, 3), torch.rand(2, 3)),
+        base=HeldOutLosses(("p", "q"), (125.0, 500.0, 875.0), torch.rand(2, 3), torch.rand(2, 3)),
         best=best,
         settled=Settled(beta=32.0, device="cpu", memory=MemoryPlan(4, gradient_checkpointing=False, streamed=True)),
         history=b'{"step": 1}\n',
@@ -37,6 +37,7 @@ def test_a_checkpoint_comes_back_as_it_was_written(tmp_path: Path) -> None:
     read = newest_checkpoint(tmp_path, "digest", silent)
     assert read is not None
     assert (read.step, read.validated, read.base.pairs) == (5, True, ("p", "q"))
+    assert read.base.timesteps == written.base.timesteps
     assert torch.equal(read.adapter["a.weight"], written.adapter["a.weight"])
     assert torch.equal(read.optimizer["a.weight.step"], torch.tensor(3.0))
     assert torch.equal(read.base.rejected, written.base.rejected)

@@ -79,6 +79,7 @@ def test_a_run_trains_reports_and_ends_with_done(straight: Straight) -> None:
     assert list(dict.fromkeys(event.phase for event in of(Phase, outcome))) == [
         "loading",
         "caching",
+        "drawing",
         "validating",
         "training",
         "exporting",

@@ -3,20 +3,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from trainer.errors import NonFiniteLoss
-from trainer.validation import HeldOutLosses, accuracy, accuracy_interval, metrics
+from trainer.objectives.objective import Objective, seen
+from trainer.validation import HeldOutLosses, accuracy, interval, metrics, pairs_within_budget
 
 pytestmark = pytest.mark.unit
 
 
-def sum_of_both(chosen: Tensor, rejected: Tensor) -> Tensor:
-    return chosen + 10 * rejected
+SUM_OF_BOTH = Objective(lambda pair: pair.chosen + 10 * seen(pair.rejected), sees_rejected=True, sees_base=False)
+AGAINST_BASE = Objective(lambda pair: pair.chosen - seen(pair.base_chosen), sees_rejected=False, sees_base=True)
 
 
 def losses(chosen: list[list[float]], rejected: list[list[float]]) -> HeldOutLosses:
-    return HeldOutLosses(tuple("abc"[: len(chosen)]), torch.tensor(chosen), torch.tensor(rejected))
+    timesteps = tuple(float(100 * draw) for draw in range(len(chosen[0])))
+    return HeldOutLosses(tuple("abc"[: len(chosen)]), timesteps, torch.tensor(chosen), torch.tensor(rejected))
 
 
 def test_ties_count_one_half() -> None:
@@ -27,7 +28,7 @@ def test_a_pair_is_judged_by_its_mean_over_draws() -> None:
     # Pair a: chosen 0.2 against rejected 0.3 in the mean, though its second draw says otherwise. Pair b the reverse.
     measured = losses([[0.1, 0.3], [0.4, 0.4]], [[0.5, 0.1], [0.5, 0.1]])
     base = losses([[0.2, 0.2], [0.9, 0.9]], [[0.1, 0.1], [0.6, 0.6]])
-    result = metrics(3, measured, base, sum_of_both, last_good_step=0)
+    result = metrics(3, measured, base, SUM_OF_BOTH, last_good_step=0)
     assert result.implicit_accuracy == 0.5
     assert result.base_implicit_accuracy == 0.0
     assert result.reference_corrected_accuracy == 1.0  # margins rose from -0.1 and -0.3 to +0.1 and -0.1
@@ -38,15 +39,55 @@ def test_a_pair_is_judged_by_its_mean_over_draws() -> None:
 
 
 def test_the_interval_of_a_sure_thing_is_a_point_and_of_60_in_100_about_ten_points_each_way() -> None:
-    assert accuracy_interval(np.ones(5)) == (1.0, 1.0)
-    low, high = accuracy_interval(np.array([1.0] * 60 + [-1.0] * 40))
+    assert interval(np.ones(5)) == (1.0, 1.0)
+    low, high = interval(np.array([1.0] * 60 + [0.0] * 40))
     assert (low, high) == pytest.approx((0.504, 0.696), abs=0.015)  # 0.6 -+ 1.96 sqrt(0.24 / 100)
-    assert accuracy_interval(np.array([1.0] * 60 + [-1.0] * 40)) == (low, high)
+    assert interval(np.array([1.0] * 60 + [0.0] * 40)) == (low, high)
+
+
+def test_changes_are_against_the_base_pair_by_pair() -> None:
+    """Both pairs gain the same, so that is certain, however different the pairs are from each other."""
+    base = losses([[0.2], [0.8]], [[0.3], [0.3]])
+    result = metrics(1, losses([[0.1], [0.7]], [[0.3], [0.3]]), base, SUM_OF_BOTH, last_good_step=0)
+    change = (result.chosen_loss_change, result.chosen_loss_change_low, result.chosen_loss_change_high)
+    assert change == pytest.approx((-0.1, -0.1, -0.1))
+    assert result.objective_change == pytest.approx(-0.1)
+    assert result.margin_change == pytest.approx(0.1)
+
+
+def test_each_timestep_has_a_row() -> None:
+    base = losses([[0.2, 0.2], [0.2, 0.2]], [[0.1, 0.3], [0.1, 0.3]])
+    result = metrics(1, losses([[0.1, 0.4], [0.3, 0.4]], [[0.2, 0.2], [0.2, 0.2]]), base, SUM_OF_BOTH, last_good_step=0)
+    assert [row.timestep for row in result.bins] == [0.0, 100.0]
+    assert [row.implicit_accuracy for row in result.bins] == [0.5, 0.0]
+    assert [row.base_implicit_accuracy for row in result.bins] == [0.0, 1.0]
+    assert [row.chosen_loss for row in result.bins] == pytest.approx([0.2, 0.4])
+
+
+def test_a_check_up_of_some_pairs_is_compared_with_the_base_on_the_same() -> None:
+    base = losses([[0.9], [0.2], [0.5]], [[0.0], [0.1], [0.9]])
+    some = HeldOutLosses(("c", "b"), (0.0,), torch.tensor([[0.4], [0.2]]), torch.tensor([[0.9], [0.1]]))
+    result = metrics(1, some, base, AGAINST_BASE, last_good_step=0)
+    assert (result.pairs, result.base_chosen_loss) == (2, pytest.approx(0.35))
+    assert result.objective == pytest.approx(-0.05)
+
+
+@pytest.mark.parametrize(("every", "step_size", "draws"), [(75, 8, 4), (500, 8, 4), (100, 1, 1), (50, 128, 10)])
+def test_a_check_up_costs_at_most_a_twentieth_of_the_steps_before_it(every: int, step_size: int, draws: int) -> None:
+    pairs = pairs_within_budget(every=every, step_size=step_size, draws=draws, available=10**6)
+    assert pairs > 2
+    assert 2 * pairs * draws <= 0.05 * every * step_size * 2.5
+    assert 2 * (pairs + 1) * draws > 0.05 * every * step_size * 2.5
+    assert pairs_within_budget(every=every, step_size=step_size, draws=draws, available=3) == 3
+
+
+def test_at_least_two_pairs_are_measured_however_short_the_run() -> None:
+    assert pairs_within_budget(every=1, step_size=1, draws=4, available=100) == 2
 
 
 def test_a_pair_without_a_finite_loss_is_named() -> None:
     good = losses([[0.1], [0.1]], [[0.1], [0.1]])
     bad = losses([[0.1], [float("nan")]], [[0.1], [0.1]])
     with pytest.raises(NonFiniteLoss, match="step 7, pairs b") as raised:
-        metrics(7, bad, good, sum_of_both, last_good_step=4)
+        metrics(7, bad, good, SUM_OF_BOTH, last_good_step=4)
     assert raised.value.pairs == ("b",)

@@ -124,9 +124,21 @@ class Progress(Strict):
     peak_memory_bytes: int
 
 
+class TimestepBin(Strict):
+    """One of the fixed draws: all pairs at one timestep."""
+
+    timestep: float
+    chosen_loss: float
+    rejected_loss: float
+    margin: float
+    implicit_accuracy: float
+    base_implicit_accuracy: float
+
+
 class Metrics(Strict):
     """Held-out pairs at one checkpoint; ``base_*`` is the untrained model on the same draws.
 
+    ``*_change`` is against the base, pair by pair; ``low`` and ``high`` are 95% bootstrap intervals over pairs.
     ``final``: the exported adapter on all held-out pairs, at the end.
     """
 
@@ -143,9 +155,30 @@ class Metrics(Strict):
     base_chosen_loss: float
     base_rejected_loss: float
     reference_corrected_accuracy: float
+    reference_corrected_accuracy_low: float
+    reference_corrected_accuracy_high: float
+    objective_change: float
+    objective_change_low: float
+    objective_change_high: float
+    chosen_loss_change: float
+    chosen_loss_change_low: float
+    chosen_loss_change_high: float
+    margin_change: float
+    margin_change_low: float
+    margin_change_high: float
+    bins: tuple[TimestepBin, ...]
     pairs: int
     draws: int
     final: bool = False
+
+
+class StoppedEarly(Strict):
+    """The held-out objective was not bettered for ``patience`` check-ups, as the user asked to watch for."""
+
+    event: Literal["stopped_early"] = "stopped_early"
+    step: int
+    best_step: int
+    patience: int
 
 
 class CheckpointWritten(Strict):
@@ -185,6 +218,7 @@ Event = Annotated[
     | PhaseProgress
     | Progress
     | Metrics
+    | StoppedEarly
     | CheckpointWritten
     | Warned
     | Done
