@@ -134,7 +134,7 @@ def require_same_predictions(denoiser: Denoiser, folder: Path, named: str, spec:
     to diffusers' own form first.
     """
     # As diffusers loads it: on a bf16 base, an fp32 adapter's prediction is another one by more than a wrong file's.
-    for parameter in denoiser.network.parameters():
+    for parameter in (p for network in denoiser.adapted.values() for p in network.parameters()):
         if parameter.requires_grad:
             parameter.data = parameter.data.to(denoiser.dtype)
     trained = _prediction(denoiser, batch)
@@ -145,6 +145,8 @@ def require_same_predictions(denoiser: Denoiser, folder: Path, named: str, spec:
             if name == named and spec.adapter.type == "dora":
                 readable = _as_diffusers(folder, named, Path(scratch), spec, denoiser)
             denoiser.reload_adapter(readable)
+        for network in denoiser.adapted.values():
+            network.eval()  # new layers have their dropout on
         difference = (_prediction(denoiser, batch) - trained).abs().max().item()
         if not difference <= tolerance:
             raise ExportMismatch(name, difference, tolerance)

@@ -168,19 +168,20 @@ class Training:
             max_steps=asked.max_steps,
             kind=asked.lr_scheduler,
         )
-        record = training_step(
-            learner.denoiser,
-            learner.optimizer,
-            batches,
-            self.objective,
-            step=self.step + 1,
-            learning_rate=rate,
-            max_grad_norm=asked.max_grad_norm,
-            streamed=self.settled.memory.streamed,
-            world=self.ready.world,
-            pairs=pairs,
-            stop_requested=self.ready.stop.requested,
-        )
+        with learner.training(self.ready.run.spec.seed, self.step + 1, self.ready.world.rank):
+            record = training_step(
+                learner.denoiser,
+                learner.optimizer,
+                batches,
+                self.objective,
+                step=self.step + 1,
+                learning_rate=rate,
+                max_grad_norm=asked.max_grad_norm,
+                streamed=self.settled.memory.streamed,
+                world=self.ready.world,
+                pairs=pairs,
+                stop_requested=self.ready.stop.requested,
+            )
         self.step, self.validated = self.step + 1, False
         return record
 

@@ -10,12 +10,15 @@ import torch
 
 from trainer.cache import Cache
 from trainer.checkpoint import Checkpoint, newest_checkpoint
-from trainer.data import Encoded, Need, Pairs, completed, encode_pairs, lacking, pairs_of, prepared
+from trainer.data import Encoded, Need, Pairs, completed, encode_pairs, lacking, pairs_of, prepared, prompts_of
 from trainer.device import choose_device, free_memory
 from trainer.drawing.sampler import Artist
 from trainer.encoding import EncodedPair, Encoder, new_encoder
+from trainer.errors import BadRun
 from trainer.families import open_family
 from trainer.families.family import Family
+from trainer.families.precision import compute_faults
+from trainer.families.text import token_faults
 from trainer.health import warnings
 from trainer.history import History
 from trainer.interrupt import StopRequest
@@ -92,13 +95,16 @@ def prepare(run: Run, cache: Cache, need: Need, phases: Phases, stop: StopReques
     """Raises BadRun for data or a base that cannot be used, Interrupted where a stop was asked for."""
     spec, report = run.spec, phases.report
     device = choose_device()
+    pairs = pairs_of(run)
     resumed = world.main_first(
         lambda: newest_checkpoint(
             run.directory / "checkpoints", run.digest, lambda code, text: report(Warned(code=code, message=text))
         )
     )
-    family = open_family(spec.base)
-    pairs = pairs_of(run)
+    faults = [*compute_faults(spec.compute, device), *token_faults(spec.adapter, prompts_of(pairs, run, need))]
+    if faults:
+        raise BadRun(faults)
+    family = open_family(spec.base, spec.adapter, spec.compute)
     report(
         Started(
             hyperparameters=run.hyperparameters,
@@ -119,7 +125,8 @@ def prepare(run: Run, cache: Cache, need: Need, phases: Phases, stop: StopReques
     stop.check()
 
     phases.enter("loading")
-    learner = new_learner(family, spec, device, weight_decay=run.hyperparameters.weight_decay)
+    asked = run.hyperparameters
+    learner = new_learner(family, spec, device, learning_rate=asked.learning_rate, weight_decay=asked.weight_decay)
     commissions = lacking(pairs, run, need, encoder)
     if commissions:
         phases.enter("drawing")

@@ -9,18 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from trainer.errors import BadRun, Fault
 from trainer.holdout import Split, hold_out
 from trainer.images import upright_size
 from trainer.spec.manifest import Pair
+from trainer.spec.problems import problems
 from trainer.spec.resolved import Resolved, resolve
 from trainer.spec.run import RunSpec
 
@@ -88,7 +87,7 @@ def _read_spec(path: Path, faults: list[Fault]) -> RunSpec | None:
     except OSError as error:
         faults.append(Fault("spec.json", error.strerror or "unreadable", "the run specification is required"))
     except ValidationError as error:
-        faults.extend(model_faults(error, given))
+        faults.extend(model_faults(error, given, RunSpec))
     except ValueError as error:
         faults.append(Fault("spec.json", "no JSON", str(error)))
     return None
@@ -121,7 +120,7 @@ def _read_line(line: bytes, where: str, faults: list[Fault]) -> Pair | None:
         given = from_json(line)
         return Pair.model_validate(given)
     except ValidationError as error:
-        faults.extend(model_faults(error, given, prefix=f"{where} "))
+        faults.extend(model_faults(error, given, Pair, prefix=f"{where} "))
     except ValueError as error:
         faults.append(Fault(where, "no JSON", str(error)))
     return None
@@ -155,30 +154,15 @@ def _read_image(data: Path, name: str, where: str, faults: list[Fault]) -> Image
     return None
 
 
-def model_faults(error: ValidationError, given: Any, prefix: str = "") -> list[Fault]:
-    """One fault a field: what pydantic says about each arm of a union is joined."""
-    allowed: dict[tuple[str, str], list[str]] = {}
-    for problem in error.errors(include_url=False):
-        missing = problem["type"] == "missing"
-        field = ".".join(_data_path(problem["loc"], given, whole=missing or problem["type"] == "extra_forbidden"))
-        value = "nothing" if missing else repr(problem["input"])
-        allowed.setdefault((field, value), []).append(problem["msg"])
+def model_faults(error: ValidationError, given: object, model: type[BaseModel], prefix: str = "") -> list[Fault]:
     return [
-        Fault(prefix + (field or "the object"), value[:200], " or ".join(messages))
-        for (field, value), messages in allowed.items()
+        Fault(
+            prefix + (problem.path or "the object"),
+            "nothing" if problem.kind == "missing" else repr(problem.given)[:200],
+            f"unknown field; {problem.wanted}" if problem.kind == "unknown" else problem.wanted,
+        )
+        for problem in problems(error, given, model)
     ]
-
-
-def _data_path(location: Sequence[str | int], given: Any, *, whole: bool) -> list[str]:
-    """pydantic's location without the names of union arms, which are no part of the data."""
-    path: list[str] = []
-    for index, part in enumerate(location):
-        inside = (isinstance(given, Mapping) and part in given) or (isinstance(given, list) and isinstance(part, int))
-        if inside:
-            given = given[part]
-        if inside or (whole and index == len(location) - 1):
-            path.append(str(part))
-    return path
 
 
 def _identity(pair: Pair, files: PairFiles) -> list[str | None]:

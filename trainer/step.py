@@ -13,6 +13,9 @@ from trainer.families.family import Denoiser
 from trainer.objectives.objective import Objective, PairLosses
 from trainer.world import ALONE, World
 
+# Activations' gradients in fp16 would fall below its smallest number; the adapter's own, in fp32, are scaled back.
+FP16_SCALE = 4096.0
+
 
 @dataclass(frozen=True)
 class StepRecord:
@@ -50,7 +53,7 @@ def base_losses(denoiser: Denoiser, batch: Batch, objective: Objective) -> tuple
     return chosen, rejected[0] if rejected else None
 
 
-def backward_joint(denoiser: Denoiser, batch: Batch, objective: Objective, pairs: int) -> Tensor:
+def backward_joint(denoiser: Denoiser, batch: Batch, objective: Objective, pairs: float) -> Tensor:
     """Add this batch's part of the gradient of the mean objective over ``pairs``; returns ``StepRecord.losses``."""
     base_chosen, base_rejected = base_losses(denoiser, batch, objective)
     chosen, *rejected = denoising_losses(denoiser, batch)
@@ -60,7 +63,7 @@ def backward_joint(denoiser: Denoiser, batch: Batch, objective: Objective, pairs
     return torch.stack([values, chosen, *rejected]).detach()
 
 
-def backward_streamed(denoiser: Denoiser, batch: Batch, objective: Objective, pairs: int) -> Tensor:
+def backward_streamed(denoiser: Denoiser, batch: Batch, objective: Objective, pairs: float) -> Tensor:
     r"""As ``backward_joint``, one side's activations in memory at a time, for one more forward pass.
 
     The objective depends on the network through the losses alone, so its gradient is
@@ -103,12 +106,17 @@ def training_step(
     own = [name for batch in batches for name in batch.pairs]
     names = own if pairs is None else pairs
     backward = backward_streamed if streamed else backward_joint
-    losses = [backward(denoiser, batch, objective, len(names)) for batch in batches]
+    scale = FP16_SCALE if denoiser.dtype == torch.float16 else 1.0
+    losses = [backward(denoiser, batch, objective, len(names) / scale) for batch in batches]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     if world.size > 1:
         everything, stop_requested = add_up(world, parameters, losses, own, names, objective, stop_requested)
     else:
         everything = torch.cat(losses, dim=1)
+    if scale != 1:
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad.div_(scale)
     grad_norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm)
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group["scale"]

@@ -78,15 +78,38 @@ def test_manifest_faults_name_their_lines_and_come_all_at_once(tmp_path: Path) -
 
 def test_a_missing_field_and_a_rule_across_fields_are_named(tmp_path: Path) -> None:
     spec = {
-        "base": {"name": "b", "family": "flux"},
+        "base": {"name": "b", "family": "flux", "path": "b"},
         "method": {"type": "mapo", "mapo": {"hyperparameters": {"max_steps": 1, "n_epochs": 1}}},
     }
     found = faults(directory(tmp_path, pair("1"), spec=spec))
-    assert len(found) == 3
+    assert len(found) == 4
     assert found[0].startswith("method.mapo.hyperparameters: given {'max_steps': 1, 'n_epochs': 1};")
     assert "not both" in found[0]
-    assert found[1] == "base.family: given 'flux'; Input should be 'sd1', 'sd2', 'sdxl' or 'sd3'"
-    assert found[2] == "base.source: given nothing; Field required"
+    assert found[1] == "base.family: given 'flux'; should be 'sd1', 'sd2', 'sdxl' or 'sd3'"
+    assert found[2] == "base.source: given nothing; required"
+    assert found[3] == "base.path: given 'b'; unknown field; known here: family, name, revision, source"
+
+
+def test_a_fault_within_a_method_is_named_without_the_unions_arm(tmp_path: Path) -> None:
+    dpo = {"type": "dpo", "dpo": {"hyperparameters": {"beta": "strong"}}, "mapo": {}}
+    found = faults(directory(tmp_path, pair("1"), spec={**SPEC, "method": dpo}))
+    assert found == [
+        "method.dpo.hyperparameters.beta: given 'strong'; should be a valid number or should be 'auto'",
+        "method.mapo: given {}; unknown field; known here: dpo, type",
+    ]
+
+
+def test_an_unknown_method_is_told_with_the_known_ones(tmp_path: Path) -> None:
+    found = faults(directory(tmp_path, pair("1"), spec={**SPEC, "method": {"type": "ppo"}}))
+    assert found == ["method.type: given 'ppo'; should be 'mapo', 'dpo', 'sft', 'dco' or 'dreambooth'"]
+
+
+def test_every_conflict_of_fields_is_a_fault_of_its_own(tmp_path: Path) -> None:
+    spec = {**SPEC, "compute": {"pairs": "streamed"}, "adapter": {"dropout": 0.1}, "sampling": {"every_steps": 5}}
+    streamed, sampling = faults(directory(tmp_path, pair("1"), spec=spec))
+    assert streamed.startswith("compute.pairs: given 'streamed'; ")
+    assert "set adapter.dropout to 0" in streamed
+    assert sampling == "sampling.every_steps: given 5; nothing is drawn without sampling.prompts"
 
 
 def test_a_prompt_may_hold_what_some_take_for_line_ends(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ class Plain:
     """The part of Denoiser that a step uses."""
 
     network: Network
+    dtype: torch.dtype = torch.float32
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         share = (timesteps / 1000).view(-1, 1, 1, 1)
@@ -135,8 +136,7 @@ def test_the_gradient_is_the_one_of_finite_differences(name: str) -> None:
 
 def test_a_step_clips_scales_each_groups_rate_and_names_its_pairs() -> None:
     network = Network()
-    optimizer = new_optimizer([network.adapter], weight_decay=0.0)
-    optimizer.param_groups[0]["scale"] = 0.5
+    optimizer = new_optimizer("adamw", [{"params": [network.adapter], "scale": 0.5}], weight_decay=0.0)
     before = network.adapter.detach().clone()
     record = training_step(
         Plain(network),  # type: ignore[arg-type]

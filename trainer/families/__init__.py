@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from trainer.families.family import Family
-from trainer.spec.run import Base
+from trainer.spec.run import PLAIN_ADAPTER, PLAIN_COMPUTE, Adapter, Base, Compute
 
 
-def open_family(base: Base) -> Family:
+def open_family(base: Base, adapter: Adapter = PLAIN_ADAPTER, compute: Compute = PLAIN_COMPUTE) -> Family:
     """Look at the base model's files, loading no weights.
 
     Raises BadRun for one that cannot be trained, BaseUnavailable if the hub cannot be reached for it.
@@ -15,12 +15,12 @@ def open_family(base: Base) -> Family:
         case "sd1" | "sd2":
             from trainer.families import sd
 
-            return sd.open_base(base)
+            return sd.open_base(base, adapter, compute)
         case "sdxl":
             from trainer.families import sdxl
 
-            return sdxl.open_base(base)
+            return sdxl.open_base(base, adapter, compute)
         case "sd3":
             from trainer.families import sd3
 
-            return sd3.open_base(base)
+            return sd3.open_base(base, adapter, compute)

@@ -58,6 +58,11 @@ class Denoiser(Protocol):
         ...
 
     @property
+    def adapted(self) -> Mapping[str, nn.Module]:
+        """All that has an adapter, by diffusers' names: unet or transformer, and text encoders that are trained."""
+        ...
+
+    @property
     def prediction(self) -> Prediction:
         """What the network predicts: the noise, the velocity of arXiv 2202.00512, or noise - latents."""
         ...

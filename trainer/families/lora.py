@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from trainer.errors import BadRun, Fault
 from trainer.spec.run import Adapter
 
 ADAPTER = "default"
@@ -34,14 +37,33 @@ def lora_config(adapter: Adapter, targets: Sequence[str]) -> LoraConfig:
 
 
 def add_lora(network: Any, config: LoraConfig, *, seed: int) -> dict[str, nn.Parameter]:
-    """The adapter's parameters by name, in fp32."""
+    """The adapter's parameters by name, in fp32. Raises BadRun for target modules that the network does not have."""
+    require_targets(network, config.target_modules)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network.add_adapter(config, adapter_name=ADAPTER)
     parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
     for parameter in parameters.values():
         parameter.data = parameter.data.float()
+    network.eval()  # the new layers too: dropout is on in training steps alone
     return parameters
+
+
+def require_targets(network: nn.Module, targets: Iterable[str]) -> None:
+    layers = [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    faults = [
+        Fault("adapter.target_modules", repr(target), f"ends of layer names, such as {', '.join(endings(layers))}")
+        for target in targets
+        if not any(name == target or name.endswith(f".{target}") for name in layers)
+    ]
+    if faults:
+        raise BadRun(faults)
+
+
+def endings(layers: Iterable[str]) -> list[str]:
+    """A few that occur most often."""
+    counted = Counter(re.split(r"\.(?=[a-z])", name)[-1] for name in layers)
+    return [ending for ending, _ in counted.most_common(8)]
 
 
 @contextmanager
@@ -58,11 +80,17 @@ def save_lora(path: Path, networks: Mapping[str, Any], metadata: Mapping[str, st
     tensors: dict[str, Tensor] = {}
     configs: dict[str, object] = {}
     for prefix, network in networks.items():
-        layers = get_peft_model_state_dict(network, adapter_name=ADAPTER)
-        tensors |= {f"{prefix}.{key}": tensor.detach().cpu().contiguous() for key, tensor in layers.items()}
+        layers = get_peft_model_state_dict(network, adapter_name=ADAPTER, save_embedding_layers=False)
+        tensors |= {f"{prefix}.{published(prefix, key)}": tensor.detach().cpu().contiguous() for key, tensor in layers.items()}
         config = network.peft_config[ADAPTER].to_dict()
         configs |= {f"{prefix}.{key}": _plain(value) for key, value in config.items()}
     save_file(tensors, path, {**metadata, "format": "pt", "lora_adapter_metadata": json.dumps(configs)})
+
+
+def published(network: str, key: str) -> str:
+    """Text encoders' layers as transformers named them up to version 4, which other programs read."""
+    flat = network.startswith("text_encoder") and not key.startswith("text_model.")
+    return f"text_model.{key}" if flat else key
 
 
 def _plain(value: object) -> object:

@@ -6,8 +6,8 @@ another, wider text encoder without its last layer, and velocity prediction in t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from trainer.cache import Tensors
-from trainer.device import base_dtype
 from trainer.families.architecture import require_family
 from trainer.families.autoencoder import (
     AutoencoderDecoder,
@@ -32,18 +31,27 @@ from trainer.families.autoencoder import (
 from trainer.families.diffusion import Diffusion, new_diffusion, read_scheduler, timestep_at
 from trainer.families.files import content_hash, locate, read_json, require_safetensors, variant
 from trainer.families.lora import ATTENTION, add_lora, lora_config, save_lora, without_lora
-from trainer.families.text_encoders import load_text_encoder, require_frozen_text_encoders, token_ids
-from trainer.spec.run import Adapter, Base
+from trainer.families.precision import dtype_of, loading, placed
+from trainer.families.text import (
+    TrainedText,
+    add_words,
+    new_trained_text,
+    spelled_out,
+    text_fingerprint,
+    trains_text,
+)
+from trainer.families.text_encoders import load_text_encoder, token_ids
+from trainer.spec.run import PLAIN_ADAPTER, PLAIN_COMPUTE, Adapter, Base, Compute, Token
 
 ENCODER_PARTS = ("tokenizer", "text_encoder", "vae")
 WEIGHTS = ("unet", "vae", "text_encoder")
 
 
-def open_base(base: Base) -> SdFamily:
+def open_base(base: Base, adapter: Adapter = PLAIN_ADAPTER, compute: Compute = PLAIN_COMPUTE) -> SdFamily:
     folder = locate(base.source, base.revision, (*ENCODER_PARTS, "unet", "scheduler"))
     require_family(folder, base.family)
     require_safetensors(folder, WEIGHTS)
-    return SdFamily(base, folder, read_scheduler(folder))
+    return SdFamily(base, folder, read_scheduler(folder), adapter, compute)
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,8 @@ class SdFamily:
     base: Base
     folder: Path
     scheduler: Mapping[str, Any]
+    adapter: Adapter = PLAIN_ADAPTER
+    compute: Compute = PLAIN_COMPUTE
 
     @cached_property
     def _unet(self) -> dict[str, Any]:
@@ -86,42 +96,62 @@ class SdFamily:
             "family": self.base.family,
             "revision": self.base.revision,
             "sha256": content_hash(self.folder / part for part in ENCODER_PARTS),
+            **text_fingerprint(self.adapter),
         }
 
     def load_encoders(self, device: torch.device) -> SdEncoders:
         return SdEncoders(
             device=device,
-            tokenizer=CLIPTokenizer.from_pretrained(self.folder, subfolder="tokenizer"),
-            text_encoder=load_text_encoder(CLIPTextModel, self.folder, "text_encoder", device, torch.float32),
+            tokenizer=self._tokenizer(),
+            token=self.adapter.token,
+            text_encoder=None if trains_text(self.adapter) else self._text_encoder(device, torch.float32),
             vae=load_autoencoder(self.folder, device),
         )
+
+    def _tokenizer(self) -> Any:
+        tokenizer = CLIPTokenizer.from_pretrained(self.folder, subfolder="tokenizer")
+        if self.adapter.token is not None:
+            add_words(tokenizer, self.adapter.token)
+        return tokenizer
+
+    def _text_encoder(self, device: torch.device, dtype: torch.dtype) -> Any:
+        return load_text_encoder(CLIPTextModel, self.folder, "text_encoder", device, dtype)
 
     def load_decoder(self, device: torch.device) -> AutoencoderDecoder:
         return load_decoder(self.folder, device)
 
     def load_denoiser(self, device: torch.device) -> SdDenoiser:
-        dtype = base_dtype(device)
+        dtype = dtype_of(self.compute, device)
         weights = variant(self.folder / "unet")
         unet = UNet2DConditionModel.from_pretrained(
-            self.folder, subfolder="unet", use_safetensors=True, variant=weights, torch_dtype=dtype
+            self.folder, subfolder="unet", use_safetensors=True, variant=weights, **loading(self.compute, device)
         )
         # As for SDXL: convolutions prefer channels last on a GPU, and lose by it on a CPU.
         memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
-        unet.requires_grad_(False).eval().to(device, memory_format=memory_format)
-        return SdDenoiser(unet, new_diffusion(self.scheduler, device), self.scheduler, dtype, memory_format)
+        unet = placed(unet.requires_grad_(False).eval(), self.compute, device, memory_format)
+        text = None
+        if trains_text(self.adapter):
+            encoders = {"text_encoder": self._text_encoder(device, dtype)}
+            text = new_trained_text(encoders, {"text_encoder": self._tokenizer()}, self.adapter.token)
+        process = new_diffusion(self.scheduler, device)
+        return SdDenoiser(unet, process, self.scheduler, dtype, memory_format, text)
 
 
 @dataclass(frozen=True)
 class SdEncoders:
     device: torch.device
     tokenizer: Any
+    token: Token | None
     text_encoder: Any
     vae: Any
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> list[Tensors]:
         """``hidden`` (tokens, width): the last layer, normalised. SD 2.x's encoder comes without the layer it skips."""
-        ids = token_ids(self.tokenizer, prompts, self.tokenizer.model_max_length, self.device)
+        spelled = [spelled_out(prompt, self.token) for prompt in prompts]
+        ids = token_ids(self.tokenizer, spelled, self.tokenizer.model_max_length, self.device)
+        if self.text_encoder is None:
+            return [{"ids": one.clone()} for one in ids.cpu()]
         hidden = self.text_encoder(ids).last_hidden_state.float().cpu()
         return [{"hidden": one.clone()} for one in hidden]
 
@@ -136,6 +166,11 @@ class SdDenoiser:
     scheduler: Mapping[str, Any]
     dtype: torch.dtype
     memory_format: torch.memory_format
+    text: TrainedText | None = None
+
+    @property
+    def adapted(self) -> Mapping[str, nn.Module]:
+        return {"unet": self.network, **(self.text.adapted if self.text else {})}
 
     @property
     def prediction(self) -> Literal["epsilon", "v_prediction"]:
@@ -148,7 +183,9 @@ class SdDenoiser:
         return self.process.target(latents, noise, timesteps)
 
     def condition(self, prompt: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        return prompt
+        if self.text is None:
+            return prompt
+        return {"hidden": self.text.encoders["text_encoder"](prompt["ids"]).last_hidden_state}
 
     def new_scheduler(self) -> EulerDiscreteScheduler:
         return EulerDiscreteScheduler.from_config(dict(self.scheduler))
@@ -164,8 +201,8 @@ class SdDenoiser:
         return prediction.float()
 
     def add_adapter(self, adapter: Adapter, *, seed: int) -> dict[str, nn.Parameter]:
-        require_frozen_text_encoders(adapter, "sd1 and sd2")
-        return add_lora(self.network, lora_config(adapter, ATTENTION), seed=seed)
+        text = self.text.add_adapter(adapter, seed=seed) if self.text else {}
+        return add_lora(self.network, lora_config(adapter, ATTENTION), seed=seed) | text
 
     def checkpoint_gradients(self, wanted: bool) -> None:
         if wanted:
@@ -173,22 +210,30 @@ class SdDenoiser:
         else:
             self.network.disable_gradient_checkpointing()
 
-    def without_adapter(self) -> AbstractContextManager[None]:
-        return without_lora(self.network)
+    @contextmanager
+    def without_adapter(self) -> Iterator[None]:
+        with without_lora(self.network), self.text.without_adapter() if self.text else nullcontext():
+            yield
 
     def save_adapter(self, path: Path, metadata: Mapping[str, str]) -> None:
-        save_lora(path, {"unet": self.network}, metadata)
+        save_lora(path, self.adapted, metadata)
 
     def save_token(self, path: Path) -> bool:
-        return False
+        """As ``load_textual_inversion`` reads it: the word with its rows."""
+        if self.text is None or self.text.token is None:
+            return False
+        return self.text.save_token(path, {"text_encoder": self.text.token.text})
 
     def reload_adapter(self, path: Path) -> None:
         from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 
         self.network.unload_lora()
+        encoders = self.text.encoders if self.text else {}
+        if self.text:
+            self.text.drop_lora()
         pipeline = StableDiffusionPipeline(
             vae=None,
-            text_encoder=None,
+            text_encoder=encoders.get("text_encoder"),
             tokenizer=None,
             unet=self.network,
             scheduler=EulerDiscreteScheduler(steps_offset=1),  # not used; any other offset is warned of

@@ -19,7 +19,6 @@ from torch.nn.functional import pad
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
 
 from trainer.cache import Tensors
-from trainer.device import base_dtype
 from trainer.families.architecture import require_family
 from trainer.families.autoencoder import (
     AutoencoderDecoder,
@@ -31,8 +30,9 @@ from trainer.families.autoencoder import (
 from trainer.families.files import content_hash, locate, read_json, require_safetensors, variant
 from trainer.families.flow import Flow, read_scheduler, timestep_at
 from trainer.families.lora import ATTENTION, add_lora, lora_config, save_lora, without_lora
+from trainer.families.precision import dtype_of, loading, placed
 from trainer.families.text_encoders import load_text_encoder, require_frozen_text_encoders, token_ids
-from trainer.spec.run import Adapter, Base
+from trainer.spec.run import PLAIN_ADAPTER, PLAIN_COMPUTE, Adapter, Base, Compute
 
 CLIP_PARTS = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
 T5_PARTS = ("tokenizer_3", "text_encoder_3")
@@ -41,10 +41,11 @@ T5_TOKENS = 256  # what the pipelines cut prompts to unless told otherwise
 TARGETS = tuple(f"attn.{name}" for name in (*ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"))
 
 
-def open_base(base: Base) -> Sd3Family:
+def open_base(base: Base, adapter: Adapter = PLAIN_ADAPTER, compute: Compute = PLAIN_COMPUTE) -> Sd3Family:
     folder = locate(base.source, base.revision, (*CLIP_PARTS, *T5_PARTS, "vae", "transformer", "scheduler"))
     require_family(folder, "sd3")
-    family = Sd3Family(base, folder, read_scheduler(folder))
+    require_frozen_text_encoders(adapter, "sd3")
+    family = Sd3Family(base, folder, read_scheduler(folder), compute)
     t5 = ("text_encoder_3",) if family.has_t5 else ()
     require_safetensors(folder, ("transformer", "vae", "text_encoder", "text_encoder_2", *t5))
     return family
@@ -55,6 +56,7 @@ class Sd3Family:
     base: Base
     folder: Path
     scheduler: Mapping[str, Any]
+    compute: Compute = PLAIN_COMPUTE
 
     @cached_property
     def _transformer(self) -> dict[str, Any]:
@@ -114,19 +116,21 @@ class Sd3Family:
     def _load_t5(self, device: torch.device) -> T5:
         """In the base's precision: the 4.7 billion parameters of SD3's take 19 GB in fp32."""
         tokenizer = T5TokenizerFast.from_pretrained(self.folder, subfolder="tokenizer_3")
-        encoder = load_text_encoder(T5EncoderModel, self.folder, "text_encoder_3", device, base_dtype(device))
+        encoder = load_text_encoder(
+            T5EncoderModel, self.folder, "text_encoder_3", device, dtype_of(self.compute, device)
+        )
         return T5(tokenizer, encoder)
 
     def load_decoder(self, device: torch.device) -> AutoencoderDecoder:
         return load_decoder(self.folder, device)
 
     def load_denoiser(self, device: torch.device) -> Sd3Denoiser:
-        dtype = base_dtype(device)
+        dtype = dtype_of(self.compute, device)
         weights = variant(self.folder / "transformer")
         transformer = SD3Transformer2DModel.from_pretrained(
-            self.folder, subfolder="transformer", use_safetensors=True, variant=weights, torch_dtype=dtype
+            self.folder, subfolder="transformer", use_safetensors=True, variant=weights, **loading(self.compute, device)
         )
-        transformer.requires_grad_(False).eval().to(device)
+        transformer = placed(transformer.requires_grad_(False).eval(), self.compute, device, torch.contiguous_format)
         return Sd3Denoiser(transformer, Flow(self.num_train_timesteps), self.scheduler, dtype)
 
 
@@ -179,6 +183,10 @@ class Sd3Denoiser:
     dtype: torch.dtype
 
     @property
+    def adapted(self) -> Mapping[str, nn.Module]:
+        return {"transformer": self.network}
+
+    @property
     def prediction(self) -> Literal["flow"]:
         return "flow"
 
@@ -210,7 +218,6 @@ class Sd3Denoiser:
         return prediction.float()
 
     def add_adapter(self, adapter: Adapter, *, seed: int) -> dict[str, nn.Parameter]:
-        require_frozen_text_encoders(adapter, "sd3")
         return add_lora(self.network, lora_config(adapter, TARGETS), seed=seed)
 
     def checkpoint_gradients(self, wanted: bool) -> None:
@@ -223,7 +230,7 @@ class Sd3Denoiser:
         return without_lora(self.network)
 
     def save_adapter(self, path: Path, metadata: Mapping[str, str]) -> None:
-        save_lora(path, {"transformer": self.network}, metadata)
+        save_lora(path, self.adapted, metadata)
 
     def save_token(self, path: Path) -> bool:
         return False

@@ -4,8 +4,8 @@ states are joined, pooled text and sizes as ``text_time`` conditioning, epsilon 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from trainer.cache import Tensors
-from trainer.device import base_dtype
 from trainer.families.architecture import require_family
 from trainer.families.autoencoder import (
     AutoencoderDecoder,
@@ -31,17 +30,28 @@ from trainer.families.autoencoder import (
 from trainer.families.diffusion import Diffusion, new_diffusion, read_scheduler, timestep_at
 from trainer.families.files import content_hash, locate, read_json, require_safetensors, variant
 from trainer.families.lora import ATTENTION, add_lora, lora_config, save_lora, without_lora
-from trainer.spec.run import Adapter, Base
+from trainer.families.precision import dtype_of, loading, placed
+from trainer.families.text import (
+    TrainedText,
+    add_words,
+    new_trained_text,
+    spelled_out,
+    text_fingerprint,
+    trains_text,
+)
+from trainer.families.text_encoders import load_text_encoder, token_ids
+from trainer.spec.run import PLAIN_ADAPTER, PLAIN_COMPUTE, Adapter, Base, Compute, Token
 
 ENCODER_PARTS = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2", "vae")
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 WEIGHTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 
 
-def open_base(base: Base) -> SdxlFamily:
+def open_base(base: Base, adapter: Adapter = PLAIN_ADAPTER, compute: Compute = PLAIN_COMPUTE) -> SdxlFamily:
     folder = locate(base.source, base.revision, (*ENCODER_PARTS, "unet", "scheduler"))
     require_family(folder, "sdxl")
     require_safetensors(folder, WEIGHTS)
-    return SdxlFamily(base, folder, read_scheduler(folder))
+    return SdxlFamily(base, folder, read_scheduler(folder), adapter, compute)
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,8 @@ class SdxlFamily:
     base: Base
     folder: Path
     scheduler: Mapping[str, Any]
+    adapter: Adapter = PLAIN_ADAPTER
+    compute: Compute = PLAIN_COMPUTE
 
     @cached_property
     def _unet(self) -> dict[str, Any]:
@@ -85,6 +97,7 @@ class SdxlFamily:
             "revision": self.base.revision,
             "zeros_for_empty": self._zeros_for_empty,
             "sha256": content_hash(self.folder / part for part in ENCODER_PARTS),
+            **text_fingerprint(self.adapter),
         }
 
     @property
@@ -92,67 +105,71 @@ class SdxlFamily:
         return bool(read_json(self.folder / "model_index.json").get("force_zeros_for_empty_prompt", True))
 
     def load_encoders(self, device: torch.device) -> SdxlEncoders:
-        def load(kind: Any, part: str) -> Any:
-            weights = variant(self.folder / part)
-            model = kind.from_pretrained(
-                self.folder, subfolder=part, use_safetensors=True, variant=weights, torch_dtype=torch.float32
-            )
-            return model.requires_grad_(False).eval().to(device)
-
         return SdxlEncoders(
             device=device,
-            tokenizers=tuple(CLIPTokenizer.from_pretrained(self.folder, subfolder=p) for p in ENCODER_PARTS[:2]),
-            text_encoders=(load(CLIPTextModel, "text_encoder"), load(CLIPTextModelWithProjection, "text_encoder_2")),
+            tokenizers=self._tokenizers(),
+            token=self.adapter.token,
+            text_encoders=None if trains_text(self.adapter) else self._text_encoders(device, torch.float32),
             vae=load_autoencoder(self.folder, device),
             zeros_for_empty=self._zeros_for_empty,
         )
+
+    def _tokenizers(self) -> tuple[Any, ...]:
+        tokenizers = tuple(CLIPTokenizer.from_pretrained(self.folder, subfolder=part) for part in ENCODER_PARTS[:2])
+        if self.adapter.token is not None:
+            for tokenizer in tokenizers:
+                add_words(tokenizer, self.adapter.token)
+        return tokenizers
+
+    def _text_encoders(self, device: torch.device, dtype: torch.dtype) -> tuple[Any, ...]:
+        kinds = zip((CLIPTextModel, CLIPTextModelWithProjection), TEXT_ENCODERS, strict=True)
+        return tuple(load_text_encoder(kind, self.folder, part, device, dtype) for kind, part in kinds)
 
     def load_decoder(self, device: torch.device) -> AutoencoderDecoder:
         return load_decoder(self.folder, device)
 
     def load_denoiser(self, device: torch.device) -> SdxlDenoiser:
-        dtype = base_dtype(device)
+        dtype = dtype_of(self.compute, device)
         weights = variant(self.folder / "unet")
         unet = UNet2DConditionModel.from_pretrained(
-            self.folder, subfolder="unet", use_safetensors=True, variant=weights, torch_dtype=dtype
+            self.folder, subfolder="unet", use_safetensors=True, variant=weights, **loading(self.compute, device)
         )
         # Convolutions prefer channels last on a GPU; on a CPU the UNet is 8% slower so.
         memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
-        unet.requires_grad_(False).eval().to(device, memory_format=memory_format)
-        return SdxlDenoiser(unet, new_diffusion(self.scheduler, device), self.scheduler, dtype, memory_format)
+        unet = placed(unet.requires_grad_(False).eval(), self.compute, device, memory_format)
+        text = None
+        if trains_text(self.adapter):
+            encoders = dict(zip(TEXT_ENCODERS, self._text_encoders(device, dtype), strict=True))
+            tokenizers = dict(zip(TEXT_ENCODERS, self._tokenizers(), strict=True))
+            text = new_trained_text(encoders, tokenizers, self.adapter.token)
+        process = new_diffusion(self.scheduler, device)
+        return SdxlDenoiser(unet, process, self.scheduler, dtype, memory_format, text)
 
 
 @dataclass(frozen=True)
 class SdxlEncoders:
     device: torch.device
     tokenizers: tuple[Any, ...]
-    text_encoders: tuple[Any, ...]
+    token: Token | None
+    text_encoders: tuple[Any, ...] | None
     vae: Any
     zeros_for_empty: bool
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> list[Tensors]:
-        """``hidden`` (tokens, width of both encoders): last layer but one. ``pooled`` (width of the second)."""
-        outputs = [
-            encoder(self._tokens(tokenizer, prompts), output_hidden_states=True)
-            for tokenizer, encoder in zip(self.tokenizers, self.text_encoders, strict=True)
-        ]
-        hidden = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1).float().cpu()
-        pooled = outputs[1].text_embeds.float().cpu()
+        """``hidden`` (tokens, width of both encoders): last layer but one. ``pooled`` (width of the second).
+
+        Where text encoders are trained, ``ids`` and ``ids_2`` (tokens), and ``empty``, 1 where zeros stand for it.
+        """
+        spelled = [spelled_out(prompt, self.token) for prompt in prompts]
+        ids = [token_ids(one, spelled, one.model_max_length, self.device) for one in self.tokenizers]
         empty = torch.tensor([self.zeros_for_empty and prompt == "" for prompt in prompts])
+        if self.text_encoders is None:
+            rows = zip(ids[0].cpu(), ids[1].cpu(), empty.float(), strict=True)
+            return [{"ids": one.clone(), "ids_2": other.clone(), "empty": is_empty} for one, other, is_empty in rows]
+        hidden, pooled = (tensor.float().cpu() for tensor in encoded(self.text_encoders, ids))
         hidden[empty], pooled[empty] = 0.0, 0.0
         return [{"hidden": h.clone(), "pooled": p.clone()} for h, p in zip(hidden, pooled, strict=True)]
-
-    def _tokens(self, tokenizer: Any, prompts: Sequence[str]) -> Tensor:
-        encoded = tokenizer(
-            list(prompts),
-            padding="max_length",
-            max_length=tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
-        tokens: Tensor = encoded.input_ids.to(self.device)
-        return tokens
 
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         return encode_images(self.vae, pixels, self.device)
@@ -165,6 +182,11 @@ class SdxlDenoiser:
     scheduler: Mapping[str, Any]
     dtype: torch.dtype
     memory_format: torch.memory_format
+    text: TrainedText | None = None
+
+    @property
+    def adapted(self) -> Mapping[str, nn.Module]:
+        return {"unet": self.network, **(self.text.adapted if self.text else {})}
 
     @property
     def prediction(self) -> Literal["epsilon", "v_prediction"]:
@@ -177,7 +199,11 @@ class SdxlDenoiser:
         return self.process.target(latents, noise, timesteps)
 
     def condition(self, prompt: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        return prompt
+        if self.text is None:
+            return prompt
+        hidden, pooled = encoded(tuple(self.text.encoders.values()), [prompt["ids"], prompt["ids_2"]])
+        kept = 1 - prompt["empty"].to(hidden.dtype)
+        return {"hidden": hidden * kept.view(-1, 1, 1), "pooled": pooled * kept.view(-1, 1)}
 
     def new_scheduler(self) -> EulerDiscreteScheduler:
         return EulerDiscreteScheduler.from_config(dict(self.scheduler))
@@ -193,7 +219,8 @@ class SdxlDenoiser:
         return prediction.float()
 
     def add_adapter(self, adapter: Adapter, *, seed: int) -> dict[str, nn.Parameter]:
-        return add_lora(self.network, lora_config(adapter, ATTENTION), seed=seed)
+        text = self.text.add_adapter(adapter, seed=seed) if self.text else {}
+        return add_lora(self.network, lora_config(adapter, ATTENTION), seed=seed) | text
 
     def checkpoint_gradients(self, wanted: bool) -> None:
         if wanted:
@@ -201,23 +228,31 @@ class SdxlDenoiser:
         else:
             self.network.disable_gradient_checkpointing()
 
-    def without_adapter(self) -> AbstractContextManager[None]:
-        return without_lora(self.network)
+    @contextmanager
+    def without_adapter(self) -> Iterator[None]:
+        with without_lora(self.network), self.text.without_adapter() if self.text else nullcontext():
+            yield
 
     def save_adapter(self, path: Path, metadata: Mapping[str, str]) -> None:
-        save_lora(path, {"unet": self.network}, metadata)
+        save_lora(path, self.adapted, metadata)
 
     def save_token(self, path: Path) -> bool:
-        return False
+        """A table for each encoder, by the names that are usual for SDXL."""
+        if self.text is None:
+            return False
+        return self.text.save_token(path, {"text_encoder": "clip_l", "text_encoder_2": "clip_g"})
 
     def reload_adapter(self, path: Path) -> None:
         from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
 
         self.network.unload_lora()
+        encoders = self.text.encoders if self.text else {}
+        if self.text:
+            self.text.drop_lora()
         pipeline = StableDiffusionXLPipeline(
             vae=None,
-            text_encoder=None,
-            text_encoder_2=None,
+            text_encoder=encoders.get("text_encoder"),
+            text_encoder_2=encoders.get("text_encoder_2"),
             tokenizer=None,
             tokenizer_2=None,
             unet=self.network,
@@ -225,3 +260,9 @@ class SdxlDenoiser:
             add_watermarker=False,
         )
         pipeline.load_lora_weights(str(path.parent), weight_name=path.name)
+
+
+def encoded(text_encoders: Sequence[Any], ids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Hidden states (n, tokens, width of both) and the second's pooled (n, width) of token ids (n, tokens)."""
+    outputs = [encoder(one, output_hidden_states=True) for encoder, one in zip(text_encoders, ids, strict=True)]
+    return torch.cat([output.hidden_states[-2] for output in outputs], dim=-1), outputs[1].text_embeds

@@ -28,18 +28,28 @@ PRESET_BETAS: dict[Preset, float] = {
 class Hyperparameters(Strict):
     """What all methods share."""
 
-    max_steps: Annotated[Whole, Field(ge=1, le=1_000_000)] | Auto = "auto"
-    n_epochs: Annotated[Whole, Field(ge=1, le=10_000)] | Auto = "auto"
-    batch_size: (
-        Annotated[Whole, Field(ge=1, le=4096, description="Pairs per forward pass; auto: the most that fit.")] | Auto
-    ) = "auto"
-    gradient_accumulation: Annotated[Whole, Field(ge=1, le=4096)] | Auto = "auto"
-    learning_rate: Annotated[Real, Field(gt=0, le=1)] | Auto = "auto"
-    lr_scheduler: Schedule | Auto = "auto"
-    warmup_steps: Annotated[Whole, Field(ge=0, le=1_000_000)] | Auto = "auto"
-    weight_decay: Annotated[Real, Field(ge=0, le=1)] | Auto = "auto"
-    max_grad_norm: Annotated[Real, Field(gt=0, le=1e6)] | Auto = "auto"
-    prompt_dropout: Annotated[Real, Field(ge=0, lt=1)] | Auto = "auto"
+    max_steps: Annotated[Whole, Field(ge=1, le=1_000_000)] | Auto = Field("auto", description="Optimizer steps.")
+    n_epochs: Annotated[Whole, Field(ge=1, le=10_000)] | Auto = Field(
+        "auto", description="Passes over the training pairs. Both auto: ten, but at least 100 and at most 2000 steps."
+    )
+    batch_size: Annotated[Whole, Field(ge=1, le=4096)] | Auto = Field(
+        "auto", description="Pairs per forward pass; auto: the most that fit."
+    )
+    gradient_accumulation: Annotated[Whole, Field(ge=1, le=4096)] | Auto = Field(
+        "auto", description="Batches per optimizer step."
+    )
+    learning_rate: Annotated[Real, Field(gt=0, le=1)] | Auto = Field("auto", description="Of AdamW; auto: 1e-4.")
+    lr_scheduler: Schedule | Auto = Field("auto", description="After the warm-up; auto: cosine.")
+    warmup_steps: Annotated[Whole, Field(ge=0, le=1_000_000)] | Auto = Field(
+        "auto", description="Steps over which the learning rate rises; auto: a twentieth of the run, at most 100."
+    )
+    weight_decay: Annotated[Real, Field(ge=0, le=1)] | Auto = Field("auto", description="auto: 0.01.")
+    max_grad_norm: Annotated[Real, Field(gt=0, le=1e6)] | Auto = Field(
+        "auto", description="The gradient is scaled down to this length; auto: 1."
+    )
+    prompt_dropout: Annotated[Real, Field(ge=0, lt=1)] | Auto = Field(
+        "auto", description="Share of pairs that are seen without their prompt; auto: 0.1."
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -52,13 +62,25 @@ Beta = Annotated[Real, Field(gt=0, le=1e6)]
 
 
 class MapoHyperparameters(Hyperparameters):
-    form: Literal["paper", "reference-code"] = "paper"
+    form: Literal["paper", "reference-code"] = Field(
+        "paper", description="Of the loss: the paper's second version, or what its authors' code computes."
+    )
     preset: Preset | None = Field(None, description="A domain of the paper, whose best beta is taken.")
     beta: Beta | Auto = Field("auto", description="auto: the preset's, or by the measured reference mismatch.")
 
+    @model_validator(mode="after")
+    def _one_beta(self) -> Self:
+        if self.preset is not None and self.beta != "auto":
+            raise ValueError("give preset or beta, not both: a preset is a beta")
+        if self.preset is not None and self.form != "paper":
+            raise ValueError('presets are betas of the form "paper"; give beta, or leave preset out')
+        return self
+
 
 class DpoHyperparameters(Hyperparameters):
-    beta: Beta | Auto = "auto"
+    beta: Beta | Auto = Field(
+        "auto", description="Of Diffusion-DPO, in the thousands; auto: its authors' for the base's family."
+    )
 
 
 class SftHyperparameters(Hyperparameters):
@@ -66,7 +88,7 @@ class SftHyperparameters(Hyperparameters):
 
 
 class DcoHyperparameters(Hyperparameters):
-    beta: Beta | Auto = "auto"
+    beta: Beta | Auto = Field("auto", description="auto: the paper's 1000.")
 
 
 class DreamboothHyperparameters(Hyperparameters):
@@ -76,8 +98,10 @@ class DreamboothHyperparameters(Hyperparameters):
     class_prompt: Prompt | None = Field(
         None, description='What the subject is one of, e.g. "a photo of a dog"; needed for prior preservation.'
     )
-    class_images: Annotated[Whole, Field(ge=1, le=1000, description="Drawn from the base.")] = 100
-    prior_weight: Annotated[Real, Field(ge=0, le=100)] = 1.0
+    class_images: Annotated[Whole, Field(ge=1, le=1000)] = Field(100, description="Drawn from the base.")
+    prior_weight: Annotated[Real, Field(ge=0, le=100)] = Field(
+        1.0, description="Of the class images' loss; 0: no prior preservation."
+    )
 
     @model_validator(mode="after")
     def _a_class_to_preserve(self) -> Self:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from trainer.spec.methods import Method, Prompt
+from trainer.spec.conflicts import Conflict, refuse
+from trainer.spec.methods import DreamboothHyperparameters, Method, Prompt
 from trainer.spec.strict import Auto, Flag, Real, Seed, Strict, Whole
 
 FamilyName = Literal["sd1", "sd2", "sdxl", "sd3"]
 Rank = Annotated[Whole, Field(ge=1, le=512)]
 LearningRate = Annotated[Real, Field(gt=0, le=1)]
+OTHER_RESULTS = ("pytorch_lora_weights", "learned_embeds")  # .safetensors: the other adapter files of a run
 
 
 class TextEncoderAdapter(Strict):
@@ -37,15 +40,17 @@ class Token(Strict):
 class Adapter(Strict):
     """LoRA on the denoiser, kept in fp32 whatever the base's precision."""
 
-    type: Literal["lora", "rslora", "dora"] = "lora"
+    type: Literal["lora", "rslora", "dora"] = Field(
+        "lora", description="rslora: scaled by alpha / sqrt(rank); dora: with trained magnitudes."
+    )
     rank: Rank = 16
     alpha: Annotated[Real, Field(gt=0, le=1024)] | None = Field(None, description="Scaling; the rank if not given.")
-    dropout: Annotated[Real, Field(ge=0, lt=1)] = 0.0
+    dropout: Annotated[Real, Field(ge=0, lt=1)] = Field(0.0, description="Of the adapter's inputs, in training.")
     target_modules: (
         Annotated[tuple[Annotated[str, Field(pattern=r"^[a-z0-9_.]{1,64}$")], ...], Field(min_length=1)] | Auto
     ) = Field("auto", description="Ends of module names; auto: the attention projections.")
-    text_encoder: TextEncoderAdapter | None = None
-    token: Token | None = None
+    text_encoder: TextEncoderAdapter | None = Field(None, description="Train the text encoders too.")
+    token: Token | None = Field(None, description="Train a new word too.")
 
 
 class Data(Strict):
@@ -94,11 +99,13 @@ class Checkpoints(Strict):
 class Sampling(Strict):
     """How images are drawn in this run: samples to look at, and what is drawn from the base."""
 
-    prompts: Annotated[tuple[Prompt, ...], Field(max_length=16)] = ()
+    prompts: Annotated[tuple[Prompt, ...], Field(max_length=16)] = Field(
+        (), description="One image is drawn of each; none, and no samples are drawn."
+    )
     every_steps: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = Field(
         None, description="At every checkpoint if not given."
     )
-    steps: Annotated[Whole, Field(ge=1, le=200)] = 25
+    steps: Annotated[Whole, Field(ge=1, le=200)] = Field(25, description="Denoising steps of an image.")
     guidance: Annotated[Real, Field(ge=1, le=30)] | Auto = Field("auto", description="auto: usual for the family.")
     seed: Seed = 0
 
@@ -117,12 +124,15 @@ class Compute(Strict):
     base_precision: Literal["auto", "fp32", "bf16", "fp16", "int8", "nf4"] = Field(
         "auto", description="Of the frozen base; auto: bf16 on a GPU that has it, fp32 elsewhere."
     )
-    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    optimizer: Literal["adamw", "adamw8bit"] = Field("adamw", description="8 bits a state: on CUDA alone.")
     gradient_checkpointing: Flag | Auto = Field("auto", description="auto: where one pair does not fit without.")
     pairs: Literal["joint", "streamed"] | Auto = Field(
         "auto", description="Streamed: half the activation memory for one more forward pass; the same gradient."
     )
-    compile: Flag = False
+    compile: Flag = Field(False, description="Compile the denoiser's repeated block.")
+
+
+PLAIN_ADAPTER, PLAIN_COMPUTE = Adapter(), Compute()
 
 
 class TrainingOptions(Strict):
@@ -137,6 +147,37 @@ class TrainingOptions(Strict):
     sampling: Sampling = Sampling()
     mismatch: Mismatch = Mismatch()
     compute: Compute = Compute()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        refuse([*self._conflicts(), *self._unused_token()])
+        return self
+
+    def _conflicts(self) -> Iterator[Conflict]:
+        if self.compute.pairs == "streamed" and self.adapter.dropout > 0:
+            yield Conflict(
+                ("compute", "pairs"),
+                self.compute.pairs,
+                "a streamed pair passes the network twice, which adapter.dropout would make two different ones; "
+                'set adapter.dropout to 0, or this to "joint"',
+            )
+        if self.sampling.every_steps is not None and not self.sampling.prompts:
+            yield Conflict(
+                ("sampling", "every_steps"), self.sampling.every_steps, "nothing is drawn without sampling.prompts"
+            )
+
+    def _unused_token(self) -> Iterator[Conflict]:
+        """Other prompts come with the data."""
+        token, asked = self.adapter.token, self.method.hyperparameters
+        if token is None or not isinstance(asked, DreamboothHyperparameters) or asked.instance_prompt is None:
+            return
+        if not any(token.text in text for text in (asked.instance_prompt, *self.data.caption_templates)):
+            yield Conflict(
+                ("adapter", "token", "text"),
+                token.text,
+                "stands neither in method.dreambooth.hyperparameters.instance_prompt nor in data.caption_templates, "
+                "so it would never be trained",
+            )
 
 
 class Base(Strict):
@@ -158,3 +199,10 @@ class RunSpec(TrainingOptions):
     dinov2: str | None = Field(
         None, description="The operator's directory with a DINOv2 model, to measure the reference mismatch with."
     )
+
+    @field_validator("name")
+    @classmethod
+    def _of_its_own(cls, name: str) -> str:
+        if name in OTHER_RESULTS:
+            raise ValueError(f"{name}.safetensors is another result's name")
+        return name

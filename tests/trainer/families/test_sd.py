@@ -12,9 +12,8 @@ from diffusers import DDPMScheduler, StableDiffusionPipeline
 from tests.trainer.families.bases import SAVE_BASE
 from tests.trainer.families.training import fixed_inputs, losses_of_training, predicted, stacked
 from tests.trainer.tiny_sdxl import PROMPTS
-from trainer.errors import BadRun
 from trainer.families.sd import SdDenoiser, SdFamily, open_base
-from trainer.spec.run import Adapter, Base, TextEncoderAdapter, Token
+from trainer.spec.run import Adapter, Base
 
 pytestmark = pytest.mark.integration
 
@@ -152,10 +151,3 @@ def test_an_adapter_learns_in_fp32_on_a_half_precision_base(
     assert losses[-1] < 0.95 * losses[0]
     assert {parameter.dtype for parameter in parameters.values()} == {torch.float32}
     assert predicted(half, prompt, inputs).dtype == torch.float32
-
-
-def test_training_of_text_encoders_is_refused(denoiser: SdDenoiser) -> None:
-    adapter = Adapter(text_encoder=TextEncoderAdapter(), token=Token(text="<toy>", initial="toy"))
-    with pytest.raises(BadRun) as raised:
-        denoiser.add_adapter(adapter, seed=0)
-    assert [fault.field for fault in raised.value.faults] == ["adapter.text_encoder", "adapter.token"]

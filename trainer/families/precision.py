@@ -1,0 +1,65 @@
+"""The frozen base's precision, and what a machine lacks for what was asked."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+from trainer.device import base_dtype
+from trainer.errors import Fault
+from trainer.spec.run import Compute
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+QUANTISED = ("int8", "nf4")
+
+
+def compute_faults(compute: Compute, device: torch.device) -> list[Fault]:
+    """What this machine cannot do; told before any work."""
+    faults = []
+    lacking = _lacking_for_bitsandbytes(device)
+    if compute.base_precision in QUANTISED and lacking:
+        faults.append(
+            Fault(
+                "compute.base_precision", repr(compute.base_precision), f"here auto or {', '.join(DTYPES)}: {lacking}"
+            )
+        )
+    if compute.optimizer == "adamw8bit" and lacking:
+        faults.append(Fault("compute.optimizer", "'adamw8bit'", f"here adamw: {lacking}"))
+    return faults
+
+
+def _lacking_for_bitsandbytes(device: torch.device) -> str | None:
+    if device.type != "cuda":
+        return "it needs a CUDA GPU"
+    if find_spec("bitsandbytes") is None:
+        return "it needs bitsandbytes (pip install 'pairtune[gpu]')"
+    return None
+
+
+def dtype_of(compute: Compute, device: torch.device) -> torch.dtype:
+    """Of activations; a quantised base computes in the precision that "auto" takes."""
+    return DTYPES.get(compute.base_precision) or base_dtype(device)
+
+
+def loading(compute: Compute, device: torch.device) -> dict[str, Any]:
+    """Arguments for ``from_pretrained`` of the denoiser."""
+    dtype = dtype_of(compute, device)
+    if compute.base_precision not in QUANTISED:
+        return {"torch_dtype": dtype}
+    from diffusers import BitsAndBytesConfig
+
+    config = (
+        BitsAndBytesConfig(load_in_8bit=True)
+        if compute.base_precision == "int8"
+        else BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+    )
+    return {"torch_dtype": dtype, "quantization_config": config}
+
+
+def placed(network: Any, compute: Compute, device: torch.device, memory_format: torch.memory_format) -> Any:
+    """On its device; quantised weights are there already and have no memory format."""
+    if compute.base_precision in QUANTISED:
+        return network.to(device)
+    return network.to(device, memory_format=memory_format)

@@ -1,0 +1,34 @@
+"""Rules across the fields of a spec: what breaks one is a fault of the field to change, like any other fault."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """``path`` leads to the field from the model whose validator finds this."""
+
+    path: tuple[str, ...]
+    given: object
+    wanted: str
+
+
+def refuse(conflicts: Sequence[Conflict]) -> None:
+    """Called in a model's validator. Raises pydantic.ValidationError with all of them, each at its own field."""
+    if conflicts:
+        raise ValidationError.from_exception_data(
+            "conflicts",
+            [
+                InitErrorDetails(
+                    type=PydanticCustomError("conflict", "{wanted}", {"wanted": conflict.wanted}),
+                    loc=conflict.path,
+                    input=conflict.given,
+                )
+                for conflict in conflicts
+            ],
+        )
