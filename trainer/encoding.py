@@ -181,7 +181,7 @@ def _encode_images(encoders: Encoders, cache: Cache, group: Sequence[EncodedImag
     readable: dict[EncodedImage, Tensor] = {}
     for image in group:
         try:
-            readable[image] = _pixels(image)
+            readable[image] = pixels(image)
         except UnreadableImage as error:
             faults.append(Fault("data", repr(image.file.path.name), str(error)))
     if not readable:
@@ -192,7 +192,7 @@ def _encode_images(encoders: Encoders, cache: Cache, group: Sequence[EncodedImag
             cache.write(image.key, {"mean": mean, "std": deviation})
 
 
-def _pixels(image: EncodedImage) -> Tensor:
+def pixels(image: EncodedImage) -> Tensor:
     """(3, height, width) in [-1, 1]. Raises UnreadableImage, also for a file that changed since it was hashed."""
     content = image.file.path.read_bytes()
     if hashlib.sha256(content).hexdigest() != image.file.sha256:
@@ -202,5 +202,5 @@ def _pixels(image: EncodedImage) -> Tensor:
     if decoded.size != image.file.size:
         raise UnreadableImage("its EXIF orientation follows the pixels; save it upright")
     filled = decoded.resize((bucket.width, bucket.height), Image.Resampling.LANCZOS, box=image.crop.box)
-    pixels = torch.from_numpy(np.array(filled)).permute(2, 0, 1).float() / 127.5 - 1
-    return pixels.flip(2) if image.mirrored else pixels
+    values = torch.from_numpy(np.array(filled)).permute(2, 0, 1).float() / 127.5 - 1
+    return values.flip(2) if image.mirrored else values

@@ -130,7 +130,7 @@ class Training:
         if ready.resumed is None:
             ready.note(metrics(0, self.base, self.base, self.objective, last_good_step=0))
         if self.samples is not None and ready.world.is_main:
-            self.samples.forget_after(self.step)
+            self.samples.forget_after(self.step if ready.resumed else -1)  # whatever lies there is of another run
             with ready.learner.denoiser.without_adapter():
                 self.draw_samples(0)
         ready.phases.enter("training")

@@ -35,17 +35,18 @@ def measure_mismatch(
     check: Callable[[], None],
     progress: Callable[[int, int], None],
 ) -> MismatchMeasured:
-    """Of ``count`` pairs at most; the network draws as it is."""
+    """Of ``count`` images, two at least; where there are fewer pairs, each gets several. The network draws as it is."""
     started = time.monotonic()
-    picked = [pairs[place] for place in spread([pair.prompt_keys[0] for pair in pairs], count)]
+    places = spread([pair.prompt_keys[0] for pair in pairs], max(2, count))
     drawn: list[Image.Image] = []
-    for pair in picked:
-        progress(len(drawn), len(picked))
-        seeds = [keyed_seed("mismatch", seed, pair.id)]
+    for number, place in enumerate(places):
+        progress(number, len(places))
+        pair = pairs[place]
+        seeds = [keyed_seed("mismatch", seed, pair.id, number // len(pairs))]
         drawn += artist.draw(pair.prompt_keys[:1], seeds=seeds, size=pair.bucket, check=check)
-    found = similarity(drawn, [as_trained(pair.images[0]) for pair in picked], features)
+    found = similarity(drawn, [as_trained(pairs[place].images[0]) for place in places], places, features)
     return MismatchMeasured(
-        similarity=found.mean,
+        similarity=found.value,
         low=found.low,
         high=found.high,
         images=found.images,

@@ -30,6 +30,8 @@ def settle(ready: Ready, objective: Objective, beta: float | None) -> Settled:
         # Devices may differ: the most frugal plan that any of them needs.
         plan = min(ready.world.gather(plan), key=MemoryPlan.appetite)
     ready.learner.denoiser.checkpoint_gradients(plan.gradient_checkpointing)
+    if ready.run.spec.compute.compile:
+        ready.learner.denoiser.compile_blocks()
     ready.phases.report(
         MemoryPlanned(
             step_size=asked.step_size,

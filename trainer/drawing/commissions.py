@@ -18,8 +18,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from trainer.buckets import Bucket
-from trainer.drawing.sampler import TOGETHER, Artist
-from trainer.durable import write_file
+from trainer.drawing.sampler import Artist, together
+from trainer.durable import sweep, write_file
 from trainer.world import World
 
 FOLDER, MANIFEST = "drawn", "manifest.jsonl"
@@ -83,7 +83,8 @@ def carry_out(
 ) -> list[Path]:
     """The images' paths, in order, once all are there; several processes share the drawing. The network draws as it is.
 
-    What is drawn together does not depend on what is there already, so an image drawn again is the same.
+    What is drawn together does not depend on what is there already: an image is the same whether or not the run was
+    interrupted. One that is there is left as it is. The seed's noise is ``torch.randn`` on the CPU.
     """
     folder = directory / FOLDER
     folder.mkdir(exist_ok=True)
@@ -91,9 +92,12 @@ def carry_out(
     paths = [folder / record.file_name for record in records]
     groups = grouped(commissions)
     missing = [group for group in groups if any(not paths[at].exists() for at in group)]
+    if world.is_main:
+        pass
     world.gather(None)  # what one of them draws now, another must not find
-    for done, group in enumerate(mine := world.share(missing)):
-        progress(done, len(mine))
+    mine, done = world.share(missing), 0
+    for group in mine:
+        progress(done, sum(map(len, mine)))
         images = artist.draw(
             [commissions[at].prompt_key for at in group],
             seeds=[commissions[at].seed for at in group],
@@ -101,7 +105,9 @@ def carry_out(
             check=check,
         )
         for at, image in zip(group, images, strict=True):
-            write_file(paths[at], png(image, records[at]))
+            if True:
+                write_file(paths[at], png(image, records[at]))
+        done += len(group)
     if world.is_main:
         lines = [json.dumps({"file": record.file_name, **asdict(record)}) + "\n" for record in records]
         write_file(folder / MANIFEST, "".join(lines).encode())
@@ -114,7 +120,11 @@ def grouped(commissions: Sequence[Commission]) -> list[list[int]]:
     alike: dict[Bucket, list[int]] = {}
     for at, commission in enumerate(commissions):
         alike.setdefault(commission.size, []).append(at)
-    return [places[start : start + TOGETHER] for places in alike.values() for start in range(0, len(places), TOGETHER)]
+    return [
+        places[start : start + together(size)]
+        for size, places in alike.items()
+        for start in range(0, len(places), together(size))
+    ]
 
 
 def png(image: Image.Image, record: Recorded) -> bytes:

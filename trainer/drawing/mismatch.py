@@ -1,7 +1,7 @@
 """Reference mismatch: how far what the base draws is from what the user wants, for the same prompts.
 
 The paper's measure (arXiv 2406.06424v2): similarity of features between the base's own samples and the chosen images.
-From it ``beta: "auto"`` takes the paper's best beta of a domain that far away.
+From it ``beta: "auto"`` takes the paper's best beta of a domain that far away: the farther, the larger.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 import numpy as np
 from PIL import Image
 
 from trainer.drawing.features import Features
+from trainer.drawing.statistics import Vector
 from trainer.spec.methods import Preset
 
 RESAMPLES = 2000
@@ -21,9 +23,9 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Similarity:
-    """Mean over pairs of images, with a 95% bootstrap interval over them."""
+    """``low`` and ``high`` are a 95% bootstrap interval over pairs of the data; ``images`` were drawn."""
 
-    mean: float
+    value: float
     low: float
     high: float
     images: int
@@ -31,33 +33,54 @@ class Similarity:
 
 
 # The paper orders its domains by mismatch, from general to personalization, and gives each one's best beta; it gives no
-# values to tell them apart by. These are ours. Statistics: by what emoji-xl's samples have with its own training
-# images (0.99), blurred (0.975), recoloured (0.95), drawn as lines (0.87) and with unrelated pictures (0.5); DINOv2's
-# stand on no measurement of ours (docs/decisions/0006-reference-mismatch.md).
+# values to tell them apart by. These are ours. What stands behind those of the statistics is in
+# docs/decisions/0006-reference-mismatch.md; DINOv2's stand on no measurement.
 THRESHOLDS: dict[str, tuple[tuple[float, Preset], ...]] = {
-    "statistics": ((0.97, "general"), (0.92, "culture"), (0.75, "style"), (-1.0, "personalization")),
+    "statistics": ((0.82, "general"), (0.73, "culture"), (0.45, "style"), (-1.0, "personalization")),
     "dinov2": ((0.75, "general"), (0.6, "culture"), (0.4, "style"), (-1.0, "personalization")),
 }
 
 
 def spread(prompts: Sequence[str], count: int) -> list[int]:
-    """Places of at most ``count`` pairs, of as many different prompts as there are, chosen by hash and not by order."""
+    """Places of ``count`` pairs, of as many different prompts as there are, chosen by hash and not by order.
+
+    Where there are fewer pairs, they come again.
+    """
     by_hash = sorted(range(len(prompts)), key=lambda at: hashlib.sha256(f"{prompts[at]}\0{at}".encode()).digest())
     first: dict[str, int] = {}
     for at in by_hash:
         first.setdefault(prompts[at], at)
-    rest = [at for at in by_hash if at not in set(first.values())]
-    return [*first.values(), *rest][:count]
+    leading = set(first.values())
+    rest = [at for at in by_hash if at not in leading]
+    return list(islice(cycle([*first.values(), *rest]), count))
 
 
-def similarity(drawn: Sequence[Image.Image], chosen: Sequence[Image.Image], features: Features) -> Similarity:
-    """Of each drawn image to the chosen image of the same pair."""
-    values = np.array([features.similarity(one, other) for one, other in zip(drawn, chosen, strict=True)])
-    resamples = np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))
-    low, high = np.quantile(values[resamples].mean(axis=1), [0.025, 0.975])
-    return Similarity(float(values.mean()), float(low), float(high), len(values), features.name)
+def similarity(
+    drawn: Sequence[Image.Image], chosen: Sequence[Image.Image], pairs: Sequence[int], features: Features
+) -> Similarity:
+    """Of drawn images to the chosen ones for the same prompts; ``pairs`` says which of the data's pairs each is of.
+
+    Two images at least.
+    """
+    shown, wanted = (np.stack([features.vector(image) for image in images]) for images in (drawn, chosen))
+    (value,) = features.similarity(shown, wanted, pairs, np.ones((1, len(pairs))))
+    resampled = features.similarity(shown, wanted, pairs, _resamples(pairs))
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return Similarity(float(value), float(low), float(high), len(drawn), features.name)
 
 
-def preset_for(mean: float, features: str) -> Preset:
+def _resamples(pairs: Sequence[int]) -> Vector:
+    """(resamples, images): how often each image counts where pairs are drawn with replacement, always the same way."""
+    different, of = np.unique(np.asarray(pairs), return_inverse=True)
+    count = len(different)
+    if count == 1:
+        return np.ones((1, len(pairs)))
+    counts = np.random.default_rng(0).multinomial(count, [1 / count] * count, size=RESAMPLES)
+    several = (counts > 0).sum(axis=1) > 1  # one pair alone has nothing to be compared with
+    weights: Vector = counts[several][:, of].astype(np.float64)
+    return weights
+
+
+def preset_for(value: float, features: str) -> Preset:
     """The domain that is as far away, by ``THRESHOLDS``."""
-    return next(preset for least, preset in THRESHOLDS[features] if mean >= least)
+    return next(preset for least, preset in THRESHOLDS[features] if value >= least)

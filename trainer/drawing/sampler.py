@@ -15,7 +15,9 @@ from trainer.buckets import Bucket
 from trainer.cache import Cache, Tensors
 from trainer.families.family import Decoder, Denoiser
 
-TOGETHER = 4  # images that share a forward pass
+# Images that share a forward pass, which guidance doubles. A large one is drawn alone: drawing fits where training does.
+TOGETHER = 4
+PIXELS_TOGETHER = 2**20
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,10 @@ class Artist:
     ) -> list[Image.Image]:
         """One image a prompt, from noise that its seed alone determines. ``check`` runs between groups, may raise."""
         images: list[Image.Image] = []
-        for start in range(0, len(prompt_keys), TOGETHER):
+        count = together(size)
+        for start in range(0, len(prompt_keys), count):
             check()
-            part = slice(start, start + TOGETHER)
+            part = slice(start, start + count)
             images += self._draw_together(prompt_keys[part], seeds[part], size)
         return images
 
@@ -56,6 +59,10 @@ class Artist:
             guidance=self.guidance,
         )
         return [image_of(pixels) for pixels in self.decoder.decode(latents)]
+
+
+def together(size: Bucket) -> int:
+    return max(1, min(TOGETHER, PIXELS_TOGETHER // (size.width * size.height)))
 
 
 @torch.no_grad()

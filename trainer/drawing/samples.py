@@ -1,6 +1,7 @@
 """The same prompts from the same seeds, drawn as training goes on: ``samples/`` of a run directory.
 
-``samples/step-00000100/0.png``, ... and ``samples/grid.png``, a row for each step, the base's first.
+``samples/step-00000100/0.png``, ... and ``samples/grid.png``, a row for each step, the base's first, or for
+as many as a picture can hold.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from pathlib import Path
 from PIL import Image
 
 from trainer.buckets import Bucket
-from trainer.drawing.grid import Row, grid
+from trainer.drawing.grid import Row, fitted, grid
 from trainer.drawing.sampler import Artist
-from trainer.durable import whole_directory, write_file
+from trainer.durable import sweep, whole_directory, write_file
 from trainer.spec.events import SampleWritten
 
 FOLDER, GRID = "samples", "grid.png"
+ROWS = 24  # of the grid, however many steps were drawn: with 16 prompts 150 MB while it is put together
 _STEP = re.compile(r"step-(\d{8,})")
 
 
@@ -45,7 +47,7 @@ class Samples:
             with whole_directory(folder) as partial:
                 for index, image in enumerate(images):
                     image.save(partial / f"{index}.png")
-        rows = [row for at in self._steps() if (row := self._row(at)) is not None]
+        rows = [row for at in thinned(self._steps(), ROWS) if (row := self._row(at)) is not None]
         write_file(self.directory / FOLDER / GRID, _png(grid(self.prompts, rows)))
         return SampleWritten(
             step=step,
@@ -55,7 +57,9 @@ class Samples:
         )
 
     def forget_after(self, step: int) -> None:
-        """Steps that a resumed run will come to again."""
+        """Steps that a resumed run will come to again, and what a killed one left unfinished; -1: everything."""
+        if (self.directory / FOLDER).exists():
+            sweep(self.directory / FOLDER)
         for later in (at for at in self._steps() if at > step):
             shutil.rmtree(self.directory / FOLDER / f"step-{later:08d}")
 
@@ -72,9 +76,17 @@ class Samples:
         return Row("base" if step == 0 else f"step {step}", [_read(file) for file in files])
 
 
+def thinned(steps: Sequence[int], most: int) -> list[int]:
+    """The first, the last, and as many as fit between, evenly."""
+    if len(steps) <= most:
+        return list(steps)
+    return [steps[round(place * (len(steps) - 1) / (most - 1))] for place in range(most)]
+
+
 def _read(file: Path) -> Image.Image:
+    """As large as the grid shows it: all of them are in memory together."""
     with Image.open(file) as image:
-        return image.convert("RGB")
+        return fitted(image.convert("RGB"))
 
 
 def _png(image: Image.Image) -> bytes:

@@ -103,6 +103,10 @@ class Denoiser(Protocol):
         """Attach an adapter that changes nothing yet; returns its fp32 parameters by name, the only trainable ones."""
         ...
 
+    def compile_blocks(self) -> None:
+        """Compile the blocks that the network repeats, once for all of them."""
+        ...
+
     def checkpoint_gradients(self, wanted: bool) -> None:
         """Whether activations are computed again in the backward pass instead of being kept."""
         ...

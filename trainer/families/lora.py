@@ -81,10 +81,16 @@ def save_lora(path: Path, networks: Mapping[str, Any], metadata: Mapping[str, st
     configs: dict[str, object] = {}
     for prefix, network in networks.items():
         layers = get_peft_model_state_dict(network, adapter_name=ADAPTER, save_embedding_layers=False)
-        tensors |= {f"{prefix}.{published(prefix, key)}": tensor.detach().cpu().contiguous() for key, tensor in layers.items()}
+        tensors |= {
+            f"{prefix}.{published(prefix, key)}": tensor.detach().cpu().contiguous() for key, tensor in layers.items()
+        }
         config = network.peft_config[ADAPTER].to_dict()
         configs |= {f"{prefix}.{key}": _plain(value) for key, value in config.items()}
-    save_file(tensors, path, {**metadata, "format": "pt", "lora_adapter_metadata": json.dumps(configs)})
+    save_file(
+        {key: tensor.contiguous() for key, tensor in tensors.items()},
+        path,
+        {**metadata, "format": "pt", "lora_adapter_metadata": json.dumps(configs)},
+    )
 
 
 def published(network: str, key: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from shutil import which
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from trainer.errors import Fault
 from trainer.spec.run import Compute
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+COMPILERS = ("g++", "clang++", "c++")
 QUANTISED = ("int8", "nf4")
 
 
@@ -27,6 +29,8 @@ def compute_faults(compute: Compute, device: torch.device) -> list[Fault]:
         )
     if compute.optimizer == "adamw8bit" and lacking:
         faults.append(Fault("compute.optimizer", "'adamw8bit'", f"here adamw: {lacking}"))
+    if compute.compile and not any(which(compiler) for compiler in COMPILERS):
+        faults.append(Fault("compute.compile", "True", f"here false: it needs a C++ compiler ({', '.join(COMPILERS)})"))
     return faults
 
 

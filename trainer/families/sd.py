@@ -204,6 +204,9 @@ class SdDenoiser:
         text = self.text.add_adapter(adapter, seed=seed) if self.text else {}
         return add_lora(self.network, lora_config(adapter, ATTENTION), seed=seed) | text
 
+    def compile_blocks(self) -> None:
+        self.network.compile_repeated_blocks()
+
     def checkpoint_gradients(self, wanted: bool) -> None:
         if wanted:
             self.network.enable_gradient_checkpointing()

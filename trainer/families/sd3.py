@@ -220,6 +220,9 @@ class Sd3Denoiser:
     def add_adapter(self, adapter: Adapter, *, seed: int) -> dict[str, nn.Parameter]:
         return add_lora(self.network, lora_config(adapter, TARGETS), seed=seed)
 
+    def compile_blocks(self) -> None:
+        self.network.compile_repeated_blocks()
+
     def checkpoint_gradients(self, wanted: bool) -> None:
         if wanted:
             self.network.enable_gradient_checkpointing()

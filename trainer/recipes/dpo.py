@@ -17,10 +17,12 @@ from trainer.rundir import Run
 from trainer.spec.events import Done
 from trainer.world import World
 
+NEED = Need(rejected=True)
+
 
 def train(run: Run, cache: Cache, phases: Phases, stop: StopRequest, world: World) -> Done:
     """Raises Interrupted after writing a checkpoint; call again to go on."""
-    ready = prepare(run, cache, Need(rejected=True), phases, stop, world)
+    ready = prepare(run, cache, NEED, phases, stop, world)
     base = measure_base(ready)
     beta = dpo_beta(ready, base)
     objective = dpo(beta)

@@ -16,10 +16,12 @@ from trainer.rundir import Run
 from trainer.spec.events import Done
 from trainer.world import World
 
+NEED = Need(rejected=False)
+
 
 def train(run: Run, cache: Cache, phases: Phases, stop: StopRequest, world: World) -> Done:
     """Raises Interrupted after writing a checkpoint; call again to go on."""
-    ready = prepare(run, cache, Need(rejected=False), phases, stop, world)
+    ready = prepare(run, cache, NEED, phases, stop, world)
     base = measure_base(ready)
     objective = Objective(lambda pair: sft_loss(pair.chosen), sees_rejected=False, sees_base=False)
     settled = settle(ready, objective, beta=None)

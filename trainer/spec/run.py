@@ -12,6 +12,7 @@ from trainer.spec.methods import DreamboothHyperparameters, Method, Prompt
 from trainer.spec.strict import Auto, Flag, Real, Seed, Strict, Whole
 
 FamilyName = Literal["sd1", "sd2", "sdxl", "sd3"]
+DENOISER_ONLY: tuple[FamilyName, ...] = ("sd3",)  # families whose text encoders stay as they are
 Rank = Annotated[Whole, Field(ge=1, le=512)]
 LearningRate = Annotated[Real, Field(gt=0, le=1)]
 OTHER_RESULTS = ("pytorch_lora_weights", "learned_embeds")  # .safetensors: the other adapter files of a run
@@ -199,6 +200,19 @@ class RunSpec(TrainingOptions):
     dinov2: str | None = Field(
         None, description="The operator's directory with a DINOv2 model, to measure the reference mismatch with."
     )
+
+    @model_validator(mode="after")
+    def _fits_the_family(self) -> Self:
+        asked = {"text_encoder": self.adapter.text_encoder, "token": self.adapter.token}
+        wanted = f"should be null for a base of family {self.base.family}, of which the denoiser alone is trained"
+        refuse(
+            [
+                Conflict(("adapter", name), given.model_dump(), wanted)
+                for name, given in asked.items()
+                if given is not None and self.base.family in DENOISER_ONLY
+            ]
+        )
+        return self
 
     @field_validator("name")
     @classmethod
