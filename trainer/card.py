@@ -6,8 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trainer.output import ADAPTER, EMBEDDING
-from trainer.spec.run import RunSpec
+from trainer.header import published
+from trainer.output import ADAPTER, EMBEDDING, METRICS, SAMPLES, SPEC
+from trainer.rundir import Run
+from trainer.spec.methods import DreamboothMethod
+from trainer.spec.run import FamilyName, RunSpec, Token
 
 METHODS = {
     "mapo": "margin-aware preference optimization ([MaPO](https://arxiv.org/abs/2406.06424))",
@@ -23,20 +26,25 @@ PIPELINES = {
     "sdxl": "StableDiffusionXLPipeline",
     "sd3": "StableDiffusion3Pipeline",
 }
+Row = Mapping[str, Any]
 
 
 def model_card(
-    spec: RunSpec,
-    rows: Sequence[Mapping[str, Any]],
+    run: Run,
+    rows: Sequence[Row],
     *,
-    dataset_digest: str,
     best_step: int,
-    settled: Mapping[str, object],
+    beta: float | None,
+    batch_size: int,
     versions: Mapping[str, str],
     has_samples: bool,
     has_token: bool,
 ) -> str:
-    """Markdown with the Hub's front matter. ``rows`` are those of metrics.jsonl, ``settled`` what "auto" became."""
+    """Markdown with the Hub's front matter.
+
+    ``rows`` are those of metrics.jsonl; ``beta`` and ``batch_size`` are what "auto" became.
+    """
+    spec = published(run.spec)
     base = f"`{spec.base.name}`" + (f" at revision `{spec.base.revision}`" if spec.base.revision else "")
     return "\n".join(
         [
@@ -45,18 +53,19 @@ def model_card(
             "",
             f"{KINDS[spec.adapter.type]} of rank {spec.adapter.rank} for {base}, by {METHODS[spec.method.type]}.",
             "",
-            *(["![samples, the base's in the first row](samples.png)", ""] if has_samples else []),
+            *([f"![samples, the base's in the first row]({SAMPLES})", ""] if has_samples else []),
             "## How it measured",
+            "",
             *measured(rows, best_step),
             "",
             "## How to load it",
+            "",
             *loading(spec, has_token),
             "",
             "## What it was made from",
-            f"- data: `sha256:{dataset_digest}`",
-            f"- method: `{spec.method.model_dump_json(exclude_defaults=True)}`",
-            f"- settled on the way: `{json.dumps(settled)}`",
-            f"- seed {spec.seed}; spec.json holds everything else, metrics.jsonl every step",
+            "",
+            *training(run, beta, batch_size),
+            f"- seed {spec.seed}; {SPEC} holds everything else that was asked for, {METRICS} every step",
             f"- {', '.join(f'{package} {number}' for package, number in versions.items())}",
             "",
         ]
@@ -64,10 +73,13 @@ def model_card(
 
 
 def front_matter(spec: RunSpec) -> list[str]:
+    """YAML; strings are written as JSON, which is YAML too."""
     tags = ["text-to-image", "lora", "diffusers", "diffusers-training", "pairtune", spec.method.type]
+    asked = spec.method.hyperparameters if isinstance(spec.method, DreamboothMethod) else None
     return [
         "---",
-        *(["base_model: " + json.dumps(spec.base.source)] if "/" in spec.base.source else []),
+        *([f"base_model: {json.dumps(spec.base.source)}"] if on_the_hub(spec) else []),
+        *([f"instance_prompt: {json.dumps(asked.instance_prompt)}"] if asked and asked.instance_prompt else []),
         "library_name: diffusers",
         "tags:",
         *(f"- {tag}" for tag in tags),
@@ -76,47 +88,137 @@ def front_matter(spec: RunSpec) -> list[str]:
     ]
 
 
-def measured(rows: Sequence[Mapping[str, Any]], best_step: int) -> list[str]:
-    """The base beside the exported adapter, on the held-out pairs."""
+def on_the_hub(spec: RunSpec) -> bool:
+    """A published spec names a local base by its name, a hub's by its id."""
+    return "/" in spec.base.source
+
+
+def measured(rows: Sequence[Row], best_step: int) -> list[str]:
+    """The base beside the exported adapter and, if it is another, the last check-up's; then what was warned of."""
     validations = [row for row in rows if row["kind"] == "validation"]
-    finals = [row for row in validations if row.get("final")]
+    finals = [row for row in validations if row["final"]]
     if not finals:
         return ["It was not measured."]
-    last = finals[-1]
-    interval = f"95%: {last['implicit_accuracy_low']:.2f} to {last['implicit_accuracy_high']:.2f}"
+    exported, last = finals[-1], [row for row in validations if not row["final"]][-1]
+    columns = [of_base(validations[0], exported), of_adapter(exported)]
+    names = ["base", f"this adapter, step {best_step}"]
+    if last["step"] != best_step:
+        columns, names = [*columns, of_adapter(last)], [*names, f"not kept: step {last['step']}, {last['pairs']} pairs"]
     warned = [row for row in rows if row["kind"] == "warning"]
     return [
-        f"On {last['pairs']} held-out pairs, {last['draws']} fixed timesteps each. The adapter is that of step",
-        f"{best_step}, which has the best held-out objective.",
+        f"On {exported['pairs']} held-out pairs, {exported['draws']} fixed timesteps and noises each; in brackets, 95%",
+        "bootstrap intervals. Of the steps that were checked, this adapter's had the lowest held-out objective.",
         "",
-        "| | base | this adapter |",
-        "|---|---|---|",
-        f"| chosen loss | {last['base_chosen_loss']:.4f} | {last['chosen_loss']:.4f} |",
-        f"| rejected loss | {last['base_rejected_loss']:.4f} | {last['rejected_loss']:.4f} |",
-        f"| implicit accuracy | {last['base_implicit_accuracy']:.2f} | {last['implicit_accuracy']:.2f} ({interval}) |",
-        f"| reference-corrected accuracy | | {last['reference_corrected_accuracy']:.2f} |",
+        f"| | {' | '.join(names)} |",
+        f"|---|{'---|' * len(names)}",
+        *(f"| {measure} | {' | '.join(column[measure] for column in columns)} |" for measure in columns[1]),
         "",
         "Implicit accuracy is the share of pairs whose chosen image the network denoises better than the rejected one.",
-        "It also depends on how simple the images are, hence the base's beside it; it does not say how samples look.",
+        "Without a reference it also tells which image is simpler, hence the base's beside it; reference-corrected",
+        "accuracy counts the pairs whose difference grew against the base's. Both rise when rejected images are merely",
+        "denoised worse, and neither says how samples look: look at them.",
         *([""] if warned else []),
         *(f"- Warned at step {row['step']}: {row['message']}" for row in warned),
     ]
 
 
+def of_base(first: Row, exported: Row) -> dict[str, str]:
+    """``first`` is the check-up of step 0, whose intervals are the base's where it looked at the same pairs."""
+    same_pairs = first["step"] == 0 and first["pairs"] == exported["pairs"]
+    return {
+        "objective": f"{first['objective']:.4f}" if same_pairs else "",
+        "chosen loss": f"{exported['base_chosen_loss']:.4f}",
+        "rejected loss": f"{exported['base_rejected_loss']:.4f}",
+        "implicit accuracy": f"{exported['base_implicit_accuracy']:.2f}"
+        + (interval(first, "implicit_accuracy") if same_pairs else ""),
+        "reference-corrected accuracy": "",
+    }
+
+
+def of_adapter(row: Row) -> dict[str, str]:
+    return {
+        "objective": f"{row['objective']:.4f}",
+        "chosen loss": f"{row['chosen_loss']:.4f}",
+        "rejected loss": f"{row['rejected_loss']:.4f}",
+        "implicit accuracy": f"{row['implicit_accuracy']:.2f}" + interval(row, "implicit_accuracy"),
+        "reference-corrected accuracy": f"{row['reference_corrected_accuracy']:.2f}"
+        + interval(row, "reference_corrected_accuracy"),
+    }
+
+
+def interval(row: Row, measure: str) -> str:
+    """Empty where none was measured."""
+    if f"{measure}_low" not in row:
+        return ""
+    return f" [{row[f'{measure}_low']:.2f}, {row[f'{measure}_high']:.2f}]"
+
+
+def training(run: Run, beta: float | None, batch_size: int) -> list[str]:
+    asked, adapter = run.hyperparameters, run.spec.adapter
+    chosen = {"form": asked.form, "beta": beta, "prior weight": asked.prior_weight}
+    method = ", ".join(f"{name} {value}" for name, value in chosen.items() if value is not None)
+    alpha = adapter.rank if adapter.alpha is None else adapter.alpha
+    return [
+        f"- data: {len(run.training)} pairs and {len(run.validation)} held out, `sha256:{run.dataset_digest}`",
+        f"- method: {asked.method}" + (f", {method}" if method else ""),
+        f"- at most {asked.max_steps} steps of {asked.step_size} pairs ({batch_size} at a time),"
+        f" {run.spec.compute.optimizer}, learning rate {asked.learning_rate:g} ({asked.lr_scheduler},"
+        f" {asked.warmup_steps} warm-up steps), weight decay {asked.weight_decay:g}, gradients clipped at"
+        f" {asked.max_grad_norm:g}, prompt dropout {asked.prompt_dropout:g}",
+        f"- adapter: rank {adapter.rank}, alpha {alpha:g}, dropout {adapter.dropout:g}"
+        + (f"; text encoders too, rank {adapter.text_encoder.rank or adapter.rank}" if adapter.text_encoder else ""),
+    ]
+
+
 def loading(spec: RunSpec, has_token: bool) -> list[str]:
-    token = spec.adapter.token
-    embedding = (
-        [f'pipeline.load_textual_inversion("{EMBEDDING}")  # the word {token.text}']
-        if has_token and token is not None
-        else []
-    )
+    pipeline, named = PIPELINES[spec.base.family], f"{spec.name}.safetensors"
+    revision = f", revision={json.dumps(spec.base.revision)}" if spec.base.revision else ""
+    where = "" if on_the_hub(spec) else "  # where you have it"
     return [
         "```python",
-        f"from diffusers import {PIPELINES[spec.base.family]}",
+        f"from diffusers import {pipeline}",
         "",
-        f"pipeline = {PIPELINES[spec.base.family]}.from_pretrained({json.dumps(spec.base.source)})",
+        f"pipeline = {pipeline}.from_pretrained({json.dumps(spec.base.source)}{revision}){where}",
         f'pipeline.load_lora_weights(".", weight_name="{ADAPTER}")',
-        *embedding,
+        *(word(spec.base.family, spec.adapter.token) if has_token and spec.adapter.token else []),
         "```",
-        f"ComfyUI, AUTOMATIC1111, sd-scripts: `{spec.name}.safetensors` into the folder for LoRAs, strength 1.",
+        "",
+        *elsewhere(spec, named),
+    ]
+
+
+def word(family: FamilyName, token: Token) -> list[str]:
+    """How the pipeline learns it; of SDXL's two tables it has to be told which encoder each belongs to."""
+    if family != "sdxl":
+        return [f'pipeline.load_textual_inversion(".", weight_name="{EMBEDDING}")  # the word {token.text}']
+    encoders = (("clip_l", "text_encoder", "tokenizer"), ("clip_g", "text_encoder_2", "tokenizer_2"))
+    return [
+        "",
+        "from safetensors.torch import load_file",
+        "",
+        f'rows = load_file("{EMBEDDING}")  # of the word {token.text}',
+        *(
+            f'pipeline.load_textual_inversion(rows["{key}"], token="{token.text}", '
+            f"text_encoder=pipeline.{encoder}, tokenizer=pipeline.{tokenizer})"
+            for key, encoder, tokenizer in encoders
+        ),
+    ]
+
+
+def elsewhere(spec: RunSpec, named: str) -> list[str]:
+    """Programs that read the second format, by what their code says they do with it."""
+    if spec.base.family == "sd3":
+        return [
+            f"ComfyUI: `{named}` into `models/loras`, strength 1. It keeps diffusers' names, with the scale in the",
+            "weights; whether other programs read it was not looked into.",
+        ]
+    if spec.adapter.type == "dora":
+        return [
+            f"ComfyUI: `{named}` into `models/loras`, strength 1. Its images come out near to diffusers', not equal:",
+            "it divides by the norms of the base's weights, DoRA by those of the sum. AUTOMATIC1111 and sd-scripts do",
+            "not know this kind of DoRA.",
+        ]
+    return [
+        f"ComfyUI (`models/loras`), AUTOMATIC1111 (`models/Lora`) and sd-scripts (`--network_weights`): `{named}`,",
+        "strength 1.",
     ]

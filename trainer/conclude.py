@@ -30,6 +30,7 @@ def exported(ready: Ready, settled: Settled, best: Best) -> Done:
         metrics=ready.history.read(),
         best_step=best.step,
         settled=settled,
+        native_size=ready.family.native_size,
     )
 
 

@@ -93,7 +93,7 @@ class DiskFull(TrainerError):
 class ExportMismatch(TrainerError):
     code = "export_mismatch"
 
-    def __init__(self, file: str, difference: float, tolerance: float) -> None:
+    def __init__(self, file: str, difference: float, tolerance: float, what: str) -> None:
         super().__init__(
-            f"The exported {file}, loaded again, changes the prediction by {difference:.3g} (allowed {tolerance:.3g})."
+            f"The exported {file}, loaded again, changes {what} by {difference:.3g} (allowed {tolerance:.3g})."
         )

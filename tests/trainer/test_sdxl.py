@@ -17,11 +17,12 @@ from trainer.cache import Cache
 from trainer.data import Encoded, Need, encode_pairs, pairs_of
 from trainer.encoding import new_encoder
 from trainer.errors import BadRun, Interrupted, NonFiniteLoss
-from trainer.export import TOLERANCE, require_same_predictions, write_kohya
+from trainer.export import write_kohya
 from trainer.families.family import Family
 from trainer.families.sdxl import SdxlDenoiser, SdxlEncoders, SdxlFamily, open_base
 from trainer.interrupt import StopRequest
 from trainer.output import ADAPTER
+from trainer.proof import PREDICTIONS, UPDATES, require_same_adapter
 from trainer.recipes import recipe_for
 from trainer.reporting import Phases
 from trainer.rundir import Run, read_run
@@ -249,10 +250,10 @@ def test_an_adapter_on_a_half_precision_base_predicts_the_same_once_reloaded(
             parameter.data = torch.randn(parameter.shape, generator=generator)
     (batch,) = fixed_batches(encoded(run, family, cache).held_out[:1], cache, [500])
     half.save_adapter(tmp_path / ADAPTER, {})
-    spec = run.spec.model_copy(update={"adapter": Adapter(rank=4, alpha=8)})
-    write_kohya(tmp_path, spec, half, {})
-    monkeypatch.setitem(TOLERANCE, torch.bfloat16, 0.0)
-    require_same_predictions(half, tmp_path, "adapter.safetensors", spec, batch)
+    write_kohya(tmp_path, "adapter.safetensors", "sdxl", half, {})
+    monkeypatch.setitem(PREDICTIONS, torch.bfloat16, 0.0)
+    monkeypatch.setitem(UPDATES, torch.bfloat16, 0.0)
+    require_same_adapter(half, tmp_path, "adapter.safetensors", "sdxl", batch)
 
 
 def test_one_ahead_yields_everything_in_order_and_passes_errors_on() -> None:

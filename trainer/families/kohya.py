@@ -5,7 +5,14 @@ update is up @ down * alpha / rank) and, for DoRA, ``dora_scale``. Prefixes: ``l
 2.x, ``lora_te1`` and ``lora_te2`` for SDXL. SDXL's UNet goes by the names of the model's first publication
 (input_blocks, middle_block, output_blocks), as sd-scripts trains it, SD 1.x's and 2.x's by those of diffusers.
 
-diffusers (0.42) reads no DoRA from this format, but does from its own.
+Who reads it, by their code (none of them is run here but diffusers):
+
+- diffusers (0.42): all but DoRA, whose ``dora_scale`` it drops, and UNets of ten blocks a side, where it takes block
+  10 for block 1. It reads both from its own format.
+- ComfyUI (comfy/lora.py), AUTOMATIC1111 (extensions-builtin/Lora) and sd-scripts (networks/lora.py): LoRA and rsLoRA.
+- ``dora_scale`` is each output's magnitude, (out, 1), as LyCORIS and PEFT mean it: W' = scale * (W + dW) / |W + dW| by
+  row. ComfyUI divides by |W| instead, so that its result is near but not equal; AUTOMATIC1111 divides by columns, which
+  gives another network; sd-scripts ignores it.
 
 SD3 has no such names that all three read: its file keeps diffusers' (``transformer.`` ...), which ComfyUI reads too,
 with the scale multiplied into the weights, so that nothing has to be known beside them.
@@ -78,6 +85,11 @@ def diffusers_weights(
             factor = weights[f"{name}.alpha"].item() / down.shape[0] / scale(configs, network)
             back[key] = down if part == "lora_A.weight" else weights[f"{name}.lora_up.weight"] * factor
     return back
+
+
+def diffusers_reads(weights: Mapping[str, Tensor]) -> bool:
+    """Whether diffusers makes of this file what was written."""
+    return not any(key.endswith(".dora_scale") or re.search(r"(in|out)put_blocks_\d\d", key) for key in weights)
 
 
 def folded(tensors: Mapping[str, Tensor], configs: Mapping[str, Any]) -> dict[str, Tensor]:

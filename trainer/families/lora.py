@@ -81,22 +81,22 @@ def save_lora(path: Path, networks: Mapping[str, Any], metadata: Mapping[str, st
     configs: dict[str, object] = {}
     for prefix, network in networks.items():
         layers = get_peft_model_state_dict(network, adapter_name=ADAPTER, save_embedding_layers=False)
-        tensors |= {
-            f"{prefix}.{published(prefix, key)}": tensor.detach().cpu().contiguous() for key, tensor in layers.items()
-        }
+        for key, layer in layers.items():
+            tensors[f"{prefix}.{published(prefix, key)}"] = layer.detach().cpu().contiguous()
         config = network.peft_config[ADAPTER].to_dict()
         configs |= {f"{prefix}.{key}": _plain(value) for key, value in config.items()}
-    save_file(
-        {key: tensor.contiguous() for key, tensor in tensors.items()},
-        path,
-        {**metadata, "format": "pt", "lora_adapter_metadata": json.dumps(configs)},
-    )
+    save_file(tensors, path, {**metadata, "format": "pt", "lora_adapter_metadata": json.dumps(configs)})
 
 
 def published(network: str, key: str) -> str:
-    """Text encoders' layers as transformers named them up to version 4, which other programs read."""
-    flat = network.startswith("text_encoder") and not key.startswith("text_model.")
-    return f"text_model.{key}" if flat else key
+    """Text encoders' layers as transformers named them up to version 4, which other programs read.
+
+    Their magnitudes by their full names: transformers, which loads them, passes over PEFT's short form.
+    """
+    if not network.startswith("text_encoder"):
+        return key
+    whole = f"{key}.weight" if key.endswith(".lora_magnitude_vector") else key
+    return whole if whole.startswith("text_model.") else f"text_model.{whole}"
 
 
 def _plain(value: object) -> object:

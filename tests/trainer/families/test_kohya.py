@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers.utils import convert_unet_state_dict_to_peft
+from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
 from tests.trainer.families.bases import SAVE_BASE
@@ -16,14 +18,21 @@ from trainer.batches import Batch
 from trainer.cache import Cache
 from trainer.encoding import new_encoder
 from trainer.errors import ExportMismatch
-from trainer.export import require_same_predictions
 from trainer.families import open_family
 from trainer.families.family import Denoiser
-from trainer.families.kohya import first_publication, kohya_weights, layer_name, scale
+from trainer.families.kohya import (
+    diffusers_reads,
+    diffusers_weights,
+    first_publication,
+    kohya_weights,
+    layer_name,
+    scale,
+)
+from trainer.families.lora import save_lora
 from trainer.interrupt import StopRequest
 from trainer.output import adapter_metadata
-from trainer.spec.methods import SftMethod
-from trainer.spec.run import Adapter, Base, FamilyName, RunSpec
+from trainer.proof import require_same_adapter
+from trainer.spec.run import Adapter, Base, FamilyName
 
 CPU = torch.device("cpu")
 SDXL = {
@@ -98,7 +107,7 @@ def test_rank_stabilised_scales_become_alphas_of_the_plain_rule() -> None:
 
 def trained(base: Path, family: FamilyName, adapter: Adapter, cache: Cache) -> tuple[Denoiser, Batch]:
     """An adapter with random weights, and something to look at."""
-    opened = open_family(Base(name="tiny", family=family, source=str(base)))
+    opened = open_family(Base(name="tiny", family=family, source=str(base)), adapter)
     encoder = new_encoder(opened, cache, "auto")
     encoder.encode(["a cat"], [], device=CPU, stop=StopRequest(), progress=lambda *_: None)
     denoiser = opened.load_denoiser(CPU)
@@ -112,11 +121,6 @@ def trained(base: Path, family: FamilyName, adapter: Adapter, cache: Cache) -> t
     prompt = {name: tensor[None] for name, tensor in cache.read(encoder.prompt_key("a cat")).items()}
     noise = torch.randn(1, *shape, generator=generator)
     return denoiser, Batch(("p",), noise, noise, torch.tensor([500.0]), prompt, torch.full((1, 6), 32.0))
-
-
-def spec(family: FamilyName, adapter: Adapter) -> RunSpec:
-    base = Base(name="tiny", family=family, source="nowhere")
-    return RunSpec(base=base, method=SftMethod(type="sft"), adapter=adapter)
 
 
 def write_both(folder: Path, denoiser: Denoiser, family: FamilyName) -> list[Path]:
@@ -136,7 +140,7 @@ def test_both_files_load_in_diffusers_as_the_trained_network(tmp_path: Path, fam
     adapter = Adapter.model_validate({"type": kind, "rank": 4, "alpha": 6})
     denoiser, batch = trained(SAVE_BASE[family](tmp_path / "base"), family, adapter, Cache(tmp_path / "cache"))
     write_both(tmp_path, denoiser, family)
-    require_same_predictions(denoiser, tmp_path, "named.safetensors", spec(family, adapter), batch)
+    require_same_adapter(denoiser, tmp_path, "named.safetensors", family, batch)
 
 
 @pytest.mark.integration
@@ -149,7 +153,7 @@ def test_a_file_that_is_another_adapter_is_found_out(tmp_path: Path, tiny_base: 
     metadata = adapter_metadata(files[damaged])
     save_file(tensors | {name: tensors[name] * 1.5}, files[damaged], metadata)
     with pytest.raises(ExportMismatch, match=files[damaged].name):
-        require_same_predictions(denoiser, tmp_path, "named.safetensors", spec("sdxl", Adapter(rank=4)), batch)
+        require_same_adapter(denoiser, tmp_path, "named.safetensors", "sdxl", batch)
 
 
 @pytest.mark.integration
@@ -159,4 +163,113 @@ def test_a_wrong_alpha_is_found_out(tmp_path: Path, tiny_base: Path) -> None:
     tensors = load_file(files[1])
     save_file({n: t * 2 if n.endswith(".alpha") else t for n, t in tensors.items()}, files[1], {"format": "pt"})
     with pytest.raises(ExportMismatch, match="named"):
-        require_same_predictions(denoiser, tmp_path, "named.safetensors", spec("sdxl", Adapter(rank=4)), batch)
+        require_same_adapter(denoiser, tmp_path, "named.safetensors", "sdxl", batch)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("changed", ["dora_scale", "lora_up.weight", "lora_down.weight", "alpha"])
+def test_any_part_of_a_dora_that_is_off_is_found_out(tmp_path: Path, tiny_base: Path, changed: str) -> None:
+    adapter = Adapter(type="dora", rank=4)
+    denoiser, batch = trained(tiny_base, "sdxl", adapter, Cache(tmp_path / "cache"))
+    files = write_both(tmp_path, denoiser, "sdxl")
+    tensors = load_file(files[1])
+    name = next(name for name in tensors if name.endswith(changed))
+    save_file(tensors | {name: tensors[name] * 1.01}, files[1], {"format": "pt"})
+    with pytest.raises(ExportMismatch, match="named"):
+        require_same_adapter(denoiser, tmp_path, "named.safetensors", "sdxl", batch)
+
+
+@pytest.mark.integration
+def test_an_adapter_too_small_to_be_seen_in_predictions_is_missed_all_the_same(tmp_path: Path, tiny_base: Path) -> None:
+    denoiser, batch = trained(tiny_base, "sdxl", Adapter(rank=4), Cache(tmp_path / "cache"))
+    for name, parameter in denoiser.network.named_parameters():
+        if "lora_B" in name:
+            parameter.data *= 1e-6
+    files = write_both(tmp_path, denoiser, "sdxl")
+    tensors = load_file(files[0])
+    emptied = {name: tensor * ("lora_B" not in name) for name, tensor in tensors.items()}
+    save_file(emptied, files[0], adapter_metadata(files[0]))
+    with pytest.raises(ExportMismatch, match="update"):
+        require_same_adapter(denoiser, tmp_path, "named.safetensors", "sdxl", batch)
+
+
+@pytest.mark.integration
+def test_text_encoders_too_come_back_from_the_second_format(tmp_path: Path, tiny_base: Path) -> None:
+    """Through diffusers' own conversion: what the pipeline makes of a prompt is what was trained."""
+    pipeline = StableDiffusionXLPipeline.from_pretrained(tiny_base)
+    networks = {part: getattr(pipeline, part) for part in ("unet", "text_encoder", "text_encoder_2")}
+    for part, network in networks.items():
+        names = ["to_q", "to_v"] if part == "unet" else ["q_proj", "v_proj", "out_proj"]
+        network.add_adapter(LoraConfig(r=4, lora_alpha=6, target_modules=names, init_lora_weights=False))
+    save_lora(tmp_path / "first.safetensors", networks, {})
+    before = pipeline.encode_prompt("a cat", do_classifier_free_guidance=False, device=CPU)
+    configs = json.loads(adapter_metadata(tmp_path / "first.safetensors")["lora_adapter_metadata"])
+    weights = kohya_weights(load_file(tmp_path / "first.safetensors"), configs, "sdxl", layers_per_block=1)
+    for prefix in (
+        "lora_te1",
+        "lora_te2",
+    ):  # transformers 5 has no text_model in the first encoder; ComfyUI looks for it
+        assert f"{prefix}_text_model_encoder_layers_0_self_attn_q_proj.lora_up.weight" in weights
+    save_file(weights, tmp_path / "second.safetensors", {"format": "pt"})
+    fresh = StableDiffusionXLPipeline.from_pretrained(tiny_base)
+    untrained = fresh.encode_prompt("a cat", do_classifier_free_guidance=False, device=CPU)
+    fresh.load_lora_weights(str(tmp_path), weight_name="second.safetensors")
+    after = fresh.encode_prompt("a cat", do_classifier_free_guidance=False, device=CPU)
+    for index in (0, 2):  # hidden states, and pooled
+        torch.testing.assert_close(after[index], before[index])
+        assert (untrained[index] - before[index]).abs().max() > 1e-3
+
+
+@pytest.mark.integration
+def test_diffusers_finds_every_module_of_sdxl_where_it_was() -> None:
+    """All that a LoRA can be on, convolutions and embeddings of time too; weights of one number will do."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**SDXL)
+    kinds = (torch.nn.Linear, torch.nn.Conv2d)
+    paths = [path for path, module in unet.named_modules() if isinstance(module, kinds)]
+    parts = ("lora_A.weight", "lora_B.weight")
+    tensors = {f"unet.{path}.{part}": torch.ones(1, 1) for path in paths for part in parts}
+    configs = {"unet.r": 1, "unet.lora_alpha": 1, "unet.use_rslora": False}
+    weights = kohya_weights(tensors, configs, "sdxl", layers_per_block=2)
+    read, _ = StableDiffusionXLPipeline.lora_state_dict(weights, unet_config=unet.config)
+    assert set(convert_unet_state_dict_to_peft(read)) == set(tensors)
+
+
+@pytest.mark.integration
+def test_a_unet_of_ten_blocks_a_side_comes_back_though_not_through_diffusers(tmp_path: Path) -> None:
+    unet = UNet2DConditionModel(
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(4, 4, 4, 4),
+        norm_num_groups=2,
+        attention_head_dim=2,
+        cross_attention_dim=4,
+    )
+    targets = ["to_q", "conv1", "conv_in", "conv_out", "conv_shortcut", "time_emb_proj", "ff.net.0.proj", "conv"]
+    unet.add_adapter(LoraConfig(r=2, lora_alpha=3, target_modules=targets, init_lora_weights=False))
+    save_lora(tmp_path / "first.safetensors", {"unet": unet}, {})
+    tensors = load_file(tmp_path / "first.safetensors")
+    configs = json.loads(adapter_metadata(tmp_path / "first.safetensors")["lora_adapter_metadata"])
+    weights = kohya_weights(tensors, configs, "sdxl", layers_per_block=2)
+    assert len(weights) == len(tensors) * 3 // 2  # no two modules share a name
+    assert "lora_unet_input_blocks_10_1_transformer_blocks_0_attn1_to_q.lora_up.weight" in weights
+    assert not diffusers_reads(weights)
+    back = diffusers_weights(weights, tensors, configs, "sdxl", 2)
+    assert back.keys() == tensors.keys()
+    for key, tensor in tensors.items():
+        torch.testing.assert_close(back[key], tensor)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("kind", ["lora", "rslora", "dora"])
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_trained_text_encoders_are_part_of_the_proof(tmp_path: Path, family: FamilyName, kind: str) -> None:
+    adapter = Adapter.model_validate({"type": kind, "rank": 4, "alpha": 6, "text_encoder": {"rank": 2}})
+    denoiser, batch = trained(SAVE_BASE[family](tmp_path / "base"), family, adapter, Cache(tmp_path / "cache"))
+    files = write_both(tmp_path, denoiser, family)
+    require_same_adapter(denoiser, tmp_path, "named.safetensors", family, batch)
+    tensors = load_file(files[1])
+    name = next(name for name in tensors if name.startswith("lora_te") and name.endswith("lora_up.weight"))
+    save_file(tensors | {name: tensors[name] * 1.01}, files[1], {"format": "pt"})
+    with pytest.raises(ExportMismatch, match="named"):
+        require_same_adapter(denoiser, tmp_path, "named.safetensors", family, batch)

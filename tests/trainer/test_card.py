@@ -1,0 +1,162 @@
+"""The model card, read as the Hub reads it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+
+from tests.trainer.families.bases import SAVE_BASE
+from tests.trainer.tiny_sdxl import save_run
+from trainer.card import model_card
+from trainer.families import open_family
+from trainer.output import ADAPTER, EMBEDDING
+from trainer.rundir import Run, read_run
+from trainer.spec.run import Base, FamilyName, RunSpec
+
+LOSSES = {"objective": 0.5, "chosen_loss": 0.11, "rejected_loss": 0.22, "base_chosen_loss": 0.12}
+ACCURACY = {"implicit_accuracy": 0.8, "implicit_accuracy_low": 0.7, "implicit_accuracy_high": 0.9}
+BASE = {"base_rejected_loss": 0.21, "base_implicit_accuracy": 0.6, "reference_corrected_accuracy": 0.75}
+
+
+def check_up(step: int, **changes: Any) -> dict[str, Any]:
+    measured = {"kind": "validation", "step": step, "pairs": 20, "draws": 4, "final": False}
+    return measured | LOSSES | ACCURACY | BASE | changes
+
+
+ROWS = [
+    check_up(0, objective=0.7, implicit_accuracy=0.6, implicit_accuracy_low=0.4, implicit_accuracy_high=0.8),
+    {"kind": "train", "step": 1, "loss": 0.6},
+    check_up(10),
+    {"kind": "warning", "step": 10, "code": "saturated", "message": "Every pair is told apart already."},
+    check_up(20, objective=0.9, pairs=5),
+    check_up(10, final=True),
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    directory = tmp_path_factory.mktemp("run")
+    return read_run(save_run(directory / "run", directory / "base", max_steps=20, batch_size=4, beta=64.0))
+
+
+def on(run: Run, base: Base, **options: Any) -> Run:
+    return replace(run, spec=RunSpec.model_validate(run.spec.model_dump() | {"base": base.model_dump()} | options))
+
+
+def card(run: Run, rows: list[dict[str, Any]] = ROWS, *, has_samples: bool = False, has_token: bool = False) -> str:
+    return model_card(
+        run,
+        rows,
+        best_step=10,
+        beta=64.0,
+        batch_size=2,
+        versions={"torch": "2"},
+        has_samples=has_samples,
+        has_token=has_token,
+    )
+
+
+def front_matter(content: str) -> dict[str, Any]:
+    told: dict[str, Any] = ModelCard(content).data.to_dict()
+    return told
+
+
+HUB = Base(name="sdxl", family="sdxl", source="someone/sdxl", revision="abc")
+
+
+@pytest.mark.unit
+def test_the_hub_finds_base_library_and_task(run: Run) -> None:
+    told = front_matter(card(on(run, HUB)))
+    assert (told["base_model"], told["library_name"]) == ("someone/sdxl", "diffusers")
+    assert {"lora", "diffusers", "text-to-image", "mapo"} <= set(told["tags"])
+
+
+@pytest.mark.unit
+def test_a_base_that_is_not_on_the_hub_is_no_base_model_there(run: Run, tmp_path: Path) -> None:
+    content = card(on(run, Base(name="tiny", family="sdxl", source=str(tmp_path))))
+    assert "base_model" not in front_matter(content)
+    assert str(tmp_path) not in content
+
+
+@pytest.mark.unit
+def test_the_instance_prompt_survives_yaml(run: Run) -> None:
+    prompt = 'a photo of "sks": dog # 1'
+    method = {"type": "dreambooth", "dreambooth": {"hyperparameters": {"instance_prompt": prompt, "prior_weight": 0}}}
+    assert front_matter(card(on(run, HUB, method=method)))["instance_prompt"] == prompt
+
+
+@pytest.mark.unit
+def test_the_base_stands_beside_the_adapter_and_beside_what_was_not_kept(run: Run) -> None:
+    lines = card(run).splitlines()
+    assert "| | base | this adapter, step 10 | not kept: step 20, 5 pairs |" in lines
+    assert "| objective | 0.7000 | 0.5000 | 0.9000 |" in lines
+    assert "| chosen loss | 0.1200 | 0.1100 | 0.1100 |" in lines
+    assert "| implicit accuracy | 0.60 [0.40, 0.80] | 0.80 [0.70, 0.90] | 0.80 [0.70, 0.90] |" in lines
+
+
+@pytest.mark.unit
+def test_a_base_measured_on_other_pairs_lends_no_interval(run: Run) -> None:
+    told = card(run, [check_up(0, pairs=7), *ROWS[1:]])
+    assert "| objective |  | 0.5000 |" in told
+    assert "| implicit accuracy | 0.60 | 0.80 [0.70, 0.90] |" in told
+
+
+@pytest.mark.unit
+def test_the_last_check_up_is_not_shown_twice(run: Run) -> None:
+    assert "not kept" not in card(run, [ROWS[0], ROWS[2], ROWS[5]])
+
+
+@pytest.mark.unit
+def test_warnings_are_repeated(run: Run) -> None:
+    assert "- Warned at step 10: Every pair is told apart already." in card(run).splitlines()
+
+
+@pytest.mark.unit
+def test_what_it_was_made_from_is_told(run: Run) -> None:
+    told = card(run)
+    assert f"- data: 14 pairs and 2 held out, `sha256:{run.dataset_digest}`" in told
+    assert "- method: mapo, form paper, beta 64.0" in told
+    assert "20 steps of 4 pairs (2 at a time)" in told
+    assert "rank 4, alpha 8" in told
+
+
+@pytest.mark.unit
+def test_samples_are_shown_where_there_are_some(run: Run) -> None:
+    assert "(samples.png)" in card(run, has_samples=True)
+    assert "samples.png" not in card(run)
+
+
+@pytest.mark.unit
+def test_how_to_load_it_is_told_of_the_files_that_there_are(run: Run) -> None:
+    told = card(on(run, HUB))
+    assert 'StableDiffusionXLPipeline.from_pretrained("someone/sdxl", revision="abc")' in told
+    assert "`adapter.safetensors`" in told
+    assert "near to diffusers', not equal" in card(on(run, HUB, adapter={"type": "dora"}))
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_the_code_that_is_told_loads_adapter_and_word(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: FamilyName
+) -> None:
+    """The card's own lines are run, in the directory of the files that they name."""
+    local = Base(name=str(SAVE_BASE[family](tmp_path / "base")), family=family, source="as named")
+    token = {"text": "<toy>", "initial": "cat", "vectors": 2}
+    made = on(run, local, adapter={"rank": 2, "token": token})
+    opened = open_family(local.model_copy(update={"source": local.name}), made.spec.adapter)
+    denoiser = opened.load_denoiser(torch.device("cpu"))
+    denoiser.add_adapter(made.spec.adapter, seed=0)
+    denoiser.save_adapter(tmp_path / ADAPTER, {})
+    assert denoiser.save_token(tmp_path / EMBEDDING)
+    code = card(made, has_token=True).partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(tmp_path)
+    told: dict[str, Any] = {}
+    exec(code.replace("as named", local.name), told)  # noqa: S102  (our own lines)
+    pipeline = told["pipeline"]
+    assert pipeline.tokenizer.convert_tokens_to_ids("<toy>_1") == len(pipeline.tokenizer) - 1
+    assert pipeline.get_list_adapters()["unet"]

@@ -1,0 +1,96 @@
+"""Running out of memory: told with what to change, and avoided where the batch size is left open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.trainer.tiny_sdxl import save_run
+from trainer.cache import Cache
+from trainer.data import Need
+from trainer.device import explain_out_of_memory
+from trainer.errors import OutOfMemory
+from trainer.families.sdxl import SdxlDenoiser
+from trainer.fit import new_batches
+from trainer.interrupt import StopRequest
+from trainer.memory import MemoryPlan, first_that_fits, plans
+from trainer.prepare import Ready, prepare
+from trainer.probe import try_plan
+from trainer.recipes import mapo
+from trainer.reporting import Phases
+from trainer.rundir import read_run
+from trainer.spec.run import Compute
+from trainer.world import ALONE
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("kind", [torch.OutOfMemoryError, MemoryError])
+def test_whatever_ran_out_is_one_error_with_the_batch_and_the_cure(kind: type[Exception]) -> None:
+    told = r"batch_size 6 \(peak \d+ MiB\).*gradient_accumulation"
+    with pytest.raises(OutOfMemory, match=told), explain_out_of_memory(CPU, 6):
+        raise kind
+
+
+@pytest.mark.unit
+def test_main_memory_that_is_refused_is_told_too() -> None:
+    with pytest.raises(OutOfMemory), explain_out_of_memory(CPU, 1):
+        torch.empty(2**60)
+
+
+@pytest.mark.unit
+def test_other_errors_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), explain_out_of_memory(CPU, 1):
+        raise RuntimeError("shapes do not fit")
+
+
+class Small(SdxlDenoiser):
+    """On a device that holds the gradients of so many images, five times as many with checkpointing."""
+
+    def predict(self, noisy: Tensor, timesteps: Tensor, prompt: Mapping[str, Tensor], size_ids: Tensor) -> Tensor:
+        room = HELD * (5 if self.network.is_gradient_checkpointing else 1)
+        if torch.is_grad_enabled() and len(noisy) > room:
+            raise torch.OutOfMemoryError
+        return super().predict(noisy, timesteps, prompt, size_ids)
+
+
+HELD = 5
+
+
+@pytest.fixture(scope="module")
+def ready(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Ready:
+    folder = tmp_path_factory.mktemp("memory")
+    run = read_run(save_run(folder / "run", tiny_base, max_steps=4, preset="style"))
+    made = prepare(run, Cache(folder / "cache"), Need(rejected=True), Phases(lambda _: None), StopRequest(), ALONE)
+    denoiser = made.learner.denoiser
+    assert isinstance(denoiser, SdxlDenoiser)
+    small = Small(**{name: getattr(denoiser, name) for name in denoiser.__dataclass_fields__})
+    return replace(made, learner=replace(made.learner, denoiser=small))
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("step_size", "compute", "plan"),
+    [
+        (2, {}, (2, False, False)),
+        (12, {}, (2, False, False)),
+        (12, {"pairs": "streamed"}, (3, False, True)),
+        (12, {"gradient_checkpointing": True}, (12, True, False)),
+    ],
+)
+def test_the_largest_batch_that_fits_is_found_by_trying(
+    ready: Ready, step_size: int, compute: dict[str, object], plan: tuple[int, bool, bool]
+) -> None:
+    """Halves of 12: 12, 6, 3, 2. A pair is two images, streamed it is one at a time."""
+    objective = mapo.paper(64.0)
+    attempt = partial(try_plan, ready, objective, new_batches(ready, objective))
+    found = first_that_fits(plans("auto", step_size, Compute.model_validate(compute)), attempt)
+    assert found == MemoryPlan(plan[0], gradient_checkpointing=plan[1], streamed=plan[2])
+    assert all(parameter.grad is None for parameter in ready.learner.parameters.values())
