@@ -237,12 +237,9 @@ class Training:
         self.save()
 
     def samples_due(self) -> bool:
-        return (
-            self.samples is not None
-            and self.ready.world.is_main
-            and self.step not in self.drawn
-            and self.step % (self.ready.run.spec.sampling.every_steps or self.every) == 0
-        )
+        every = self.ready.run.spec.sampling.every_steps or self.every
+        is_time = self.step % every == 0 or self.step == self.asked.max_steps
+        return self.samples is not None and self.ready.world.is_main and self.step not in self.drawn and is_time
 
     def draw_samples(self, step: int) -> None:
         if self.samples is not None:

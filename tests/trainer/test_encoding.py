@@ -33,6 +33,7 @@ class Mean:
     size_multiple: int = 8
     num_train_timesteps: int = 1000
     guidance: float = 5.0
+    largest_side: int | None = None
     fingerprint: dict[str, Any] = field(default_factory=dict)
     together: list[int] = field(default_factory=list)
 

@@ -90,12 +90,14 @@ def test_killed_while_drawing_a_run_goes_on_with_the_images_it_has(tiny_base: Pa
         return isinstance(event, Phase | PhaseProgress) and event.phase == "drawing"
 
     run_program(broken, tmp_path / "cache", stop_with=signal.SIGKILL, stop_at=is_drawing)
-    first = next(iter(drawn(straight)))
     (broken / "drawn").mkdir(exist_ok=True)
-    kept = broken / "drawn" / first
-    kept.write_bytes(drawn(straight)[first])
-    before = kept.stat().st_mtime_ns
+    (broken / "drawn/.half.png.0a0b0c0d.partial").write_bytes(b"half")
+    kept = sorted(drawn(straight))[::3]
+    for name in kept:  # as if it had come this far
+        (broken / "drawn" / name).write_bytes(drawn(straight)[name])
+    before = [(broken / "drawn" / name).stat().st_ino for name in kept]
     finished(broken, tmp_path / "cache")
     assert drawn(broken) == drawn(straight)
-    assert kept.stat().st_mtime_ns >= before
+    assert [(broken / "drawn" / name).stat().st_ino for name in kept] == before
+    assert not list((broken / "drawn").glob("*.partial"))
     assert (broken / "metrics.jsonl").read_bytes() == (straight / "metrics.jsonl").read_bytes()

@@ -17,7 +17,7 @@ from tests.trainer.families.bases import SAVE_BASE
 from tests.trainer.tiny_sdxl import PROMPTS
 from trainer.buckets import Bucket
 from trainer.cache import Cache
-from trainer.drawing.sampler import Artist, sample
+from trainer.drawing.sampler import Artist, sample, together
 from trainer.encoding import new_encoder
 from trainer.families import open_family
 from trainer.interrupt import StopRequest
@@ -80,6 +80,11 @@ def test_an_image_depends_on_its_prompt_and_seed_and_not_on_its_neighbours(tmp_p
     other_prompt, other_seed = drawing.draw([keys[0], keys[5]], seeds=[5, 6], size=size, check=nothing)
     for other in (other_prompt, other_seed):
         assert np.abs(np.asarray(other, dtype=int) - np.asarray(alone, dtype=int)).max() > 1
+
+
+@pytest.mark.unit
+def test_small_images_share_a_forward_pass_and_large_ones_do_not() -> None:
+    assert [together(Bucket(side, side)) for side in (64, 512, 768, 1024, 2048)] == [4, 4, 1, 1, 1]
 
 
 @dataclass

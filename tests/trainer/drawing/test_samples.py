@@ -11,7 +11,7 @@ from PIL import Image
 
 from trainer.buckets import Bucket
 from trainer.drawing.grid import CELL, GAP, HEADER, MARGIN, Row, grid
-from trainer.drawing.samples import Samples
+from trainer.drawing.samples import ROWS, Samples
 
 pytestmark = pytest.mark.unit
 
@@ -67,6 +67,28 @@ def test_a_resumed_run_forgets_the_steps_it_will_come_to_again(tmp_path: Path) -
         these.write(step, nothing)
     these.forget_after(10)
     assert sorted(path.name for path in (tmp_path / "samples").glob("step-*")) == ["step-00000000", "step-00000010"]
+
+
+def test_a_run_that_starts_anew_forgets_all_samples_and_what_was_half_written(tmp_path: Path) -> None:
+    these = samples(tmp_path, Painter())
+    these.forget_after(-1)
+    these.write(0, nothing)
+    (tmp_path / "samples/.step-00000010.0a0b0c0d.partial").mkdir()
+    these.forget_after(-1)
+    assert [path.name for path in (tmp_path / "samples").iterdir()] == ["grid.png"]
+
+
+def test_the_grid_of_a_long_run_keeps_the_base_and_the_last_step_and_stays_small(tmp_path: Path) -> None:
+    painter = Painter()
+    these = samples(tmp_path, painter)
+    for step in range(ROWS + 10):
+        painter.colour = {0: "red", ROWS + 9: "blue"}.get(step, "white")
+        written = these.write(step, nothing)
+    with Image.open(tmp_path / written.grid) as file:
+        sheet = file.copy()
+    assert sheet.height == HEADER + ROWS * (CELL + GAP)
+    assert sheet.getpixel((MARGIN + 1, HEADER + 1)) == (255, 0, 0)
+    assert sheet.getpixel((MARGIN + 1, sheet.height - GAP - 2)) == (0, 0, 255)
 
 
 def test_large_images_are_scaled_down_and_small_ones_up_by_whole_factors() -> None:

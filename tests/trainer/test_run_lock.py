@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trainer.errors import RunInUse
+from trainer.run_lock import only_run_in
+
+pytestmark = pytest.mark.unit
+
+HOLD = """
+import sys
+from pathlib import Path
+from trainer.run_lock import only_run_in
+with only_run_in(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def holder(directory: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(directory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_second_run_in_a_directory_is_refused_at_once(tmp_path: Path) -> None:
+    with holder(tmp_path) as first:
+        with pytest.raises(RunInUse, match=str(tmp_path)), only_run_in(tmp_path):
+            pass
+        first.communicate()
+    with only_run_in(tmp_path):
+        pass
+
+
+def test_another_directory_is_free(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    with only_run_in(tmp_path / "a"), only_run_in(tmp_path / "b"):
+        pass
+
+
+def test_a_killed_run_holds_nothing(tmp_path: Path) -> None:
+    with holder(tmp_path) as first:
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+    with only_run_in(tmp_path):
+        pass
+
+
+def test_a_run_that_failed_holds_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="stop"), only_run_in(tmp_path):
+        raise ValueError("stop")
+    with only_run_in(tmp_path):
+        pass
+
+
+def test_a_blocked_write_within_a_run_is_not_taken_for_a_run_in_use(tmp_path: Path) -> None:
+    with pytest.raises(BlockingIOError), only_run_in(tmp_path):
+        raise BlockingIOError
