@@ -20,8 +20,8 @@ from tests.trainer.tiny_sdxl import save_run, write_spec
 
 pytestmark = pytest.mark.integration
 
-METHODS: dict[str, dict[str, Any]] = {"mapo": {"form": "reference-code"}, "dpo": {"beta": 50.0}, "sft": {}}
-LENGTH = {"max_steps": 16, "batch_size": 3, "gradient_accumulation": 2, "learning_rate": 2e-3}
+METHODS: dict[str, dict[str, Any]] = {"mapo": {"form": "reference-code"}, "dpo": {"beta": 20.0}, "sft": {}}
+LENGTH = {"max_steps": 16, "batch_size": 3, "gradient_accumulation": 2, "learning_rate": 5e-4}
 
 
 def save(directory: Path, base: Path, method: str) -> Path:
@@ -70,7 +70,8 @@ def test_two_processes_have_the_losses_of_one_at_the_same_global_batch(
             assert [row[name] for row in two] == pytest.approx([row[name] for row in one], abs=1e-5)
     adapters = [load_file(run / "output/pytorch_lora_weights.safetensors") for run in (alone, together)]
     for name, tensor in adapters[0].items():
-        torch.testing.assert_close(adapters[1][name], tensor, rtol=0, atol=1e-4)
+        # Where a gradient is all rounding, AdamW takes its sign for a direction: a few steps' worth of learning rate.
+        torch.testing.assert_close(adapters[1][name], tensor, rtol=0, atol=5e-4)
 
 
 def test_when_one_process_dies_all_end_and_one_alone_can_go_on(tiny_base: Path, tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def carry_out(
     groups = grouped(commissions)
     missing = [group for group in groups if any(not paths[at].exists() for at in group)]
     if world.is_main:
-        pass
+        sweep(folder)
     world.gather(None)  # what one of them draws now, another must not find
     mine, done = world.share(missing), 0
     for group in mine:
@@ -105,7 +105,7 @@ def carry_out(
             check=check,
         )
         for at, image in zip(group, images, strict=True):
-            if True:
+            if not paths[at].exists():
                 write_file(paths[at], png(image, records[at]))
         done += len(group)
     if world.is_main:

@@ -36,7 +36,7 @@ class Similarity:
 # values to tell them apart by. These are ours. What stands behind those of the statistics is in
 # docs/decisions/0006-reference-mismatch.md; DINOv2's stand on no measurement.
 THRESHOLDS: dict[str, tuple[tuple[float, Preset], ...]] = {
-    "statistics": ((0.82, "general"), (0.73, "culture"), (0.45, "style"), (-1.0, "personalization")),
+    "statistics": ((0.78, "general"), (0.72, "culture"), (0.45, "style"), (-1.0, "personalization")),
     "dinov2": ((0.75, "general"), (0.6, "culture"), (0.4, "style"), (-1.0, "personalization")),
 }
 

@@ -15,7 +15,7 @@ from trainer.buckets import Bucket
 from trainer.cache import Cache, Tensors
 from trainer.families.family import Decoder, Denoiser
 
-# Images that share a forward pass, which guidance doubles. A large one is drawn alone: drawing fits where training does.
+# Images that share a forward pass, which guidance doubles. Large ones are alone: drawing fits where training does.
 TOGETHER = 4
 PIXELS_TOGETHER = 2**20
 
