@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
 import shutil
@@ -15,13 +16,22 @@ from trainer.errors import DiskFull
 PARTIAL = ".partial"
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Readers, other processes too, see the old state or all of ``content``."""
+def write_file(path: Path, content: bytes, *, sync: bool = True) -> None:
+    """Readers, other processes too, see the old state or all of ``content``; without ``sync`` until a power cut.
+
+    The partial file is locked (flock) until it has its name, so that others can tell it from one left by a killed
+    process.
+    """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
     with explain_disk_full(path):
         try:
-            _write_synced(partial, content)
-            partial.replace(path)
+            with partial.open("wb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                file.write(content)
+                file.flush()
+                if sync:
+                    os.fsync(file.fileno())
+                partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
 
@@ -50,13 +60,6 @@ def sweep(folder: Path) -> None:
             shutil.rmtree(partial)
         else:
             partial.unlink()
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _sync(path: Path) -> None:

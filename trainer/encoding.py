@@ -103,8 +103,9 @@ class Encoder:
         Raises BadRun naming every image that cannot be decoded, once all the others are cached.
         """
         named = {self.prompt_key(prompt): prompt for prompt in prompts}
-        prompt_groups = [g for g in _groups(named.items(), PROMPTS_TOGETHER) if self._lacks(key for key, _ in g)]
         wanted = {one.key: one for image in images for one in (image, image.mirror) if one is not None}
+        self.cache.pin([*named, *wanted])
+        prompt_groups = [g for g in _groups(named.items(), PROMPTS_TOGETHER) if self._lacks(key for key, _ in g)]
         image_groups = [
             group
             for alike in _by_bucket(wanted.values())

@@ -6,6 +6,8 @@ TrainerError
 ├── Interrupted      SIGTERM: run again to go on
 ├── NonFiniteLoss    training diverged
 ├── OutOfMemory      the batch does not fit the device
+├── RunInUse         another process trains in this run directory
+├── CacheEntryLost   what was cached is gone or damaged: run again
 ├── DiskFull         nowhere to write a checkpoint, a cache entry or the output
 └── ExportMismatch   the written adapter does not reproduce the trained network
 """
@@ -81,6 +83,24 @@ class OutOfMemory(TrainerError):
         )
         self.peak_bytes = peak_bytes
         self.batch_size = batch_size
+
+
+class RunInUse(TrainerError):
+    code = "run_in_use"
+
+    def __init__(self, directory: str) -> None:
+        super().__init__(f"Another process is training in {directory}. Wait for its end, or use another directory.")
+        self.directory = directory
+
+
+class CacheEntryLost(TrainerError):
+    code = "cache_entry_lost"
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(
+            f"The cache has lost what this run put there: {path} ({reason}). Run again: it will be computed anew."
+        )
+        self.path = path
 
 
 class DiskFull(TrainerError):

@@ -143,6 +143,8 @@ def prepare(run: Run, cache: Cache, need: Need, phases: Phases, stop: StopReques
         phases.enter("caching")
         data = encode_pairs(encoder, pairs, run, need, device=device, stop=stop, progress=phases.progress, world=world)
         free_memory(device)
+    if (too_small := cache.settle()) is not None:
+        report(too_small)
     report(prepared(data, drawn=len(commissions)))
     samples = wanted_samples(spec.mismatch.samples, need) if resumed is None else 0
     mismatch = None

@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
 
@@ -18,6 +19,7 @@ from trainer.interrupt import StopRequest
 from trainer.output import finished
 from trainer.recipes import recipe_for
 from trainer.reporting import Phases, Report, claim_stdout
+from trainer.run_lock import only_run_in
 from trainer.rundir import read_run
 from trainer.spec.events import EXIT_BAD_SPEC, EXIT_DONE, EXIT_INTERRUPTED, Done, Event, Failed
 
@@ -31,11 +33,18 @@ def main(arguments: Sequence[str], stop: StopRequest) -> int:
     run = commands.add_parser("run", help="train, or go on training, in a run directory")
     run.add_argument("directory", type=Path, metavar="DIR")
     run.add_argument("--cache", type=Path, metavar="DIR", help="shared between runs; default: DIR/cache")
+    run.add_argument("--cache-bytes", type=int, metavar="N", help="how large the cache may grow; default: any size")
     given = parser.parse_args(arguments)
     report = claim_stdout()
     sys.excepthook = unexpected(report if IS_MAIN else ignore)
     try:
-        done = train(given.directory, given.cache or given.directory / "cache", report if IS_MAIN else ignore, stop)
+        done = train(
+            given.directory,
+            given.cache or given.directory / "cache",
+            given.cache_bytes,
+            report if IS_MAIN else ignore,
+            stop,
+        )
         if IS_MAIN:
             report(done)
     except Interrupted:
@@ -46,7 +55,13 @@ def main(arguments: Sequence[str], stop: StopRequest) -> int:
     return EXIT_DONE
 
 
-def train(directory: Path, cache: Path, report: Report, stop: StopRequest) -> Done:
+def train(directory: Path, cache: Path, cache_bytes: int | None, report: Report, stop: StopRequest) -> Done:
+    """Raises RunInUse where another process trains in ``directory``; processes of one world are one."""
+    with only_run_in(directory) if IS_MAIN else nullcontext():
+        return train_alone(directory, cache, cache_bytes, report, stop)
+
+
+def train_alone(directory: Path, cache: Path, cache_bytes: int | None, report: Report, stop: StopRequest) -> Done:
     # Heavy imports come after the run is known to be sound: a bad one fails in a fraction of a second.
     run = read_run(directory)
     done = finished(run)
@@ -60,10 +75,10 @@ def train(directory: Path, cache: Path, report: Report, stop: StopRequest) -> Do
     from trainer.world import join_world
 
     recipe = recipe_for(run.spec.method)
-    with join_world() as world:
+    with join_world() as world, Cache(cache, cache_bytes) as opened:
         stop.alone = world.size == 1
         stop.agree(world.any(stop.requested))
-        return recipe(run, Cache(cache), phases, stop, world)
+        return recipe(run, opened, phases, stop, world)
 
 
 def ignore(_event: Event) -> None:

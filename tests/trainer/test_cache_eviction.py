@@ -167,6 +167,7 @@ from pathlib import Path
 import torch
 from trainer.cache import Cache, key_of
 folder, first, rounds = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+print("running", flush=True)
 for start in range(first, first + rounds):
     keys = [key_of(image=index % 60) for index in range(start, start + 12)]
     with Cache(folder, 20 * (2**16 + 4096)) as cache:
@@ -188,6 +189,8 @@ def test_runs_that_evict_while_others_read_lose_nothing_they_need(tmp_path: Path
         python(USE, tmp_path, 31, 40) as third,
     ):
         for process in (first, second, third):
+            told(process, "running")
+        for process in (first, second, third):
             told(process, "done")
     evict(tmp_path, 20 * SIZE)
     assert sum(path.stat().st_size for path in tmp_path.rglob("*.safetensors")) <= 20 * SIZE
@@ -196,13 +199,13 @@ def test_runs_that_evict_while_others_read_lose_nothing_they_need(tmp_path: Path
 def test_runs_killed_at_any_moment_leave_a_cache_that_works(tmp_path: Path) -> None:
     for number in range(6):
         with python(USE, tmp_path, number * 9, 10_000) as process:
-            while not any(tmp_path.rglob("*.safetensors")):
-                time.sleep(0.01)
-            time.sleep(0.3 + 0.037 * number)
+            told(process, "running")
+            time.sleep(0.1 + 0.0173 * number)
             process.send_signal(signal.SIGKILL)
     for path in tmp_path.rglob("*.safetensors"):
         assert Cache(tmp_path).has(path.stem)
     with python(USE, tmp_path, 0, 5) as process:
+        told(process, "running")
         told(process, "done")
     evict(tmp_path, 20 * SIZE)
     assert len(list(tmp_path.rglob("*.safetensors"))) <= 20

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import errno
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from trainer.durable import sweep, whole_directory, write_file
 from trainer.errors import DiskFull
+from trainer.locks import holding
 
 pytestmark = pytest.mark.unit
 
@@ -47,3 +52,44 @@ def test_sweep_removes_what_a_killed_process_left(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     sweep(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+WRITE_ON = """
+import sys
+from pathlib import Path
+from trainer.durable import write_file
+while True:
+    write_file(Path(sys.argv[1]), bytes(2**25), sync=False)
+"""
+
+
+def size_of(path: Path) -> int:
+    """0 also for a file that has its name by now."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def stopped_while_writing(writer: subprocess.Popen[bytes], folder: Path) -> Path:
+    """The partial file of a writer that SIGSTOP holds up in the middle."""
+    while True:
+        if any(size_of(path) for path in folder.glob(".*.partial")):
+            writer.send_signal(signal.SIGSTOP)
+            time.sleep(0.02)
+            found = [path for path in folder.glob(".*.partial") if path.stat().st_size]
+            if found:
+                return found[0]
+            writer.send_signal(signal.SIGCONT)
+
+
+def test_a_partial_file_is_locked_for_as_long_as_its_writer_lives(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", WRITE_ON, str(tmp_path / "file")]) as writer:
+        try:
+            partial = stopped_while_writing(writer, tmp_path)
+            with pytest.raises(BlockingIOError), holding(partial, wait=False):
+                pass
+        finally:
+            writer.kill()
+    with holding(partial, wait=False):
+        pass

