@@ -21,6 +21,12 @@ class Settings(BaseSettings):
     broker_url: str | None = Field(None, description="redis://...; without it `up` starts its own Valkey.")
     blob_url: str | None = Field(None, description="file://, s3://, gs:// or az://; HOME/blobs without it.")
     bases_file: Path = Field(REPOSITORY / "bases.toml", description="The base models that jobs may name.")
+    dinov2: Path | None = Field(
+        None, description="A directory with a DINOv2 in safetensors, to measure reference mismatch with."
+    )
+    cache_bytes: int = Field(
+        50 * 2**30, ge=0, description="How large a worker's cache of encoded images and prompts may grow."
+    )
     max_upload_bytes: int = Field(20 * 2**30, description="A larger upload is answered 413.")
 
     # Times in seconds. A worker is given up after `lease`; three missed heartbeats fit into it with room to spare.

@@ -22,6 +22,7 @@ from store.database import Sessions
 from store.errors import BlobMissing, LeaseLost
 from store.job_state import Request
 from store.leases import Claim
+from store.settings import Settings
 from trainer.spec.run import RunSpec
 from worker import conclusion, leftovers, process, run_directory
 from worker.attempt import Attempt
@@ -113,7 +114,7 @@ def _conclude(resources: Resources, attempt: Attempt, end: TrainerEnd) -> None:
 
 def _train(resources: Resources, attempt: Attempt, keeper: LeaseKeeper, stopping: Callable[[], bool]) -> TrainerEnd:
     stderr_path = attempt.folder / "stderr.log"
-    trainer = _start_trainer(attempt.folder, resources.settings.work_directory / "cache", stderr_path)
+    trainer = _start_trainer(attempt.folder, resources.settings, stderr_path)
     output = TrainerOutput(trainer)
     try:
         with ended_when_lost(keeper, partial(process.end_group, trainer)):
@@ -162,8 +163,9 @@ def _write(resources: Resources, attempt: Attempt) -> Request | None:
         return None
 
 
-def _start_trainer(folder: Path, cache: Path, stderr_path: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "trainer", "run", str(folder), "--cache", str(cache)]
+def _start_trainer(folder: Path, settings: Settings, stderr_path: Path) -> subprocess.Popen[bytes]:
+    cache = ["--cache", str(settings.work_directory / "cache"), "--cache-bytes", str(settings.cache_bytes)]
+    command = [sys.executable, "-m", "trainer", "run", str(folder), *cache]
     with stderr_path.open("wb") as stderr:
         return process.start(command, cwd=CODE, stderr=stderr)
 

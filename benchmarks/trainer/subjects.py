@@ -40,6 +40,7 @@ def mid_size_unet() -> UNet2DConditionModel:
         layers_per_block=2,
         transformer_layers_per_block=(1, 1, 3),
         attention_head_dim=(2, 4, 8),
+        norm_num_groups=16,
         cross_attention_dim=2 * emoji_xl.TEXT_WIDTH,
         use_linear_projection=True,
         addition_embed_type="text_time",
