@@ -20,20 +20,20 @@ class MemoryPlan:
 
     def appetite(self) -> tuple[bool, bool, int]:
         """Lower for plans that are tried later."""
-        return not self.gradient_checkpointing, not self.streamed, self.batch_size
+        return not self.streamed, not self.gradient_checkpointing, self.batch_size
 
 
 def plans(batch_size: int | Auto, step_size: int, compute: Compute) -> Iterator[MemoryPlan]:
     """What may be tried, the fastest first.
 
-    Smaller passes cost least; then streaming, a third more time for half the activations; then checkpointing, 1.4 to
-    1.8 times the time (docs/decisions/0007-memory.md). What the user fixed stays as it is.
+    Smaller passes cost least; checkpointing and streaming cost one more forward pass each, of which checkpointing saves
+    more in deep networks (docs/decisions/0007-memory.md). What the user fixed stays as it is.
     """
     sizes = list(_halvings(step_size)) if batch_size == "auto" else [batch_size]
     streamed = [False, True] if compute.pairs == "auto" else [compute.pairs == "streamed"]
     checkpointing = [False, True] if compute.gradient_checkpointing == "auto" else [compute.gradient_checkpointing]
-    for is_checkpointing in checkpointing:
-        for is_streamed in streamed:
+    for is_streamed in streamed:
+        for is_checkpointing in checkpointing:
             for size in sizes:
                 yield MemoryPlan(size, is_checkpointing, is_streamed)
 

@@ -36,7 +36,7 @@ def chosen(units: float, batch_size: int | str = "auto", **compute: object) -> t
         (24, (12, False, False)),
         (23, (6, False, False)),
         (2, (1, False, False)),
-        (1, (1, True, False)),
+        (1, (2, False, True)),
         (0.9, (2, False, True)),
         (0.2, (1, True, True)),
     ],
@@ -48,7 +48,7 @@ def test_the_fastest_plan_that_fits_is_taken(units: float, plan: tuple[int, bool
 def test_what_the_user_fixed_stays() -> None:
     assert chosen(100, batch_size=5) == (5, False, False)
     assert chosen(100, pairs="streamed", gradient_checkpointing=True) == (12, True, True)
-    assert chosen(5, batch_size=5) == (5, True, False)
+    assert chosen(5, batch_size=5) == (5, False, True)
     with pytest.raises(OutOfMemory):
         chosen(5, batch_size=5, pairs="joint", gradient_checkpointing=False)
 
