@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
-from pydantic import BaseModel
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ValidationError
+
+from trainer.spec.problems import Problem, problems
 
 SHOWN = 80  # characters of a given value that a message repeats
+NO_HINTS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -22,53 +25,30 @@ class Fault:
     code: str | None = None
 
 
-def describe(errors: Sequence[ErrorDetails], document: object, model: type[BaseModel]) -> list[Fault]:
-    """Pydantic's errors about ``document``, one fault per field: the arms of a union count as one."""
-    by_path: dict[tuple[str, ...], list[ErrorDetails]] = {}
-    for error in errors:
-        by_path.setdefault(_path(error, document), []).append(error)
-    return [_fault(path, group, model) for path, group in by_path.items()]
+def describe(
+    error: ValidationError, document: object, model: type[BaseModel], hints: Mapping[str, str] = NO_HINTS
+) -> list[Fault]:
+    """One fault per field. ``hints`` say, by an unknown field's name, what to write in its place."""
+    return [_fault(problem, hints) for problem in problems(error, document, model)]
 
 
-def _path(error: ErrorDetails, document: object) -> tuple[str, ...]:
-    """``loc`` without the names of union arms, which stand in no document. Requests hold objects, no lists of them."""
-    path: list[str] = []
-    here = document
-    for part in error["loc"]:
-        if isinstance(here, dict) and part in here:
-            here = here[part]
-        elif error["type"] != "missing" or part != error["loc"][-1]:
-            continue
-        path.append(str(part))
-    return tuple(path)
+def _fault(problem: Problem, hints: Mapping[str, str]) -> Fault:
+    param = problem.path or None
+    subject = f"{problem.path}: " if problem.path else ""
+    match problem.kind:
+        case "missing":
+            return Fault(param, f"{subject}required, but not given{_choice(problem)}.", "missing_field")
+        case "unknown":
+            instead = hints.get(problem.path.rpartition(".")[2], problem.wanted)
+            return Fault(param, f"{subject}unknown field; {instead}.", "unknown_field")
+        case "invalid":
+            return Fault(param, f"{subject}{problem.wanted} (given: {_shown(problem.given)}).", "invalid_value")
 
 
-def _fault(path: tuple[str, ...], group: list[ErrorDetails], model: type[BaseModel]) -> Fault:
-    param = ".".join(path)
-    kind = group[0]["type"]
-    if kind == "extra_forbidden":
-        return Fault(
-            param, f"{param}: unknown field; known here: {', '.join(_siblings(path, model))}.", "unknown_field"
-        )
-    if kind == "missing":
-        return Fault(param, f"{param}: required, but not given.", "missing_field")
-    wanted = " or ".join(dict.fromkeys(_message(error) for error in group))
-    return Fault(param, f"{param}: {wanted} (given: {_shown(group[0]['input'])}).", "invalid_value")
-
-
-def _message(error: ErrorDetails) -> str:
-    return error["msg"].removeprefix("Value error, ").replace("Input should", "should")
+def _choice(problem: Problem) -> str:
+    return "" if problem.wanted == "required" else f"; {problem.wanted}"
 
 
 def _shown(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
-
-
-def _siblings(path: tuple[str, ...], model: type[BaseModel]) -> list[str]:
-    for part in path[:-1]:
-        annotation = model.model_fields[part].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
-    return sorted(model.model_fields)

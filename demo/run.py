@@ -156,10 +156,11 @@ def _train(client: openai.OpenAI, console: Console, clock: Stopwatch) -> FineTun
 
 
 def _held_out_metrics(client: openai.OpenAI, job: FineTuningJob) -> dict[str, Any]:
-    """Of the checkpoint that was exported: the one with the lowest held-out objective."""
-    checkpoints = client.fine_tuning.jobs.checkpoints.list(job.id)
-    measured = [checkpoint.metrics.model_dump() for checkpoint in checkpoints]
-    return min((metrics for metrics in measured if "objective" in metrics), key=lambda metrics: metrics["objective"])
+    """Of the exported adapter, on all held-out pairs."""
+    for event in client.fine_tuning.jobs.list_events(job.id):  # newest first, page by page
+        if isinstance(event.data, dict) and event.data.get("final"):
+            return event.data
+    raise DemoFailed(f"job {job.id} succeeded without a last measurement")
 
 
 def _download(client: openai.OpenAI, job: FineTuningJob, clock: Stopwatch) -> Path:

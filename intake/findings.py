@@ -30,6 +30,7 @@ Code = Literal[
     "image_animated",
     "image_profile",
     "pair_identical",
+    "rejected_missing",
     "findings_omitted",
 ]
 

@@ -26,7 +26,7 @@ def find_metadata(names: Collection[str]) -> str:
         raise MetadataRefused(
             "metadata_missing",
             "holds no metadata.jsonl or metadata.csv at the top or in its top folder; add one with the columns"
-            f" {', '.join(REQUIRED)}",
+            f" {', '.join(REQUIRED)} and, where there is one, rejected",
         )
     if len(candidates) > 1:
         shown = ", ".join(printable(name) for name in candidates[:5])

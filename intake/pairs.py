@@ -14,12 +14,15 @@ Split = Literal["train", "validation"]
 
 @dataclass(frozen=True)
 class PreparedPair:
-    """One usable pair; ``chosen`` and ``rejected`` are the SHA-256 (hex) of the normalised PNG files."""
+    """One usable pair; ``chosen`` and ``rejected`` are the SHA-256 (hex) of the normalised PNG files.
+
+    A pair that came without a rejected image gets it in training, from the base model.
+    """
 
     row: int
     prompt: str
     chosen: str
-    rejected: str
+    rejected: str | None
     split: Split | None = None
     weight: float | None = None
     annotator: str | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from intake.archive import open_archive
@@ -40,6 +40,7 @@ def prepare_archive(archive: Path, work_directory: Path, limits: Limits = DEFAUL
                     pairs.append(item)
                 else:
                     findings.add(item)
+            findings.extend(_without_rejected(pairs, printable(metadata)))
     except Refused as refused:
         findings.add(Finding(refused.code, "error", f"The archive {refused.reason}."))
     return Prepared(format_, tuple(pairs), tuple(findings), images.written)
@@ -61,22 +62,35 @@ def _pair(
     number: int, row: Row, metadata: str, lookup: _Lookup, images: ImageFolder
 ) -> Iterator[PreparedPair | Finding]:
     """The pair, or what is wrong with its images; a warning may stand before a pair."""
-    digests: list[str] = []
-    for column, path in (("chosen", row.chosen), ("rejected", row.rejected)):
+    named = {"chosen": row.chosen} | ({"rejected": row.rejected} if row.rejected is not None else {})
+    digests: dict[str, str] = {}
+    for column, path in named.items():
         where = f"{metadata} row {number}: {column} image {printable(path)}"
         for item in _image(path, where, number, lookup, images):
             if isinstance(item, Finding):
                 yield item
             else:
-                digests.append(item.sha256)
-    if len(digests) < 2:
+                digests[column] = item.sha256
+    if digests.keys() != named.keys():
         return
-    chosen, rejected = digests
+    chosen, rejected = digests["chosen"], digests.get("rejected")
     if chosen == rejected:
         text = f"{metadata} row {number}: chosen and rejected are the same image; correct a path or remove the row."
         yield Finding("pair_identical", "error", text, metadata, number)
     else:
         yield PreparedPair(number, row.prompt, chosen, rejected, row.split, row.weight, row.annotator, row.seed)
+
+
+def _without_rejected(pairs: Sequence[PreparedPair], metadata: str) -> list[Finding]:
+    """One warning for all of them: in a data set of chosen images it is every pair."""
+    count = sum(pair.rejected is None for pair in pairs)
+    if count == 0:
+        return []
+    text = (
+        f"{metadata}: {count} of {len(pairs)} pairs have no rejected image; the base model draws the ones that a job"
+        " looks at from their prompts, before it trains."
+    )
+    return [Finding("rejected_missing", "warning", text, metadata)]
 
 
 def _image(path: str, where: str, number: int, lookup: _Lookup, images: ImageFolder) -> Iterator[StoredImage | Finding]:

@@ -12,7 +12,7 @@ from intake.findings import Code, Finding
 from intake.limits import Limits
 from intake.pairs import Split
 
-REQUIRED = ("prompt", "chosen", "rejected")
+REQUIRED = ("prompt", "chosen")
 
 
 def _without_nul(text: str) -> str:
@@ -28,6 +28,8 @@ Path = Annotated[Text, StringConstraints(max_length=1_024)]  # as Limits.path_ch
 class Row(BaseModel):
     """``chosen`` and ``rejected`` are paths within the archive, beside the metadata file or from the top.
 
+    A row may name no rejected image: then the base model draws one before training.
+
     ``seed`` tells the noise that drew a generated image. It, ``weight`` and ``annotator`` are kept with the pair; no
     objective uses them yet.
     """
@@ -36,7 +38,7 @@ class Row(BaseModel):
 
     prompt: Text
     chosen: Path
-    rejected: Path
+    rejected: Path | None = None
     split: Split | None = None
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     annotator: Annotated[Text, StringConstraints(max_length=200)] | None = None
@@ -67,5 +69,10 @@ def _finding(fault: ErrorDetails, file: str, number: int) -> Finding:
     column = str(fault["loc"][0])
     empty = fault["type"] in ("missing", "string_too_short")
     code: Code = "prompt_empty" if column == "prompt" and empty else "row_invalid"
-    reason = "is missing or empty" if empty else f"is wrong ({fault['msg'].removeprefix('Value error, ')})"
-    return Finding(code, "error", f"{file} row {number}: column {column!r} {reason}; correct the row.", file, number)
+    if not empty:
+        reason = f"is wrong ({fault['msg'].removeprefix('Value error, ')}); correct the row"
+    elif column == "rejected":
+        reason = "is empty; name the image, or leave the column out"
+    else:
+        reason = "is missing or empty; correct the row"
+    return Finding(code, "error", f"{file} row {number}: column {column!r} {reason}.", file, number)

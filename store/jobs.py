@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, func, select, update
@@ -29,6 +30,7 @@ class NewJob:
     metadata: dict[str, str] | None
     key_id: str | None = None
     request_sha256: str | None = None
+    id: str = field(default_factory=partial(new_id, "ftjob"))
 
 
 def create(session: Session, new: NewJob) -> Job:
@@ -36,7 +38,7 @@ def create(session: Session, new: NewJob) -> Job:
     sources = [file for file in (new.training_file, new.validation_file) if file is not None]
     ready = all(file.status == "processed" for file in sources)
     job = Job(
-        id=new_id("ftjob"),
+        id=new.id,
         project_id=new.project_id,
         status=JobStatus.QUEUED if ready else JobStatus.VALIDATING_FILES,
         spec=new.spec,

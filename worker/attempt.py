@@ -9,17 +9,20 @@ from pathlib import Path
 
 import structlog
 
-from store import leases
+from store import files, leases
 from store.blobs import Blobs
 from store.events import NewEvent
+from store.files import NewFile
 from store.job_state import Request
 from store.leases import Claim
 from store.models import Json
-from trainer.spec.events import CheckpointWritten, Done, Event, Failed, Metrics, PhaseProgress, Progress
+from trainer.spec.events import CheckpointWritten, Done, Event, Failed, Metrics, PhaseProgress, Progress, SampleWritten
 from worker import reports
 from worker.resources import Resources
 
 log = structlog.get_logger()
+
+RESULT_PURPOSE = "fine-tune-results"
 
 
 @dataclass
@@ -35,6 +38,7 @@ class Attempt:
     _news: list[NewEvent] = field(default_factory=list)
     _latest: Progress | PhaseProgress | None = None
     _checkpoints: list[tuple[CheckpointWritten, Metrics | None]] = field(default_factory=list)
+    _samples: list[SampleWritten] = field(default_factory=list)
 
     def hear(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -47,6 +51,8 @@ class Attempt:
                 self._metrics = event
             elif isinstance(event, CheckpointWritten):
                 self._checkpoints.append((event, self._metrics))
+            elif isinstance(event, SampleWritten):
+                self._samples.append(event)
             elif isinstance(event, Done):
                 self.done = event
             elif isinstance(event, Failed):
@@ -62,6 +68,9 @@ class Attempt:
         while self._checkpoints:
             self._store_checkpoint(resources, *self._checkpoints[0])
             self._checkpoints.pop(0)
+        while self._samples:
+            self._store_sample(resources, self._samples[0])
+            self._samples.pop(0)
         return requested
 
     def _write_news(self, resources: Resources) -> Request | None:
@@ -97,6 +106,15 @@ class Attempt:
                 metrics=reports.metrics_data(measured) if measured else {"step": event.step},
                 manifest=manifest,
             )
+
+    def _store_sample(self, resources: Resources, event: SampleWritten) -> None:
+        """The sheet becomes a file that can be downloaded while the job goes on; its event names it."""
+        sheet = resources.blobs.put_file(self.folder / event.grid)
+        name = f"samples-step-{event.step}.png"
+        new = NewFile(self.owned.project_id, name, RESULT_PURPOSE, sheet.bytes, sheet.sha256)
+        with resources.sessions.begin() as session:
+            file = files.create(session, new, status="processed")
+            leases.record(session, self.owned, [reports.sample_event(event, file.id)])
 
 
 def store_files(blobs: Blobs, folder: Path) -> Json:

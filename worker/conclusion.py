@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from store import leases
 from store.files import NewFile
 from trainer.spec.events import EXIT_DONE, EXIT_INTERRUPTED, Failed
-from worker.attempt import Attempt, store_files
+from worker.attempt import RESULT_PURPOSE, Attempt, store_files
 from worker.resources import Resources
 
-RESULT_PURPOSE = "fine-tune-results"
+PASSING = ("base_unavailable", "cache_entry_lost")  # trouble that another attempt may not have
+DIFFUSERS_ADAPTER = "pytorch_lora_weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ def conclude(resources: Resources, attempt: Attempt, end: TrainerEnd) -> None:
     """A finished adapter counts even when a cancel came in its last moment: the work is done, and is kept."""
     if end.exit_code == EXIT_DONE and attempt.done is not None:
         _succeed(resources, attempt)
+    elif attempt.failed is not None and attempt.failed.code in PASSING:
+        crash(resources, attempt, attempt.failed.code, _reason(attempt.failed, end.stderr))
     elif attempt.failed is not None:
         fail(resources, attempt, attempt.failed.code, _reason(attempt.failed, end.stderr))
     elif end.stalled_seconds is not None:
@@ -79,7 +82,12 @@ def _succeed(resources: Resources, attempt: Attempt) -> None:
         return
     results = [
         NewFile(owned.project_id, name, RESULT_PURPOSE, entry["bytes"], entry["sha256"])
-        for name, entry in sorted(stored.items(), key=lambda item: (not item[0].endswith(".safetensors"), item[0]))
+        for name, entry in sorted(stored.items(), key=lambda item: place(item[0]))
     ]
     with resources.sessions.begin() as session:
         leases.succeed(session, owned, results=results)
+
+
+def place(name: str) -> tuple[bool, bool, str]:
+    """Where a result file comes in the list: weights first, and of them the file that diffusers loads by itself."""
+    return name != DIFFUSERS_ADAPTER, not name.endswith(".safetensors"), name

@@ -35,7 +35,7 @@ def prepare(folder: Path, inputs: Inputs, blobs: Blobs, check: Callable[[], None
     with (folder / "data" / "manifest.jsonl").open("w", encoding="utf-8") as manifest:
         for pair in pairs:
             manifest.write(pair.model_dump_json() + "\n")
-    for name in sorted({name for pair in pairs for name in (pair.chosen, pair.rejected)}):
+    for name in sorted({name for pair in pairs for name in (pair.chosen, pair.rejected) if name is not None}):
         check()
         blobs.fetch(Path(name).stem, folder / "data" / name)
     if inputs.checkpoint_step is not None:
@@ -59,7 +59,7 @@ def _pair(row: dict[str, Any], split: Split, prefix: str) -> Pair:
         id=f"{prefix}{row['row']}",
         prompt=row["prompt"],
         chosen=f"images/{row['chosen']}.png",
-        rejected=f"images/{row['rejected']}.png",
+        rejected=f"images/{row['rejected']}.png" if row["rejected"] is not None else None,
         split=split,
     )
 

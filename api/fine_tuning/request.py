@@ -13,6 +13,12 @@ from trainer.spec.run import TrainingOptions
 Key = Annotated[str, Field(min_length=1, max_length=64)]
 Value = Annotated[str, Field(max_length=512)]
 
+# Fields of OpenAI's requests that have another place or meaning here, by their names.
+OPENAI_FIELDS = {
+    "hyperparameters": 'they stand in method: {"type": "dpo", "dpo": {"hyperparameters": {...}}}',
+    "learning_rate_multiplier": "give learning_rate, the rate itself",
+}
+
 
 class CreateFineTuningJob(TrainingOptions):
     """A top-level `null` means what leaving the field out means."""
@@ -31,10 +37,10 @@ class CreateFineTuningJob(TrainingOptions):
 
     model: str = Field(description="A base model's name, from GET /v1/models.")
     training_file: str = Field(description="Id of a file uploaded with purpose fine-tune.")
-    validation_file: str | None = None
-    method: Method = MapoMethod(type="mapo")
+    validation_file: str | None = Field(None, description="Id of a file whose pairs are held out, in place of a share.")
+    method: Method = Field(MapoMethod(type="mapo"), description="How to train; docs/methods.md says when to use which.")
     suffix: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")] | None = Field(
-        None, description="Becomes part of the fine-tuned model's name."
+        None, description="Becomes part of the fine-tuned model's name, and the name of its file for ComfyUI."
     )
     metadata: Annotated[dict[Key, Value], Field(max_length=16)] | None = None
     integrations: list[Any] | None = Field(None, description="Must be empty: no integration is offered.")
@@ -59,4 +65,4 @@ def parse(document: dict[str, object]) -> tuple[CreateFineTuningJob | None, list
     try:
         return CreateFineTuningJob.model_validate(document), []
     except ValidationError as error:
-        return None, describe(error.errors(include_url=False), document, CreateFineTuningJob)
+        return None, describe(error, document, CreateFineTuningJob, OPENAI_FIELDS)

@@ -11,6 +11,7 @@ from api.errors import failures
 from api.fine_tuning import service
 from api.fine_tuning.metadata_filter import PARAMETER, MetadataFilter
 from api.fine_tuning.request import CreateFineTuningJob
+from api.fine_tuning.run_spec import Offer
 from api.fine_tuning.schemas import (
     FineTuningJob,
     FineTuningJobCheckpointList,
@@ -39,8 +40,9 @@ def create_job(
     body: Json, caller: Caller, backends: Opened, x_stainless_retry_count: RetryCount = "0"
 ) -> FineTuningJob:
     """Start a fine-tuning job. Every fault of the request is reported at once."""
+    offer = Offer(backends.bases, backends.settings.dinov2)
     with transaction(backends) as work:
-        return service.create(work, backends.bases, caller, body, is_retry=x_stainless_retry_count not in ("", "0"))
+        return service.create(work, offer, caller, body, is_retry=x_stainless_retry_count not in ("", "0"))
 
 
 @router.get("", operation_id="listFineTuningJobs", responses=failures(400), openapi_extra=PARAMETER)

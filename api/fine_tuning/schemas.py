@@ -9,6 +9,10 @@ from pydantic import BaseModel, Field
 from api.paging import Page, PageWithEnds
 from store import models
 from store.leases import fine_tuned_model_name
+from trainer.spec.run import TrainingOptions
+
+# Options that the job repeats as they are; a job of an earlier version may lack one.
+ECHOED = sorted(set(TrainingOptions.model_fields) - {"method", "seed"})
 
 
 class JobError(BaseModel):
@@ -41,9 +45,13 @@ class FineTuningJob(BaseModel):
     suffix: str | None
     metadata: dict[str, str] | None
     integrations: list[Any] = []
-    adapter: dict[str, Any]
+    adapter: dict[str, Any] = Field(description="This and the next six as asked for, defaults filled in.")
+    data: dict[str, Any]
     validation: dict[str, Any]
     checkpoints: dict[str, Any]
+    sampling: dict[str, Any]
+    mismatch: dict[str, Any]
+    compute: dict[str, Any]
     progress: dict[str, Any] | None = Field(description="The trainer's latest progress: step, losses, ETA, ...")
     attempt: int = Field(description="How often a worker has taken the job.")
     requested: Literal["cancel", "pause"] | None
@@ -65,6 +73,7 @@ class FineTuningJob(BaseModel):
                 "validation_file": row.validation_file_id,
                 "result_files": row.result_files,
                 "error": row.error,
+                "seed": row.spec["seed"],
                 "method": method,
                 "hyperparameters": method[method["type"]]["hyperparameters"],
                 "metadata": row.job_metadata,
@@ -73,7 +82,7 @@ class FineTuningJob(BaseModel):
                 "attempt": row.attempt,
                 "requested": row.requested,
             }
-            | {name: row.spec[name] for name in ("seed", "adapter", "validation", "checkpoints")}
+            | {name: row.spec.get(name, {}) for name in ECHOED}
         )
 
 

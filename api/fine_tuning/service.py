@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import timedelta
 
 from sqlalchemy.orm import Session
@@ -10,6 +9,7 @@ from sqlalchemy.orm import Session
 from api.errors import InvalidRequest
 from api.fine_tuning.references import References, look_up
 from api.fine_tuning.request import CreateFineTuningJob, parse
+from api.fine_tuning.run_spec import Offer, run_spec
 from api.fine_tuning.schemas import (
     FineTuningJob,
     FineTuningJobCheckpoint,
@@ -22,20 +22,17 @@ from api.json_body import JsonBody
 from api.paging import cut
 from api.transactions import Work
 from store import events, jobs
-from store.bases import RegisteredBase
+from store.ids import new_id
 from store.job_state import JobStatus
 from store.jobs import NewJob
 from store.keys import Principal
 from store.models import Job
-from trainer.spec.run import Base, RunSpec, TrainingOptions
 
 # Longer than any automatic retry of a client waits; a later request with the same body is a new wish.
 RETRY_WINDOW = timedelta(minutes=10)
 
 
-def create(
-    work: Work, bases: dict[str, RegisteredBase], caller: Principal, body: JsonBody, *, is_retry: bool
-) -> FineTuningJob:
+def create(work: Work, offer: Offer, caller: Principal, body: JsonBody, *, is_retry: bool) -> FineTuningJob:
     """``is_retry``: the client says that it has sent this before; then the job of that try is the answer."""
     jobs.serialize_request(work.session, caller.key_id, body.sha256)
     if is_retry:
@@ -43,21 +40,23 @@ def create(
         if earlier is not None:
             return FineTuningJob.of(earlier)
     request, faults = parse(body.document)
-    named = look_up(work.session, bases, caller.project_id, body.document)
+    named = look_up(work.session, offer.bases, caller.project_id, body.document)
     if request is None or faults or named.faults:
         raise InvalidRequest([*faults, *named.faults])
-    job = jobs.create(work.session, _new_job(caller, request, named, body.sha256))
+    job = jobs.create(work.session, _new_job(caller, request, named, offer, body.sha256))
     return _tell(work, job)
 
 
-def _new_job(caller: Principal, request: CreateFineTuningJob, named: References, request_sha256: str) -> NewJob:
+def _new_job(
+    caller: Principal, request: CreateFineTuningJob, named: References, offer: Offer, request_sha256: str
+) -> NewJob:
     if named.base is None or named.training_file is None:
         raise AssertionError("a request without faults names a base and a training file")
-    options = {name: getattr(request, name) for name in TrainingOptions.model_fields}
-    spec = RunSpec(**options, base=Base(**asdict(named.base)))
+    job_id = new_id("ftjob")
     return NewJob(
+        id=job_id,
         project_id=caller.project_id,
-        spec=spec.model_dump(mode="json"),
+        spec=run_spec(request, named.base, offer, job_id).model_dump(mode="json"),
         training_file=named.training_file,
         validation_file=named.validation_file,
         suffix=request.suffix,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -9,7 +10,13 @@ import pytest
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
-from store import files, jobs, leases
+from api.errors import InvalidRequest
+from api.fine_tuning import service
+from api.fine_tuning.run_spec import Offer
+from api.json_body import JsonBody
+from api.transactions import Work
+from store import files, jobs, keys, leases
+from store.bases import RegisteredBase, read_bases
 from store.database import Sessions
 from store.jobs import NewJob
 from store.models import Job
@@ -57,7 +64,15 @@ def test_a_job_echoes_its_request_and_fills_openais_shape(client: TestClient, fi
         "progress": None,
         "attempt": 0,
         "requested": None,
-        "adapter": {"rank": 4, "alpha": None},
+        "adapter": {
+            "type": "lora",
+            "rank": 4,
+            "alpha": None,
+            "dropout": 0.0,
+            "target_modules": "auto",
+            "text_encoder": None,
+            "token": None,
+        },
     }
     assert {name: job[name] for name in expected} == expected
     assert job["hyperparameters"]["beta"] == 64
@@ -71,6 +86,95 @@ def test_only_model_and_training_file_are_required_and_null_means_absent(client:
     job = create(client, file_id, **dict.fromkeys(names))
     assert (job["method"]["type"], job["seed"], job["metadata"], job["suffix"]) == ("mapo", 0, None, None)
     assert create(client, file_id, integrations=[])["integrations"] == []
+
+
+METHODS: dict[str, dict[str, Any]] = {
+    "mapo": {"form": "paper", "preset": "style"},
+    "dpo": {"beta": 2000},
+    "sft": {"n_epochs": 3},
+    "dco": {"beta": 500},
+    "dreambooth": {"instance_prompt": "a photo of sks dog", "class_prompt": "a photo of a dog"},
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_method_is_taken_and_echoed_with_its_own_hyperparameters(
+    client: TestClient, file_id: str, method: str
+) -> None:
+    given = METHODS[method]
+    job = create(client, file_id, method={"type": method, method: {"hyperparameters": given}})
+    assert job["method"].keys() == {"type", method}
+    assert job["hyperparameters"].items() >= given.items()
+    assert job["hyperparameters"]["learning_rate"] == "auto"
+
+
+def test_every_option_of_a_run_is_taken_and_echoed(client: TestClient, file_id: str, sessions: Sessions) -> None:
+    options: dict[str, dict[str, Any]] = {
+        "adapter": {"type": "dora", "target_modules": ["to_q"], "token": {"text": "<toy>", "initial": "toy"}},
+        "data": {"resolution": 512, "horizontal_flip": True, "caption_templates": ["{prompt}", "art, {prompt}"]},
+        "validation": {"share": 0.2, "patience": 3},
+        "checkpoints": {"every_steps": 50},
+        "sampling": {"prompts": ["a fox"], "every_steps": 25, "guidance": 5.0},
+        "mismatch": {"samples": 8},
+        "compute": {"pairs": "streamed", "base_precision": "bf16"},
+    }
+    job = create(client, file_id, **options)
+    assert {name: job[name].items() >= given.items() for name, given in options.items() if name != "adapter"} == (
+        dict.fromkeys(options.keys() - {"adapter"}, True)
+    )
+    assert job["adapter"]["token"] == {"text": "<toy>", "initial": "toy", "vectors": 1, "learning_rate": "auto"}
+    with sessions() as session:
+        spec = RunSpec.model_validate(session.get_one(Job, job["id"]).spec)
+    assert (spec.sampling.prompts, spec.compute.pairs, spec.data.resolution) == (("a fox",), "streamed", 512)
+
+
+def test_a_job_of_a_version_that_knew_fewer_options_can_still_be_read(
+    client: TestClient, file_id: str, sessions: Sessions
+) -> None:
+    job = create(client, file_id)
+    with sessions.begin() as session:
+        row = session.get_one(Job, job["id"])
+        row.spec = {name: value for name, value in row.spec.items() if name not in ("sampling", "compute")}
+    assert client.get(f"{JOBS}/{job['id']}").json() == job | {"sampling": {}, "compute": {}}
+
+
+@pytest.mark.parametrize(
+    ("suffix", "name"), [("Line Art", "Line-Art"), (None, "dpo-"), ("pytorch_lora_weights", "dpo-")]
+)
+def test_the_adapters_file_is_named_by_the_suffix_or_by_method_and_job(
+    client: TestClient, file_id: str, sessions: Sessions, suffix: str | None, name: str
+) -> None:
+    job = create(client, file_id, method={"type": "dpo"}, suffix=suffix)
+    with sessions() as session:
+        spec = RunSpec.model_validate(session.get_one(Job, job["id"]).spec)
+    assert spec.name == (name + job["id"][-8:] if name.endswith("-") else name)
+
+
+def test_the_operators_dinov2_reaches_the_run_and_no_client(
+    client: TestClient, file_id: str, sessions: Sessions, settings: Settings
+) -> None:
+    body = JsonBody.parse(json.dumps({"model": "tiny", "training_file": file_id}).encode())
+    with sessions() as session:
+        key = str(client.headers["authorization"]).removeprefix("Bearer ")
+        caller = keys.authenticate(session, key)
+        offer = Offer(read_bases(settings.bases_file), dinov2=settings.home / "dinov2")
+        job = service.create(Work(session), offer, caller, body, is_retry=False)
+        spec = session.get_one(Job, job.id).spec
+    assert spec["dinov2"] == str(settings.home / "dinov2")
+    assert "dinov2" not in job.model_dump_json()
+
+
+def test_what_the_named_base_cannot_do_is_refused_at_once(client: TestClient, file_id: str, sessions: Sessions) -> None:
+    options = {"adapter": {"text_encoder": {}, "token": {"text": "<toy>", "initial": "toy"}}}
+    body = JsonBody.parse(json.dumps({"model": "sd3", "training_file": file_id, **options}).encode())
+    offer = Offer({"sd3": RegisteredBase("sd3", "sd3", "/nowhere", None)}, dinov2=None)
+    with sessions() as session:
+        caller = keys.authenticate(session, str(client.headers["authorization"]).removeprefix("Bearer "))
+        with pytest.raises(InvalidRequest) as refusal:
+            service.create(Work(session), offer, caller, body, is_retry=False)
+    assert [fault.param for fault in refusal.value.faults] == ["adapter.text_encoder", "adapter.token"]
+    assert all("should be null for a base of family sd3" in fault.message for fault in refusal.value.faults)
+    create(client, file_id, **options)  # on SDXL
 
 
 def test_the_row_holds_a_run_specification_with_the_pinned_base(
@@ -138,6 +242,9 @@ def test_faults_of_form_and_of_references_come_together(client: TestClient, sess
         ({"training_file": None}, "training_file"),
         ({"validation_file": "file-nope"}, "validation_file"),
         ({"method": {"type": "ppo"}}, "method.type"),
+        ({"method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0}}}}, "method.dpo.hyperparameters.beta"),
+        ({"compute": {"pairs": "streamed"}, "adapter": {"dropout": 0.5}}, "compute.pairs"),
+        ({"sampling": {"prompts": ["fine", ""]}}, "sampling.prompts.1"),
         ({"method": {}}, "method.type"),
         ({"method": {"type": "mapo", "mapo": {"hyperparameters": {"max_steps": 1, "n_epochs": 1}}}}, None),
         ({"metadata": {str(i): "" for i in range(17)}}, "metadata"),

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from starlette.testclient import TestClient
 
 from api.fine_tuning import service
+from api.fine_tuning.run_spec import Offer
 from api.json_body import JsonBody
 from api.transactions import Work
 from store import keys
@@ -92,11 +93,11 @@ def test_a_retry_waits_for_a_first_try_that_is_still_in_flight(
 ) -> None:
     with sessions() as session:
         caller = keys.authenticate(session, api_key)
-    bases = {"tiny": RegisteredBase("tiny", "sdxl", "/nowhere", None)}
+    offer = Offer({"tiny": RegisteredBase("tiny", "sdxl", "/nowhere", None)}, dinov2=None)
     body = JsonBody.parse(request_body)
     with ThreadPoolExecutor(1) as pool:
         with sessions.begin() as session:
-            first = service.create(Work(session), bases, caller, body, is_retry=False)
+            first = service.create(Work(session), offer, caller, body, is_retry=False)
             retry = pool.submit(post, client, request_body, "1")
             until(lambda: _waiting(sessions) == 1)
             assert not retry.done()

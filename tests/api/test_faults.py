@@ -22,7 +22,9 @@ def test_the_arms_of_a_union_are_one_fault() -> None:
 
 
 def test_an_unknown_field_names_its_siblings() -> None:
-    assert messages(adapter={"size": 4}) == ["adapter.size: unknown field; known here: alpha, rank."]
+    assert messages(validation={"size": 4}) == [
+        "validation.size: unknown field; known here: draws, max_pairs, pairs_at_checkpoints, patience, share."
+    ]
 
 
 def test_a_rule_across_fields_is_told_in_its_own_words() -> None:
@@ -40,5 +42,106 @@ def test_a_missing_field_is_named() -> None:
     _, faults = parse({"model": "m", "method": {"mapo": {}}})
     assert {fault.message for fault in faults} == {
         "training_file: required, but not given.",
-        "method.type: required, but not given.",
+        "method.type: required, but not given; should be 'mapo', 'dpo', 'sft', 'dco' or 'dreambooth'.",
     }
+
+
+def test_an_unknown_method_is_told_with_the_known_ones() -> None:
+    assert messages(method={"type": "supervised"}) == [
+        "method.type: should be 'mapo', 'dpo', 'sft', 'dco' or 'dreambooth' (given: \"supervised\")."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ({"type": "dpo", "dpo": {"hyperparameters": {"beta": -1}}}, "method.dpo.hyperparameters.beta"),
+        ({"type": "dpo", "mapo": {}}, "method.mapo"),
+        ({"type": "dpo", "dpo": {}, "mapo": {}}, "method.mapo"),
+        ({"type": "dpo", "dpo": {"mapo": {}}}, "method.dpo.mapo"),
+        ({"type": "dreambooth"}, "method.dreambooth"),
+        ({"type": "dreambooth", "dreambooth": {}}, "method.dreambooth.hyperparameters"),
+        ({"type": "sft", "sft": 3}, "method.sft"),
+        ("dpo", "method"),
+    ],
+)
+def test_a_fault_within_a_method_has_the_path_that_the_client_wrote(method: object, path: str) -> None:
+    [message] = messages(method=method)
+    assert message.startswith(f"{path}: ")
+    assert "Method" not in message
+
+
+def test_the_wrong_item_of_a_list_is_named_and_the_list_is_not() -> None:
+    [message] = messages(adapter={"target_modules": ["to_q", "to k"]})
+    assert message.startswith("adapter.target_modules.1: should match pattern ")
+
+
+def test_no_class_of_ours_is_named_where_an_object_is_wanted() -> None:
+    assert messages(adapter=4) == ["adapter: should be an object (given: 4)."]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"hyperparameters": {"n_epochs": 3}},
+            'hyperparameters: unknown field; they stand in method: {"type": "dpo", "dpo": {"hyperparameters": {...}}}.',
+        ),
+        (
+            {"method": {"type": "dpo", "dpo": {"hyperparameters": {"learning_rate_multiplier": 2.0}}}},
+            "method.dpo.hyperparameters.learning_rate_multiplier: unknown field; give learning_rate, the rate itself.",
+        ),
+    ],
+)
+def test_fields_that_openais_clients_send_are_answered_with_where_to_put_them(
+    options: dict[str, object], message: str
+) -> None:
+    assert messages(**options) == [message]
+
+
+@pytest.mark.parametrize(
+    ("options", "path"),
+    [
+        ({"compute": {"pairs": "streamed"}, "adapter": {"dropout": 0.1}}, "compute.pairs"),
+        ({"sampling": {"every_steps": 10}}, "sampling.every_steps"),
+        (
+            {"method": {"type": "dreambooth", "dreambooth": {"hyperparameters": {}}}},
+            "method.dreambooth.hyperparameters",
+        ),
+        (
+            {"method": {"type": "mapo", "mapo": {"hyperparameters": {"preset": "style", "beta": 8}}}},
+            "method.mapo.hyperparameters",
+        ),
+        (
+            {"method": {"type": "mapo", "mapo": {"hyperparameters": {"preset": "style", "form": "reference-code"}}}},
+            "method.mapo.hyperparameters",
+        ),
+        (
+            {
+                "method": {
+                    "type": "dreambooth",
+                    "dreambooth": {"hyperparameters": {"instance_prompt": "a sks dog", "class_prompt": "a dog"}},
+                },
+                "adapter": {"token": {"text": "<toy>", "initial": "dog"}},
+            },
+            "adapter.token.text",
+        ),
+    ],
+)
+def test_fields_that_cannot_go_together_are_refused_by_the_one_to_change(options: dict[str, object], path: str) -> None:
+    [message] = messages(**options)
+    assert message.startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"compute": {"pairs": "streamed"}},
+        {"compute": {"pairs": "joint"}, "adapter": {"dropout": 0.1}},
+        {"sampling": {"every_steps": 10, "prompts": ["a fox"]}},
+        {"checkpoints": {"every_steps": 1000}, "method": {"type": "sft", "sft": {"hyperparameters": {"max_steps": 9}}}},
+        {"method": {"type": "dreambooth", "dreambooth": {"hyperparameters": {"prior_weight": 0}}}},
+    ],
+)
+def test_what_goes_together_is_taken(options: dict[str, object]) -> None:
+    assert messages(**options) == []

@@ -12,6 +12,7 @@ from api.main import create_app
 from store.settings import Settings
 
 pytestmark = pytest.mark.unit
+OPTIONS = ("Adapter", "Data", "Validation", "Checkpoints", "Sampling", "Mismatch", "Compute", "Token")
 DOCUMENT = document(create_app(Settings()))
 OPERATIONS = [
     (f"{method} {path}", operation)
@@ -48,6 +49,22 @@ def test_every_reference_of_the_document_resolves() -> None:
     schemas = DOCUMENT["components"]["schemas"]
     assert {reference.rpartition("/")[2] for reference in references(DOCUMENT)} <= set(schemas)
     assert schemas["CreateFineTuningJob"]["required"] == ["model", "training_file"]
+
+
+def test_the_method_is_told_apart_by_its_type() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    discriminator = schemas["CreateFineTuningJob"]["properties"]["method"]["discriminator"]
+    assert discriminator["propertyName"] == "type"
+    assert discriminator["mapping"].keys() == {"mapo", "dpo", "sft", "dco", "dreambooth"}
+    assert {target.rpartition("/")[2] for target in discriminator["mapping"].values()} <= schemas.keys()
+
+
+def test_hyperparameters_and_options_say_what_they_are() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    plain = {"beta", "form", "preset", "rank", "prompts", "seed", "type"}  # said by their type, or by the method
+    for name in (*(f"{kind}Hyperparameters" for kind in ("Mapo", "Dpo", "Sft", "Dco", "Dreambooth")), *OPTIONS):
+        undescribed = {field for field, schema in schemas[name]["properties"].items() if "description" not in schema}
+        assert undescribed <= plain, name
 
 
 def test_the_committed_snapshot_is_current() -> None:

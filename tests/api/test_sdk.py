@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import openai
 import pytest
 from openai import OpenAI
+from openai.types.fine_tuning.job_create_params import Method
 
 from store import leases
 from tests.api.conftest import Live, finish_intake
@@ -73,6 +74,25 @@ def test_a_jobs_whole_life_through_the_sdk(sdk: OpenAI, live: Live, file_id: str
     assert {"tiny", done.fine_tuned_model} <= {model.id for model in sdk.models.list()}
     with pytest.raises(openai.ConflictError, match="succeeded and cannot be cancelled"):
         sdk.fine_tuning.jobs.cancel(job.id)
+
+
+def test_the_sdks_own_dpo_request_is_taken_as_it_is_typed(sdk: OpenAI, file_id: str) -> None:
+    method: Method = {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.1, "batch_size": 1, "n_epochs": 2}}}
+    job = sdk.fine_tuning.jobs.create(model="tiny", training_file=file_id, method=method)
+    assert job.method is not None
+    assert job.method.dpo is not None
+    assert job.method.dpo.hyperparameters is not None
+    assert (job.method.type, job.method.dpo.hyperparameters.beta, job.hyperparameters.n_epochs) == ("dpo", 0.1, 2)
+
+
+def test_what_the_sdk_can_say_and_we_cannot_do_is_refused_with_what_to_write(sdk: OpenAI, file_id: str) -> None:
+    method: Method = {"type": "dpo", "dpo": {"hyperparameters": {"learning_rate_multiplier": 2.0}}}
+    with pytest.raises(openai.BadRequestError, match="give learning_rate, the rate itself"):
+        sdk.fine_tuning.jobs.create(model="tiny", training_file=file_id, method=method)
+    with pytest.raises(openai.BadRequestError, match="they stand in method"):
+        sdk.fine_tuning.jobs.create(model="tiny", training_file=file_id, hyperparameters={"n_epochs": 3})
+    with pytest.raises(openai.BadRequestError, match="should be 'mapo', 'dpo', 'sft', 'dco' or 'dreambooth'"):
+        sdk.fine_tuning.jobs.create(model="tiny", training_file=file_id, method={"type": "supervised"})
 
 
 def test_lists_page_by_themselves_and_filter_by_metadata(sdk: OpenAI, file_id: str) -> None:

@@ -34,7 +34,8 @@ def line(**changed):
         ({"prompt": "x" * 4001}, "prompt_too_long", "4,000 characters"),
         ({"chosen": ...}, "row_invalid", "column 'chosen' is missing or empty"),
         ({"chosen": ["a"]}, "row_invalid", "column 'chosen'"),
-        ({"rejected": ""}, "row_invalid", "column 'rejected' is missing or empty"),
+        ({"rejected": " "}, "row_invalid", "column 'rejected' is empty; name the image, or leave the column out"),
+        ({"rejected": 5}, "row_invalid", "column 'rejected'"),
         ({"rejected": "x" * 1025}, "row_invalid", "column 'rejected'"),
         ({"split": "test"}, "row_invalid", "'train' or 'validation'"),
         ({"weight": 0}, "row_invalid", "greater than 0"),
@@ -94,10 +95,10 @@ def test_a_csv_header_alone_is_empty(tmp_path):
 
 
 def test_a_csv_without_a_required_column_is_one_finding(tmp_path):
-    data = b"prompt,chosen\n" + b"p,images/a.png\n" * 50
+    data = b"prompt,rejected\n" + b"p,images/a.png\n" * 50
     finding = only(prepare_metadata(data, tmp_path, "metadata.csv").findings)
     assert (finding.code, finding.file) == ("metadata_columns", "metadata.csv")
-    assert "no column rejected" in finding.message
+    assert "no column chosen" in finding.message
 
 
 def test_a_csv_column_given_twice_is_refused(tmp_path):
@@ -123,7 +124,7 @@ def test_a_csv_that_cannot_be_read_is_an_error(data, tmp_path):
 def test_missing_metadata_names_the_columns_to_add(tmp_path):
     finding = only(prepare(zip_of([("a/b/metadata.jsonl", line()), ("a.png", png())]), tmp_path).findings)
     assert finding.code == "metadata_missing"
-    assert "prompt, chosen, rejected" in finding.message
+    assert "prompt, chosen and, where there is one, rejected" in finding.message
 
 
 @pytest.mark.parametrize("names", [("metadata.jsonl", "metadata.csv"), ("a/metadata.jsonl", "b/metadata.jsonl")])

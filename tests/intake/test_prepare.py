@@ -157,6 +157,53 @@ def test_findings_are_bounded_and_the_rest_is_counted(tmp_path):
     assert prepared.findings[-1].message.startswith("3 more errors and 0 more warnings")
 
 
+def chosen_only(**row):
+    return {name: value for name, value in ROW.items() if name != "rejected"} | row
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("metadata.jsonl", jsonl(chosen_only(), chosen_only(prompt="another"))),
+        ("metadata.jsonl", jsonl(*[ROW | {"rejected": None}] * 2)),
+        ("metadata.csv", b"prompt,chosen\nred,images/a.png\nblue,images/b.png\n"),
+        ("metadata.csv", b"prompt,chosen,rejected\nred,images/a.png,\nblue,images/b.png, \n"),
+    ],
+    ids=["absent", "null", "no column", "empty cells"],
+)
+def test_pairs_without_a_rejected_image_are_usable_and_told_once(name, data, tmp_path):
+    files = {path: content for path, content in good_files().items() if path != "metadata.jsonl"}
+    prepared = prepare(zip_of((files | {name: data}).items()), tmp_path)
+    finding = only(prepared.findings)
+    assert (finding.code, finding.severity, finding.file, finding.row) == ("rejected_missing", "warning", name, None)
+    assert finding.message.startswith(f"{name}: 2 of 2 pairs have no rejected image; the base model draws")
+    assert prepared.usable
+    assert [pair.rejected for pair in prepared.pairs] == [None, None]
+    assert {pair.chosen for pair in prepared.pairs} <= prepared.images.keys()
+
+
+def test_some_pairs_may_have_a_rejected_image_and_others_none(tmp_path):
+    rows = jsonl(ROW, chosen_only(prompt="another"), ROW | {"rejected": "images/a.png", "prompt": "a third"})
+    prepared = prepare(zip_of((good_files() | {"metadata.jsonl": rows}).items()), tmp_path)
+    assert codes(prepared) == ["pair_identical", "rejected_missing"]
+    assert "1 of 2 pairs" in prepared.findings[-1].message
+    first, second = prepared.pairs
+    assert (first.rejected is None, second.rejected is None) == (False, True)
+
+
+def test_a_rejected_image_that_is_named_but_missing_is_no_pair_without_one(tmp_path):
+    files = {name: data for name, data in good_files().items() if name != "images/b.png"}
+    prepared = prepare(zip_of(files.items()), tmp_path)
+    assert codes(prepared) == ["image_missing"]
+    assert prepared.pairs == ()
+
+
+def test_a_misspelt_column_is_told_beside_what_it_leaves_without(tmp_path):
+    rows = jsonl(chosen_only() | {"rejectd": "images/b.png"})
+    prepared = prepare(zip_of((good_files() | {"metadata.jsonl": rows}).items()), tmp_path)
+    assert codes(prepared) == ["column_unknown", "rejected_missing"]
+
+
 def test_warnings_leave_the_upload_usable(tmp_path):
     files = good_files() | {"metadata.jsonl": jsonl(ROW | {"Split": "train"})}
     prepared = prepare(zip_of(files.items()), tmp_path)

@@ -1,12 +1,30 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from store.leases import Claim
-from trainer.spec.events import CheckpointWritten, Done, Metrics, Phase, Progress, Warned
-from worker import reports
+from trainer.spec.events import (
+    BetaChosen,
+    CheckpointWritten,
+    DataPrepared,
+    Done,
+    Event,
+    MemoryPlanned,
+    Metrics,
+    MismatchMeasured,
+    Phase,
+    PhaseName,
+    Progress,
+    SampleWritten,
+    Started,
+    StoppedEarly,
+    Warned,
+)
+from trainer.spec.resolved import Resolved
+from worker import conclusion, reports
 from worker.attempt import Attempt
 from worker.conclusion import describe_exit
 from worker.trainer_output import SHOWN_LINES, last_lines
@@ -43,6 +61,18 @@ METRICS = Metrics(
     base_chosen_loss=0.3,
     base_rejected_loss=0.2,
     reference_corrected_accuracy=1.0,
+    reference_corrected_accuracy_low=0.5,
+    reference_corrected_accuracy_high=1.0,
+    objective_change=-0.1,
+    objective_change_low=-0.2,
+    objective_change_high=0.0,
+    chosen_loss_change=-0.2,
+    chosen_loss_change_low=-0.3,
+    chosen_loss_change_high=-0.1,
+    margin_change=0.2,
+    margin_change_low=0.1,
+    margin_change_high=0.3,
+    bins=(),
     pairs=4,
     draws=2,
 )
@@ -57,6 +87,123 @@ def test_progress_and_metrics_carry_the_names_of_openais_clients() -> None:
     assert measured is not None
     assert (measured.data or {})["full_valid_loss"] == 0.7
     assert "implicit accuracy 0.75 (base 0.25)" in measured.message
+
+
+def test_a_method_without_rejected_images_tells_no_margin() -> None:
+    alone = progress(5, 10).model_copy(update={"margin": None, "rejected_loss": None})
+    told = reports.to_job_event(alone)
+    assert told is not None
+    assert told.message == "Step 5/10: loss 0.5000, 8.0 pairs/s, 12 s left."
+    assert (told.data or {})["margin"] is None
+
+
+def test_the_result_is_told_from_a_checkpoints_metrics() -> None:
+    told = reports.to_job_event(METRICS.model_copy(update={"final": True}))
+    assert told is not None
+    assert told.message.startswith("Result, from step 3, on 4 held-out pairs: implicit accuracy 0.75 (base 0.25)")
+
+
+STARTED = Started(
+    hyperparameters=Resolved(
+        method="sft",
+        max_steps=100,
+        step_size=8,
+        batch_size="auto",
+        learning_rate=1e-4,
+        lr_scheduler="cosine",
+        warmup_steps=5,
+        weight_decay=0.01,
+        max_grad_norm=1.0,
+        prompt_dropout=0.1,
+    ),
+    training_pairs=12,
+    validation_pairs=1,
+    device="cpu",
+    resumed_from_step=40,
+)
+DATA = DataPrepared(
+    training_pairs=12,
+    validation_pairs=1,
+    drawn_images=1,
+    buckets={"640x384": 2, "512x512": 10},
+    upscaled_pairs=3,
+    largest_crop=0.125,
+)
+MEMORY = MemoryPlanned(step_size=8, batch_size=2, gradient_checkpointing=True, streamed=True, measured=True)
+MISMATCH = MismatchMeasured(similarity=0.871, low=0.85, high=0.9, images=16, features="statistics", seconds=3.0)
+
+
+@pytest.mark.parametrize(
+    ("event", "message"),
+    [
+        (
+            STARTED,
+            "Training by sft on 12 pairs (1 held out) on cpu, going on from step 40: 100 steps of 8 pairs.",
+        ),
+        (
+            DATA,
+            "Training pairs by size: 10 at 512x512, 2 at 640x384. The base drew 1 image. 3 pairs had to be enlarged. "
+            "At most 12% of an image is cut off.",
+        ),
+        (
+            DATA.model_copy(
+                update={
+                    "drawn_images": 0,
+                    "upscaled_pairs": 0,
+                    "largest_crop": 0.0,
+                    "buckets": {f"{side}x{side}": 1 for side in range(64, 72)},
+                }
+            ),
+            "Training pairs by size: 1 at 64x64, 1 at 65x65, 1 at 66x66, 1 at 67x67, 1 at 68x68, 1 at 69x69 and "
+            "2 other sizes.",
+        ),
+        (MEMORY, "Steps of 8 pairs, 2 in a forward pass with gradient checkpointing and streamed pairs."),
+        (
+            MEMORY.model_copy(update={"gradient_checkpointing": False, "streamed": False}),
+            "Steps of 8 pairs, 2 in a forward pass.",
+        ),
+        (
+            MISMATCH,
+            "The base's own images resemble the chosen ones by 0.87 (95% interval 0.85 to 0.90; "
+            "16 images, statistics).",
+        ),
+        (BetaChosen(beta=64.0, reason="preset style"), "beta is 64: preset style."),
+        (
+            StoppedEarly(step=90, best_step=60, patience=3),
+            "Stopped at step 90: the held-out objective has not been lower than at step 60 for 3 checkpoints.",
+        ),
+        (Phase(phase="drawing", previous="loading", seconds=1.0), "Drawing images with the base model."),
+    ],
+)
+def test_what_the_trainer_decides_and_does_is_told_in_words_and_numbers(event: Event, message: str) -> None:
+    told = reports.to_job_event(event)
+    assert told is not None
+    assert (told.message, told.level, told.type) == (message, "info", "message")
+    assert told.data == event.model_dump(mode="json")
+
+
+def test_samples_are_told_by_the_file_that_shows_them() -> None:
+    written = SampleWritten(step=0, paths=("a", "b"), grid="samples/grid.png", seconds=2.0)
+    told = reports.sample_event(written, "file-1")
+    assert told.message == "Samples of the base: 2 images in 2.0 s."
+    assert told.data == {"event": "sample", "step": 0, "seconds": 2.0, "file_id": "file-1"}
+    assert reports.sample_event(written.model_copy(update={"step": 50}), "f").message.startswith("Samples at step 50: ")
+    assert reports.to_job_event(written) is None
+
+
+def test_every_phase_has_its_words() -> None:
+    assert reports.PHASES.keys() == set(get_args(PhaseName))
+
+
+def test_result_files_are_listed_weights_first_and_diffusers_own_before_all() -> None:
+    names = ["README.md", "a.safetensors", "pytorch_lora_weights.safetensors", "learned_embeds.safetensors", "a.png"]
+    assert sorted(names, key=conclusion.place) == [
+        "pytorch_lora_weights.safetensors",
+        "a.safetensors",
+        "learned_embeds.safetensors",
+        "README.md",
+        "a.png",
+    ]
 
 
 def test_a_warning_is_told_as_one_and_what_becomes_a_row_is_not_told_twice() -> None:

@@ -11,6 +11,7 @@ import pytest
 from store.blobs import Blobs
 from store.errors import BlobMissing
 from tests.store.rows import SPEC
+from trainer.spec.manifest import Pair
 from trainer.spec.run import RunSpec
 from worker.run_directory import Inputs, assign_splits, prepare
 
@@ -66,6 +67,16 @@ def test_a_directory_holds_spec_manifest_images_and_checkpoint(blobs: Blobs, tmp
     manifest = [json.loads(line) for line in (run / "data" / "manifest.jsonl").read_text().splitlines()]
     assert [(run / "data" / pair["chosen"]).read_bytes() for pair in manifest] == [b"image", b"image"]
     assert (run / "checkpoints" / "step-00000007" / "state.json").read_bytes() == b"state"
+
+
+def test_a_pair_without_a_rejected_image_stands_so_in_the_manifest(blobs: Blobs, tmp_path: Path) -> None:
+    image = blobs.put_bytes(b"image").sha256
+    row = {"row": 1, "prompt": "a", "chosen": image, "rejected": None, "split": None}
+    pairs = blobs.put_bytes(json.dumps(row).encode() + b"\n").sha256
+    prepare(tmp_path / "run", inputs(pairs), blobs, lambda: None)
+    (line,) = (tmp_path / "run" / "data" / "manifest.jsonl").read_bytes().splitlines()
+    assert Pair.model_validate_json(line).rejected is None
+    assert [path.stem for path in (tmp_path / "run" / "data" / "images").iterdir()] == [image]
 
 
 def test_a_stop_is_noticed_between_files_and_a_missing_image_raises(blobs: Blobs, tmp_path: Path) -> None:

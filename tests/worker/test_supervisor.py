@@ -21,6 +21,7 @@ from tests.worker.watching import (
     found,
     resumed_from,
     states,
+    told,
     trainer_of,
 )
 from worker.resources import Resources
@@ -104,6 +105,20 @@ def test_a_base_that_cannot_be_loaded_fails_the_job_with_the_reason(
     assert "gone" in job.error["message"]
 
 
+def test_a_hub_that_cannot_be_reached_is_asked_again_by_the_next_attempt(
+    resources: Resources, new_job: NewJob, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # where nothing listens
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    job_id = new_job(base={"name": "far", "family": "sdxl", "source": "some/model", "revision": "abc"})
+    for expected in ("queued", "queued", "failed"):
+        supervise(resources, job_id, stopping=lambda: False)
+        assert read_job(resources.sessions, job_id).status == expected
+    error = read_job(resources.sessions, job_id).error
+    assert error is not None
+    assert error["code"] == "base_unavailable"
+
+
 def test_a_spec_that_this_version_does_not_know_fails_the_job_at_once(resources: Resources, new_job: NewJob) -> None:
     job_id = new_job()
     with resources.sessions.begin() as session:
@@ -148,9 +163,9 @@ def test_a_work_directory_that_cannot_be_written_counts_as_a_crash_with_the_reas
 def test_pause_stores_a_checkpoint_and_resume_goes_on_from_it(
     resources: Resources, supervised: Supervised, new_job: NewJob, project_id: str
 ) -> None:
-    job_id = new_job(steps=60, every=50)
+    job_id = new_job(steps=200, every=20)
     ended = supervised.run(job_id)
-    until(lambda: "training" in str(read_events(resources.sessions, job_id)[-1].data), seconds=90)
+    until(lambda: "progress" in told(resources.sessions, job_id), seconds=90)
     with resources.sessions.begin() as session:
         jobs.pause(session, project_id, job_id)
     ended.result()

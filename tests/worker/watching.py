@@ -59,6 +59,12 @@ def resumed_from(sessions: Sessions, job_id: str) -> list[int]:
     return [told["resumed_from_step"] for told in data if told.get("event") == "started"]
 
 
+def told(sessions: Sessions, job_id: str) -> list[str]:
+    """The names of the trainer's events that the job has told, in order."""
+    data = [event.data or {} for event in read_events(sessions, job_id)]
+    return [event["event"] for event in data if "event" in event]
+
+
 def states(sessions: Sessions, job_id: str) -> list[str]:
     data = [event.data or {} for event in read_events(sessions, job_id)]
     return [told["status"] for told in data if "status" in told]

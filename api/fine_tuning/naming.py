@@ -1,0 +1,23 @@
+"""The adapter's file name in ComfyUI's and kohya's format: they list files by name, so it tells something."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from trainer.spec.methods import Method
+from trainer.spec.run import OTHER_RESULTS
+
+LONGEST = 64
+TAIL = 8  # characters of the job's id, from its random end
+
+
+def adapter_name(suffix: str | None, method: Method, job_id: str) -> str:
+    """The suffix as far as plain ASCII can tell it, otherwise the method and the end of the job's id."""
+    told = _plain(suffix or "")
+    return told if told and told not in OTHER_RESULTS else f"{method.type}-{job_id[-TAIL:]}"
+
+
+def _plain(text: str) -> str:
+    letters = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", letters).lstrip("-._")[:LONGEST].rstrip("-._")
