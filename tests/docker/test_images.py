@@ -17,18 +17,24 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 DOCKERFILES = {"api": ROOT / "docker" / "api.Dockerfile", "worker": ROOT / "docker" / "worker.Dockerfile"}
 IMPORTED = {
     "api": "api.main worker.app worker.tasks worker.dispatcher migrations.upgrade intake cli.main",
-    "worker": "worker.app worker.tasks worker.supervisor cli.main trainer.program trainer.recipes.mapo",
+    "worker": "worker.app worker.tasks worker.supervisor cli.main trainer.program trainer.recipes.mapo trainer.recipes.dreambooth",
 }
 IMPORT_WITHOUT_REST = """
 import importlib, sys
 absent = set(sys.argv[2].split())
 
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in absent:
-            raise ModuleNotFoundError(f"not in the image: {name}", name=name)
+class Present:
+    # A finder that knows nothing of what is absent, as if it were not installed.
+    def __init__(self, finder):
+        self.finder = finder
 
-sys.meta_path.insert(0, Absent())
+    def find_spec(self, name, path=None, target=None):
+        return None if name.partition(".")[0] in absent else self.finder.find_spec(name, path, target)
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+sys.meta_path[:] = [Present(finder) for finder in sys.meta_path]
 for module in sys.argv[1].split():
     importlib.import_module(module)
 """
