@@ -23,14 +23,16 @@ class MemoryPlan:
         return not self.streamed, not self.gradient_checkpointing, self.batch_size
 
 
-def plans(batch_size: int | Auto, step_size: int, compute: Compute) -> Iterator[MemoryPlan]:
+def plans(batch_size: int | Auto, step_size: int, compute: Compute, *, dropout: bool = False) -> Iterator[MemoryPlan]:
     """What may be tried, the fastest first.
 
     Smaller passes cost least; checkpointing and streaming cost one more forward pass each, of which checkpointing saves
-    more in deep networks (docs/decisions/0007-memory.md). What the user fixed stays as it is.
+    more in deep networks (docs/decisions/0007-memory.md). What the user fixed stays as it is. With ``dropout`` in the
+    adapter nothing is streamed: its two passes would be of two networks.
     """
     sizes = list(_halvings(step_size)) if batch_size == "auto" else [batch_size]
-    streamed = [False, True] if compute.pairs == "auto" else [compute.pairs == "streamed"]
+    may_stream = [False] if dropout else [False, True]
+    streamed = may_stream if compute.pairs == "auto" else [compute.pairs == "streamed"]
     checkpointing = [False, True] if compute.gradient_checkpointing == "auto" else [compute.gradient_checkpointing]
     for is_streamed in streamed:
         for is_checkpointing in checkpointing:

@@ -22,7 +22,8 @@ def settle(ready: Ready, objective: Objective, beta: float | None) -> Settled:
     if ready.resumed and ready.resumed.settled.device == device:
         plan, measured = ready.resumed.settled.memory, False
     else:
-        candidates = plans(asked.batch_size, math.ceil(asked.step_size / ready.world.size), ready.run.spec.compute)
+        spec, share = ready.run.spec, math.ceil(asked.step_size / ready.world.size)
+        candidates = plans(asked.batch_size, share, spec.compute, dropout=spec.adapter.dropout > 0)
         # In main memory a step that does not fit ends the process instead of raising: there the first plan is taken.
         measured = ready.device.type == "cuda"
         attempt = partial(try_plan, ready, objective, new_batches(ready, objective))

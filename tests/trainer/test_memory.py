@@ -53,6 +53,11 @@ def test_what_the_user_fixed_stays() -> None:
         chosen(5, batch_size=5, pairs="joint", gradient_checkpointing=False)
 
 
+def test_with_dropout_nothing_is_streamed() -> None:
+    assert not any(plan.streamed for plan in plans("auto", 12, Compute(), dropout=True))
+    assert any(plan.streamed for plan in plans("auto", 12, Compute()))
+
+
 def test_nothing_that_fits_is_an_error_about_the_last_try() -> None:
     with pytest.raises(OutOfMemory, match="batch_size 1 "):
         chosen(0.1)
