@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -26,12 +25,11 @@ from trainer.families.autoencoder import (
     encode_images,
     load_autoencoder,
     load_decoder,
-    pixels_per_latent,
 )
 from trainer.families.diffusion import Diffusion, new_diffusion, read_scheduler, timestep_at
-from trainer.families.files import content_hash, locate, read_json, require_safetensors, variant
+from trainer.families.files import content_hash, locate, require_safetensors
 from trainer.families.lora import ATTENTION, add_lora, lora_config, save_lora, without_lora
-from trainer.families.precision import dtype_of, loading, placed
+from trainer.families.precision import dtype_of
 from trainer.families.text import (
     TrainedText,
     add_words,
@@ -41,6 +39,13 @@ from trainer.families.text import (
     trains_text,
 )
 from trainer.families.text_encoders import load_text_encoder, token_ids
+from trainer.families.unet import (
+    checkpoint_gradients,
+    load_unet,
+    memory_format_on,
+    native_size,
+    size_multiple,
+)
 from trainer.spec.run import PLAIN_ADAPTER, PLAIN_COMPUTE, Adapter, Base, Compute, Token
 
 ENCODER_PARTS = ("tokenizer", "text_encoder", "vae")
@@ -62,18 +67,13 @@ class SdFamily:
     adapter: Adapter = PLAIN_ADAPTER
     compute: Compute = PLAIN_COMPUTE
 
-    @cached_property
-    def _unet(self) -> dict[str, Any]:
-        return read_json(self.folder / "unet" / "config.json")
-
     @property
     def native_size(self) -> int:
-        return int(self._unet["sample_size"]) * pixels_per_latent(self.folder)
+        return native_size(self.folder)
 
     @property
     def size_multiple(self) -> int:
-        """The UNet halves latents between its levels, and must come back to the same size."""
-        return pixels_per_latent(self.folder) << (len(self._unet["block_out_channels"]) - 1)
+        return size_multiple(self.folder)
 
     @property
     def largest_side(self) -> None:
@@ -122,18 +122,12 @@ class SdFamily:
 
     def load_denoiser(self, device: torch.device) -> SdDenoiser:
         dtype = dtype_of(self.compute, device)
-        weights = variant(self.folder / "unet")
-        unet = UNet2DConditionModel.from_pretrained(
-            self.folder, subfolder="unet", use_safetensors=True, variant=weights, **loading(self.compute, device)
-        )
-        # As for SDXL: convolutions prefer channels last on a GPU, and lose by it on a CPU.
-        memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
-        unet = placed(unet.requires_grad_(False).eval(), self.compute, device, memory_format)
+        unet = load_unet(self.folder, self.compute, device)
         text = None
         if trains_text(self.adapter):
             encoders = {"text_encoder": self._text_encoder(device, dtype)}
             text = new_trained_text(encoders, {"text_encoder": self._tokenizer()}, self.adapter.token)
-        process = new_diffusion(self.scheduler, device)
+        process, memory_format = new_diffusion(self.scheduler, device), memory_format_on(device)
         return SdDenoiser(unet, process, self.scheduler, dtype, memory_format, text)
 
 
@@ -208,10 +202,7 @@ class SdDenoiser:
         self.network.compile_repeated_blocks()
 
     def checkpoint_gradients(self, wanted: bool) -> None:
-        if wanted:
-            self.network.enable_gradient_checkpointing()
-        else:
-            self.network.disable_gradient_checkpointing()
+        checkpoint_gradients(self.network, wanted)
 
     @contextmanager
     def without_adapter(self) -> Iterator[None]:
