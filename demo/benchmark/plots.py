@@ -1,0 +1,95 @@
+"""The report's pictures: plots as SVG, the same bytes for the same figures, and sheets of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+
+from demo import openmoji
+from demo.benchmark.intervals import Interval
+from demo.emoji_xl import IMAGE_SIZE
+
+COLOURS = {
+    "SFT": "#71717a",
+    "Diffusion-DPO": "#2563eb",
+    "MaPO (paper)": "#dc2626",
+    "MaPO (reference code)": "#f59e0b",
+    "DreamBooth": "#059669",
+    "DCO": "#7c3aed",
+}
+LABEL_WIDTH, GAP = 150, 4
+Points = Sequence[tuple[float, Interval]]
+
+
+def scatter(path: Path, points: Mapping[str, tuple[float, Interval]], *, x: str, y: str) -> None:
+    """Named points with vertical intervals, about the line of no difference."""
+    figure, axes = _figure()
+    axes.axhline(0, color="#a1a1aa", linewidth=1)
+    for name, (at, value) in points.items():
+        _point(axes, at, value, "#dc2626")
+        axes.annotate(name, (at, value.mean), xytext=(7, 5), textcoords="offset points", fontsize=9)
+    _save(figure, axes, path, x, y)
+
+
+def lines(path: Path, series: Mapping[str, Points], *, x: str, y: str, logarithmic: bool = True) -> None:
+    figure, axes = _figure()
+    for name, points in series.items():
+        colour = COLOURS.get(name, "#18181b")
+        axes.plot(
+            [at for at, _ in points], [value.mean for _, value in points], color=colour, label=name, linewidth=1.5
+        )
+        for at, value in points:
+            _point(axes, at, value, colour)
+    if logarithmic:
+        axes.set_xscale("log")
+    axes.legend(fontsize=8, frameon=False)
+    _save(figure, axes, path, x, y)
+
+
+def sheet(path: Path, rows: Sequence[tuple[str, Sequence[Image.Image]]]) -> None:
+    """Labelled rows of samples, the same prompts and noise in each column."""
+    columns = max(len(images) for _, images in rows)
+    cell = IMAGE_SIZE + GAP
+    page = Image.new("RGB", (LABEL_WIDTH + columns * cell, len(rows) * cell + 20), "white")
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(12)
+    for row, (label, images) in enumerate(rows):
+        draw.text((4, row * cell + IMAGE_SIZE // 2 - 6), label, fill="#18181b", font=font)
+        for column, image in enumerate(images):
+            page.paste(image, (LABEL_WIDTH + column * cell, row * cell))
+    draw.text((4, page.height - 16), openmoji.ATTRIBUTION, fill="#71717a", font=ImageFont.load_default(10))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page.save(path, quality=88, method=6)
+
+
+def _figure() -> tuple[Figure, Axes]:
+    mpl.rcParams["svg.hashsalt"] = "pairtune"  # otherwise element ids are drawn by chance
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    FigureCanvasSVG(figure)
+    return figure, figure.add_subplot()
+
+
+def _point(axes: Axes, at: float, value: Interval, colour: str) -> None:
+    axes.errorbar(
+        [at],
+        [value.mean],
+        yerr=[[value.mean - value.low], [value.high - value.mean]],
+        fmt="o",
+        markersize=5,
+        capsize=3,
+        color=colour,
+    )
+
+
+def _save(figure: Figure, axes: Axes, path: Path, x: str, y: str) -> None:
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e4e4e7", linewidth=0.6)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
