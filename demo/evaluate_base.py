@@ -1,15 +1,16 @@
 """``python -m demo.evaluate_base``: measure emoji-xl, draw its sample sheet, and write its model card.
 
-Two figures: PSNR of the autoencoder's reconstructions, and retrieval accuracy of the samples. For retrieval, each
+Three figures: PSNR of the autoencoder's reconstructions, retrieval accuracy of the samples, and style of unseen captions. For retrieval, each
 sample is compared with the real colour emoji of all captions as 16 x 16 pixel images (cosine similarity about their
-own mean); it counts when the nearest one is the caption's own.
+own mean); it counts when the nearest one is the caption's own. Captions that the base never saw have no real emoji: of
+their samples the benchmark's judge says whether they are drawn as OpenMoji draws in colour.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from PIL import Image
 
 from demo import openmoji
+from demo.benchmark.scorers import LABELS, load_scorers
 from demo.emoji_xl import IMAGE_SIZE
 from demo.pretrain import CURVES, EXPORT, UNET_BATCH, image_tensor, to_model, unseen_keys
 from demo.sampling import sample
@@ -26,6 +28,21 @@ from demo.shape_retrieval import retrieved_right
 STEPS = 25
 GUIDANCE = 3.0
 SHEET_COLUMNS, SHEET_ROWS = 12, 4
+UNSEEN_CAPTIONS = (  # words that it knows, in company that it does not
+    "an emoji of a blue tiger face",
+    "an emoji of a lemon cake",
+    "an emoji of a green fish",
+    "an emoji of a bear with a hot dog",
+    "an emoji of a mushroom tree",
+    "an emoji of a red bird",
+    "an emoji of a cat eating bread",
+    "an emoji of a tomato face",
+    "an emoji of a white elephant",
+    "an emoji of a banana pie",
+    "an emoji of a rabbit and a carrot",
+    "an emoji of a coffee with milk",
+)
+UNSEEN_SEEDS = 2
 CELL = 96
 
 
@@ -39,6 +56,7 @@ class Figures:
     retrieval_top1: float
     retrieval_top1_pairs_training: float
     retrieval_top1_pairs_held_out: float
+    unseen_captions_in_style: float
     captions: int
     sampling_steps: int
     guidance_scale: float
@@ -54,7 +72,10 @@ def main() -> None:
     pipeline = StableDiffusionXLPipeline.from_pretrained(arguments.base)
     pipeline.set_progress_bar_config(disable=True)
     figures, samples = measure(pipeline, arguments.base / CURVES)
-    sheet(samples).save(arguments.base / "samples.png")
+    unseen = sample_unseen(pipeline)
+    figures = replace(figures, unseen_captions_in_style=in_style(unseen))
+    sheet(samples, SHEET_ROWS).save(arguments.base / "samples.png")
+    sheet(unseen, UNSEEN_SEEDS).save(arguments.base / "samples_unseen.png")
     (arguments.base / "figures.json").write_text(json.dumps(asdict(figures), indent=2) + "\n", encoding="utf-8")
     (arguments.base / "README.md").write_text(card(figures), encoding="utf-8")
     print(json.dumps(asdict(figures), indent=2))
@@ -82,6 +103,7 @@ def measure(pipeline: StableDiffusionXLPipeline, curves: Path) -> tuple[Figures,
         retrieval_top1=float(right.mean()),
         retrieval_top1_pairs_training=float(right[~held_out].mean()),
         retrieval_top1_pairs_held_out=float(right[held_out].mean()),
+        unseen_captions_in_style=float("nan"),
         captions=len(catalogue),
         sampling_steps=STEPS,
         guidance_scale=GUIDANCE,
@@ -90,6 +112,17 @@ def measure(pipeline: StableDiffusionXLPipeline, curves: Path) -> tuple[Figures,
         unet_images=unet_steps * UNET_BATCH,
     )
     return figures, samples
+
+
+def sample_unseen(pipeline: StableDiffusionXLPipeline) -> list[Image.Image]:
+    prompts = UNSEEN_CAPTIONS * UNSEEN_SEEDS
+    return sample(pipeline, prompts, seeds=range(len(prompts)), size=IMAGE_SIZE, steps=STEPS, guidance=GUIDANCE)
+
+
+def in_style(images: list[Image.Image]) -> float:
+    """Share of the images that the judge takes for sound OpenMoji drawings in colour or, where white, line art."""
+    judged = load_scorers().renditions(images).argmax(axis=1)
+    return float(np.isin(judged, [LABELS.index("colour"), LABELS.index("line")]).mean())
 
 
 @torch.no_grad()
@@ -108,10 +141,10 @@ def _steps_done(curve: Path) -> int:
     return int(json.loads(lines[-1])["step"])
 
 
-def sheet(samples: list[Image.Image]) -> Image.Image:
-    """48 samples, evenly picked from the catalogue."""
-    picked = np.linspace(0, len(samples) - 1, SHEET_COLUMNS * SHEET_ROWS).round().astype(int).tolist()
-    page = Image.new("RGB", (SHEET_COLUMNS * CELL, SHEET_ROWS * CELL), "white")
+def sheet(samples: list[Image.Image], rows: int) -> Image.Image:
+    """Samples in rows of twelve, evenly picked."""
+    picked = np.linspace(0, len(samples) - 1, SHEET_COLUMNS * rows).round().astype(int).tolist()
+    page = Image.new("RGB", (SHEET_COLUMNS * CELL, rows * CELL), "white")
     for place, index in enumerate(picked):
         cell = samples[index].resize((CELL, CELL), Image.Resampling.LANCZOS)
         page.paste(cell, (place % SHEET_COLUMNS * CELL, place // SHEET_COLUMNS * CELL))
@@ -174,6 +207,12 @@ Made by `python -m demo.evaluate_base`, one sample a caption, {figures.sampling_
 
 Retrieval: nearest real emoji by cosine similarity of 16 x 16 pixel images. "Hold out" refers to the preference pairs;
 the base saw all {figures.captions} emoji in colour.
+
+Captions that it never saw, made of words that it knows ({", ".join(caption.removeprefix("an emoji of ") for caption in UNSEEN_CAPTIONS)}):
+
+![Samples for captions it never saw](samples_unseen.png)
+
+They look like OpenMoji ({figures.unseen_captions_in_style:.0%} are taken for sound drawings by the benchmark's judge), but show one of the things named, or neither.
 
 ## Limits
 

@@ -1,9 +1,9 @@
 """Which trials the benchmark consists of. Later ones depend on what earlier ones showed, so it is asked repeatedly.
 
 For every domain and method five trials choose learning rate and beta on the validation emoji: three learning rates at
-the usual beta, then two other betas at the best of them or, for methods without one, two nearer learning rates. Whichever of
-the five leads is run with a second seed, until the one with the highest mean has both: a lucky first run does not win.
-What is chosen is then trained with three further seeds and scored on the test emoji.
+the usual beta, then two other betas at the best of them or, for methods without one, two nearer learning rates.
+Whichever of the five leads is run with a second seed, until the one with the highest mean has both: a lucky first run
+does not win. What is chosen is then trained with three further seeds and scored on the test emoji.
 """
 
 from __future__ import annotations

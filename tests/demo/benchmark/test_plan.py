@@ -96,9 +96,7 @@ def test_what_is_published_is_trained_with_other_seeds_and_scored_on_other_emoji
 
 
 def test_a_new_subject_is_chosen_by_what_other_prompts_still_show_too(results: Results) -> None:
-    faithful, forgetful = (
-        Trial("personalization", "sft", rate, None, 0, "validation") for rate in (1e-3, 5e-3)
-    )
+    faithful, forgetful = (Trial("personalization", "sft", rate, None, 0, "validation") for rate in (1e-3, 5e-3))
     results.put(result(faithful, 0.8, fidelity=0.9))
     results.put(result(forgetful, 0.9, fidelity=0.2))
     assert best_of([faithful, forgetful], results) == faithful

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from demo.benchmark import report
+from demo.benchmark.__main__ import KEPT
+from demo.benchmark.cost import Cost
+from demo.benchmark.findings import Comparison, findings
+from demo.benchmark.intervals import Interval, interval
+from demo.benchmark.plan import WHOLE
+
+pytestmark = pytest.mark.unit
+
+
+def compared(similarity: float, advantage: float, width: float = 0.05) -> Comparison:
+    over = Interval(advantage, advantage - width, advantage + width)
+    return Comparison(similarity, {"mapo": 0.5 + advantage, "dpo": 0.5}, over, Interval(0, -width, width), over, {})
+
+
+def test_an_interval_takes_both_seeds_and_prompts_into_account() -> None:
+    by_seed = np.repeat([[0.0], [0.5], [1.0]], 20, axis=1)
+    by_prompt = np.repeat([np.linspace(0, 1, 20)], 3, axis=0)
+    for values in (by_seed, by_prompt):
+        found = interval(values)
+        assert found.mean == pytest.approx(0.5)
+        assert found.high - found.low > 0.2
+    same = interval(np.full((3, 20), 0.5))
+    assert (same.low, same.high) == (0.5, 0.5)
+
+
+def test_an_interval_narrows_with_prompts() -> None:
+    chance = np.random.default_rng(0)
+    few, many = (interval(chance.random((3, count))) for count in (5, 500))
+    assert many.high - many.low < few.high - few.low
+
+
+def test_a_difference_is_claimed_only_where_its_interval_leaves_zero_out() -> None:
+    text = "\n".join(findings({"style": compared(0.5, 0.3), "general": compared(0.9, 0.02)}, {}))
+    assert "ahead in style (+0.30); not told apart in general (+0.02)" in text
+    assert "behind" not in text
+    assert "behind in style (-0.30)" in "\n".join(findings({"style": compared(0.5, -0.3)}, {}))
+
+
+def test_growth_with_mismatch_is_supported_only_by_an_order_and_a_gap() -> None:
+    rising = {name: compared(0.9 - 0.2 * step, 0.2 * step) for step, name in enumerate(("general", "style", "culture"))}
+    assert "This supports the claim" in "\n".join(findings(rising, {}))  # type: ignore[arg-type]
+    flat = {
+        name: compared(0.9 - 0.2 * step, 0.2 - 0.1 * step) for step, name in enumerate(("general", "style", "culture"))
+    }
+    assert "This does not support the claim" in "\n".join(findings(flat, {}))  # type: ignore[arg-type]
+
+
+def test_cost_is_told_as_it_was_measured() -> None:
+    costs = {"mapo": Cost(0.1, 0.9, 0.88, 0.92, 10**9, 1.0)}
+    text = "\n".join(findings({"style": compared(0.5, 0.1)}, costs))  # type: ignore[arg-type]
+    assert "0.90 of Diffusion-DPO's time, less than the saving" in text
+
+
+def test_the_published_page_holds_what_the_kept_results_say() -> None:
+    page = Path("docs/benchmark.md").read_text(encoding="utf-8")
+    for line in report.tables(WHOLE, KEPT):
+        assert line in page
+
+
+def test_every_picture_of_the_page_is_there() -> None:
+    page = Path("docs/benchmark.md").read_text(encoding="utf-8")
+    pictures = [part.split(")")[0] for part in page.split("](")[1:] if part.startswith("images/")]
+    assert pictures
+    assert all((Path("docs") / picture).is_file() for picture in pictures)
