@@ -10,10 +10,9 @@ from diffusers import StableDiffusionXLPipeline
 from PIL import Image, ImageDraw, ImageFont
 
 from demo import openmoji
+from demo.benchmark.scorers import LABELS, load_scorers
 from demo.emoji_xl import IMAGE_SIZE
 from demo.sampling import sample
-from demo.shape_retrieval import retrieved_right
-from demo.style_score import train_scorer
 from demo.win_rate import WinRate, win_rate
 
 STEPS = 20
@@ -25,7 +24,7 @@ CELL = 112
 
 @dataclass(frozen=True)
 class Comparison:
-    """``fidelity``: how often a sample is nearest, in shape, to the right one of the held-out emoji."""
+    """By the benchmark's judges. ``fidelity``: how often a sample is taken for what its prompt names, of all emoji."""
 
     win_rate: WinRate
     scorer_accuracy: float
@@ -39,32 +38,30 @@ def compare(base: Path, adapter: Path, picture: Path) -> Comparison:
     """Sample both, write the picture, and score them."""
     catalogue = openmoji.catalogue()
     held_out = [emoji for emoji in catalogue if emoji.held_out]
-    training = [emoji for emoji in catalogue if not emoji.held_out]
     pipeline = StableDiffusionXLPipeline.from_pretrained(base)
     pipeline.set_progress_bar_config(disable=True)
     prompts = [emoji.caption for emoji in held_out]
     before = _sample_rows(pipeline, prompts)
     pipeline.load_lora_weights(adapter)
     after = _sample_rows(pipeline, prompts)
-    line, colour = _rendered(held_out, "line"), _rendered(held_out, "color")
-    _draw(prompts, before[0], after[0], line, picture)
+    _draw(prompts, before[0], after[0], [openmoji.render(one.key, "line", IMAGE_SIZE) for one in held_out], picture)
 
-    scorer = train_scorer(_rendered(training, "line"), _rendered(training, "color"))
-    accuracy = np.concatenate([scorer(line) > 0.5, scorer(colour) < 0.5]).mean()
-    base_scores = np.stack([scorer(images) for images in before], axis=1)  # (prompts, seeds)
-    adapter_scores = np.stack([scorer(images) for images in after], axis=1)
+    scorers, line_art = load_scorers(), LABELS.index("line")
+    places = np.array([catalogue.index(emoji) for emoji in held_out])
+    base_scores, adapter_scores = (  # (prompts, seeds)
+        np.stack([scorers.renditions(images)[:, line_art] for images in rows], axis=1) for rows in (before, after)
+    )
+    base_fidelity, adapter_fidelity = (
+        float(np.mean([scorers.shown(images) == places for images in rows])) for rows in (before, after)
+    )
     return Comparison(
         win_rate=win_rate(adapter_scores, base_scores),
-        scorer_accuracy=float(accuracy),
+        scorer_accuracy=scorers.accuracies.rendition,
         base_score=float(base_scores.mean()),
         adapter_score=float(adapter_scores.mean()),
-        base_fidelity=float(np.mean([retrieved_right(images, colour) for images in before])),
-        adapter_fidelity=float(np.mean([retrieved_right(images, line) for images in after])),
+        base_fidelity=base_fidelity,
+        adapter_fidelity=adapter_fidelity,
     )
-
-
-def _rendered(emoji: list[openmoji.Emoji], style: openmoji.Style) -> list[Image.Image]:
-    return [openmoji.render(one.key, style, IMAGE_SIZE) for one in emoji]
 
 
 def _sample_rows(pipeline: StableDiffusionXLPipeline, prompts: list[str]) -> list[list[Image.Image]]:

@@ -193,13 +193,13 @@ def _report(measured: dict[str, Any], adapter: Path, console: Console, clock: St
         "line-art score",
         f"{result.base_score:.2f}",
         f"{result.adapter_score:.2f}",
-        f"of samples, by a classifier that is right on {result.scorer_accuracy:.0%} of real held-out images",
+        f"of samples, by a judge that is right on {result.scorer_accuracy:.0%} of real held-out images",
     )
     table.add_row(
-        "right shape",
+        "right emoji",
         f"{result.base_fidelity:.2f}",
         f"{result.adapter_fidelity:.2f}",
-        "share of samples whose nearest held-out emoji is the prompt's",
+        "share of samples taken for what the prompt names, of all 262 emoji",
     )
     console.print(table)
     wins = result.win_rate

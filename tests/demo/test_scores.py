@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from demo import openmoji
 from demo.shape_retrieval import retrieved_right
-from demo.style_score import train_scorer
 from demo.win_rate import win_rate
 
 pytestmark = pytest.mark.unit
@@ -31,15 +29,6 @@ def test_win_rate_interval_covers_the_rate_and_narrows_with_prompts() -> None:
 def test_win_rate_of_certain_wins_is_certain() -> None:
     won = win_rate(np.ones((5, 2)), np.zeros((5, 2)))
     assert (won.rate, won.low, won.high) == (1.0, 1.0, 1.0)
-
-
-def test_style_scorer_tells_line_art_of_emoji_it_has_not_seen() -> None:
-    catalogue = openmoji.catalogue()
-    seen, unseen = catalogue[:80:2], catalogue[1:80:2]
-    scorer = train_scorer(*[[openmoji.render(e.key, style, 64) for e in seen] for style in ("line", "color")])
-    line, colour = (scorer([openmoji.render(e.key, style, 64) for e in unseen]) for style in ("line", "color"))
-    assert np.mean([*(line > 0.5), *(colour < 0.5)]) >= 0.9
-    assert line.mean() > 0.8 > 0.2 > colour.mean()
 
 
 def test_retrieval_finds_shapes_whatever_their_brightness() -> None:
