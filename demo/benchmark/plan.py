@@ -28,7 +28,8 @@ PAPER_BETAS: dict[Name, float] = {  # arXiv 2406.06424v2, table 4
     "personalization": 1024.0,
 }
 EVERYWHERE: tuple[MethodName, ...] = ("sft", "dpo", "mapo", "mapo-code")
-SWEPT_DOMAIN: Name = "style"
+SWEPT_DOMAIN: Name = "style"  # where the number of pairs and beta are varied
+SIZED: tuple[MethodName, ...] = ("sft", "dpo", "mapo")
 SIZES = (12, 47)  # training pairs, beside all of them
 BETAS = (1.0, 8.0, 64.0, 512.0, 4096.0)
 
@@ -63,10 +64,9 @@ def wanted(scope: Scope, results: Results) -> Iterator[Trial]:
         for method in scope.methods_in(domain):
             yield from final(domain, method, scope, results)
     if scope.sweeps:
-        for method in scope.methods_in(SWEPT_DOMAIN):
+        for method in SIZED:
             yield from sizes(method, scope, results)
-        for domain in scope.domains:
-            yield from betas(domain, scope, results)
+        yield from betas(scope, results)
 
 
 def search(domain: Name, method: MethodName, results: Results) -> Iterator[Trial]:
@@ -156,8 +156,7 @@ def sizes(method: MethodName, scope: Scope, results: Results) -> Iterator[Trial]
         yield from (replace(trial, pairs=pairs) for trial in final(SWEPT_DOMAIN, method, scope, results))
 
 
-def betas(domain: Name, scope: Scope, results: Results) -> Iterator[Trial]:
-    """MaPO's beta at the chosen learning rate; three seeds in one domain, one in the others."""
-    seeds = len(SEEDS) if domain == SWEPT_DOMAIN else 1
-    for trial in list(final(domain, "mapo", scope, results))[:seeds]:
+def betas(scope: Scope, results: Results) -> Iterator[Trial]:
+    """MaPO's beta at the learning rate that was chosen."""
+    for trial in final(SWEPT_DOMAIN, "mapo", scope, results):
         yield from (replace(trial, beta=beta) for beta in BETAS)
