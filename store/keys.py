@@ -50,6 +50,12 @@ def authenticate(session: Session, secret: str) -> Principal:
     return Principal(key.id, key.project_id)
 
 
+def every(session: Session) -> list[tuple[ApiKey, str]]:
+    """All keys, revoked ones too, oldest first, each with its project's name."""
+    query = select(ApiKey, Project.name).join(Project, Project.id == ApiKey.project_id).order_by(ApiKey.id)
+    return [(key, name) for key, name in session.execute(query)]
+
+
 def revoke(session: Session, key_id: str) -> bool:
     """True when there was such a key and it was still valid."""
     revoked = session.execute(

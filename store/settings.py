@@ -17,6 +17,8 @@ class Settings(BaseSettings):
     home: Path = Field(Path("var"), description="Local state: embedded services, blobs, work directories, local.key.")
     host: str = "127.0.0.1"
     port: int = 8000
+    url: str | None = Field(None, description="Where the command line finds the API; this machine's without it.")
+    api_key: str | None = Field(None, description="The command line's key; HOME/local.key without it.")
     database_url: str | None = Field(None, description="postgresql+psycopg://...; without it `up` starts its own.")
     broker_url: str | None = Field(None, description="redis://...; without it `up` starts its own Valkey.")
     blob_url: str | None = Field(None, description="file://, s3://, gs:// or az://; HOME/blobs without it.")
@@ -49,6 +51,10 @@ class Settings(BaseSettings):
         if self.broker_url is None:
             raise MissingSetting("PAIRTUNE_BROKER_URL")
         return self.broker_url
+
+    @property
+    def effective_url(self) -> str:
+        return (self.url or f"http://{self.host}:{self.port}").rstrip("/")
 
     @property
     def effective_blob_url(self) -> str:

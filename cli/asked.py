@@ -1,0 +1,29 @@
+"""What commands share: ``--json``, and errors told on stderr with an exit code that scripts can use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, ParamSpec
+
+import typer
+
+from cli.errors import CommandError
+from cli.output import say
+
+Parameters = ParamSpec("Parameters")
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def told(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
+    """The command, whose errors end it with their exit code."""
+
+    @wraps(command)
+    def run(*arguments: Parameters.args, **options: Parameters.kwargs) -> None:
+        try:
+            command(*arguments, **options)
+        except CommandError as error:
+            say(str(error))
+            raise typer.Exit(error.exit_code) from error
+
+    return run

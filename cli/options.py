@@ -1,0 +1,35 @@
+"""``--set NAME=VALUE`` into a create request's fields."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from cli.server import Json
+
+
+def request_of(method: str, changes: Sequence[str]) -> Json:
+    """The ``method`` field and options at top level. Raises typer.BadParameter."""
+    hyperparameters: Json = {}
+    body: Json = {"method": {"type": method, method: {"hyperparameters": hyperparameters}}}
+    for change in changes:
+        name, separator, value = change.partition("=")
+        if not separator or not name:
+            raise typer.BadParameter(f"{change!r} should be NAME=VALUE, e.g. learning_rate=1e-3 or adapter.rank=32")
+        *folders, last = name.split(".")
+        target = body if folders else hyperparameters
+        for folder in folders:
+            target = target.setdefault(folder, {})
+        target[last] = value_of(value)
+    return body
+
+
+def value_of(text: str) -> Any:
+    """JSON where it is JSON (numbers, true, null, lists), otherwise the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,103 @@
+"""The public API from the command line: a client like any other, over HTTP with a key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from cli.errors import NoKey, NotReachable, Refused
+from store.settings import Settings
+
+Json = dict[str, Any]
+PAGE = 100
+# Reading: an upload is answered when its bytes are stored. The connection itself is there at once or not at all.
+TIMEOUT = httpx.Timeout(300, connect=5)
+
+
+class Server:
+    """Raises NotReachable and Refused."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
+
+    def get(self, path: str, **parameters: Any) -> Json:
+        return self._json("GET", path, params={key: value for key, value in parameters.items() if value is not None})
+
+    def post(self, path: str, body: Json | None = None) -> Json:
+        return self._json("POST", path, json=body or {})
+
+    def delete(self, path: str) -> Json:
+        return self._json("DELETE", path)
+
+    def every(self, path: str, **parameters: Any) -> Iterator[Json]:
+        """All of a list, page by page."""
+        after = None
+        while True:
+            page = self.get(path, limit=PAGE, after=after, **parameters)
+            yield from page["data"]
+            if not page["has_more"]:
+                return
+            after = page["data"][-1]["id"]
+
+    def upload(self, path: Path) -> Json:
+        with path.open("rb") as content:
+            files = {"file": (path.name, content, "application/octet-stream")}
+            return self._json("POST", "/v1/files", data={"purpose": "fine-tune"}, files=files)
+
+    def download(self, file_id: str, path: Path) -> int:
+        """Write the file whole or not at all; returns its length in bytes."""
+        partial, length = path.with_name(f"{path.name}.partial"), 0
+        with self._answered("GET", f"/v1/files/{file_id}/content", stream=True) as answer, partial.open("wb") as out:
+            for chunk in answer.iter_bytes():
+                length += out.write(chunk)
+        partial.replace(path)
+        return length
+
+    def _json(self, method: str, path: str, **request: Any) -> Json:
+        with self._answered(method, path, **request) as answer:
+            document: Json = answer.json()
+            return document
+
+    @contextmanager
+    def _answered(self, method: str, path: str, *, stream: bool = False, **request: Any) -> Iterator[httpx.Response]:
+        try:
+            answer = self._client.send(self._client.build_request(method, path, **request), stream=stream)
+            try:
+                if answer.is_error:
+                    answer.read()
+                    raise refusal(answer)
+                yield answer
+            finally:
+                answer.close()
+        except httpx.TransportError as error:
+            raise NotReachable(str(self._client.base_url), str(error) or type(error).__name__) from error
+
+
+@contextmanager
+def connected(settings: Settings) -> Iterator[Server]:
+    """Raises NoKey."""
+    headers = {"authorization": f"Bearer {api_key(settings)}"}
+    with httpx.Client(base_url=settings.effective_url, headers=headers, timeout=TIMEOUT) as client:
+        yield Server(client)
+
+
+def api_key(settings: Settings) -> str:
+    local = settings.home / "local.key"
+    try:
+        return settings.api_key or local.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise NoKey(str(local)) from error
+
+
+def refusal(answer: httpx.Response) -> Refused:
+    """In the API's error shape, or whatever a proxy in front of it says."""
+    request_id = answer.headers.get("x-request-id")
+    try:
+        error = answer.json()["error"]
+        return Refused(answer.status_code, error["message"], error.get("code"), request_id)
+    except (ValueError, KeyError, TypeError):
+        return Refused(answer.status_code, answer.text[:200] or answer.reason_phrase, None, request_id)

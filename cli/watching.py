@@ -1,0 +1,91 @@
+"""Following a job: its events as lines, its progress as a bar with ETA, margin and held-out accuracy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from cli.output import duration
+from cli.server import Json, Server
+
+POLL_SECONDS = 1.0
+ENDED = ("succeeded", "failed", "cancelled")
+AT_REST = (*ENDED, "paused")
+JOBS = "/v1/fine_tuning/jobs"
+
+
+def watch(server: Server, job_id: str, console: Console) -> Json:
+    """Until the job has ended or was paused; returns it as it is then."""
+    bar = Progress(
+        TextColumn("  {task.fields[phase]}"),
+        BarColumn(30),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    )
+    with bar:
+        shown = Shown(bar, bar.add_task("", total=None, phase="waiting"))
+        return follow(server, job_id, shown.show)
+
+
+def follow(server: Server, job_id: str, show: Callable[[Json], None], *, poll_seconds: float = POLL_SECONDS) -> Json:
+    """Every event once, oldest first, the last ones of an ended job included."""
+    seen: set[str] = set()
+    while True:
+        job = server.get(f"{JOBS}/{job_id}")
+        for event in reversed(list(unseen(server, job_id, seen))):
+            show(event)
+        if job["status"] in AT_REST:
+            return job
+        time.sleep(poll_seconds)
+
+
+def unseen(server: Server, job_id: str, seen: set[str]) -> Iterator[Json]:
+    """Events since the last call, newest first."""
+    for event in server.every(f"{JOBS}/{job_id}/events"):
+        if event["id"] in seen:
+            return
+        seen.add(event["id"])
+        yield event
+
+
+@dataclass
+class Shown:
+    """``accuracy``: the latest held-out implicit accuracy."""
+
+    bar: Progress
+    task: TaskID
+    accuracy: float | None = None
+
+    def show(self, event: Json) -> None:
+        data = event["data"] if isinstance(event["data"], dict) else {}
+        kind = data.get("event")
+        if kind == "progress":
+            self.bar.update(
+                self.task,
+                total=data["max_steps"],
+                completed=data["step"],
+                description=self.line(data),
+                phase="training",
+            )
+            return
+        if kind == "metrics":
+            self.accuracy = data.get("implicit_accuracy", self.accuracy)
+        if kind == "phase":
+            self.bar.update(self.task, phase=data["phase"])
+        else:
+            self.bar.console.print(f"  {event['message']}", highlight=False, markup=False)
+
+    def line(self, data: Json) -> str:
+        """E.g. ``120/300  loss 0.1234  margin +0.0210  accuracy 0.81  26 pairs/s  0:41 left``."""
+        margin = "" if data.get("margin") is None else f"  margin {data['margin']:+.4f}"
+        accuracy = "" if self.accuracy is None else f"  accuracy {self.accuracy:.2f}"
+        return (
+            f"{data['step']}/{data['max_steps']}  loss {data['loss']:.4f}{margin}{accuracy}  "
+            f"{data['pairs_per_second']:.0f} pairs/s  {duration(data['eta_seconds'])} left"
+        )

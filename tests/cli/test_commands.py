@@ -1,0 +1,228 @@
+"""The commands as a shell has them: output, exit codes, and what they do on a live server."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from cli.main import app
+from store import leases
+from store.blobs import Blobs
+from store.events import NewEvent
+from store.files import NewFile
+from store.leases import Claim
+from store.settings import settings
+from tests.api.conftest import Live, add_file
+
+pytestmark = pytest.mark.integration
+Run = Callable[..., Result]
+PROGRESS = {
+    "event": "progress", "step": 5, "max_steps": 10, "loss": 0.25, "margin": 0.01,
+    "pairs_per_second": 26.0, "eta_seconds": 61.0,
+}  # fmt: skip
+
+
+@pytest.fixture
+def run(live: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    monkeypatch.setenv("PAIRTUNE_URL", live.url)
+    monkeypatch.setenv("PAIRTUNE_API_KEY", live.tenant.api_key)
+    monkeypatch.setenv("PAIRTUNE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "200")
+    settings.cache_clear()
+    runner = CliRunner()
+    yield lambda *arguments: runner.invoke(app, [str(argument) for argument in arguments])
+    settings.cache_clear()
+
+
+@pytest.fixture
+def file_id(live: Live) -> str:
+    return add_file(live.sessions, live.tenant.id).id
+
+
+def claim(live: Live, job_id: str) -> Claim:
+    with live.sessions.begin() as session:
+        owned = leases.claim(session, job_id, worker="w", lease_seconds=60)
+    assert owned is not None
+    return owned
+
+
+def started(run: Run, file_id: str, *options: object) -> dict[str, object]:
+    result = run("train", file_id, "--base", "tiny", "--json", *options)
+    assert result.exit_code == 0, result.output
+    document: dict[str, object] = json.loads(result.stdout)
+    return document
+
+
+def test_train_uploads_an_archive_and_sets_options_by_name_and_by_path(run: Run, tmp_path: Path) -> None:
+    archive = tmp_path / "pairs.zip"
+    archive.write_bytes(b"not really a zip")
+    job = started(
+        run, archive, "--method", "dpo", "--set", "learning_rate=1e-4", "--set", "beta=2500", "--set", "adapter.rank=4",
+        "--suffix", "mine", "--seed", 7,
+    )  # fmt: skip
+    assert job["status"] == "validating_files"
+    assert job["hyperparameters"] | {"learning_rate": 1e-4, "beta": 2500.0} == job["hyperparameters"]  # type: ignore[operator]
+    assert (job["adapter"]["rank"], job["suffix"], job["seed"]) == (4, "mine", 7)  # type: ignore[index]
+
+
+def test_a_refusal_tells_every_fault_and_ends_with_4(run: Run, file_id: str) -> None:
+    result = run("train", file_id, "--base", "tiny", "--set", "learning_rate=-1", "--set", "adapter.rnk=4")
+    assert result.exit_code == 4
+    assert "learning_rate" in result.stderr
+    assert "adapter.rnk" in result.stderr
+    assert "request " in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("change", ["learning_rate", "=3"])
+def test_a_change_that_is_none_is_wrong_usage(run: Run, file_id: str, change: str) -> None:
+    result = run("train", file_id, "--set", change)
+    assert result.exit_code == 2
+    assert "NAME=VALUE" in result.stderr
+
+
+def test_jobs_lists_the_newest_first_with_their_progress(run: Run, live: Live, file_id: str) -> None:
+    first, second = started(run, file_id)["id"], started(run, file_id, "--seed", 1)["id"]
+    owned = claim(live, str(second))
+    with live.sessions.begin() as session:
+        leases.record(session, owned, [], progress=PROGRESS)
+    listed = [job["id"] for job in json.loads(run("jobs", "--json", "--limit", 2).stdout)]
+    assert listed == [second, first]
+    text = run("jobs", "--limit", 1).stdout
+    assert "running" in text
+    assert "5/10, 1:01 left" in text
+
+
+def test_a_queued_job_pauses_resumes_and_is_cancelled(run: Run, file_id: str) -> None:
+    job_id = started(run, file_id)["id"]
+    assert "is paused" in run("pause", job_id).stdout
+    assert "is queued" in run("resume", job_id).stdout
+    assert json.loads(run("cancel", job_id, "--json").stdout)["status"] == "cancelled"
+    again = run("resume", job_id)
+    assert again.exit_code == 4
+    assert "cancelled" in again.stderr
+
+
+def test_watch_shows_what_happens_until_the_job_succeeds_and_download_fetches_it(
+    run: Run, live: Live, file_id: str, tmp_path: Path
+) -> None:
+    job_id = str(started(run, file_id)["id"])
+    content = bytes(range(256)) * 8000
+    blob = Blobs(f"file://{live.home / 'blobs'}").put_bytes(content)
+    result = NewFile(live.tenant.id, "pytorch_lora_weights.safetensors", "fine-tune-results", blob.bytes, blob.sha256)
+
+    def work() -> None:
+        owned = claim(live, job_id)
+        for news, progress in (
+            ([NewEvent("Training.", data={"event": "phase", "phase": "training"})], None),
+            ([NewEvent("Step 5/10.", type="metrics", data=PROGRESS)], PROGRESS),
+            ([NewEvent("Chosen loss is rising.", level="warn", data={"code": "chosen_loss_rising"})], None),
+        ):
+            with live.sessions.begin() as session:
+                leases.record(session, owned, news, progress=progress)
+            time.sleep(0.3)
+        with live.sessions.begin() as session:
+            leases.succeed(session, owned, results=[result])
+
+    assert run("download", job_id).exit_code == 5
+    worker = threading.Thread(target=work)
+    worker.start()
+    watched = run("watch", job_id)
+    worker.join()
+    assert watched.exit_code == 0, watched.output
+    assert "Chosen loss is rising." in watched.stdout
+    assert "Step 5/10." not in watched.stdout  # which the bar shows
+    assert "ft:tiny:" in watched.stdout
+
+    fetched = run("download", job_id, "--to", tmp_path / "out", "--json")
+    [file] = json.loads(fetched.stdout)
+    assert file["bytes"] == len(content)
+    assert (tmp_path / "out" / "pytorch_lora_weights.safetensors").read_bytes() == content
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["pytorch_lora_weights.safetensors"]
+
+
+def test_watching_a_job_that_failed_ends_with_5_and_the_reason(run: Run, live: Live, file_id: str) -> None:
+    job_id = str(started(run, file_id)["id"])
+    with live.sessions.begin() as session:
+        owned = leases.claim(session, job_id, worker="w", lease_seconds=60)
+        assert owned is not None
+        leases.fail(session, owned, code="nan", message="The loss is not a number.")
+    result = run("watch", job_id)
+    assert result.exit_code == 5
+    assert "failed: The loss is not a number." in result.stderr
+
+
+def test_a_server_that_is_not_there_ends_with_3(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAIRTUNE_URL", "http://127.0.0.1:9")
+    settings.cache_clear()
+    result = run("jobs")
+    assert result.exit_code == 3
+    assert "pairtune up" in result.stderr
+
+
+def test_without_a_key_the_command_says_where_one_comes_from(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PAIRTUNE_API_KEY")
+    settings.cache_clear()
+    result = run("jobs")
+    assert result.exit_code == 2
+    assert "local.key" in result.stderr
+
+
+def test_models_are_listed_added_and_removed_and_comments_stay(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "tiny" in [one["id"] for one in json.loads(run("models", "list", "--json").stdout)]
+    listed = tmp_path / "bases.toml"
+    (tmp_path / "one").mkdir()
+    text = '# Ours.\n[[base]]\nname = "one"\nfamily = "sdxl"\nsource = "./one"\n'
+    listed.write_text(text)
+    monkeypatch.setenv("PAIRTUNE_BASES_FILE", str(listed))
+    settings.cache_clear()
+    refused = run("models", "add", "two", "--family", "sdxl", "--source", "some/hub-model")
+    assert refused.exit_code == 1
+    assert "revision" in refused.stderr
+    assert listed.read_text() == text
+    added = run("models", "add", "two", "--family", "sdxl", "--source", "some/hub-model", "--revision", "a" * 40)
+    assert added.exit_code == 0, added.output
+    assert listed.read_text().startswith(text)
+    assert 'name = "two"' in listed.read_text()
+    assert run("models", "remove", "two").exit_code == 0
+    assert listed.read_text().strip() == text.strip()
+    assert run("models", "remove", "two").exit_code == 1
+
+
+def test_keys_are_made_listed_and_revoked(run: Run, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("keys", "list").exit_code == 2  # no database named
+    monkeypatch.setenv("PAIRTUNE_DATABASE_URL", database_url)
+    settings.cache_clear()
+    secret = run("keys", "create", "for a test", "--project", "ours").stdout.strip()
+    [key] = json.loads(run("keys", "list", "--json").stdout)
+    assert secret.startswith(key["prefix"])
+    assert secret not in json.dumps(key)
+    assert (key["name"], key["project"], key["revoked"]) == ("for a test", "ours", None)
+    assert run("keys", "revoke", key["id"]).exit_code == 0
+    assert json.loads(run("keys", "list", "--json").stdout)[0]["revoked"] is not None
+    assert run("keys", "revoke", key["id"]).exit_code == 1
+
+
+def test_doctor_says_what_is_well_and_what_to_mend(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    well = run("doctor", "--json")
+    assert well.exit_code == 0, well.output
+    found = {one["name"]: one["state"] for one in json.loads(well.stdout)}
+    assert found.keys() == {"device", "database", "broker", "storage", "bases", "disk", "api"}
+    assert (found["api"], found["storage"], found["bases"]) == ("ok", "ok", "ok")
+    monkeypatch.setenv("PAIRTUNE_BASES_FILE", str(tmp_path / "missing.toml"))
+    monkeypatch.setenv("PAIRTUNE_DATABASE_URL", "postgresql+psycopg://nobody@127.0.0.1:9/none")
+    monkeypatch.setenv("PAIRTUNE_API_KEY", "pt-wrong")
+    settings.cache_clear()
+    ill = run("doctor")
+    assert ill.exit_code == 1
+    for cure in ("PAIRTUNE_BASES_FILE", "Start PostgreSQL", "PAIRTUNE_API_KEY"):
+        assert cure in ill.stdout
