@@ -15,6 +15,8 @@ from api.body_limit import BodyLimit
 from api.document import document, document_routes
 from api.files.receive import prepare_directory
 from api.files.routes import router as files
+from api.fine_tuning.following import Watch
+from api.fine_tuning.live_routes import router as fine_tuning_live
 from api.fine_tuning.routes import router as fine_tuning
 from api.health.routes import router as health
 from api.models.routes import router as models
@@ -42,7 +44,7 @@ def create_app(deployment: Settings | None = None) -> FastAPI:
     app.add_middleware(Authentication)
     app.add_middleware(RequestContext)
     errors.install(app)
-    for router in (health, files, fine_tuning, models):
+    for router in (health, files, fine_tuning, fine_tuning_live, models):
         app.include_router(router)
     app.include_router(document_routes(document(app)))
     return app
@@ -53,4 +55,6 @@ async def _lifespan(app: FastAPI, deployment: Settings) -> AsyncIterator[None]:
     await run_in_threadpool(prepare_directory, deployment.upload_directory)
     with open_backends(deployment) as backends:
         app.state.backends = backends
+        app.state.watch = Watch(backends.sessions)
         yield
+        await app.state.watch.close()

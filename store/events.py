@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import insert, select
+from sqlalchemy import BigInteger, Text, func, insert, literal, select
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from store.ids import new_id
@@ -41,6 +42,30 @@ def append(session: Session, job_id: str, events: Sequence[NewEvent], *, attempt
         for event in events
     ]
     session.execute(insert(JobEvent), rows)
+
+
+def after_each(session: Session, seen: Mapping[str, int], *, limit: int) -> list[JobEvent]:
+    """Of several jobs at once the events after the sequence that each was read up to, oldest first."""
+    if not seen:
+        return []
+    ids, sequences = zip(*seen.items(), strict=True)
+    known = select(
+        func.unnest(literal(list(ids), ARRAY(Text))).label("job_id"),
+        func.unnest(literal(list(sequences), ARRAY(BigInteger))).label("sequence"),
+    ).subquery()
+    query = select(JobEvent).join(known, (JobEvent.job_id == known.c.job_id) & (JobEvent.sequence > known.c.sequence))
+    return list(session.scalars(query.order_by(JobEvent.sequence).limit(limit)))
+
+
+def sequence_of(session: Session, job_id: str, event_id: str) -> int | None:
+    """Where in its job's log the event stands; None if it is none of this job's."""
+    return session.scalar(select(JobEvent.sequence).where(JobEvent.id == event_id, JobEvent.job_id == job_id))
+
+
+def metrics(session: Session, job_id: str) -> list[JobEvent]:
+    """The events of type metrics, oldest first."""
+    query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.type == "metrics").order_by(JobEvent.sequence)
+    return list(session.scalars(query))
 
 
 def newest_first(session: Session, job_id: str, *, after: str | None, limit: int) -> list[JobEvent]:

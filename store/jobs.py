@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -103,6 +104,11 @@ def fine_tuned(session: Session, project_id: str) -> list[Job]:
     """Succeeded jobs, newest first: each is a model."""
     query = select(Job).where(Job.project_id == project_id, Job.fine_tuned_model.is_not(None))
     return list(session.scalars(query.order_by(Job.id.desc())))
+
+
+def statuses(session: Session, job_ids: Collection[str]) -> dict[str, JobStatus]:
+    rows = session.execute(select(Job.id, Job.status).where(Job.id.in_(job_ids)))
+    return {row.id: JobStatus(row.status) for row in rows}
 
 
 def checkpoints(session: Session, job_id: str, *, after: str | None, limit: int) -> list[Checkpoint]:

@@ -1,0 +1,237 @@
+"""Events as they come: over a real socket, from a real database."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+from starlette.testclient import TestClient
+
+from api.fine_tuning import event_stream, following
+from api.fine_tuning.following import News, Watch
+from store import jobs, leases
+from store.database import Sessions
+from store.events import NewEvent
+from store.job_state import JobStatus
+from store.leases import Claim
+from tests.api.conftest import Live, add_file
+from tests.api.job_steps import JOBS, claim, create
+from tests.conftest import Tenant
+
+pytestmark = pytest.mark.integration
+Message = dict[str, str]
+
+
+@contextmanager
+def streamed(live: Live, job_id: str, **headers: str) -> Iterator[Iterator[Message]]:
+    key = {"authorization": f"Bearer {live.tenant.api_key}"}
+    with (
+        httpx.Client(timeout=20) as client,
+        client.stream("GET", f"{live.url}{JOBS}/{job_id}/events/stream", headers=key | headers) as answer,
+    ):
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        yield messages(answer.iter_lines())
+
+
+def messages(lines: Iterator[str]) -> Iterator[Message]:
+    """As a browser's EventSource reads them."""
+    fields: Message = {}
+    for line in lines:
+        if line:
+            name, _, value = line.partition(": ")
+            fields[name] = value
+        elif "data" in fields:
+            yield fields
+            fields = {}
+        else:
+            fields = {}
+
+
+def submitted(live: Live) -> str:
+    file = add_file(live.sessions, live.tenant.id)
+    body = {"model": "tiny", "training_file": file.id}
+    answer = httpx.post(f"{live.url}{JOBS}", json=body, headers={"authorization": f"Bearer {live.tenant.api_key}"})
+    job_id: str = answer.json()["id"]
+    return job_id
+
+
+def tell(sessions: Sessions, owned: Claim, *texts: str) -> None:
+    with sessions.begin() as session:
+        leases.record(session, owned, [NewEvent(text) for text in texts])
+
+
+def texts(found: list[Message]) -> list[str]:
+    return [json.loads(one["data"])["message"] for one in found if one["event"] != "done"]
+
+
+def test_a_follower_gets_what_was_told_and_then_each_event_as_it_comes_until_the_end(live: Live) -> None:
+    job_id = submitted(live)
+    owned = claim(live.sessions, job_id)
+    tell(live.sessions, owned, "First.")
+    with streamed(live, job_id) as stream:
+        found = [next(stream) for _ in range(3)]  # created, started, first
+        told_at = time.monotonic()
+        tell(live.sessions, owned, "Second.", "Third.\nin two lines")
+        found += [next(stream), next(stream)]
+        assert time.monotonic() - told_at < 3
+        with live.sessions.begin() as session:
+            leases.fail(session, owned, code="c", message="It broke.")
+        found += list(stream)
+    assert texts(found)[2:] == ["First.", "Second.", "Third.\nin two lines", "It broke."]
+    assert found[-1]["event"] == "done"
+    assert json.loads(found[-1]["data"]) == {"status": "failed"}
+
+
+def test_a_client_that_comes_back_goes_on_after_the_last_event_it_had(live: Live) -> None:
+    job_id = submitted(live)
+    owned = claim(live.sessions, job_id)
+    tell(live.sessions, owned, "First.", "Second.", "Third.")
+    with streamed(live, job_id) as stream:
+        found = [next(stream) for _ in range(4)]
+    with live.sessions.begin() as session:
+        leases.fail(session, owned, code="c", message="It broke.")
+    with streamed(live, job_id, **{"last-event-id": found[-1]["id"]}) as stream:
+        assert texts(list(stream)) == ["Third.", "It broke."]
+    with streamed(live, job_id, **{"last-event-id": "ftevent-unknown"}) as stream:
+        assert len(texts(list(stream))) == 6
+
+
+def test_another_projects_job_is_not_there(client: TestClient, sessions: Sessions, other_project: Tenant) -> None:
+    theirs = create_theirs(sessions, other_project)
+    for path in ("events/stream", "metrics"):
+        assert client.get(f"{JOBS}/{theirs}/{path}").status_code == 404
+
+
+def create_theirs(sessions: Sessions, tenant: Tenant) -> str:
+    file = add_file(sessions, tenant.id)
+    spec: dict[str, Any] = {"base": {"name": "tiny", "family": "sdxl", "source": "/tiny"}, "method": {"type": "mapo"}}
+    with sessions.begin() as session:
+        return jobs.create(session, jobs.NewJob(tenant.id, spec, file, None, None, None)).id
+
+
+def test_many_followers_share_one_look_and_hold_no_connection(live: Live) -> None:
+    """More than the API's connections to the database: others are served meanwhile, and all get every event."""
+    job_id = submitted(live)
+    owned = claim(live.sessions, job_id)
+    count = 60
+    following_now = threading.Barrier(count + 1)
+
+    def follow() -> list[str]:
+        with streamed(live, job_id) as stream:
+            found = [next(stream), next(stream)]
+            following_now.wait(30)
+            return texts(found + list(stream))
+
+    with ThreadPoolExecutor(count) as pool:
+        followers = [pool.submit(follow) for _ in range(count)]
+        following_now.wait(30)
+        headers = {"authorization": f"Bearer {live.tenant.api_key}"}
+        assert httpx.get(f"{live.url}{JOBS}/{job_id}", headers=headers, timeout=5).status_code == 200
+        with live.sessions() as session:
+            held = session.connection().exec_driver_sql(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle'"
+            )
+            assert int(held.scalar_one()) <= 5
+        tell(live.sessions, owned, "For everyone.")
+        with live.sessions.begin() as session:
+            leases.fail(session, owned, code="c", message="The end.")
+        assert {tuple(follower.result(30)[2:]) for follower in followers} == {("For everyone.", "The end.")}
+
+
+def collected(watch: Watch, job_id: str, *, between: Any = None) -> list[News]:
+    async def run() -> list[News]:
+        found = []
+        async for news in watch.follow(job_id, 0):
+            found.append(news)
+            if between is not None:
+                await asyncio.to_thread(between, len(found))
+        await watch.close()
+        return found
+
+    return asyncio.run(run())
+
+
+def test_a_log_longer_than_one_look_is_told_whole_and_in_order(
+    sessions: Sessions, client: TestClient, file_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "BATCH", 3)
+    job_id = create(client, file_id)["id"]
+    owned = claim(sessions, job_id)
+    tell(sessions, owned, *[f"Number {number}." for number in range(10)])
+    with sessions.begin() as session:
+        leases.fail(session, owned, code="c", message="The end.")
+    found = collected(Watch(sessions, look_seconds=0.05), job_id)
+    told = [event.message for news in found for event in news.events]
+    assert told[2:] == [*[f"Number {number}." for number in range(10)], "The end."]
+    assert [news.ended for news in found if news.ended] == [JobStatus.FAILED]
+
+
+def test_events_between_the_backlog_and_the_watch_are_neither_lost_nor_told_twice(
+    sessions: Sessions, client: TestClient, file_id: str
+) -> None:
+    job_id = create(client, file_id)["id"]
+    owned = claim(sessions, job_id)
+
+    def between(count: int) -> None:
+        if count <= 3:
+            tell(sessions, owned, f"After {count}.")
+        elif count == 4:
+            with sessions.begin() as session:
+                leases.fail(session, owned, code="c", message="The end.")
+
+    found = collected(Watch(sessions, look_seconds=0.05), job_id, between=between)
+    told = [event.message for news in found for event in news.events]
+    assert told[2:] == ["After 1.", "After 2.", "After 3.", "The end."]
+
+
+def test_a_client_that_does_not_read_is_cut_off_and_nobody_else(
+    sessions: Sessions, client: TestClient, file_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "BACKLOG", 2)
+    job_id = create(client, file_id)["id"]
+    owned = claim(sessions, job_id)
+
+    async def run() -> News:
+        watch = Watch(sessions, look_seconds=0.02)
+        stalled = watch.follow(job_id, 0)
+        await anext(stalled)
+        upcoming = asyncio.ensure_future(anext(stalled))
+        for number in range(5):
+            await asyncio.to_thread(tell, sessions, owned, f"Number {number}.")
+            await asyncio.sleep(0.2)
+            if number == 0:
+                await upcoming
+        while not (latest := await anext(stalled)).lagged:
+            pass
+        await watch.close()
+        return latest
+
+    assert asyncio.run(run()).lagged
+
+
+def test_a_silent_stream_is_kept_alive(
+    sessions: Sessions, client: TestClient, file_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_stream, "ALIVE_SECONDS", 0.1)
+    job_id = create(client, file_id)["id"]
+
+    async def run() -> list[bytes]:
+        watch = Watch(sessions, look_seconds=0.05)
+        found = []
+        async for part in event_stream.stream(watch, job_id, 0):
+            found.append(part)
+            if part == event_stream.ALIVE:
+                break
+        await watch.close()
+        return found
+
+    assert asyncio.run(run())[-1] == event_stream.ALIVE
