@@ -153,6 +153,6 @@ def _get(session: Session, project_id: str, upload_id: str, *, lock: bool) -> Up
 
 
 def _end(session: Session, upload: Upload, status: str, file_id: str | None) -> None:
-    upload.status, upload.file_id = status, file_id
-    upload.ended_at = session.scalar(select(func.clock_timestamp()))
+    ended_at = session.scalar(select(func.clock_timestamp()))
+    upload.status, upload.file_id, upload.ended_at = status, file_id, ended_at
     session.flush()

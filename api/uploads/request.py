@@ -11,8 +11,8 @@ from api.faults import Fault, describe
 from store.uploads import MOST_PARTS
 
 Asked = TypeVar("Asked", bound=BaseModel)
-Md5 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$", to_lower=True)]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$", to_lower=True)]
+Md5 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{32}$", to_lower=True)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$", to_lower=True)]
 OPENAI_FIELDS = {"expires_after": "files are kept until they are deleted"}
 
 

@@ -73,7 +73,7 @@ def test_a_revoked_key_is_refused(client: TestClient, sessions: Sessions, projec
 
 @pytest.fixture
 def path_values(client: TestClient, sessions: Sessions, project: Tenant) -> dict[str, str]:
-    """Real ids of the first project: a file, a pending upload, a running job, and the model that a finished job made."""
+    """Real ids of the first project: a file, an upload, a running job, and the model that a finished job made."""
     begun = {"filename": "a", "bytes": 1, "mime_type": "application/zip", "purpose": "fine-tune"}
     upload = client.post("/v1/uploads", json=begun).json()["id"]
     file = add_file(sessions, project.id)
