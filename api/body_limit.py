@@ -1,15 +1,21 @@
-"""Caps on request bodies: by the length that is declared, and by the bytes that really come."""
+"""Caps on request bodies: by the length that is declared, by the bytes that really come, and by how long none come."""
 
 from __future__ import annotations
+
+import asyncio
+import re
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import RequestTooLarge, respond
+from api.errors import RequestTimeout, RequestTooLarge, respond
+from store.settings import Settings
+from store.uploads import PART_BYTES
 
 JSON_LIMIT = 1024 * 1024  # a create request with 16 full metadata pairs is under 20 KiB
 FORM_OVERHEAD = 64 * 1024  # boundaries, part headers and fields around an uploaded file
+PARTS = re.compile(r"/v1/uploads/[^/]+/parts")
 
 
 class BodyLimit:
@@ -20,16 +26,19 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limit = _limit(scope)
+        settings: Settings = scope["app"].state.backends.settings
+        limit = _limit(scope["path"], settings)
         if _declared(scope) > limit:
             await respond(Request(scope), RequestTooLarge(limit))(scope, receive, send)
             return
-        received = 0
+        received, whole = 0, False
 
         async def counted() -> Message:
-            nonlocal received
-            message = await receive()
+            nonlocal received, whole
+            # After the body there is only the client's going away to wait for, and no end to that.
+            message = await receive() if whole else await _in_time(receive, settings.upload_idle_seconds)
             received += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
             if received > limit:
                 raise RequestTooLarge(limit)
             return message
@@ -37,10 +46,19 @@ class BodyLimit:
         await self._app(scope, counted, send)
 
 
-def _limit(scope: Scope) -> int:
-    if scope["path"] == "/v1/files":
-        largest: int = scope["app"].state.backends.settings.max_upload_bytes
-        return largest + FORM_OVERHEAD
+async def _in_time(receive: Receive, seconds: float) -> Message:
+    try:
+        async with asyncio.timeout(seconds):
+            return await receive()
+    except TimeoutError as error:
+        raise RequestTimeout(seconds) from error
+
+
+def _limit(path: str, settings: Settings) -> int:
+    if path == "/v1/files":
+        return settings.max_upload_bytes + FORM_OVERHEAD
+    if PARTS.fullmatch(path):
+        return PART_BYTES + FORM_OVERHEAD
     return JSON_LIMIT
 
 

@@ -8,19 +8,23 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response
+from pydantic import BaseModel
 
 from api.fine_tuning.request import CreateFineTuningJob
+from api.uploads.request import CompleteUpload, CreateUpload
 
 REFERENCE = "#/components/schemas/{model}"
+PARSED_BY_SERVICES: tuple[type[BaseModel], ...] = (CreateFineTuningJob, CreateUpload, CompleteUpload)
 
 
 def document(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's own, and the create request's schema: that body is parsed by its service, unknown to FastAPI."""
+    """FastAPI's own, and the schemas of bodies that their services parse, unknown to FastAPI."""
     found = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
-    request = CreateFineTuningJob.model_json_schema(ref_template=REFERENCE)
     schemas = found["components"]["schemas"]
-    schemas |= request.pop("$defs")
-    schemas[CreateFineTuningJob.__name__] = request
+    for parsed in PARSED_BY_SERVICES:
+        request = parsed.model_json_schema(ref_template=REFERENCE)
+        schemas |= request.pop("$defs", {})
+        schemas[parsed.__name__] = request
     return found
 
 

@@ -3,6 +3,8 @@
 ApiError
 ├── InvalidRequest         what was sent cannot be used; holds every fault
 ├── RequestTooLarge        the body is over its cap
+├── RequestTimeout         the client stopped sending half way
+├── DiskFull               no room for what was sent
 ├── RangeNotSatisfiable    the file ends before the range begins
 └── NotReady               something that the API needs does not answer
 """
@@ -18,6 +20,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from obstore.exceptions import BaseError
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -35,7 +38,11 @@ from store.errors import (
     InvalidKey,
     JobNotFound,
     ModelNotFound,
+    TooManyParts,
+    UploadNotFound,
+    UploadNotPending,
 )
+from store.full_disk import says_full_disk
 
 log = structlog.get_logger()
 
@@ -55,6 +62,17 @@ class RequestTooLarge(ApiError):
     def __init__(self, limit: int) -> None:
         super().__init__(f"The body is larger than {limit} bytes, the most that is taken here.")
         self.limit = limit
+
+
+class RequestTimeout(ApiError):
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"Nothing more of the body came for {seconds:g} seconds; send the request again.")
+        self.seconds = seconds
+
+
+class DiskFull(ApiError):
+    def __init__(self) -> None:
+        super().__init__("The server has no room for this; nothing of it was kept. Its operator has to make room.")
 
 
 class RangeNotSatisfiable(ApiError):
@@ -80,6 +98,7 @@ class Answer:
     message: str | None = None
 
 
+FAILED = "The server failed; its log holds the reason under this id."
 ANSWERS: dict[type[Exception], Answer] = {
     InvalidRequest: Answer(400, "invalid_request"),
     ClientDisconnect: Answer(400, "client_disconnected", message="The client went away before the body's end."),
@@ -88,15 +107,22 @@ ANSWERS: dict[type[Exception], Answer] = {
     JobNotFound: Answer(404, "fine_tuning_job_not_found", "fine_tuning_job_id"),
     CheckpointNotFound: Answer(404, "checkpoint_not_found", "checkpoint_id"),
     ModelNotFound: Answer(404, "model_not_found", "model"),
+    UploadNotFound: Answer(404, "upload_not_found", "upload_id"),
+    RequestTimeout: Answer(408, "request_timeout"),
     IllegalTransition: Answer(409, "invalid_job_state"),
+    UploadNotPending: Answer(409, "invalid_upload_state", "upload_id"),
+    TooManyParts: Answer(409, "too_many_parts", "upload_id"),
     FileInUse: Answer(409, "file_in_use", "file_id"),
     RequestTooLarge: Answer(413, "request_too_large"),
     RangeNotSatisfiable: Answer(416, "range_not_satisfiable"),
     BlobMissing: Answer(500, "file_content_missing", message="The file's content is gone from storage."),
-    Exception: Answer(500, "internal_error", message="The server failed; its log holds the reason under this id."),
+    OSError: Answer(500, "internal_error", message=FAILED),
+    BaseError: Answer(500, "internal_error", message=FAILED),
+    Exception: Answer(500, "internal_error", message=FAILED),
     NotReady: Answer(503, "not_ready"),
     OperationalError: Answer(503, "database_unavailable", message="The database does not answer; try again."),
     PoolTimeout: Answer(503, "overloaded", message="Every database connection is in use; try again."),
+    DiskFull: Answer(507, "insufficient_storage"),
 }
 
 
@@ -128,6 +154,7 @@ def install(app: FastAPI) -> None:
 
 def respond(request: Request, error: Exception) -> JSONResponse:
     """The answer to an error, by the nearest of its classes in the table."""
+    error = _named(error)
     answer = next(ANSWERS[kind] for kind in type(error).__mro__ if kind in ANSWERS)
     if answer.status >= 500:
         log.error("request.failed", code=answer.code, exc_info=None if isinstance(error, NotReady) else error)
@@ -146,13 +173,24 @@ def respond(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse(whole, answer.status, headers=_headers(request, answer.status, error))
 
 
+def _named(error: Exception) -> Exception:
+    """A full disk is the same fact, whichever layer meets it: a file, the blob store, PostgreSQL."""
+    if not says_full_disk(error):
+        return error
+    full = DiskFull()
+    full.__cause__ = error  # for the log
+    return full
+
+
 def _headers(request: Request, status: int, error: Exception) -> dict[str, str]:
     # The handler of last resort runs outside the middleware that sets these on every other answer.
     headers = edge_headers(request.scope) if status == 500 else {}
     if status == 401:
         headers["www-authenticate"] = "Bearer"
-    if status == 409:
-        # The openai SDK repeats a 409 by itself; the job's state does not change for that.
+    if status == 408:
+        headers["connection"] = "close"  # what is left of the body must not be waited for
+    if status in (409, 507):
+        # The openai SDK repeats these by itself; no state changes for that, and no disk grows.
         headers["x-should-retry"] = "false"
     if isinstance(error, RangeNotSatisfiable):
         headers["content-range"] = f"bytes */{error.size}"

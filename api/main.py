@@ -21,6 +21,7 @@ from api.fine_tuning.routes import router as fine_tuning
 from api.health.routes import router as health
 from api.models.routes import router as models
 from api.request_context import RequestContext
+from api.uploads.routes import router as uploads
 from api.url_text import refuse_nul
 from store.logs import configure_logs
 from store.settings import Settings, settings
@@ -44,7 +45,7 @@ def create_app(deployment: Settings | None = None) -> FastAPI:
     app.add_middleware(Authentication)
     app.add_middleware(RequestContext)
     errors.install(app)
-    for router in (health, files, fine_tuning, fine_tuning_live, models):
+    for router in (health, files, uploads, fine_tuning, fine_tuning_live, models):
         app.include_router(router)
     app.include_router(document_routes(document(app)))
     return app

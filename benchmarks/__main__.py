@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHMARKS = ("trainer",)
+BENCHMARKS = ("trainer", "uploads")
 
 
 def main() -> int:

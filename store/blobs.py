@@ -13,9 +13,9 @@ from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from store.errors import BlobMissing
+from store.placement import PARTS_AT_ONCE, place
 
 CHUNK = 1024 * 1024
-PARTS_AT_ONCE = 3
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class Blobs:
         if url.startswith("file://"):
             directory = Path(url.removeprefix("file://"))
             directory.mkdir(parents=True, exist_ok=True)
-            self._store: ObjectStore = LocalStore(prefix=directory)
+            self.store: ObjectStore = LocalStore(prefix=directory)
         else:
-            self._store = from_url(url)
+            self.store = from_url(url)
 
     def reachable(self) -> bool:
         """Whether the store answers; a local directory must be there and be writable."""
-        if isinstance(self._store, LocalStore):
-            return self._store.prefix is not None and os.access(self._store.prefix, os.R_OK | os.W_OK | os.X_OK)
+        if isinstance(self.store, LocalStore):
+            return self.store.prefix is not None and os.access(self.store.prefix, os.R_OK | os.W_OK | os.X_OK)
         try:
             self.exists("0" * 64)
         except BaseError:
@@ -48,7 +48,7 @@ class Blobs:
     def put_bytes(self, content: bytes) -> StoredBlob:
         blob = StoredBlob(hashlib.sha256(content).hexdigest(), len(content))
         if not self.exists(blob.sha256):
-            obstore.put(self._store, _path(blob.sha256), content)
+            obstore.put(self.store, _path(blob.sha256), content)
         return blob
 
     def put_file(self, path: Path) -> StoredBlob:
@@ -56,13 +56,17 @@ class Blobs:
         blob = hash_file(path)
         if not self.exists(blob.sha256):
             with path.open("rb") as content:
-                # Parts of 5 MiB; obstore's own 12 at once would hold 60 MiB for every upload.
-                obstore.put(self._store, _path(blob.sha256), content, max_concurrency=PARTS_AT_ONCE)
+                obstore.put(self.store, _path(blob.sha256), content, max_concurrency=PARTS_AT_ONCE)
         return blob
+
+    def take_file(self, path: Path, blob: StoredBlob) -> None:
+        """Store a file of ours that was hashed while it was written. ``path`` may be gone afterwards."""
+        if not self.exists(blob.sha256):
+            place(self.store, path, _path(blob.sha256))
 
     def exists(self, sha256: str) -> bool:
         try:
-            obstore.head(self._store, _path(sha256))
+            obstore.head(self.store, _path(sha256))
         except (NotFoundError, FileNotFoundError):
             return False
         return True
@@ -73,7 +77,7 @@ class Blobs:
     def stream(self, sha256: str, *, start: int = 0, length: int | None = None) -> Iterator[bytes]:
         """The bytes from ``start``, in chunks of at most 1 MiB; ``length`` bounds how many."""
         try:
-            size = obstore.head(self._store, _path(sha256))["size"]
+            size = obstore.head(self.store, _path(sha256))["size"]
         except (NotFoundError, FileNotFoundError) as error:
             raise BlobMissing(sha256) from error
         end = size if length is None else min(size, start + length)
@@ -95,7 +99,7 @@ class Blobs:
     def _chunks(self, sha256: str, start: int, end: int) -> Iterator[bytes]:
         while start < end:
             length = min(CHUNK, end - start)
-            yield bytes(obstore.get_range(self._store, _path(sha256), start=start, length=length))
+            yield bytes(obstore.get_range(self.store, _path(sha256), start=start, length=length))
             start += length
 
 

@@ -1,11 +1,13 @@
 """What can go wrong in the store.
 
 StoreError
-├── NotFound             FileNotFound, JobNotFound, CheckpointNotFound, ModelNotFound
+├── NotFound             FileNotFound, UploadNotFound, JobNotFound, CheckpointNotFound, ModelNotFound
 ├── IllegalTransition    the job's state does not allow this
 ├── LeaseLost            another attempt owns the row, or nobody does
 ├── InvalidKey           no such API key, or it was revoked
 ├── FileInUse            an unfinished job still needs the file
+├── UploadNotPending     the upload was completed, cancelled or has expired
+├── TooManyParts         more parts, or more bytes in them, than the upload can be made of
 ├── BlobMissing          a row names a blob that the blob store does not hold
 └── BasesInvalid         the operator's list of base models cannot be read
 """
@@ -27,6 +29,10 @@ class NotFound(StoreError):
 
 class FileNotFound(NotFound):
     kind = "file"
+
+
+class UploadNotFound(NotFound):
+    kind = "upload"
 
 
 class JobNotFound(NotFound):
@@ -62,6 +68,18 @@ class FileInUse(StoreError):
     def __init__(self, file_id: str, job_id: str) -> None:
         super().__init__(f"File {file_id} is still needed by job {job_id}; cancel the job or wait for its end.")
         self.file_id, self.job_id = file_id, job_id
+
+
+class UploadNotPending(StoreError):
+    def __init__(self, upload_id: str, status: str) -> None:
+        super().__init__(f"Upload {upload_id} is {status}; only a pending one can be added to or ended.")
+        self.upload_id, self.status = upload_id, status
+
+
+class TooManyParts(StoreError):
+    def __init__(self, upload_id: str) -> None:
+        super().__init__(f"Upload {upload_id} has been sent more parts than its bytes can need; cancel it, start anew.")
+        self.upload_id = upload_id
 
 
 class BlobMissing(StoreError):

@@ -162,3 +162,7 @@ class Checkpoint(Table):
     metrics: Mapped[Json]
     manifest: Mapped[Json]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+# Tables with a file of their own; they build on Table, so they come last.
+import store.upload_tables  # noqa: E402, F401

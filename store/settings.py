@@ -31,6 +31,11 @@ class Settings(BaseSettings):
     )
     max_upload_bytes: int = Field(20 * 2**30, description="A larger upload is answered 413.")
 
+    upload_seconds: float = Field(24 * 3600.0, gt=0, description="Time that an upload in parts has to be completed.")
+    upload_idle_seconds: float = Field(
+        60.0, gt=0, description="A client that sends nothing of its body for this long is cut off (408)."
+    )
+
     # Times in seconds. A worker is given up after `lease`; three missed heartbeats fit into it with room to spare.
     lease_seconds: float = 60.0
     heartbeat_seconds: float = 10.0

@@ -1,7 +1,8 @@
 """``python -m worker.dispatcher``: the loop that no lost message and no dead worker can stop.
 
-Every tick it takes back expired leases, refuses files that keep killing their reader, and publishes again what is
-queued and was not claimed. Any number may run; an advisory lock lets one act at a time.
+Every tick it takes back expired leases, refuses files that keep killing their reader, publishes again what is
+queued and was not claimed, and clears away uploads that were not completed in time. Any number may run; an advisory
+lock lets one act at a time.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from store import files, jobs, leases
 from store.hints import Hints
 from store.logs import configure_logs
 from store.settings import Settings
+from worker import upload_expiry
 from worker.resources import Resources, resources
 
 log = structlog.get_logger()
@@ -40,6 +42,7 @@ def tick(parts: Resources) -> Due:
             return Due([], [])
         due = _collect(session, parts.settings)
     _publish(parts.hints, due)
+    upload_expiry.clear(parts)
     return due
 
 

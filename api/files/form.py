@@ -1,4 +1,4 @@
-"""The parts of an upload form, as the multipart parser reports them piece by piece."""
+"""The parts of a form with one file in it, as the multipart parser reports them piece by piece."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from api.faults import Fault
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-FIELDS = ("file", "purpose")
 LONGEST_VALUE = 4096  # bytes of a field that is not the file
 MOST_PARTS = 16
 
 
 class Form:
-    """File bytes wait in ``pending`` until they are taken; everything else is small and kept."""
+    """File bytes wait in ``pending`` until they are taken; everything else is small and kept.
 
-    def __init__(self) -> None:
+    ``file`` is the name of the part that is the file, ``texts`` those of the others.
+    """
+
+    def __init__(self, file: str, texts: tuple[str, ...]) -> None:
+        self.file, self.texts = file, texts
         self.fields: dict[str, str] = {}
         self.filename: str | None = None
         self.faults: list[Fault] = []
@@ -45,6 +48,13 @@ class Form:
             "on_part_end": self._end,
             "on_end": self._complete,
         }
+
+    @property
+    def missing(self) -> list[Fault]:
+        """The file's absence as a fault, unless what stands in its place is one already."""
+        if self.filename is not None or any(fault.param == self.file for fault in self.faults):
+            return []
+        return [Fault(self.file, f"{self.file}: required, but not given.", "missing_field")]
 
     def take_pending(self) -> bytearray:
         taken, self.pending = self.pending, bytearray()
@@ -72,14 +82,20 @@ class Form:
         _, options = parse_options_header(self._disposition)
         self._name = options.get(b"name", b"").decode(errors="replace")
         named = options.get(b"filename")
-        if self._name not in FIELDS:
-            known = ", ".join(FIELDS)
+        if self._name == self.file:
+            self._file_begins(named)
+        elif self._name not in self.texts:
+            known = ", ".join((self.file, *self.texts))
             self.faults.append(Fault(self._name, f"{self._name}: unknown field; known here: {known}.", "unknown_field"))
-        elif self._name == "file" and named is None:
-            self.faults.append(Fault("file", "file: must be a file part, with a filename.", "invalid_value"))
-        elif self._name == "file" and self.filename is not None:
-            self.faults.append(Fault("file", "file: given more than once; one file a request.", "invalid_value"))
-        elif self._name == "file" and named is not None:
+
+    def _file_begins(self, named: bytes | None) -> None:
+        if named is None:
+            message = f"{self.file}: must be a file part, with a filename."
+            self.faults.append(Fault(self.file, message, "invalid_value"))
+        elif self.filename is not None:
+            message = f"{self.file}: given more than once; one file a request."
+            self.faults.append(Fault(self.file, message, "invalid_value"))
+        else:
             self.filename, self._in_file = named.decode(errors="replace"), True
 
     def _data(self, data: bytes, start: int, end: int) -> None:
@@ -89,7 +105,7 @@ class Form:
             self._value += data[start:end]
 
     def _end(self) -> None:
-        if not self._in_file and self._name in FIELDS:
+        if self._name in self.texts:
             self.fields[self._name] = self._value[:LONGEST_VALUE].decode(errors="replace")
 
     def _complete(self) -> None:

@@ -1,12 +1,12 @@
-"""A multipart upload, streamed to a temporary file: memory stays small and nothing stays behind."""
+"""A multipart upload, streamed to a temporary file and hashed on the way: memory stays small, nothing stays behind."""
 
 from __future__ import annotations
 
-import os
-import tempfile
+import hashlib
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -19,6 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from api.errors import InvalidRequest
 from api.faults import Fault
 from api.files.form import Form
+from store.blobs import StoredBlob
 
 BLOCK = 1024 * 1024  # bytes gathered before a write, so that a thread is not woken for every packet
 STALE = 24 * 3600.0  # seconds; no upload lasts so long, so an older file was left by a process that was killed
@@ -26,28 +27,39 @@ STALE = 24 * 3600.0  # seconds; no upload lasts so long, so an older file was le
 
 @dataclass(frozen=True)
 class Received:
-    """The file part's bytes in ``path``, the name that it came with, and the other fields."""
+    """The file part's bytes in ``path``, which may be moved away; the name that it came with; the other fields."""
 
     path: Path
+    blob: StoredBlob
     filename: str | None
     fields: dict[str, str]
     faults: tuple[Fault, ...]
 
 
 @asynccontextmanager
-async def received(request: Request, directory: Path) -> AsyncIterator[Received]:
-    """Read the request's form; the temporary file lives as long as this context, whatever happens."""
-    form = Form()
+async def received(
+    request: Request, directory: Path, *, file: str = "file", texts: tuple[str, ...] = ("purpose",)
+) -> AsyncIterator[Received]:
+    """Read the form with the part ``file`` and the fields ``texts``; its temporary file lives as long as this context,
+    whatever happens."""
+    form = Form(file, texts)
     parser = _parser(request, form)
-    handle, name = await run_in_threadpool(tempfile.mkstemp, dir=directory)
-    try:
-        with os.fdopen(handle, "wb") as out:
-            await _stream(request, parser, form, out)
+    with temporary(directory) as path:
+        with await run_in_threadpool(path.open, "wb") as out:
+            blob = await _stream(request, parser, form, out)
         if not form.complete:
             raise InvalidRequest([Fault(None, "The form ends before its closing boundary.", "invalid_form")])
-        yield Received(Path(name), form.filename, form.fields, tuple(form.faults))
+        yield Received(path, blob, form.filename, form.fields, (*form.faults, *form.missing))
+
+
+@contextmanager
+def temporary(directory: Path) -> Iterator[Path]:
+    """A path of our own that is gone at the end, if there is still something there."""
+    path = directory / uuid.uuid4().hex
+    try:
+        yield path
     finally:
-        Path(name).unlink()
+        path.unlink(missing_ok=True)
 
 
 def prepare_directory(directory: Path) -> None:
@@ -62,19 +74,30 @@ def _parser(request: Request, form: Form) -> MultipartParser:
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
-        raise InvalidRequest([Fault(None, "Send multipart/form-data with the parts file and purpose.", "invalid_form")])
+        wanted = ", ".join((form.file, *form.texts))
+        raise InvalidRequest([Fault(None, f"Send multipart/form-data; known parts: {wanted}.", "invalid_form")])
     try:
         return MultipartParser(boundary, form.callbacks())
     except FormParserError as error:
         raise InvalidRequest([Fault(None, f"The form cannot be read: {error}.", "invalid_form")]) from error
 
 
-async def _stream(request: Request, parser: MultipartParser, form: Form, out: IO[bytes]) -> None:
+async def _stream(request: Request, parser: MultipartParser, form: Form, out: IO[bytes]) -> StoredBlob:
+    size, digest = 0, hashlib.sha256()
+
+    def write(block: bytearray) -> None:
+        nonlocal size
+        out.write(block)
+        digest.update(block)
+        size += len(block)
+
     async for chunk in request.stream():
         try:
             parser.write(chunk)
         except FormParserError as error:
             raise InvalidRequest([Fault(None, f"The form cannot be read: {error}.", "invalid_form")]) from error
         if len(form.pending) >= BLOCK:
-            await run_in_threadpool(out.write, form.take_pending())
-    await run_in_threadpool(out.write, form.take_pending())
+            await run_in_threadpool(write, form.take_pending())
+    await run_in_threadpool(write, form.take_pending())
+    await run_in_threadpool(out.flush)  # a disk that is full says so here, not in closing
+    return StoredBlob(digest.hexdigest(), size)

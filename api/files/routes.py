@@ -45,7 +45,7 @@ CONTENT_RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("", operation_id="createFile", responses=failures(400, 413), openapi_extra=UPLOAD_FORM)
+@router.post("", operation_id="createFile", responses=failures(400, 408, 413, 507), openapi_extra=UPLOAD_FORM)
 async def create_file(request: Request, caller: Caller, backends: Opened) -> File:
     """Upload an archive of pairs. It is read in the background: `status` becomes `processed` or `error`."""
     async with received(request, backends.settings.upload_directory) as upload:
@@ -55,9 +55,9 @@ async def create_file(request: Request, caller: Caller, backends: Opened) -> Fil
 
 def _keep(backends: Backends, caller: Principal, upload: Received) -> File:
     # Before the transaction: storing gigabytes must not hold a database connection.
-    blob = backends.blobs.put_file(upload.path)
+    backends.blobs.take_file(upload.path, upload.blob)
     with transaction(backends) as work:
-        return service.create(work, caller.project_id, upload, blob)
+        return service.create(work, caller.project_id, upload.filename or "", upload.blob)
 
 
 @router.get("", operation_id="listFiles", responses=failures(400))

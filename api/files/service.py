@@ -25,8 +25,6 @@ UPLOAD_PURPOSE = "fine-tune"
 def check(upload: Received) -> None:
     """Raise InvalidRequest with every fault of the form."""
     faults = list(upload.faults)
-    if upload.filename is None and not any(fault.param == "file" for fault in faults):
-        faults.append(Fault("file", "file: required, but not given.", "missing_field"))
     purpose = upload.fields.get("purpose")
     if purpose is None:
         faults.append(Fault("purpose", "purpose: required, but not given.", "missing_field"))
@@ -37,9 +35,9 @@ def check(upload: Received) -> None:
         raise InvalidRequest(faults)
 
 
-def create(work: Work, project_id: str, upload: Received, blob: StoredBlob) -> File:
-    filename = clean(upload.filename or "")
-    new = NewFile(project_id, filename, UPLOAD_PURPOSE, blob.bytes, blob.sha256)
+def create(work: Work, project_id: str, filename: str, blob: StoredBlob) -> File:
+    """``filename`` as the client gave it; the blob is stored already."""
+    new = NewFile(project_id, clean(filename), UPLOAD_PURPOSE, blob.bytes, blob.sha256)
     row = files.create(work.session, new, status="uploaded")
     work.files_to_read.append(row.id)
     return File.of(row)

@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import os
-import re
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
@@ -19,23 +13,14 @@ from store import files, leases
 from store.database import Sessions, open_engine, open_sessions
 from store.files import NewFile
 from store.models import File
-from store.settings import REPOSITORY, Settings
+from store.settings import Settings
 from tests import servers
-from tests.api.polling import until
+from tests.api.serving import Live, serving, write_bases
 from tests.conftest import Tenant, make_tenant
 
 MAX_UPLOAD = 300_000
-LISTENING = re.compile(r"Uvicorn running on http://127\.0\.0\.1:(\d+)")
-BASES = '[[base]]\nname = "tiny"\nfamily = "sdxl"\nsource = "./tiny"\n'
 
 _tenants = itertools.count(1)
-
-
-def write_bases(home: Path) -> Path:
-    (home / "tiny").mkdir()
-    path = home / "bases.toml"
-    path.write_text(BASES)
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -116,52 +101,7 @@ def finish_intake(sessions: Sessions, file_id: str, *, status: str, details: str
         leases.finish_file(session, owned, status=status, details=details)
 
 
-@dataclass(frozen=True)
-class Live:
-    """A real uvicorn. ``log`` is what it wrote to stderr."""
-
-    url: str
-    port: int
-    home: Path
-    tenant: Tenant
-    sessions: Sessions
-    log: Path
-
-
 @pytest.fixture(scope="session")
 def live(tmp_path_factory: pytest.TempPathFactory, postgres_url: str, valkey_url: str) -> Iterator[Live]:
-    home = tmp_path_factory.mktemp("live")
-    log = home / "log"
-    with servers.database(postgres_url, "live") as database_url:
-        engine = open_engine(database_url)
-        sessions = open_sessions(engine)
-        tenant = make_tenant(sessions, "live")
-        process = _uvicorn(home, database_url, valkey_url, log)
-        try:
-            port = _port(log)
-            yield Live(f"http://127.0.0.1:{port}", port, home, tenant, sessions, log)
-        finally:
-            process.terminate()
-            process.wait(timeout=20)
-            engine.dispose()
-
-
-def _uvicorn(home: Path, database_url: str, broker_url: str, log: Path) -> subprocess.Popen[bytes]:
-    environment = os.environ | {
-        "PAIRTUNE_HOME": str(home),
-        "PAIRTUNE_DATABASE_URL": database_url,
-        "PAIRTUNE_BROKER_URL": broker_url,
-        "PAIRTUNE_BASES_FILE": str(write_bases(home)),
-        "PAIRTUNE_MAX_UPLOAD_BYTES": str(MAX_UPLOAD),
-    }
-    command = [sys.executable, "-m", "uvicorn", "--factory", "api.main:create_app", "--no-access-log", "--port", "0"]
-    with log.open("wb") as stderr:
-        return subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=stderr)
-
-
-def _port(log: Path) -> int:
-    """The port that the system gave to uvicorn, which says it once it listens."""
-    until(lambda: LISTENING.search(log.read_text()) is not None, seconds=60)
-    match = LISTENING.search(log.read_text())
-    assert match is not None
-    return int(match.group(1))
+    with serving(tmp_path_factory.mktemp("live"), postgres_url, valkey_url, max_upload_bytes=MAX_UPLOAD) as server:
+        yield server

@@ -42,8 +42,8 @@ def name(operation: Operation) -> str:
 
 
 def test_the_document_knows_every_route() -> None:
-    assert len(OPERATIONS) == 16
-    assert len(OF_ONE) == 11
+    assert len(OPERATIONS) == 22
+    assert len(OF_ONE) == 16
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=name)
@@ -73,7 +73,9 @@ def test_a_revoked_key_is_refused(client: TestClient, sessions: Sessions, projec
 
 @pytest.fixture
 def path_values(client: TestClient, sessions: Sessions, project: Tenant) -> dict[str, str]:
-    """Real ids of the first project: a file, a running job, and the model that a finished job made."""
+    """Real ids of the first project: a file, an upload, a running job, and the model that a finished job made."""
+    begun = {"filename": "a", "bytes": 1, "mime_type": "application/zip", "purpose": "fine-tune"}
+    upload = client.post("/v1/uploads", json=begun).json()["id"]
     file = add_file(sessions, project.id)
     made, running = (
         client.post("/v1/fine_tuning/jobs", json={"model": "tiny", "training_file": file.id}).json()["id"]
@@ -85,7 +87,7 @@ def path_values(client: TestClient, sessions: Sessions, project: Tenant) -> dict
         result = NewFile(project.id, "a.safetensors", "fine-tune-results", 1, "0" * 64)
         leases.succeed(session, owned, results=[result])
     model = client.get(f"/v1/fine_tuning/jobs/{made}").json()["fine_tuned_model"]
-    return {"file_id": file.id, "fine_tuning_job_id": running, "model": model}
+    return {"file_id": file.id, "upload_id": upload, "fine_tuning_job_id": running, "model": model}
 
 
 @pytest.mark.parametrize("operation", OF_ONE, ids=name)

@@ -2,49 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
-import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from api.body_limit import JSON_LIMIT
 from api.files.receive import STALE, prepare_directory
-from tests.api.conftest import MAX_UPLOAD, Live
+from tests.api.conftest import MAX_UPLOAD
+from tests.api.open_request import START, answer, request, uploads
 from tests.api.polling import until
+from tests.api.serving import Live
 
 pytestmark = pytest.mark.integration
-START = (
-    b'--x\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n'
-    b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
-)
-
-
-@contextmanager
-def request(live: Live, path: str, *headers: str, key: str | None = None) -> Iterator[socket.socket]:
-    """An open connection on which the head of a POST was sent, and nothing else."""
-    given = [f"authorization: Bearer {key}"] if key else []
-    head = [f"POST {path} HTTP/1.1", "host: x", "content-type: multipart/form-data; boundary=x", *given, *headers]
-    with socket.create_connection(("127.0.0.1", live.port), timeout=10) as connection:
-        connection.sendall("\r\n".join([*head, "", ""]).encode())
-        yield connection
-
-
-def answer(connection: socket.socket) -> tuple[int, str]:
-    """Status and error code of an answer that comes while the request's body is still open."""
-    received = b""
-    while b"\r\n\r\n" not in received or b"}}" not in received:
-        received += connection.recv(65536)
-    head, _, body = received.partition(b"\r\n\r\n")
-    return int(head.split()[1]), json.loads(body)["error"]["code"]
-
-
-def uploads(live: Live) -> list[Path]:
-    return list((live.home / "uploads").iterdir())
 
 
 def test_without_a_key_the_body_is_not_waited_for(live: Live) -> None:

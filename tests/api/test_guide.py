@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from store.settings import REPOSITORY
-from tests.api.conftest import Live
+from tests.api.serving import Live
 
 pytestmark = pytest.mark.integration
 

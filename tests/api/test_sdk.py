@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import openai
 import pytest
-from openai import OpenAI
+from openai import AsyncOpenAI, OpenAI
+from openai.types import Upload
 from openai.types.fine_tuning.job_create_params import Method
 
 from store import leases
-from tests.api.conftest import Live, finish_intake
+from tests.api.conftest import finish_intake
+from tests.api.serving import Live
 
 pytestmark = pytest.mark.integration
 METHOD = {"type": "mapo", "mapo": {"hyperparameters": {"beta": 64, "max_steps": 10}}}
@@ -39,6 +44,58 @@ def test_files_go_up_come_down_and_go_away(sdk: OpenAI) -> None:
     assert sdk.files.delete(file.id).deleted
     with pytest.raises(openai.NotFoundError):
         sdk.files.retrieve(file.id)
+
+
+def test_a_file_goes_up_in_parts_from_the_disk(sdk: OpenAI, tmp_path: Path) -> None:
+    content = bytes(range(256)) * 1000
+    (tmp_path / "päirs.zip").write_bytes(content)
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    upload = sdk.uploads.upload_file_chunked(
+        file=tmp_path / "päirs.zip", mime_type="application/zip", purpose="fine-tune", part_size=100_000, md5=md5
+    )
+    assert (upload.object, upload.status, upload.bytes, upload.filename) == (
+        "upload",
+        "completed",
+        256_000,
+        "päirs.zip",
+    )
+    assert upload.file is not None
+    assert sdk.files.retrieve(upload.file.id) == upload.file
+    assert sdk.files.content(upload.file.id).read() == content
+
+
+def test_a_file_goes_up_in_parts_from_memory(sdk: OpenAI) -> None:
+    upload = sdk.uploads.upload_file_chunked(
+        file=b"x" * 1000, filename="a.zip", bytes=1000, mime_type="application/zip", purpose="fine-tune"
+    )
+    assert upload.file is not None
+    assert (upload.status, upload.file.bytes) == ("completed", 1000)
+
+
+def test_the_async_sdk_sends_parts_at_once(live: Live) -> None:
+    async def send() -> Upload:
+        async with AsyncOpenAI(base_url=f"{live.url}/v1", api_key=live.tenant.api_key, max_retries=0) as sdk:
+            upload = await sdk.uploads.create(
+                bytes=4000, filename="a.zip", mime_type="application/zip", purpose="fine-tune"
+            )
+            parts = await asyncio.gather(*(sdk.uploads.parts.create(upload.id, data=b"x" * 1000) for _ in range(4)))
+            return await sdk.uploads.complete(upload.id, part_ids=[part.id for part in parts])
+
+    assert asyncio.run(send()).status == "completed"
+
+
+def test_faults_of_an_upload_are_the_sdks_errors(sdk: OpenAI) -> None:
+    upload = sdk.uploads.create(bytes=5, filename="a.zip", mime_type="application/zip", purpose="fine-tune")
+    part = sdk.uploads.parts.create(upload.id, data=b"abcde")
+    assert (part.object, part.upload_id) == ("upload.part", upload.id)
+    with pytest.raises(openai.BadRequestError) as mismatch:
+        sdk.uploads.complete(upload.id, part_ids=[part.id], md5="0" * 32)
+    assert mismatch.value.code == "checksum_mismatch"
+    assert sdk.uploads.cancel(upload.id).status == "cancelled"
+    with pytest.raises(openai.ConflictError, match="cancelled"):
+        sdk.uploads.complete(upload.id, part_ids=[part.id])
+    with pytest.raises(openai.NotFoundError):
+        sdk.uploads.cancel("upload-none")
 
 
 def test_a_jobs_whole_life_through_the_sdk(sdk: OpenAI, live: Live, file_id: str) -> None:

@@ -1,0 +1,57 @@
+"""What a client asks of an upload: to begin one, and to make a file of its parts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+
+from api.errors import InvalidRequest
+from api.faults import Fault, describe
+from store.uploads import MOST_PARTS
+
+Asked = TypeVar("Asked", bound=BaseModel)
+Md5 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{32}$", to_lower=True)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$", to_lower=True)]
+OPENAI_FIELDS = {"expires_after": "files are kept until they are deleted"}
+
+
+class CreateUpload(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    filename: Annotated[str, Field(min_length=1, max_length=1024)]
+    bytes: Annotated[int, Field(ge=1, description="The whole file's size; the parts must come to exactly this.")]
+    mime_type: Annotated[str, Field(min_length=1, max_length=255)] = Field(
+        description="Taken and not used: what a file is, its bytes say."
+    )
+    purpose: Literal["fine-tune"]
+
+
+class CompleteUpload(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    part_ids: Annotated[list[str], Field(min_length=1, max_length=MOST_PARTS)] = Field(
+        description="The parts in the order of the file; parts not named are dropped."
+    )
+    md5: Md5 | None = Field(None, description="Of the whole file, in hexadecimal. When it differs, nothing changes.")
+    sha256: Sha256 | None = Field(None, description="As `md5`; an addition.")
+
+    @field_validator("part_ids")
+    @classmethod
+    def _once(cls, given: list[str]) -> list[str]:
+        if len(set(given)) < len(given):
+            raise ValueError("should name each part once")
+        return given
+
+
+def parse(document: dict[str, object], model: type[Asked]) -> Asked:
+    """Raise InvalidRequest with every fault of the request's form."""
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        raise InvalidRequest(describe(error, document, model, OPENAI_FIELDS)) from error
+
+
+def too_large(given: int, most: int) -> InvalidRequest:
+    message = f"bytes: should be less than or equal to {most}, the largest file that is taken here (given: {given})."
+    return InvalidRequest([Fault("bytes", message, "invalid_value")])

@@ -1,0 +1,108 @@
+"""/v1/uploads."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.concurrency import run_in_threadpool
+
+from api.backends import Caller, Opened
+from api.errors import failures
+from api.files.receive import received
+from api.json_body import Json
+from api.paging import After
+from api.transactions import transaction
+from api.uploads import service
+from api.uploads.schemas import Upload, UploadPart, UploadPartList
+from store.uploads import MOST_PARTS
+
+router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
+
+
+def _body(model: str) -> dict[str, Any]:
+    """The schema of a body that its service parses; api/document.py adds it."""
+    schema = {"$ref": f"#/components/schemas/{model}"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+PART_FORM = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["data"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "data": {"type": "string", "format": "binary", "description": "At most 64 MiB."},
+                        "sha256": {"type": "string", "description": "Of the part, to be checked. An addition."},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+async def _content(request: Request) -> bytes:
+    return await request.body()
+
+
+@router.post("", operation_id="createUpload", responses=failures(400, 413), openapi_extra=_body("CreateUpload"))
+def create_upload(body: Json, caller: Caller, backends: Opened) -> Upload:
+    """Begin a file that comes in parts. It expires unless it is completed in time."""
+    return service.create(backends, caller.project_id, body)
+
+
+@router.get("/{upload_id}", operation_id="retrieveUpload", responses=failures(400, 404))
+def retrieve_upload(upload_id: str, caller: Caller, backends: Opened) -> Upload:
+    """One upload. An addition."""
+    with transaction(backends) as work:
+        return service.shown(work.session, caller.project_id, upload_id)
+
+
+@router.post(
+    "/{upload_id}/parts",
+    operation_id="createUploadPart",
+    responses=failures(400, 404, 408, 409, 413, 507),
+    openapi_extra=PART_FORM,
+)
+async def create_upload_part(upload_id: str, request: Request, caller: Caller, backends: Opened) -> UploadPart:
+    """Add a part. Several may come at once and in any order; the order is given when the upload is completed."""
+    await run_in_threadpool(service.check_open, backends, caller.project_id, upload_id)
+    async with received(request, backends.settings.upload_directory, file="data", texts=("sha256",)) as sent:
+        return await run_in_threadpool(service.add_part, backends, caller.project_id, upload_id, sent)
+
+
+@router.get("/{upload_id}/parts", operation_id="listUploadParts", responses=failures(400, 404))
+def list_upload_parts(
+    upload_id: str,
+    caller: Caller,
+    backends: Opened,
+    after: After = None,
+    limit: Annotated[int, Query(ge=1, le=MOST_PARTS)] = 1000,
+) -> UploadPartList:
+    """The parts that have arrived, oldest first: what an interrupted client need not send again. An addition."""
+    with transaction(backends) as work:
+        return service.parts(work.session, caller.project_id, upload_id, after=after, limit=limit)
+
+
+@router.post(
+    "/{upload_id}/complete",
+    operation_id="completeUpload",
+    responses=failures(400, 404, 409, 413, 507),
+    openapi_extra=_body("CompleteUpload"),
+)
+def complete_upload(
+    upload_id: str, content: Annotated[bytes, Depends(_content)], caller: Caller, backends: Opened
+) -> Upload:
+    """Make a file of the parts. Completing again returns the same file."""
+    return service.complete(backends, caller.project_id, upload_id, content)
+
+
+@router.post("/{upload_id}/cancel", operation_id="cancelUpload", responses=failures(400, 404, 409))
+def cancel_upload(upload_id: str, caller: Caller, backends: Opened) -> Upload:
+    """Drop an upload and its parts. One that is completed or has expired stays as it is (409)."""
+    return service.cancel(backends, caller.project_id, upload_id)

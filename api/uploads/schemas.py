@@ -1,0 +1,67 @@
+"""What clients see of an upload: OpenAI's Upload and UploadPart objects, and the parts' sizes and SHA-256."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.files.schemas import File
+from api.paging import PageWithEnds
+from store import models, upload_tables
+
+
+class Upload(BaseModel):
+    model_config = ConfigDict(title="Upload")
+
+    id: str
+    object: Literal["upload"] = "upload"
+    bytes: int = Field(description="The whole file's size, as declared.")
+    created_at: int = Field(description="Unix seconds.")
+    expires_at: int = Field(description="Unix seconds; an upload that is not completed by then is dropped.")
+    filename: str
+    purpose: str
+    status: Literal["pending", "completed", "cancelled", "expired"]
+    file: File | None = Field(None, description="For `completed`: what the parts became, unless it was deleted.")
+
+    @classmethod
+    def of(cls, row: upload_tables.Upload, file: models.File | None = None) -> Self:
+        return cls.model_validate(
+            {
+                "id": row.id,
+                "bytes": row.bytes,
+                "created_at": int(row.created_at.timestamp()),
+                "expires_at": int(row.expires_at.timestamp()),
+                "filename": row.filename,
+                "purpose": row.purpose,
+                "status": row.status,
+                "file": File.of(file) if file is not None else None,
+            }
+        )
+
+
+class UploadPart(BaseModel):
+    model_config = ConfigDict(title="UploadPart")
+
+    id: str
+    object: Literal["upload.part"] = "upload.part"
+    upload_id: str
+    created_at: int = Field(description="Unix seconds.")
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, row: upload_tables.UploadPart) -> Self:
+        return cls.model_validate(
+            {
+                "id": row.id,
+                "upload_id": row.upload_id,
+                "created_at": int(row.created_at.timestamp()),
+                "bytes": row.bytes,
+                "sha256": row.sha256,
+            }
+        )
+
+
+class UploadPartList(PageWithEnds[UploadPart]):
+    pass

@@ -1,0 +1,167 @@
+"""The rules of uploads in parts: what may be declared, what may be added, and what becomes a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy.orm import Session
+
+from api.backends import Backends
+from api.errors import InvalidRequest, RequestTooLarge
+from api.faults import Fault
+from api.files import service as file_service
+from api.files.filenames import clean
+from api.files.receive import Received
+from api.json_body import JsonBody
+from api.paging import cut
+from api.transactions import Work, transaction
+from api.uploads.assemble import Assembled, assembled
+from api.uploads.request import CompleteUpload, CreateUpload, parse, too_large
+from api.uploads.schemas import Upload, UploadPart, UploadPartList
+from store import files, part_bytes, upload_tables, uploads
+from store.blobs import StoredBlob
+from store.errors import BlobMissing, TooManyParts, UploadNotPending
+from store.ids import new_id
+from store.uploads import PART_BYTES, NewPart, NewUpload
+
+
+def create(backends: Backends, project_id: str, body: JsonBody) -> Upload:
+    asked = parse(body.document, CreateUpload)
+    most = backends.settings.max_upload_bytes
+    if asked.bytes > most:
+        raise too_large(asked.bytes, most)
+    new = NewUpload(project_id, clean(asked.filename), asked.purpose, asked.bytes)
+    with transaction(backends) as work:
+        return Upload.of(uploads.create(work.session, new, lifetime_seconds=backends.settings.upload_seconds))
+
+
+def shown(session: Session, project_id: str, upload_id: str) -> Upload:
+    return _shown(session, uploads.get(session, project_id, upload_id))
+
+
+def check_open(backends: Backends, project_id: str, upload_id: str) -> None:
+    """Before a part's body is read: whether it can be taken at all."""
+    with transaction(backends) as work:
+        uploads.pending(work.session, project_id, upload_id)
+
+
+def add_part(backends: Backends, project_id: str, upload_id: str, sent: Received) -> UploadPart:
+    """Store the bytes, then the row that makes them a part; of an upload that ended meanwhile nothing stays."""
+    _check_part(sent)
+    new = NewPart(new_id("part"), sent.blob.bytes, sent.blob.sha256)
+    check_open(backends, project_id, upload_id)  # receiving may have taken long; storing does not
+    part_bytes.keep(backends.blobs.store, upload_id, new.id, sent.path)
+    try:
+        with transaction(backends) as work:
+            return UploadPart.of(uploads.add_part(work.session, project_id, upload_id, new))
+    except UploadNotPending:
+        part_bytes.remove(backends.blobs.store, upload_id)
+        raise
+    except TooManyParts:
+        part_bytes.discard(backends.blobs.store, upload_id, new.id)
+        raise
+
+
+def parts(session: Session, project_id: str, upload_id: str, *, after: str | None, limit: int) -> UploadPartList:
+    uploads.get(session, project_id, upload_id)
+    rows, has_more = cut(uploads.parts(session, upload_id, after=after, limit=limit + 1), limit)
+    data = [UploadPart.of(row) for row in rows]
+    first, last = (data[0].id, data[-1].id) if data else (None, None)
+    return UploadPartList(data=data, has_more=has_more, first_id=first, last_id=last)
+
+
+def cancel(backends: Backends, project_id: str, upload_id: str) -> Upload:
+    with transaction(backends) as work:
+        cancelled = _shown(work.session, uploads.cancel(work.session, project_id, upload_id))
+    part_bytes.remove(backends.blobs.store, upload_id)
+    return cancelled
+
+
+def complete(backends: Backends, project_id: str, upload_id: str, content: bytes) -> Upload:
+    """The file that the parts make. Asked again, as the SDK does when it lost the answer: the same file."""
+    with transaction(backends) as work:
+        upload = uploads.get(work.session, project_id, upload_id)
+        if upload.status == "completed":
+            return _shown(work.session, upload)
+        uploads.require_pending(upload)
+        asked = parse(JsonBody.parse(content).document, CompleteUpload)
+        found = uploads.parts_by_id(work.session, upload_id, asked.part_ids)
+    chosen = _chosen(upload, asked, found)
+    try:
+        completed = _assemble(backends, upload, asked, chosen)
+    except BlobMissing:
+        check_open(backends, project_id, upload_id)  # its bytes are gone because it ended: say that
+        raise
+    part_bytes.remove(backends.blobs.store, upload_id)
+    return completed
+
+
+def _check_part(sent: Received) -> None:
+    faults = list(sent.faults)
+    given = sent.fields.get("sha256")
+    if sent.filename is not None and sent.blob.bytes == 0:
+        faults.append(Fault("data", "data: the part is empty.", "invalid_value"))
+    if given is not None and given.lower() != sent.blob.sha256:
+        faults.append(_mismatch("sha256", sent.blob.sha256))
+    if faults:
+        raise InvalidRequest(faults)
+    if sent.blob.bytes > PART_BYTES:
+        raise RequestTooLarge(PART_BYTES)
+
+
+def _chosen(
+    upload: upload_tables.Upload, asked: CompleteUpload, found: dict[str, upload_tables.UploadPart]
+) -> list[upload_tables.UploadPart]:
+    faults = [
+        Fault(f"part_ids.{index}", f"part_ids.{index}: no part of this upload (given: '{part_id[:80]}').", "not_found")
+        for index, part_id in enumerate(asked.part_ids)
+        if part_id not in found
+    ]
+    if faults:
+        raise InvalidRequest(faults)
+    chosen = [found[part_id] for part_id in asked.part_ids]
+    size = sum(part.bytes for part in chosen)
+    if size != upload.bytes:
+        message = f"part_ids: these parts are {size} bytes, but the upload was declared to be {upload.bytes}."
+        raise InvalidRequest([Fault("part_ids", message, "wrong_size")])
+    return chosen
+
+
+def _assemble(
+    backends: Backends,
+    upload: upload_tables.Upload,
+    asked: CompleteUpload,
+    chosen: Sequence[upload_tables.UploadPart],
+) -> Upload:
+    """Outside any transaction, as it may take long; whether the upload is still pending is decided at its end."""
+    with assembled(backends.blobs.store, chosen, backends.settings.upload_directory) as whole:
+        _check_digests(asked, whole)
+        check_open(backends, upload.project_id, upload.id)
+        backends.blobs.take_file(whole.path, whole.blob)
+    with transaction(backends) as work:
+        return _complete(work, upload, whole.blob)
+
+
+def _check_digests(asked: CompleteUpload, whole: Assembled) -> None:
+    sums = (("md5", asked.md5, whole.md5), ("sha256", asked.sha256, whole.blob.sha256))
+    faults = [_mismatch(name, actual) for name, given, actual in sums if given is not None and given != actual]
+    if faults:
+        raise InvalidRequest(faults)
+
+
+def _complete(work: Work, seen: upload_tables.Upload, blob: StoredBlob) -> Upload:
+    upload = uploads.lock(work.session, seen.project_id, seen.id)
+    if upload.status != "completed":  # else another completion was first, and its file is the answer
+        uploads.require_pending(upload)
+        file = file_service.create(work, upload.project_id, upload.filename, blob)
+        uploads.complete(work.session, upload, file_id=file.id)
+    return _shown(work.session, upload)
+
+
+def _shown(session: Session, upload: upload_tables.Upload) -> Upload:
+    kept = [file for file in files.by_ids(session, [upload.file_id]) if file.deleted_at is None]
+    return Upload.of(upload, kept[0] if kept else None)
+
+
+def _mismatch(name: str, actual: str) -> Fault:
+    return Fault(name, f"{name}: the bytes that came have another, {actual}. Send them again.", "checksum_mismatch")

@@ -1,0 +1,1 @@
+"""What uploads cost the API: memory and time."""

@@ -1,0 +1,180 @@
+"""A disk that is full, a size limit, and a PostgreSQL without room: 507, nothing lost, nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import resource
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import text
+from starlette.testclient import TestClient
+
+from store.database import Sessions
+from store.settings import Settings
+from tests.api.open_request import uploads
+from tests.api.serving import Live, serving
+
+pytestmark = pytest.mark.integration
+ROOM = 4 * 2**20  # bytes; what the small disk holds, or the largest file that may be written
+THIRD = random.Random(1).randbytes(ROOM // 3)
+TOO_MUCH = random.Random(2).randbytes(ROOM + 2**20)
+
+
+@dataclass(frozen=True)
+class Cramped:
+    """A server without room for much; ``relieve`` makes room."""
+
+    server: Live
+    client: httpx.Client
+    relieve: Callable[[], object]
+    parts_that_fit: range
+
+
+@contextmanager
+def small_filesystem(at: Path) -> Iterator[Callable[[], None]]:
+    """A tmpfs of ROOM; yields what makes it ten times as large."""
+    at.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", str(at)]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("no permission to mount a small filesystem here")
+    try:
+        yield lambda: _remount(at, 10 * ROOM)
+    finally:
+        subprocess.run(["umount", "--lazy", str(at)], check=True)
+
+
+def _remount(at: Path, size: int) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", str(at)], check=True)
+
+
+@pytest.fixture(params=["one disk", "the blobs' disk", "size limit"])
+def cramped(request: pytest.FixtureRequest, tmp_path: Path, postgres_url: str, valkey_url: str) -> Iterator[Cramped]:
+    log = tmp_path / "log"
+    home = tmp_path / "home"
+    if request.param == "size limit":
+        home.mkdir()
+        with serving(home, postgres_url, valkey_url, log=log, limits={resource.RLIMIT_FSIZE: ROOM}) as server:
+            unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+            yield Cramped(
+                server,
+                client_of(server),
+                lambda: resource.prlimit(server.pid, resource.RLIMIT_FSIZE, unlimited),
+                range(3),
+            )
+        return
+    disk = home if request.param == "one disk" else tmp_path / "disk"
+    with small_filesystem(disk) as relieve:
+        home.mkdir(exist_ok=True)
+        options = {} if disk == home else {"blob_url": f"file://{disk}/blobs"}
+        with serving(home, postgres_url, valkey_url, log=log, **options) as server:
+            yield Cramped(server, client_of(server), relieve, range(2))
+
+
+def client_of(server: Live) -> httpx.Client:
+    headers = {"authorization": f"Bearer {server.tenant.api_key}"}
+    return httpx.Client(base_url=f"{server.url}/v1", headers=headers, timeout=30)
+
+
+def send(client: httpx.Client, content: bytes) -> httpx.Response:
+    return client.post("/files", files={"file": ("a.zip", content)}, data={"purpose": "fine-tune"})
+
+
+def begin(client: httpx.Client, size: int) -> str:
+    asked = {"filename": "a.zip", "bytes": size, "mime_type": "application/zip", "purpose": "fine-tune"}
+    return f"/uploads/{client.post('/uploads', json=asked).json()['id']}"
+
+
+def check_507(answer: httpx.Response) -> None:
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["type"]) == (507, "insufficient_storage", "server_error")
+    assert "room" in error["message"]
+    assert answer.headers["x-should-retry"] == "false"
+
+
+def test_a_file_without_room_is_507_and_what_was_there_stays(cramped: Cramped) -> None:
+    with cramped.client as client:
+        kept = send(client, THIRD).json()
+        check_507(send(client, TOO_MUCH))
+        assert uploads(cramped.server) == []
+        assert [file["id"] for file in client.get("/files").json()["data"]] == [kept["id"]]
+        assert client.get(f"/files/{kept['id']}/content").content == THIRD
+        cramped.relieve()
+        assert send(client, TOO_MUCH).json()["bytes"] == len(TOO_MUCH)
+    log = cramped.server.log.read_text()
+    assert "insufficient_storage" in log
+    assert cramped.server.tenant.api_key not in log  # nor in the traceback
+
+
+def test_a_part_without_room_is_507_and_the_upload_goes_on_when_there_is_some(cramped: Cramped) -> None:
+    with cramped.client as client:
+        upload = begin(client, len(THIRD) + len(TOO_MUCH))
+        first = client.post(f"{upload}/parts", files={"data": ("a", THIRD)}).json()
+        check_507(client.post(f"{upload}/parts", files={"data": ("a", TOO_MUCH)}))
+        assert uploads(cramped.server) == []
+        assert [part["id"] for part in client.get(f"{upload}/parts").json()["data"]] == [first["id"]]
+        cramped.relieve()
+        second = client.post(f"{upload}/parts", files={"data": ("a", TOO_MUCH)}).json()
+        completed = client.post(f"{upload}/complete", json={"part_ids": [first["id"], second["id"]]}).json()
+        assert client.get(f"/files/{completed['file']['id']}/content").content == THIRD + TOO_MUCH
+
+
+def test_a_completion_without_room_loses_no_part(cramped: Cramped) -> None:
+    """The parts fit, and not the file beside them; under a size limit, three fit where two fill a disk."""
+    content = [random.Random(number).randbytes(ROOM * 2 // 5) for number in cramped.parts_that_fit]
+    with cramped.client as client:
+        upload = begin(client, sum(map(len, content)))
+        sent = [client.post(f"{upload}/parts", files={"data": ("a", one)}).json()["id"] for one in content]
+        check_507(client.post(f"{upload}/complete", json={"part_ids": sent}))
+        assert client.get(upload).json()["status"] == "pending"
+        assert uploads(cramped.server) == []
+        assert client.get("/files").json()["data"] == []
+        cramped.relieve()
+        completed = client.post(f"{upload}/complete", json={"part_ids": sent}).json()
+        assert client.get(f"/files/{completed['file']['id']}/content").content == b"".join(content)
+
+
+def test_a_disk_without_a_byte_left_even_for_the_log_is_507(tmp_path: Path, postgres_url: str, valkey_url: str) -> None:
+    disk = tmp_path / "disk"
+    with small_filesystem(disk), serving(disk, postgres_url, valkey_url) as server, client_of(server) as client:
+        kept = send(client, THIRD).json()["id"]
+        with contextlib.suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
+            while True:
+                filler.write(bytes(2**12))
+        for _ in range(20):  # more than what is left of the log's last block
+            check_507(send(client, TOO_MUCH))
+        assert client.get(f"/files/{kept}/content").content == THIRD
+        (disk / "filler").unlink()
+        assert send(client, THIRD[:1000]).status_code == 200
+
+
+@pytest.fixture
+def no_room_for_rows(sessions: Sessions) -> Iterator[None]:
+    """PostgreSQL's own error, from PostgreSQL, for every new file and upload."""
+    with sessions.begin() as session:
+        session.execute(
+            text(
+                "CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS "
+                "$$ BEGIN RAISE EXCEPTION 'could not extend file: No space left' USING ERRCODE = 'disk_full'; END $$"
+            )
+        )
+        for table in ("files", "uploads", "upload_parts"):
+            session.execute(text(f"CREATE TRIGGER no_room BEFORE INSERT ON {table} EXECUTE FUNCTION no_room()"))
+    yield
+    with sessions.begin() as session:
+        session.execute(text("DROP FUNCTION no_room() CASCADE"))
+
+
+@pytest.mark.usefixtures("no_room_for_rows")
+def test_a_postgresql_without_room_is_507(client: TestClient, settings: Settings) -> None:
+    check_507(client.post("/v1/files", files={"file": ("a", b"x")}, data={"purpose": "fine-tune"}))
+    asked = {"filename": "a.zip", "bytes": 1, "mime_type": "application/zip", "purpose": "fine-tune"}
+    check_507(client.post("/v1/uploads", json=asked))
+    assert list(settings.upload_directory.iterdir()) == []
+    assert client.get("/v1/files").json()["data"] == []

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import text
+
+from store import part_bytes, uploads
+from store.ids import new_id
+from store.upload_tables import Upload
+from store.uploads import NewPart, NewUpload
+from worker.dispatcher import tick
+from worker.resources import Resources
+from worker.upload_expiry import SETTLED_SECONDS
+
+pytestmark = pytest.mark.integration
+
+
+def begin(resources: Resources, project_id: str) -> str:
+    """With one part, of 3 bytes."""
+    part = NewPart(new_id("part"), 3, "0" * 64)
+    new = NewUpload(project_id, "a.zip", "fine-tune", 3)
+    with resources.sessions.begin() as session:
+        upload_id = uploads.create(session, new, lifetime_seconds=3600).id
+        uploads.add_part(session, project_id, upload_id, part)
+    keep(resources, upload_id, part.id)
+    return upload_id
+
+
+def keep(resources: Resources, upload_id: str, part_id: str) -> None:
+    path = resources.settings.home / "received"
+    path.write_bytes(b"abc")
+    part_bytes.keep(resources.blobs.store, upload_id, part_id, path)
+
+
+def kept(resources: Resources, upload_id: str) -> int:
+    return len(list((resources.settings.home / "blobs" / "uploads").glob(f"{upload_id}/*")))
+
+
+def set_back(resources: Resources, column: str, upload_id: str, seconds: float) -> None:
+    statement = text(f"UPDATE uploads SET {column} = now() - :age * interval '1 second' WHERE id = :id")  # noqa: S608
+    with resources.sessions.begin() as session:
+        session.execute(statement, {"age": seconds, "id": upload_id})
+
+
+def read(resources: Resources, upload_id: str) -> Upload:
+    with resources.sessions() as session:
+        return session.get_one(Upload, upload_id)
+
+
+def test_a_tick_expires_what_was_not_completed_in_time_and_takes_its_bytes(
+    resources: Resources, project_id: str
+) -> None:
+    late, early = begin(resources, project_id), begin(resources, project_id)
+    set_back(resources, "expires_at", late, 1)
+    tick(resources)
+    assert (read(resources, late).status, kept(resources, late)) == ("expired", 0)
+    assert (read(resources, early).status, kept(resources, early)) == ("pending", 1)
+
+
+def test_a_part_that_came_in_just_as_its_upload_ended_goes_once_all_is_settled(
+    resources: Resources, project_id: str
+) -> None:
+    upload_id = begin(resources, project_id)
+    with resources.sessions.begin() as session:
+        uploads.cancel(session, project_id, upload_id)
+    keep(resources, upload_id, "part-late")
+    tick(resources)
+    assert kept(resources, upload_id) == 2  # a request may be at work on it yet
+    set_back(resources, "ended_at", upload_id, SETTLED_SECONDS + 1)
+    tick(resources)
+    assert kept(resources, upload_id) == 0
+    assert read(resources, upload_id).swept_at is not None
+    with resources.sessions() as session:
+        assert uploads.parts(session, upload_id, after=None, limit=10) == []
