@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import time
 import uuid
@@ -22,7 +24,7 @@ from api.files.form import Form
 from store.blobs import StoredBlob
 
 BLOCK = 1024 * 1024  # bytes gathered before a write, so that a thread is not woken for every packet
-STALE = 24 * 3600.0  # seconds; no upload lasts so long, so an older file was left by a process that was killed
+STALE = 60.0  # seconds; a younger file may be between its making and its lock
 
 
 @dataclass(frozen=True)
@@ -54,20 +56,24 @@ async def received(
 
 @contextmanager
 def temporary(directory: Path) -> Iterator[Path]:
-    """A path of our own that is gone at the end, if there is still something there."""
+    """An empty file of our own that is gone at the end, unless it was moved away. It is locked as long as we live."""
     path = directory / uuid.uuid4().hex
-    try:
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
+    with path.open("xb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def prepare_directory(directory: Path) -> None:
     """Make the directory and remove what killed processes left in it."""
     directory.mkdir(parents=True, exist_ok=True)
     for path in directory.iterdir():
-        if time.time() - path.stat().st_mtime > STALE:
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError, BlockingIOError), path.open("rb") as left:
+            if time.time() - path.stat().st_mtime > STALE:
+                fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)  # another API process may be receiving it
+                path.unlink()
 
 
 def _parser(request: Request, form: Form) -> MultipartParser:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from api.body_limit import JSON_LIMIT
-from api.files.receive import STALE, prepare_directory
+from api.files.receive import STALE, prepare_directory, temporary
 from tests.api.conftest import MAX_UPLOAD
 from tests.api.open_request import START, answer, request, uploads
 from tests.api.polling import until
@@ -68,9 +68,12 @@ def test_a_connection_survives_a_refused_upload(live: Live) -> None:
     assert b'{"status":"ok"}' in rest
 
 
-def test_a_stale_temporary_file_is_swept_at_the_start(tmp_path: Path) -> None:
+def test_what_a_killed_process_left_is_swept_at_the_start_and_what_is_being_received_is_not(tmp_path: Path) -> None:
     for name, age in (("old", STALE + 60), ("new", 0.0)):
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (time.time() - age,) * 2)
-    prepare_directory(tmp_path)
+    with temporary(tmp_path) as receiving:
+        os.utime(receiving, (time.time() - STALE - 60,) * 2)
+        prepare_directory(tmp_path)
+        assert {path.name for path in tmp_path.iterdir()} == {"new", receiving.name}
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
