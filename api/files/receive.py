@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import time
+import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -24,7 +24,6 @@ from api.files.form import Form
 from store.blobs import StoredBlob
 
 BLOCK = 1024 * 1024  # bytes gathered before a write, so that a thread is not woken for every packet
-STALE = 60.0  # seconds; a younger file may be between its making and its lock
 
 
 @dataclass(frozen=True)
@@ -57,9 +56,8 @@ async def received(
 @contextmanager
 def temporary(directory: Path) -> Iterator[Path]:
     """An empty file of our own that is gone at the end, unless it was moved away. It is locked as long as we live."""
-    path = directory / uuid.uuid4().hex
-    with path.open("xb") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    path, held = _made(directory)
+    with held:
         try:
             yield path
         finally:
@@ -70,10 +68,20 @@ def prepare_directory(directory: Path) -> None:
     """Make the directory and remove what killed processes left in it."""
     directory.mkdir(parents=True, exist_ok=True)
     for path in directory.iterdir():
+        # Gone meanwhile, or locked: another API process is receiving it.
         with contextlib.suppress(FileNotFoundError, BlockingIOError), path.open("rb") as left:
-            if time.time() - path.stat().st_mtime > STALE:
-                fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)  # another API process may be receiving it
-                path.unlink()
+            fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+
+
+def _made(directory: Path) -> tuple[Path, IO[bytes]]:
+    while True:
+        path = directory / uuid.uuid4().hex
+        held = path.open("xb")
+        fcntl.flock(held, fcntl.LOCK_EX)
+        if os.fstat(held.fileno()).st_nlink:
+            return path, held
+        held.close()  # a process that was just starting took it for a leftover, before we had it locked
 
 
 def _parser(request: Request, form: Form) -> MultipartParser:

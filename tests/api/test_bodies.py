@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-import time
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from api.body_limit import JSON_LIMIT
-from api.files.receive import STALE, prepare_directory, temporary
+from api.files.receive import prepare_directory, temporary
 from tests.api.conftest import MAX_UPLOAD
 from tests.api.open_request import START, answer, request, uploads
 from tests.api.polling import until
-from tests.api.serving import Live
+from tests.api.serving import Live, serving
 
 pytestmark = pytest.mark.integration
 
@@ -69,11 +70,34 @@ def test_a_connection_survives_a_refused_upload(live: Live) -> None:
 
 
 def test_what_a_killed_process_left_is_swept_at_the_start_and_what_is_being_received_is_not(tmp_path: Path) -> None:
-    for name, age in (("old", STALE + 60), ("new", 0.0)):
-        (tmp_path / name).touch()
-        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    (tmp_path / "left").touch()
     with temporary(tmp_path) as receiving:
-        os.utime(receiving, (time.time() - STALE - 60,) * 2)
         prepare_directory(tmp_path)
-        assert {path.name for path in tmp_path.iterdir()} == {"new", receiving.name}
-    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+        assert list(tmp_path.iterdir()) == [receiving]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_that_are_made_while_others_are_swept_are_their_makers(tmp_path: Path) -> None:
+    def make(_: int) -> bool:
+        with temporary(tmp_path) as path:
+            return path.exists()
+
+    with ThreadPoolExecutor(8) as pool:
+        sweeps = [pool.submit(prepare_directory, tmp_path) for _ in range(200)]
+        assert all(pool.map(make, range(400)))
+        for sweep in sweeps:
+            sweep.result()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_api_that_was_killed_in_an_upload_leaves_nothing_after_its_restart(
+    tmp_path: Path, postgres_url: str, valkey_url: str
+) -> None:
+    with serving(tmp_path, postgres_url, valkey_url) as killed:
+        with request(killed, "/v1/files", "content-length: 200000", key=killed.tenant.api_key) as connection:
+            connection.sendall(START + b"x" * 50_000)
+            until(lambda: len(uploads(killed)) == 1)
+            os.kill(killed.pid, signal.SIGKILL)
+        assert len(uploads(killed)) == 1
+    with serving(tmp_path, postgres_url, valkey_url) as restarted:
+        assert uploads(restarted) == []
