@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-from concurrent.futures import ThreadPoolExecutor
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from api.body_limit import JSON_LIMIT
 from api.files.receive import prepare_directory, temporary
+from store.settings import REPOSITORY
 from tests.api.conftest import MAX_UPLOAD
 from tests.api.open_request import START, answer, request, uploads
 from tests.api.polling import until
@@ -77,16 +79,19 @@ def test_what_a_killed_process_left_is_swept_at_the_start_and_what_is_being_rece
     assert list(tmp_path.iterdir()) == []
 
 
-def test_files_that_are_made_while_others_are_swept_are_their_makers(tmp_path: Path) -> None:
-    def make(_: int) -> bool:
-        with temporary(tmp_path) as path:
-            return path.exists()
-
-    with ThreadPoolExecutor(8) as pool:
-        sweeps = [pool.submit(prepare_directory, tmp_path) for _ in range(200)]
-        assert all(pool.map(make, range(400)))
-        for sweep in sweeps:
-            sweep.result()
+def test_files_that_are_made_while_another_process_sweeps_are_their_makers(tmp_path: Path) -> None:
+    sweep = f"from pathlib import Path\nfrom {prepare_directory.__module__} import prepare_directory\n"
+    sweep += f"print(flush=True)\nwhile True: prepare_directory(Path({str(tmp_path)!r}))"
+    sweeper = subprocess.Popen([sys.executable, "-c", sweep], cwd=REPOSITORY, stdout=subprocess.PIPE)
+    try:
+        assert sweeper.stdout is not None
+        sweeper.stdout.readline()  # it has begun
+        for _ in range(5000):
+            with temporary(tmp_path) as path:
+                assert path.exists()
+    finally:
+        sweeper.kill()
+        sweeper.communicate()
     assert list(tmp_path.iterdir()) == []
 
 
