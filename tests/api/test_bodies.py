@@ -26,6 +26,8 @@ def test_without_a_key_the_body_is_not_waited_for(live: Live) -> None:
         assert answer(connection) == (401, "invalid_api_key")
     with request(live, "/v1/files", "transfer-encoding: chunked", key="pt-wrong") as connection:
         assert answer(connection) == (401, "invalid_api_key")
+    with request(live, "/v1/files", f"content-length: {5 * 10**9}", "expect: 100-continue") as connection:
+        assert answer(connection) == (401, "invalid_api_key")  # and no "100 Continue" before it
     assert uploads(live) == []
 
 
