@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import sys
-from typing import TextIO
+from typing import TextIO, cast
 
 import structlog
 
@@ -41,5 +41,5 @@ def configure_logs() -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(WhileThereIsRoom(sys.stderr)),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", WhileThereIsRoom(sys.stderr))),
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
-import time
+import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -22,7 +24,6 @@ from api.files.form import Form
 from store.blobs import StoredBlob
 
 BLOCK = 1024 * 1024  # bytes gathered before a write, so that a thread is not woken for every packet
-STALE = 24 * 3600.0  # seconds; no upload lasts so long, so an older file was left by a process that was killed
 
 
 @dataclass(frozen=True)
@@ -54,20 +55,33 @@ async def received(
 
 @contextmanager
 def temporary(directory: Path) -> Iterator[Path]:
-    """A path of our own that is gone at the end, if there is still something there."""
-    path = directory / uuid.uuid4().hex
-    try:
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
+    """An empty file of our own that is gone at the end, unless it was moved away. It is locked as long as we live."""
+    path, held = _made(directory)
+    with held:
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def prepare_directory(directory: Path) -> None:
     """Make the directory and remove what killed processes left in it."""
     directory.mkdir(parents=True, exist_ok=True)
     for path in directory.iterdir():
-        if time.time() - path.stat().st_mtime > STALE:
-            path.unlink(missing_ok=True)
+        # Gone meanwhile, or locked: another API process is receiving it.
+        with contextlib.suppress(FileNotFoundError, BlockingIOError), path.open("rb") as left:
+            fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+
+
+def _made(directory: Path) -> tuple[Path, IO[bytes]]:
+    while True:
+        path = directory / uuid.uuid4().hex
+        held = path.open("xb")
+        fcntl.flock(held, fcntl.LOCK_EX)
+        if os.fstat(held.fileno()).st_nlink:
+            return path, held
+        held.close()  # a process that was just starting took it for a leftover, before we had it locked
 
 
 def _parser(request: Request, form: Form) -> MultipartParser:

@@ -89,11 +89,23 @@ def complete(backends: Backends, project_id: str, upload_id: str, content: bytes
     chosen = _chosen(upload, asked, found)
     try:
         completed = _assemble(backends, upload, asked, chosen)
-    except BlobMissing:
-        check_open(backends, project_id, upload_id)  # its bytes are gone because it ended: say that
-        raise
+    except (BlobMissing, UploadNotPending):
+        other = _completed_by_another(backends, upload)
+        if other is None:
+            raise
+        return other
     part_bytes.remove(backends.blobs.store, upload_id)
     return completed
+
+
+def _completed_by_another(backends: Backends, seen: upload_tables.Upload) -> Upload | None:
+    """Its file is the answer here too. Raises UploadNotPending after a cancellation or expiry; None: still pending."""
+    with transaction(backends) as work:
+        upload = uploads.get(work.session, seen.project_id, seen.id)
+        if upload.status == "completed":
+            return _shown(work.session, upload)
+        uploads.require_pending(upload)
+        return None
 
 
 def _check_part(sent: Received) -> None:

@@ -26,7 +26,7 @@ _databases = itertools.count(1)
 
 
 def write_bases(home: Path) -> Path:
-    (home / "tiny").mkdir()
+    (home / "tiny").mkdir(exist_ok=True)
     path = home / "bases.toml"
     path.write_text(BASES)
     return path

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-import time
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from api.body_limit import JSON_LIMIT
-from api.files.receive import STALE, prepare_directory
+from api.files.receive import prepare_directory, temporary
+from store.settings import REPOSITORY
 from tests.api.conftest import MAX_UPLOAD
 from tests.api.open_request import START, answer, request, uploads
 from tests.api.polling import until
-from tests.api.serving import Live
+from tests.api.serving import Live, serving
 
 pytestmark = pytest.mark.integration
 
@@ -23,6 +26,8 @@ def test_without_a_key_the_body_is_not_waited_for(live: Live) -> None:
         assert answer(connection) == (401, "invalid_api_key")
     with request(live, "/v1/files", "transfer-encoding: chunked", key="pt-wrong") as connection:
         assert answer(connection) == (401, "invalid_api_key")
+    with request(live, "/v1/files", f"content-length: {5 * 10**9}", "expect: 100-continue") as connection:
+        assert answer(connection) == (401, "invalid_api_key")  # and no "100 Continue" before it
     assert uploads(live) == []
 
 
@@ -68,9 +73,38 @@ def test_a_connection_survives_a_refused_upload(live: Live) -> None:
     assert b'{"status":"ok"}' in rest
 
 
-def test_a_stale_temporary_file_is_swept_at_the_start(tmp_path: Path) -> None:
-    for name, age in (("old", STALE + 60), ("new", 0.0)):
-        (tmp_path / name).touch()
-        os.utime(tmp_path / name, (time.time() - age,) * 2)
-    prepare_directory(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+def test_what_a_killed_process_left_is_swept_at_the_start_and_what_is_being_received_is_not(tmp_path: Path) -> None:
+    (tmp_path / "left").touch()
+    with temporary(tmp_path) as receiving:
+        prepare_directory(tmp_path)
+        assert list(tmp_path.iterdir()) == [receiving]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_that_are_made_while_another_process_sweeps_are_their_makers(tmp_path: Path) -> None:
+    sweep = f"from pathlib import Path\nfrom {prepare_directory.__module__} import prepare_directory\n"
+    sweep += f"print(flush=True)\nwhile True: prepare_directory(Path({str(tmp_path)!r}))"
+    sweeper = subprocess.Popen([sys.executable, "-c", sweep], cwd=REPOSITORY, stdout=subprocess.PIPE)
+    try:
+        assert sweeper.stdout is not None
+        sweeper.stdout.readline()  # it has begun
+        for _ in range(5000):
+            with temporary(tmp_path) as path:
+                assert path.exists()
+    finally:
+        sweeper.kill()
+        sweeper.communicate()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_api_that_was_killed_in_an_upload_leaves_nothing_after_its_restart(
+    tmp_path: Path, postgres_url: str, valkey_url: str
+) -> None:
+    with serving(tmp_path, postgres_url, valkey_url) as killed:
+        with request(killed, "/v1/files", "content-length: 200000", key=killed.tenant.api_key) as connection:
+            connection.sendall(START + b"x" * 50_000)
+            until(lambda: len(uploads(killed)) == 1)
+            os.kill(killed.pid, signal.SIGKILL)
+        assert len(uploads(killed)) == 1
+    with serving(tmp_path, postgres_url, valkey_url) as restarted:
+        assert uploads(restarted) == []

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import resource
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,10 +15,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from starlette.testclient import TestClient
 
-from store.database import Sessions
+from store.database import Sessions, open_engine
 from store.settings import Settings
 from tests.api.open_request import uploads
 from tests.api.serving import Live, serving
@@ -178,3 +180,49 @@ def test_a_postgresql_without_room_is_507(client: TestClient, settings: Settings
     check_507(client.post("/v1/uploads", json=asked))
     assert list(settings.upload_directory.iterdir()) == []
     assert client.get("/v1/files").json()["data"] == []
+
+
+@pytest.fixture
+def small_tablespace(postgres_url: str) -> Iterator[Path]:
+    """The directory of the tablespace ``small``, a filesystem of its own that PostgreSQL may write to."""
+    with tempfile.TemporaryDirectory(prefix="pt-") as home:
+        Path(home).chmod(0o755)
+        disk = Path(home) / "disk"
+        with small_filesystem(disk):
+            with autocommitting(postgres_url) as connection:
+                data = Path(connection.scalar(text("SHOW data_directory")))
+                (disk / "small").mkdir()
+                os.chown(disk / "small", data.stat().st_uid, data.stat().st_gid)
+                connection.execute(text(f"CREATE TABLESPACE small LOCATION '{disk}/small'"))
+            yield disk
+            with autocommitting(postgres_url) as connection:
+                connection.execute(text("DROP TABLESPACE small"))
+
+
+@contextmanager
+def autocommitting(url: str) -> Iterator[Connection]:
+    engine = open_engine(url, pool_size=1)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        yield connection
+    engine.dispose()
+
+
+def test_a_tablespace_that_fills_up_is_507_until_there_is_room(
+    small_tablespace: Path, tmp_path: Path, postgres_url: str, valkey_url: str
+) -> None:
+    asked = {"filename": "a" * 200, "bytes": 1, "mime_type": "application/zip", "purpose": "fine-tune"}
+    filler = small_tablespace / "filler"
+    with serving(tmp_path, postgres_url, valkey_url) as server, client_of(server) as client:
+        with server.sessions.begin() as session:
+            session.execute(text("ALTER TABLE uploads SET TABLESPACE small"))
+        begun = [client.post("/uploads", json=asked).json()["id"]]
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as out:
+            while True:
+                out.write(bytes(2**12))
+        while (answer := client.post("/uploads", json=asked)).status_code == 200:
+            begun.append(answer.json()["id"])
+            assert len(begun) < 1000
+        check_507(answer)
+        assert all(client.get(f"/uploads/{upload_id}").status_code == 200 for upload_id in begun)
+        filler.unlink()
+        assert client.post("/uploads", json=asked).status_code == 200

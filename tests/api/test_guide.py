@@ -1,4 +1,4 @@
-"""The SDK example of docs/api.md, as it stands there, against a real server."""
+"""The SDK examples of docs/api.md, one after the other as they stand there, against a real server."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tests.api.serving import Live
 pytestmark = pytest.mark.integration
 
 
-def test_the_guides_sdk_example_runs(live: Live, tmp_path: Path) -> None:
+def test_the_guides_sdk_examples_run(live: Live, tmp_path: Path) -> None:
     guide = (REPOSITORY / "docs" / "api.md").read_text(encoding="utf-8")
-    [example] = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    example = "\n".join(re.findall(r"```python\n(.*?)```", guide, re.DOTALL))
     (tmp_path / "pairs.zip").write_bytes(b"pairs")
     (tmp_path / "var").mkdir()
     (tmp_path / "var" / "local.key").write_text(live.tenant.api_key + "\n")

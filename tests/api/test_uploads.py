@@ -117,14 +117,15 @@ def test_completing_again_returns_the_same_file_even_with_other_words(client: Te
 
 
 def test_completions_at_once_make_one_file(client: TestClient, settings: Settings) -> None:
-    upload_id = begin(client)
-    parts = [part_id(client, upload_id, half) for half in HALVES]
-    with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: complete(client, upload_id, parts), range(8)))
-    assert {answer.status_code for answer in answers} == {200}
-    assert len({answer.json()["file"]["id"] for answer in answers}) == 1
-    assert len(client.get("/v1/files").json()["data"]) == 1
-    assert leftovers(settings, upload_id) == []
+    for made in range(1, 6):
+        upload_id = begin(client)
+        parts = [part_id(client, upload_id, half) for half in HALVES]
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _, i=upload_id, p=parts: complete(client, i, p), range(8)))
+        assert {answer.status_code for answer in answers} == {200}
+        assert len({answer.json()["file"]["id"] for answer in answers}) == 1
+        assert len(client.get("/v1/files").json()["data"]) == made
+        assert leftovers(settings, upload_id) == []
 
 
 def test_completion_and_cancellation_at_once_have_one_outcome(client: TestClient, settings: Settings) -> None:
