@@ -34,6 +34,8 @@ from store.errors import (
     CheckpointNotFound,
     FileInUse,
     FileNotFound,
+    IdempotencyInFlight,
+    IdempotencyMismatch,
     IllegalTransition,
     InvalidKey,
     JobNotFound,
@@ -113,8 +115,10 @@ ANSWERS: dict[type[Exception], Answer] = {
     UploadNotPending: Answer(409, "invalid_upload_state", "upload_id"),
     TooManyParts: Answer(409, "too_many_parts", "upload_id"),
     FileInUse: Answer(409, "file_in_use", "file_id"),
+    IdempotencyInFlight: Answer(409, "idempotency_in_flight"),
     RequestTooLarge: Answer(413, "request_too_large"),
     RangeNotSatisfiable: Answer(416, "range_not_satisfiable"),
+    IdempotencyMismatch: Answer(422, "idempotency_mismatch"),
     BlobMissing: Answer(500, "file_content_missing", message="The file's content is gone from storage."),
     OSError: Answer(500, "internal_error", message=FAILED),
     BaseError: Answer(500, "internal_error", message=FAILED),
@@ -189,7 +193,7 @@ def _headers(request: Request, status: int, error: Exception) -> dict[str, str]:
         headers["www-authenticate"] = "Bearer"
     if status == 408:
         headers["connection"] = "close"  # what is left of the body must not be waited for
-    if status in (409, 507):
+    if status in (409, 507) and not isinstance(error, IdempotencyInFlight):
         # The openai SDK repeats these by itself; no state changes for that, and no disk grows.
         headers["x-should-retry"] = "false"
     if isinstance(error, RangeNotSatisfiable):

@@ -6,6 +6,8 @@ StoreError
 ├── LeaseLost            another attempt owns the row, or nobody does
 ├── InvalidKey           no such API key, or it was revoked
 ├── FileInUse            an unfinished job still needs the file
+├── IdempotencyInFlight  the first request with this key is not answered yet
+├── IdempotencyMismatch  the key was used for another request
 ├── UploadNotPending     the upload was completed, cancelled or has expired
 ├── TooManyParts         more parts, or more bytes in them, than the upload can be made of
 ├── BlobMissing          a row names a blob that the blob store does not hold
@@ -68,6 +70,18 @@ class FileInUse(StoreError):
     def __init__(self, file_id: str, job_id: str) -> None:
         super().__init__(f"File {file_id} is still needed by job {job_id}; cancel the job or wait for its end.")
         self.file_id, self.job_id = file_id, job_id
+
+
+class IdempotencyInFlight(StoreError):
+    def __init__(self, key: str) -> None:
+        super().__init__(f"A request with Idempotency-Key '{key}' is being worked on; send it again in a moment.")
+        self.key = key
+
+
+class IdempotencyMismatch(StoreError):
+    def __init__(self, key: str) -> None:
+        super().__init__(f"Idempotency-Key '{key}' was used for another request; give this one a key of its own.")
+        self.key = key
 
 
 class UploadNotPending(StoreError):

@@ -16,7 +16,7 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from store import files, jobs, leases
+from store import files, idempotency, jobs, leases
 from store.hints import Hints
 from store.logs import configure_logs
 from store.settings import Settings
@@ -55,6 +55,7 @@ def _publish(hints: Hints, due: Due) -> None:
 
 def _collect(session: Session, settings: Settings) -> Due:
     leases.expire(session, crash_cap=settings.crash_cap)
+    idempotency.forget(session)
     for file_id in leases.give_up_files(session, crash_cap=settings.crash_cap):
         jobs.files_ready(session, file_id)
     due = Due(

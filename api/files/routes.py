@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from api.backends import Backends, Caller, Opened
@@ -13,6 +14,7 @@ from api.errors import failures
 from api.files import service
 from api.files.receive import Received, received
 from api.files.schemas import File, FileDeleted, FileList
+from api.idempotency import IdempotencyKey, once
 from api.paging import After
 from api.transactions import transaction
 from store import files
@@ -45,19 +47,29 @@ CONTENT_RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("", operation_id="createFile", responses=failures(400, 408, 413, 507), openapi_extra=UPLOAD_FORM)
-async def create_file(request: Request, caller: Caller, backends: Opened) -> File:
+@router.post(
+    "",
+    operation_id="createFile",
+    response_model=File,
+    responses=failures(400, 408, 409, 413, 422, 507),
+    openapi_extra=UPLOAD_FORM,
+)
+async def create_file(
+    request: Request, caller: Caller, backends: Opened, idempotency_key: IdempotencyKey = None
+) -> File | JSONResponse:
     """Upload an archive of pairs. It is read in the background: `status` becomes `processed` or `error`."""
     async with received(request, backends.settings.upload_directory) as upload:
         service.check(upload)
-        return await run_in_threadpool(_keep, backends, caller, upload)
+        return await run_in_threadpool(_keep, backends, caller, upload, idempotency_key)
 
 
-def _keep(backends: Backends, caller: Principal, upload: Received) -> File:
+def _keep(backends: Backends, caller: Principal, upload: Received, key: str | None) -> File | JSONResponse:
     # Before the transaction: storing gigabytes must not hold a database connection.
     backends.blobs.take_file(upload.path, upload.blob)
+    filename = upload.filename or ""
     with transaction(backends) as work:
-        return service.create(work, caller.project_id, upload.filename or "", upload.blob)
+        create = partial(service.create, work, caller.project_id, filename, upload.blob)
+        return once(work, caller, key, "createFile", f"{upload.blob.sha256} {filename}", create)
 
 
 @router.get("", operation_id="listFiles", responses=failures(400))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query
+from fastapi.responses import JSONResponse
 
 from api.backends import Caller, Opened
 from api.errors import failures
@@ -18,6 +20,7 @@ from api.fine_tuning.schemas import (
     FineTuningJobEventList,
     FineTuningJobList,
 )
+from api.idempotency import IdempotencyKey, once
 from api.json_body import Json
 from api.paging import After
 from api.transactions import transaction
@@ -35,14 +38,26 @@ RetryCount = Annotated[
 ]
 
 
-@router.post("", operation_id="createFineTuningJob", responses=failures(400, 413), openapi_extra=CREATE_BODY)
+@router.post(
+    "",
+    operation_id="createFineTuningJob",
+    response_model=FineTuningJob,
+    responses=failures(400, 409, 413, 422),
+    openapi_extra=CREATE_BODY,
+)
 def create_job(
-    body: Json, caller: Caller, backends: Opened, x_stainless_retry_count: RetryCount = "0"
-) -> FineTuningJob:
+    body: Json,
+    caller: Caller,
+    backends: Opened,
+    idempotency_key: IdempotencyKey = None,
+    x_stainless_retry_count: RetryCount = "0",
+) -> FineTuningJob | JSONResponse:
     """Start a fine-tuning job. Every fault of the request is reported at once."""
     offer = Offer(backends.bases, backends.settings.dinov2)
+    is_retry = x_stainless_retry_count not in ("", "0")
     with transaction(backends) as work:
-        return service.create(work, offer, caller, body, is_retry=x_stainless_retry_count not in ("", "0"))
+        create = partial(service.create, work, offer, caller, body, is_retry=is_retry)
+        return once(work, caller, idempotency_key, "createFineTuningJob", body.sha256, create)
 
 
 @router.get("", operation_id="listFineTuningJobs", responses=failures(400), openapi_extra=PARAMETER)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from api.backends import Caller, Opened
 from api.errors import failures
 from api.files.receive import received
+from api.idempotency import IdempotencyKey, once
 from api.json_body import Json
 from api.paging import After
 from api.transactions import transaction
@@ -50,10 +53,21 @@ async def _content(request: Request) -> bytes:
     return await request.body()
 
 
-@router.post("", operation_id="createUpload", responses=failures(400, 413), openapi_extra=_body("CreateUpload"))
-def create_upload(body: Json, caller: Caller, backends: Opened) -> Upload:
+@router.post(
+    "",
+    operation_id="createUpload",
+    response_model=Upload,
+    responses=failures(400, 409, 413, 422),
+    openapi_extra=_body("CreateUpload"),
+)
+def create_upload(
+    body: Json, caller: Caller, backends: Opened, idempotency_key: IdempotencyKey = None
+) -> Upload | JSONResponse:
     """Begin a file that comes in parts. It expires unless it is completed in time."""
-    return service.create(backends, caller.project_id, body)
+    new = service.declared(backends.settings, caller.project_id, body)
+    with transaction(backends) as work:
+        create = partial(service.create, work, new, lifetime_seconds=backends.settings.upload_seconds)
+        return once(work, caller, idempotency_key, "createUpload", body.sha256, create)
 
 
 @router.get("/{upload_id}", operation_id="retrieveUpload", responses=failures(400, 404))

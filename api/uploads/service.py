@@ -22,17 +22,20 @@ from store import files, part_bytes, upload_tables, uploads
 from store.blobs import StoredBlob
 from store.errors import BlobMissing, TooManyParts, UploadNotPending
 from store.ids import new_id
+from store.settings import Settings
 from store.uploads import PART_BYTES, NewPart, NewUpload
 
 
-def create(backends: Backends, project_id: str, body: JsonBody) -> Upload:
+def declared(settings: Settings, project_id: str, body: JsonBody) -> NewUpload:
+    """Raise InvalidRequest for what cannot be begun."""
     asked = parse(body.document, CreateUpload)
-    most = backends.settings.max_upload_bytes
-    if asked.bytes > most:
-        raise too_large(asked.bytes, most)
-    new = NewUpload(project_id, clean(asked.filename), asked.purpose, asked.bytes)
-    with transaction(backends) as work:
-        return Upload.of(uploads.create(work.session, new, lifetime_seconds=backends.settings.upload_seconds))
+    if asked.bytes > settings.max_upload_bytes:
+        raise too_large(asked.bytes, settings.max_upload_bytes)
+    return NewUpload(project_id, clean(asked.filename), asked.purpose, asked.bytes)
+
+
+def create(work: Work, new: NewUpload, *, lifetime_seconds: float) -> Upload:
+    return Upload.of(uploads.create(work.session, new, lifetime_seconds=lifetime_seconds))
 
 
 def shown(session: Session, project_id: str, upload_id: str) -> Upload:
