@@ -53,6 +53,13 @@ def test_growth_with_mismatch_is_supported_only_by_an_order_and_a_gap() -> None:
     assert "This does not support the claim" in "\n".join(findings(flat, {}))  # type: ignore[arg-type]
 
 
+def test_a_domain_that_nobody_has_learnt_is_called_so() -> None:
+    text = "\n".join(findings({"culture": compared(0.5, -0.4), "style": compared(0.5, 0.3)}, {}))
+    assert "No method has learnt culture" not in text  # DPO's 0.5 is above the floor
+    low = Comparison(0.5, {"mapo": 0.1, "dpo": 0.0}, *[Interval(0.1, 0.0, 0.2)] * 3, {})
+    assert "No method has learnt culture" in "\n".join(findings({"culture": low}, {}))
+
+
 def test_cost_is_told_as_it_was_measured() -> None:
     costs = {"mapo": Cost(0.1, 0.9, 0.88, 0.92, 10**9, 1.0)}
     text = "\n".join(findings({"style": compared(0.5, 0.1)}, costs))  # type: ignore[arg-type]
