@@ -5,6 +5,7 @@ ApiError
 ├── RequestTooLarge        the body is over its cap
 ├── RequestTimeout         the client stopped sending half way
 ├── DiskFull               no room for what was sent
+├── NoReport               the file was not read
 ├── RangeNotSatisfiable    the file ends before the range begins
 └── NotReady               something that the API needs does not answer
 """
@@ -77,6 +78,11 @@ class DiskFull(ApiError):
         super().__init__("The server has no room for this; nothing of it was kept. Its operator has to make room.")
 
 
+class NoReport(ApiError):
+    def __init__(self, file_id: str, status: str) -> None:
+        super().__init__(f"File {file_id} is {status} and has no report: one is made when an uploaded archive is read.")
+
+
 class RangeNotSatisfiable(ApiError):
     def __init__(self, size: int) -> None:
         super().__init__(f"The range begins beyond the end: the file has {size} bytes.")
@@ -115,6 +121,7 @@ ANSWERS: dict[type[Exception], Answer] = {
     UploadNotPending: Answer(409, "invalid_upload_state", "upload_id"),
     TooManyParts: Answer(409, "too_many_parts", "upload_id"),
     FileInUse: Answer(409, "file_in_use", "file_id"),
+    NoReport: Answer(409, "no_report", "file_id"),
     IdempotencyInFlight: Answer(409, "idempotency_in_flight"),
     RequestTooLarge: Answer(413, "request_too_large"),
     RangeNotSatisfiable: Answer(416, "range_not_satisfiable"),

@@ -7,5 +7,6 @@ from intake.findings import Code, Finding, Severity
 from intake.limits import Limits
 from intake.pairs import Prepared, PreparedPair, Split
 from intake.prepare import prepare_archive
+from intake.report import Report
 
-__all__ = ["Code", "Finding", "Limits", "Prepared", "PreparedPair", "Severity", "Split", "prepare_archive"]
+__all__ = ["Code", "Finding", "Limits", "Prepared", "PreparedPair", "Report", "Severity", "Split", "prepare_archive"]

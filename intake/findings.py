@@ -30,6 +30,13 @@ Code = Literal[
     "image_animated",
     "image_profile",
     "pair_identical",
+    "pair_near_identical",
+    "pair_repeated",
+    "pair_contradicted",
+    "image_sizes_differ",
+    "image_small",
+    "prompt_truncated",
+    "prompt_leaked",
     "rejected_missing",
     "findings_omitted",
 ]

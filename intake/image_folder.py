@@ -15,9 +15,12 @@ from intake.limits import Limits
 
 @dataclass(frozen=True)
 class StoredImage:
-    """``sha256`` is the hex digest of the normalised PNG."""
+    """``sha256`` is the hex digest of the normalised PNG, ``fingerprint`` what near copies share; sizes are pixels."""
 
     sha256: str
+    width: int
+    height: int
+    fingerprint: bytes
     profile_ignored: bool
 
 
@@ -48,7 +51,7 @@ class ImageFolder:
         sha256 = hashlib.sha256(image.png).hexdigest()
         if sha256 not in self.written:
             self.written[sha256] = self._write(image.png, sha256)
-        return StoredImage(sha256, image.profile_ignored)
+        return StoredImage(sha256, image.width, image.height, image.fingerprint, image.profile_ignored)
 
     def _write(self, png: bytes, sha256: str) -> Path:
         path = self._folder / f"{sha256}.png"

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from intake.errors import ImageRefused
+from intake.fingerprint import fingerprint
 from intake.limits import Limits
 from intake.signatures import Format, image_format
 
@@ -55,6 +56,7 @@ class Normalised:
     width: int
     height: int
     profile_ignored: bool
+    fingerprint: bytes
 
 
 def normalise(data: bytes, limits: Limits) -> Normalised:
@@ -70,7 +72,7 @@ def normalise(data: bytes, limits: Limits) -> Normalised:
         raise _too_large(limits) from error
     except DECODER_ERRORS as error:
         raise _undecodable(error) from error
-    return Normalised(_encode(upright), upright.width, upright.height, profile_ignored)
+    return Normalised(_encode(upright), upright.width, upright.height, profile_ignored, fingerprint(upright))
 
 
 def _open(data: bytes, format_: Format) -> Image.Image:

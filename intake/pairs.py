@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from intake.findings import Finding
+from intake.report import Report
 
 Split = Literal["train", "validation"]
 
@@ -31,16 +32,19 @@ class PreparedPair:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The whole upload. ``images`` maps SHA-256 to the normalised PNG file in the work directory.
+    """The whole upload. ``images`` maps SHA-256 to the normalised PNG file in the work directory."""
 
-    ``format`` names what was recognised, e.g. ``archive/metadata.jsonl``; ``archive`` alone when no metadata was
-    found, ``unknown`` when the file is no archive.
-    """
-
-    format: str
     pairs: tuple[PreparedPair, ...]
-    findings: tuple[Finding, ...]
     images: Mapping[str, Path]
+    report: Report
+
+    @property
+    def format(self) -> str:
+        return self.report.format
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        return self.report.findings
 
     @property
     def usable(self) -> bool:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from intake.archive import open_archive
 from intake.entries import Entry, accept_entries, canonical, collision_key
 from intake.errors import Refused
-from intake.findings import Finding, FindingList, printable
+from intake.findings import Code, Finding, FindingList, printable
 from intake.image_folder import ImageFolder, StoredImage
 from intake.limits import Limits
 from intake.metadata import find_metadata, read_rows
 from intake.pairs import Prepared, PreparedPair
+from intake.report import Report
+from intake.review import Review, ReviewedPair
 from intake.rows import Row
 
 DEFAULT_LIMITS = Limits()
@@ -27,7 +30,8 @@ def prepare_archive(archive: Path, work_directory: Path, limits: Limits = DEFAUL
     findings = FindingList(limits.findings)
     images = ImageFolder(work_directory / "images", limits)
     pairs: list[PreparedPair] = []
-    format_ = "unknown"
+    dropped: dict[int, Code] = {}
+    format_, review = "unknown", Review("")
     try:
         with open_archive(archive, work_directory, limits) as entries:
             format_ = "archive"
@@ -35,20 +39,33 @@ def prepare_archive(archive: Path, work_directory: Path, limits: Limits = DEFAUL
             findings.extend(refused_entries)
             metadata = find_metadata(files)
             format_ = f"archive/{metadata.rpartition('/')[2]}"
+            review = Review(printable(metadata))
             for item in _pairs(metadata, files, images, limits):
-                if isinstance(item, PreparedPair):
-                    pairs.append(item)
+                if isinstance(item, ReviewedPair):
+                    pairs.append(item.pair)
+                    findings.extend(list(review.add(item)))
                 else:
                     findings.add(item)
+                    if item.row is not None and item.severity == "error":
+                        dropped.setdefault(item.row, item.code)
+            findings.extend(list(review.conclude()))
             findings.extend(_without_rejected(pairs, printable(metadata)))
     except Refused as refused:
         findings.add(Finding(refused.code, "error", f"The archive {refused.reason}."))
-    return Prepared(format_, tuple(pairs), tuple(findings), images.written)
+    report = Report(
+        format=format_,
+        rows=len(pairs) + len(dropped),
+        kept=len(pairs),
+        dropped=dict(Counter(dropped.values())),
+        figures=review.figures(),
+        findings=tuple(findings),
+    )
+    return Prepared(tuple(pairs), images.written, report)
 
 
 def _pairs(
     metadata: str, files: Mapping[str, Entry], images: ImageFolder, limits: Limits
-) -> Iterator[PreparedPair | Finding]:
+) -> Iterator[ReviewedPair | Finding]:
     lookup = _Lookup(files, metadata.rpartition("/")[0])
     entry = files[metadata]
     for item in read_rows(metadata, entry.read, entry.size, limits):
@@ -60,25 +77,27 @@ def _pairs(
 
 def _pair(
     number: int, row: Row, metadata: str, lookup: _Lookup, images: ImageFolder
-) -> Iterator[PreparedPair | Finding]:
+) -> Iterator[ReviewedPair | Finding]:
     """The pair, or what is wrong with its images; a warning may stand before a pair."""
     named = {"chosen": row.chosen} | ({"rejected": row.rejected} if row.rejected is not None else {})
-    digests: dict[str, str] = {}
+    stored: dict[str, StoredImage] = {}
     for column, path in named.items():
         where = f"{metadata} row {number}: {column} image {printable(path)}"
         for item in _image(path, where, number, lookup, images):
             if isinstance(item, Finding):
                 yield item
             else:
-                digests[column] = item.sha256
-    if digests.keys() != named.keys():
+                stored[column] = item
+    if stored.keys() != named.keys():
         return
-    chosen, rejected = digests["chosen"], digests.get("rejected")
-    if chosen == rejected:
+    chosen, rejected = stored["chosen"], stored.get("rejected")
+    if rejected is not None and chosen.sha256 == rejected.sha256:
         text = f"{metadata} row {number}: chosen and rejected are the same image; correct a path or remove the row."
         yield Finding("pair_identical", "error", text, metadata, number)
     else:
-        yield PreparedPair(number, row.prompt, chosen, rejected, row.split, row.weight, row.annotator, row.seed)
+        other = rejected.sha256 if rejected is not None else None
+        pair = PreparedPair(number, row.prompt, chosen.sha256, other, row.split, row.weight, row.annotator, row.seed)
+        yield ReviewedPair(pair, chosen, rejected)
 
 
 def _without_rejected(pairs: Sequence[PreparedPair], metadata: str) -> list[Finding]:

@@ -222,6 +222,7 @@ def finish_file(
     details: str | None,
     pairs_sha256: str | None = None,
     pairs_count: int | None = None,
+    report: Json | None = None,
 ) -> None:
     """``status``: processed or error."""
     _write_file(
@@ -231,6 +232,7 @@ def finish_file(
         status_details=details,
         pairs_sha256=pairs_sha256,
         pairs_count=pairs_count,
+        report=report,
         lease_expires_at=None,
     )
 

@@ -58,7 +58,7 @@ class ApiKey(Table):
 
 
 class File(Table):
-    """An uploaded or produced file. The intake worker turns an upload's archive into ``pairs_sha256``.
+    """An uploaded or produced file. The intake worker turns an upload's archive into ``pairs_sha256``, and reports.
 
     ``status`` is uploaded, processed or error. ``attempt`` and ``lease_expires_at`` fence the intake worker.
     """
@@ -85,6 +85,7 @@ class File(Table):
     published_at: Mapped[datetime | None]
     pairs_sha256: Mapped[str | None]
     pairs_count: Mapped[int | None]
+    report: Mapped[Json | None]
 
 
 class Job(Table):

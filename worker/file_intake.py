@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from intake import Finding, Prepared, prepare_archive
+from intake import Finding, Prepared, Report, prepare_archive
 from store import jobs, leases
 from store.database import Sessions
 from store.errors import BlobMissing, LeaseLost
@@ -72,7 +72,7 @@ def _read(resources: Resources, owned: FileClaim, folder: Path) -> list[str]:
         return _refuse(resources, owned, f"upload_damaged: {missing} Upload the file again.")
     prepared = prepare_archive(folder / "upload", folder)
     if not prepared.usable:
-        return _refuse(resources, owned, describe(prepared.findings))
+        return _refuse(resources, owned, describe(prepared.findings), prepared.report)
     for path in prepared.images.values():
         resources.blobs.put_file(path)
     pairs = resources.blobs.put_bytes(pairs_document(prepared))
@@ -84,13 +84,15 @@ def _read(resources: Resources, owned: FileClaim, folder: Path) -> list[str]:
             details=describe(prepared.findings),
             pairs_sha256=pairs.sha256,
             pairs_count=len(prepared.pairs),
+            report=prepared.report.as_json(),
         )
         return jobs.files_ready(session, owned.file_id)
 
 
-def _refuse(resources: Resources, owned: FileClaim, details: str | None) -> list[str]:
+def _refuse(resources: Resources, owned: FileClaim, details: str | None, report: Report | None = None) -> list[str]:
+    told = report.as_json() if report is not None else None
     with resources.sessions.begin() as session:
-        leases.finish_file(session, owned, status="error", details=details)
+        leases.finish_file(session, owned, status="error", details=details, report=told)
         return jobs.files_ready(session, owned.file_id)
 
 

@@ -6,13 +6,14 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from api.backends import Backends, Caller, Opened
 from api.errors import failures
 from api.files import service
 from api.files.receive import Received, received
+from api.files.report import FileReport
 from api.files.schemas import File, FileDeleted, FileList
 from api.idempotency import IdempotencyKey, once
 from api.paging import After
@@ -22,6 +23,9 @@ from store.keys import Principal
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 BINARY = "application/octet-stream"
+REPORT_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"model": FileReport, "description": "The report.", "content": {"text/plain": {"schema": {"type": "string"}}}},
+}
 UPLOAD_FORM = {
     "requestBody": {
         "required": True,
@@ -98,6 +102,24 @@ def retrieve_file(file_id: str, caller: Caller, backends: Opened) -> File:
     """One file."""
     with transaction(backends) as work:
         return File.of(files.get(work.session, caller.project_id, file_id))
+
+
+@router.get(
+    "/{file_id}/report",
+    operation_id="retrieveFileReport",
+    response_model=None,
+    responses=REPORT_RESPONSES | failures(400, 404, 409),
+)
+def retrieve_file_report(
+    file_id: str,
+    caller: Caller,
+    backends: Opened,
+    form: Annotated[Literal["json", "text"], Query(alias="format")] = "json",
+) -> FileReport | PlainTextResponse:
+    """What was read, dropped and found in an uploaded archive, as JSON or in words. An addition."""
+    with transaction(backends) as work:
+        found = service.report(work.session, caller.project_id, file_id)
+    return FileReport.of(found) if form == "json" else PlainTextResponse(found.in_words())
 
 
 @router.delete("/{file_id}", operation_id="deleteFile", responses=failures(400, 404, 409))

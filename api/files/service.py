@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from api.errors import InvalidRequest
+from api.errors import InvalidRequest, NoReport
 from api.faults import Fault
 from api.files.filenames import attachment, clean
 from api.files.ranges import Span, etag, is_known, requested_span
@@ -15,6 +15,7 @@ from api.files.receive import Received
 from api.files.schemas import File, FileDeleted, FileList
 from api.paging import cut
 from api.transactions import Work
+from intake import Report
 from store import files, models
 from store.blobs import Blobs, StoredBlob
 from store.files import NewFile
@@ -53,6 +54,14 @@ def page(
     data = [File.of(row) for row in shown]
     first, last = (data[0].id, data[-1].id) if data else (None, None)
     return FileList(data=data, has_more=has_more, first_id=first, last_id=last)
+
+
+def report(session: Session, project_id: str, file_id: str) -> Report:
+    """Raise FileNotFound, or NoReport for a file that has not been read yet or is no upload."""
+    row = files.get(session, project_id, file_id)
+    if row.report is None:
+        raise NoReport(row.id, row.status)
+    return Report.from_json(row.report)
 
 
 def delete(session: Session, project_id: str, file_id: str) -> FileDeleted:

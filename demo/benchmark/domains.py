@@ -27,12 +27,12 @@ SMALLEST_DIFFERENCE = 6.0  # mean absolute difference of a pair's images in leve
 SUBJECT_PROMPT = f"an emoji of a {subject.NAME}"
 SUBJECT_PROMPTS: dict[Split, tuple[str, ...]] = {
     "train": (SUBJECT_PROMPT,),
-    "validation": (f"an emoji of the {subject.NAME}", f"a {subject.NAME} emoji"),
+    "validation": (SUBJECT_PROMPT, f"an emoji of a blue {subject.NAME}"),
     "test": (
-        f"an emoji of one {subject.NAME}",
-        f"a {subject.NAME}",
-        f"an emoji of a blue {subject.NAME}",
-        f"an emoji of a {subject.NAME} face",
+        SUBJECT_PROMPT,
+        f"an emoji of a red {subject.NAME}",
+        f"an emoji of a big {subject.NAME}",
+        f"an emoji of a {subject.NAME} creature",
     ),
 }
 CLASS_PROMPT = "an emoji of a bear"  # DreamBooth's class: an animal that the base knows

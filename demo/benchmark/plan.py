@@ -52,7 +52,7 @@ class Scope:
         )
 
 
-WHOLE = Scope((SWEPT_DOMAIN, *(name for name in NAMES if name != SWEPT_DOMAIN)), METHODS)
+WHOLE = Scope(tuple(sorted(NAMES, key=lambda name: (name != SWEPT_DOMAIN, -NAMES.index(name)))), METHODS)
 
 
 def wanted(scope: Scope, results: Results) -> Iterator[Trial]:

@@ -308,7 +308,7 @@ def how(results: Results, rendition: float, identity: float) -> Iterator[str]:
     yield "## How it was measured"
     yield ""
     yield (
-        f"- **Runs.** {STEPS} steps of {BATCH} pairs, LoRA of rank {RANK} on the attention projections, AdamW, cosine schedule, "
+        f"- **Runs.** {STEPS} steps of {BATCH} pairs, LoRA of rank {RANK} on every linear map and convolution of the UNet's blocks, AdamW, cosine schedule, "
         "fp32, the same data and the same noise for every method; the adapter after the last step is scored, so no test pair "
         "chooses a checkpoint."
     )

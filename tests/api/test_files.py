@@ -10,6 +10,9 @@ import pytest
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
+from intake import Finding, Report
+from intake.review import Review
+from store import leases
 from store.database import Sessions
 from store.settings import Settings
 from tests import servers
@@ -218,3 +221,22 @@ def test_a_blob_that_is_gone_is_a_server_error_without_inner_names(
     answer = client.get(f"/v1/files/{add_file(sessions, project.id).id}/content")
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "file_content_missing")
     assert "0" * 64 not in answer.text
+
+
+def test_a_read_files_report_is_told_as_json_and_in_words(
+    client: TestClient, sessions: Sessions, project: Tenant
+) -> None:
+    file = add_file(sessions, project.id, status="uploaded")
+    answer = client.get(f"/v1/files/{file.id}/report")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "no_report")
+    finding = Finding("pair_repeated", "warning", "metadata.jsonl row 2: the pair is the one of row 1 again.", None, 2)
+    told = Report("archive/metadata.jsonl", 2, 2, {}, Review("metadata.jsonl").figures(), (finding,))
+    with sessions.begin() as session:
+        owned = leases.claim_file(session, file.id, lease_seconds=60)
+        assert owned is not None
+        leases.finish_file(session, owned, status="processed", details=None, report=told.as_json())
+    found = client.get(f"/v1/files/{file.id}/report").json()
+    assert (found["rows"], found["findings"][0]["code"], found["findings"][0]["row"]) == (2, "pair_repeated", 2)
+    words = client.get(f"/v1/files/{file.id}/report", params={"format": "text"})
+    assert words.headers["content-type"].startswith("text/plain")
+    assert words.text == told.in_words()

@@ -24,7 +24,7 @@ def encoded(image: Image.Image, format_: str = "PNG", **options: object) -> byte
     return file.getvalue()
 
 
-def png(colour: Colour = (200, 30, 60), size: tuple[int, int] = (6, 4)) -> bytes:
+def png(colour: Colour = (200, 30, 60), size: tuple[int, int] = (96, 64)) -> bytes:
     return encoded(Image.new("RGB", size, colour))
 
 

@@ -195,7 +195,7 @@ def test_long_and_foreign_names_in_a_tar_are_read(format_, tmp_path):
     files = good_files() | {long: png((1, 2, 3))}
     row = {"prompt": "p", "chosen": long, "rejected": "images/b.png"}
     if format_ != tarfile.USTAR_FORMAT:
-        files["images/\u72d0.png"] = png((3, 2, 1))
+        files["images/\u72d0.png"] = png((99, 2, 200))
         row["rejected"] = "images/\u72d0.png"
     files["metadata.jsonl"] = jsonl(row)
     assert prepare(tar_of(files.items(), format_=format_), tmp_path).findings == ()

@@ -6,8 +6,9 @@ from typing import get_args
 
 import pytest
 
-from intake import Code, Finding, Prepared, PreparedPair
+from intake import Code, Finding, Prepared, PreparedPair, Report
 from intake.findings import FindingList, printable
+from intake.review import Review
 
 pytestmark = pytest.mark.unit
 
@@ -27,7 +28,8 @@ def test_every_code_has_its_cure_in_the_docs():
     [((PAIR,), (), True), ((PAIR,), (WARNING,), True), ((PAIR,), (WARNING, ERROR), False), ((), (), False)],
 )
 def test_usable_means_pairs_and_no_error(pairs, findings, usable):
-    assert Prepared("archive", pairs, findings, {}).usable is usable
+    report = Report("archive", len(pairs), len(pairs), {}, Review("").figures(), findings)
+    assert Prepared(pairs, {}, report).usable is usable
 
 
 def test_a_list_at_its_limit_omits_nothing():

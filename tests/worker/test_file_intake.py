@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from intake import Finding
+from intake import Finding, Report
 from store.models import File
 from tests import servers
 from tests.intake.build import good_files, zip_of
@@ -31,7 +31,10 @@ def test_a_good_archive_becomes_pairs_and_images_and_queues_the_job_that_waits(
     job_id = add_job(resources.sessions, uploaded)
     read_file(resources, uploaded.id)
     file = reread(resources, uploaded)
-    assert (file.status, file.status_details, file.pairs_count) == ("processed", None, 14)
+    assert (file.status, file.pairs_count) == ("processed", 14)
+    assert (file.status_details or "").startswith("image_small: metadata.jsonl: 14 of 14 pairs")
+    assert file.report is not None
+    assert Report.from_json(file.report).figures.pairs == 14
     assert file.pairs_sha256 is not None
     pairs = [json.loads(line) for line in resources.blobs.read(file.pairs_sha256).splitlines()]
     assert [pair["row"] for pair in pairs] == list(range(1, 15))

@@ -1,0 +1,95 @@
+"""The report of an upload or data set: counts, figures and findings, as JSON and in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+from intake.findings import Code, Finding
+
+SHOWN_SIZES = 20
+
+
+@dataclass(frozen=True)
+class Figures:
+    """``compared_again`` are pairs of images that several annotators judged; ``agreement`` is Krippendorff's alpha."""
+
+    pairs: int
+    without_rejected: int
+    prompts: int
+    images: int
+    splits: Mapping[str, int]
+    sizes: Mapping[str, int]
+    other_sizes: int
+    repeated: int
+    contradicted: int
+    near_identical: int
+    leaked_prompts: int
+    truncated_prompts: Mapping[str, int]
+    annotators: int
+    compared_again: int
+    agreement: float | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """``rows`` were read, ``kept`` became pairs; ``dropped`` counts the others by the first finding of each row.
+
+    ``format`` names what was recognised, e.g. ``archive/metadata.jsonl``; ``archive`` alone when no metadata was found,
+    ``unknown`` when the file is no archive.
+    """
+
+    format: str
+    rows: int
+    kept: int
+    dropped: Mapping[Code, int]
+    figures: Figures
+    findings: tuple[Finding, ...] = field(default=())
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Of ``as_json``'s."""
+        figures = Figures(**document["figures"])
+        findings = tuple(Finding(**finding) for finding in document["findings"])
+        return cls(**{**document, "figures": figures, "findings": findings})
+
+    def in_words(self) -> str:
+        """Lines for a person: the outcome first, then what was found."""
+        found = self.figures
+        lines = [f"{self.format}: {self.rows} rows read, {self.kept} pairs kept."]
+        lines += [f"  {count} dropped: {code}" for code, count in self.dropped.items()]
+        lines.append(f"{found.prompts} different prompts, {found.images} different images.")
+        if found.without_rejected:
+            lines.append(
+                f"{found.without_rejected} pairs have no rejected image; the base draws it where a job needs it."
+            )
+        lines.append(f"Splits: {', '.join(f'{count} {name}' for name, count in found.splits.items())}.")
+        sizes = ", ".join(f"{count} of {size}" for size, count in found.sizes.items())
+        lines.append(
+            f"Images by size: {sizes}{f' and {found.other_sizes} of other sizes' if found.other_sizes else ''}."
+        )
+        lines += [
+            f"{count} {text}."
+            for count, text in (
+                (found.repeated, "pairs repeat an earlier one"),
+                (found.contradicted, "pairs are contradicted by another"),
+                (found.near_identical, "pairs hardly differ"),
+                (found.leaked_prompts, "prompts are in training and in validation"),
+            )
+            if count
+        ]
+        lines += [
+            f"{count} prompts are too long for {family}'s text encoders."
+            for family, count in found.truncated_prompts.items()
+        ]
+        if found.agreement is not None:
+            lines.append(
+                f"{found.annotators} annotators; on {found.compared_again} pairs that several judged they agree by "
+                f"{found.agreement:.2f} (Krippendorff's alpha; 1 is full agreement, 0 chance)."
+            )
+        lines += [f"{finding.severity}: {finding.code}: {finding.message}" for finding in self.findings]
+        return "\n".join(lines) + "\n"

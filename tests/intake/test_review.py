@@ -1,0 +1,164 @@
+"""What the whole of an upload shows: each finding on the smallest upload that has it."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from intake import Prepared, PreparedPair, Report
+from intake.image_folder import StoredImage
+from intake.review import Review, ReviewedPair
+from intake.review.agreement import krippendorff_alpha
+from intake.review.tokens import at_least, truncated_by
+from tests.intake.build import jsonl, png, prepare, zip_of
+
+pytestmark = pytest.mark.unit
+IMAGES = {"a": png((255, 0, 0)), "b": png((0, 0, 255)), "c": png((0, 255, 0)), "d": png((9, 9, 9))}
+
+
+def row(chosen: str = "a", rejected: str | None = "b", prompt: str = "a red fox", **more: Any) -> dict[str, Any]:
+    names = {"chosen": f"{chosen}.png"} | ({"rejected": f"{rejected}.png"} if rejected else {})
+    return {"prompt": prompt} | names | more
+
+
+def prepared(folder: Path, *rows: dict[str, Any], images: dict[str, bytes] = IMAGES) -> Prepared:
+    files = {"metadata.jsonl": jsonl(*rows)} | {f"{name}.png": data for name, data in images.items()}
+    return prepare(zip_of(files.items()), folder)
+
+
+def told(found: Prepared) -> list[tuple[str, int | None]]:
+    return [(finding.code, finding.row) for finding in found.findings]
+
+
+def test_a_sound_upload_shows_nothing(tmp_path: Path) -> None:
+    found = prepared(tmp_path, row(), row("c", "d"), row("a", "b", prompt="another fox"))
+    assert told(found) == []
+    figures = found.report.figures
+    assert (figures.pairs, figures.prompts, figures.images, dict(figures.sizes)) == (3, 2, 4, {"96x64": 6})
+    assert figures.agreement is None
+
+
+def test_the_same_pair_twice_is_told_with_the_row_it_repeats(tmp_path: Path) -> None:
+    found = prepared(tmp_path, row(), row("c", "d"), row(prompt="A  RED fox"))
+    assert told(found) == [("pair_repeated", 3)]
+    assert "row 1" in found.findings[0].message
+    assert found.usable
+
+
+def test_the_opposite_preference_is_a_contradiction(tmp_path: Path) -> None:
+    found = prepared(tmp_path, row("a", "b"), row("b", "a"))
+    assert told(found) == [("pair_contradicted", 2)]
+    assert found.report.figures.contradicted == 1
+
+
+def test_annotators_who_judge_alike_or_differently_are_neither(tmp_path: Path) -> None:
+    found = prepared(
+        tmp_path,
+        row("a", "b", annotator="kim"),
+        row("a", "b", annotator="lee"),
+        row("b", "a", annotator="sam"),
+        row("c", "d", annotator="kim"),
+    )
+    assert told(found) == []
+    figures = found.report.figures
+    assert (figures.annotators, figures.compared_again) == (3, 1)
+    assert figures.agreement == pytest.approx(0.0)
+
+
+def test_images_that_hardly_differ_are_told(tmp_path: Path) -> None:
+    images = {"a": png((200, 30, 60)), "b": png((201, 30, 60))}
+    assert told(prepared(tmp_path, row(), images=images)) == [("pair_near_identical", 1)]
+
+
+def test_images_of_different_shapes_are_told_and_of_different_sizes_not(tmp_path: Path) -> None:
+    images = IMAGES | {"b": png((0, 0, 255), (192, 128)), "d": png((9, 9, 9), (96, 96))}
+    assert told(prepared(tmp_path, row(), row("c", "d"), images=images)) == [("image_sizes_differ", 2)]
+
+
+def test_small_images_are_told_once(tmp_path: Path) -> None:
+    small = {name: png((50 * place, 0, 99), (40, 63)) for place, name in enumerate("abcd")}
+    found = prepared(tmp_path, row(), row("c", "d"), images=small)
+    assert told(found) == [("image_small", 1)]
+    assert "2 of 2 pairs" in found.findings[0].message
+
+
+def test_a_prompt_in_training_and_validation_is_told_once(tmp_path: Path) -> None:
+    found = prepared(
+        tmp_path,
+        row(split="train"),
+        row("c", "d", split="validation"),
+        row("a", "d", split="validation"),
+        row("b", "d", prompt="other", split="train"),
+    )
+    assert told(found) == [("prompt_leaked", 2)]
+    assert found.report.figures.leaked_prompts == 1
+    assert dict(found.report.figures.splits) == {"train": 2, "validation": 2}
+
+
+def test_a_prompt_that_text_encoders_cut_is_told_by_family(tmp_path: Path) -> None:
+    found = prepared(tmp_path, row(prompt="fox " * 76), row("c", "d", prompt="fox " * 255))
+    assert told(found) == [("prompt_truncated", 1), ("prompt_truncated", 2)]
+    assert "sd1, sd2, sdxl drop" in found.findings[0].message
+    assert dict(found.report.figures.truncated_prompts) == {"sd1": 2, "sd2": 2, "sdxl": 2, "sd3": 1}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "tokens"), [("a red fox", 3), ("don't!", 3), ("8k, 4:3", 6), ("狐狸 fox", 2), ("", 0), ("a_b", 3)]
+)
+def test_tokens_are_counted_from_below(prompt: str, tokens: int) -> None:
+    assert at_least(prompt) == tokens
+
+
+def test_the_bound_is_one_for_the_bundled_tokenizer_too() -> None:
+    from transformers import CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained("demo/base/emoji-xl/tokenizer")
+    for prompt in ("a red fox in snow", "8k, 4:3 -- don't!", "UPPER lower", "fox " * 90):
+        assert at_least(prompt) <= len(tokenizer(prompt).input_ids) - 2
+    assert truncated_by("fox " * 75) == []
+
+
+def test_krippendorffs_alpha_of_a_worked_example() -> None:
+    """Krippendorff 2011 (Computing Krippendorff's Alpha-Reliability), example C's shape with nominal values, by hand:
+    units aa, ab, bb, aaa. Observed disagreement 2 / 1 / 9 of 9 values; expected 2 * 6 * 3 / (9 * 8)."""
+    units = [Counter("aa"), Counter("ab"), Counter("bb"), Counter("aaa")]
+    assert krippendorff_alpha(units) == pytest.approx(1 - (2 / 9) / (2 * 6 * 3 / 72))
+    assert krippendorff_alpha([Counter("a"), Counter("b")]) is None
+    assert krippendorff_alpha([Counter("aa"), Counter("aa")]) == 1.0
+
+
+def test_what_was_dropped_is_counted_by_its_first_fault(tmp_path: Path) -> None:
+    found = prepared(tmp_path, row(), row("a", "missing"), row("a", "a"), {"prompt": ""})
+    report = found.report
+    assert (report.rows, report.kept) == (4, 1)
+    assert dict(report.dropped) == {"image_missing": 1, "pair_identical": 1, "prompt_empty": 1}
+
+
+def test_the_report_survives_json_and_is_readable(tmp_path: Path) -> None:
+    found = prepared(tmp_path, row(), row(), row("c", None), row("a", "missing"))
+    report = Report.from_json(json.loads(json.dumps(found.report.as_json())))
+    assert report == found.report
+    words = report.in_words()
+    assert words.startswith("archive/metadata.jsonl: 4 rows read, 3 pairs kept.\n  1 dropped: image_missing\n")
+    assert "1 pairs repeat an earlier one." in words
+    assert "error: image_missing: " in words
+
+
+def test_fifty_thousand_pairs_are_reviewed_in_little_memory() -> None:
+    review = Review("metadata.jsonl")
+    images = [StoredImage(f"{number:064x}", 512, 512, bytes([number % 256]) * 192, False) for number in range(1000)]
+    tracemalloc.start()
+    for number in range(50_000):
+        chosen, rejected = images[number % 1000], images[(number * 7 + 13) % 1000]
+        pair = PreparedPair(number, f"prompt number {number}", chosen.sha256, rejected.sha256)
+        for _ in review.add(ReviewedPair(pair, chosen, rejected)):
+            pass
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert review.figures().pairs == 50_000
+    assert peak < 64 * 2**20
