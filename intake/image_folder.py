@@ -15,7 +15,7 @@ from intake.limits import Limits
 
 @dataclass(frozen=True)
 class StoredImage:
-    """``sha256`` is the hex digest of the normalised PNG, ``fingerprint`` what near copies share; sizes are pixels."""
+    """``sha256`` is the hex digest of the normalised file, ``fingerprint`` what near copies share; sizes are pixels."""
 
     sha256: str
     width: int
@@ -48,14 +48,14 @@ class ImageFolder:
             reason = f"is larger than {self._limits.image_bytes:,} bytes; scale it down or save it as JPEG"
             raise ImageRefused("image_too_large", reason)
         image = normalise(entry.read(), self._limits)
-        sha256 = hashlib.sha256(image.png).hexdigest()
+        sha256 = hashlib.sha256(image.data).hexdigest()
         if sha256 not in self.written:
-            self.written[sha256] = self._write(image.png, sha256)
+            self.written[sha256] = self._write(image.data, sha256)
         return StoredImage(sha256, image.width, image.height, image.fingerprint, image.profile_ignored)
 
-    def _write(self, png: bytes, sha256: str) -> Path:
-        path = self._folder / f"{sha256}.png"
+    def _write(self, data: bytes, sha256: str) -> Path:
+        path = self._folder / sha256
         partial = self._folder / "partial"
-        partial.write_bytes(png)
+        partial.write_bytes(data)
         os.replace(partial, path)  # a file that bears its digest is whole, also after a crash
         return path

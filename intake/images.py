@@ -1,4 +1,7 @@
-"""One image of any accepted kind becomes one kind: 8-bit sRGB on white, upright, as a PNG without metadata."""
+"""One image of any accepted kind becomes one kind: 8-bit sRGB on white, upright, without metadata.
+
+What is that already keeps its compressed bytes and loses the rest of its container; anything else becomes a PNG.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageCms
 
+from intake.container import bare
 from intake.errors import ImageRefused
 from intake.fingerprint import fingerprint
 from intake.limits import Limits
@@ -32,6 +36,7 @@ DECODER_ERRORS = (
 _PIXEL_BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 _ORIENTATION = 0x0112  # EXIF tag
+_AS_IT_IS = (0, 1)
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -47,12 +52,12 @@ _PROFILE_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 
 @dataclass(frozen=True)
 class Normalised:
-    """``png`` is the file; the same input bytes always give the same. Width and height are pixels.
+    """``data`` is the file, a PNG, JPEG or WebP; the same input always gives the same. Width and height are pixels.
 
     ``profile_ignored`` is true when a colour profile was there but could not be applied.
     """
 
-    png: bytes
+    data: bytes
     width: int
     height: int
     profile_ignored: bool
@@ -60,19 +65,21 @@ class Normalised:
 
 
 def normalise(data: bytes, limits: Limits) -> Normalised:
-    """Decode an untrusted PNG, JPEG or WebP file in full and encode it anew. Raises ImageRefused."""
+    """Decode an untrusted PNG, JPEG or WebP file in full, and keep of it the picture alone. Raises ImageRefused."""
     format_ = image_format(data)
     try:
         with _open(data, format_) as image:
             _check_header(image, limits)
             image.load()
-            rgb, profile_ignored = _to_srgb(image)
-            upright = _upright(rgb, _orientation(image))
+            orientation = _orientation(image)
+            kept = bare(data, format_, image) if orientation in _AS_IT_IS else None
+            rgb, profile_ignored = (image, False) if kept else _to_srgb(image)
+            upright = _upright(rgb, orientation)
     except _PIXEL_BOMB as error:
         raise _too_large(limits) from error
     except DECODER_ERRORS as error:
         raise _undecodable(error) from error
-    return Normalised(_encode(upright), upright.width, upright.height, profile_ignored, fingerprint(upright))
+    return Normalised(kept or _encode(upright), upright.width, upright.height, profile_ignored, fingerprint(upright))
 
 
 def _open(data: bytes, format_: Format) -> Image.Image:

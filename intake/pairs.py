@@ -15,7 +15,7 @@ Split = Literal["train", "validation"]
 
 @dataclass(frozen=True)
 class PreparedPair:
-    """One usable pair; ``chosen`` and ``rejected`` are the SHA-256 (hex) of the normalised PNG files.
+    """One usable pair; ``chosen`` and ``rejected`` are the SHA-256 (hex) of the normalised files.
 
     A pair that came without a rejected image gets it in training, from the base model.
     """
@@ -32,7 +32,7 @@ class PreparedPair:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The whole upload. ``images`` maps SHA-256 to the normalised PNG file in the work directory."""
+    """The whole upload. ``images`` maps SHA-256 to the normalised file in the work directory."""
 
     pairs: tuple[PreparedPair, ...]
     images: Mapping[str, Path]

@@ -89,7 +89,7 @@ def _jpeg_whole(data: bytes) -> bool:
         if len(marker) < 3:
             return False
         if marker.startswith(b"\xda"):
-            return data.find(b"\xff\xd9", offset) >= 0
+            return data.endswith(b"\xff\xd9") or data.find(b"\xff\xd9", offset) >= 0
         offset = fill.end() + 1 + max(2, int.from_bytes(marker[1:], "big"))
     # Past the end, the cut is in the headers. Otherwise these are no segments: let the decoder say what is wrong.
     return offset < len(data)

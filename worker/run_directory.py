@@ -37,7 +37,7 @@ def prepare(folder: Path, inputs: Inputs, blobs: Blobs, check: Callable[[], None
             manifest.write(pair.model_dump_json() + "\n")
     for name in sorted({name for pair in pairs for name in (pair.chosen, pair.rejected) if name is not None}):
         check()
-        blobs.fetch(Path(name).stem, folder / "data" / name)
+        blobs.fetch(Path(name).name, folder / "data" / name)
     if inputs.checkpoint_step is not None:
         _restore_checkpoint(folder / "checkpoints", inputs.checkpoint_step, inputs.checkpoint, blobs)
 
@@ -58,8 +58,8 @@ def _pair(row: dict[str, Any], split: Split, prefix: str) -> Pair:
     return Pair(
         id=f"{prefix}{row['row']}",
         prompt=row["prompt"],
-        chosen=f"images/{row['chosen']}.png",
-        rejected=f"images/{row['rejected']}.png" if row["rejected"] is not None else None,
+        chosen=f"images/{row['chosen']}",
+        rejected=f"images/{row['rejected']}" if row["rejected"] is not None else None,
         split=split,
     )
 

@@ -42,7 +42,7 @@ def test_images_are_files_named_by_their_digest_and_nothing_else_stays(tmp_path)
     written = [path for path in (tmp_path / "work").rglob("*") if path.is_file()]
     assert sorted(written) == sorted(prepared.images.values())
     for sha256, path in prepared.images.items():
-        assert path.name == f"{sha256}.png"
+        assert path.name == sha256
         assert hashlib.sha256(path.read_bytes()).hexdigest() == sha256
 
 

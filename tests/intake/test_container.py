@@ -1,0 +1,110 @@
+"""Files that keep their compressed bytes: which do, what they lose, and that no pixel changes."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms, PngImagePlugin
+
+from intake import images as images_module
+from intake.images import normalise
+from intake.limits import Limits
+from tests.intake.build import encoded
+from trainer.images import decode
+
+pytestmark = pytest.mark.unit
+CHANCE = np.random.default_rng(3)
+PHOTO = Image.fromarray(CHANCE.integers(0, 256, (40, 56, 3), dtype=np.uint8)).resize((112, 80))
+ORDINARY: dict[str, tuple[str, dict[str, Any]]] = {
+    "jpeg": ("JPEG", {"quality": 90}),
+    "jpeg 4:4:4": ("JPEG", {"subsampling": 0}),
+    "progressive jpeg": ("JPEG", {"progressive": True}),
+    "jpeg with restarts": ("JPEG", {"restart_marker_blocks": 2}),
+    "png": ("PNG", {}),
+    "webp": ("WEBP", {"quality": 80}),
+    "lossless webp": ("WEBP", {"lossless": True}),
+}
+
+
+def anew(data: bytes) -> bytes:
+    """As if nothing could be kept."""
+    with patch.object(images_module, "bare", lambda *_: None):
+        return normalise(data, Limits()).data
+
+
+@pytest.mark.parametrize("name", ORDINARY)
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_an_ordinary_file_is_kept_pixel_by_pixel_without_what_is_not_its_picture(name: str, mode: str) -> None:
+    format_, options = ORDINARY[name]
+    exif = Image.Exif()
+    exif[0x010E] = "SECRET place"
+    more: dict[str, Any] = {"exif": exif.tobytes()}
+    if format_ == "PNG":
+        text = PngImagePlugin.PngInfo()
+        text.add_text("comment", "SECRET prompt")
+        more["pnginfo"] = text
+    data = encoded(PHOTO.convert(mode), format_, **options, **more) + b"SECRET tail"
+    kept = normalise(data, Limits()).data
+    assert b"SECRET" in data
+    assert b"SECRET" not in kept
+    with Image.open(io.BytesIO(kept)) as image:
+        assert image.format == format_
+    assert len(kept) < len(data)
+    assert decode(kept).tobytes() == decode(anew(data)).tobytes()
+    assert normalise(kept, Limits()).data == kept
+
+
+def profile() -> bytes:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def seen_through(image: Image.Image) -> Image.Image:
+    clear = image.convert("RGBA")
+    clear.putalpha(100)
+    return clear
+
+
+def turned() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(PHOTO, "JPEG", exif=exif)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encoded(PHOTO, "JPEG", icc_profile=profile()),
+        encoded(PHOTO.convert("CMYK"), "JPEG"),
+        turned(),
+        encoded(PHOTO.convert("P")),
+        encoded(seen_through(PHOTO)),
+        encoded(PHOTO, transparency=(1, 2, 3)),
+        encoded(Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000)),
+        encoded(seen_through(PHOTO), "WEBP"),
+    ],
+    ids=["profile", "CMYK", "orientation", "palette", "alpha", "transparent colour", "16 bits", "WebP with alpha"],
+)
+def test_what_is_no_plain_picture_is_encoded_anew(data: bytes) -> None:
+    assert normalise(data, Limits()).data == anew(data)
+    assert normalise(data, Limits()).data.startswith(b"\x89PNG")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    width=st.integers(1, 40),
+    height=st.integers(1, 40),
+    seed=st.integers(0, 2**32 - 1),
+    name=st.sampled_from(sorted(ORDINARY)),
+    mode=st.sampled_from(["RGB", "L"]),
+)
+def test_no_pixel_of_a_kept_file_changes(width: int, height: int, seed: int, name: str, mode: str) -> None:
+    format_, options = ORDINARY[name]
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    data = encoded(Image.fromarray(pixels).convert(mode), format_, **options)
+    assert decode(normalise(data, Limits()).data).tobytes() == decode(anew(data)).tobytes()
