@@ -72,6 +72,8 @@ class Watch:
             while True:
                 latest = await queue.get()
                 fresh = tuple(event for event in latest.events if event.sequence > sequence)
+                if fresh:
+                    sequence = fresh[-1].sequence
                 yield News(fresh, latest.ended, latest.lagged)
                 if latest.ended is not None or latest.lagged:
                     return
@@ -117,7 +119,8 @@ class Watch:
                 watched = self._watched.get(job_id)
                 if watched is None or not (fresh or ended):
                     continue
-                watched.sequence = fresh[-1].sequence if fresh else watched.sequence
+                if fresh:  # the look may have begun before these followers came, who have read further by themselves
+                    watched.sequence = max(watched.sequence, fresh[-1].sequence)
                 for queue in list(watched.followers):
                     _tell(queue, News(tuple(fresh), ended))
 

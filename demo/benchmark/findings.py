@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,9 +49,12 @@ def compare(domain: Name, similarity: float, scope: Scope, results: Results) -> 
     )
 
 
-def findings(compared: Mapping[Name, Comparison], costs: Mapping[MethodName, Cost]) -> Iterator[str]:
+def findings(
+    compared: Mapping[Name, Comparison], costs: Mapping[MethodName, Cost], unfinished: Sequence[Name] = ()
+) -> Iterator[str]:
+    if unfinished:
+        yield f"**Not finished yet**: {', '.join(unfinished)}. What follows is of the other domains alone."
     if not compared:
-        yield "No domain is finished yet."
         return
     yield from _best(compared)
     yield from _unlearnt(compared)
@@ -63,11 +66,10 @@ def findings(compared: Mapping[Name, Comparison], costs: Mapping[MethodName, Cos
             yield _against(TITLES[method], {name: value})
     if "mapo" in costs:
         ratio = costs["mapo"].time_ratio
-        verdict = "more than" if 1 - ratio > 1 - PAPER_TIME else "less than"
+        verdict = "more than" if ratio < PAPER_TIME else "less than"
         yield (
             f"**Cost.** A step of MaPO takes {ratio:.2f} of Diffusion-DPO's time, {verdict} the saving that the paper reports "
-            f"(to {PAPER_TIME}), and {costs['mapo'].memory_ratio:.2f} of its memory: with adapters no second model is held, so "
-            "there is no memory to save."
+            f"(to {PAPER_TIME}), and {costs['mapo'].memory_ratio:.2f} of its memory. With adapters DPO holds no second model."
         )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from demo.benchmark.domains import NAMES, Name
 from demo.benchmark.trial import METHODS, MethodName, Result, Results, Trial
+from trainer.spec.methods import PRESET_BETAS
 
 LEARNING_RATES = (5e-4, 1.5e-3, 4.5e-3)
 NEARER = 3**0.5  # between two of them
@@ -20,13 +21,6 @@ BETA_FACTOR = 8.0
 SEARCH_SEED, CONFIRMING_SEED = 0, 10
 SEEDS = (1, 2, 3)
 USUAL_BETAS: dict[MethodName, float] = {"dpo": 2000.0, "mapo-code": 0.1, "dco": 1000.0}
-PAPER_BETAS: dict[Name, float] = {  # arXiv 2406.06424v2, table 4
-    "general": 8.0,
-    "culture": 32.0,
-    "safety": 64.0,
-    "style": 64.0,
-    "personalization": 1024.0,
-}
 EVERYWHERE: tuple[MethodName, ...] = ("sft", "dpo", "mapo", "mapo-code")
 SWEPT_DOMAIN: Name = "style"  # where the number of pairs and beta are varied
 SIZED: tuple[MethodName, ...] = ("sft", "dpo", "mapo")
@@ -105,7 +99,7 @@ def confirmations(five: list[Trial], results: Results) -> Iterator[Trial]:
 
 
 def usual_beta(domain: Name, method: MethodName) -> float | None:
-    return PAPER_BETAS[domain] if method == "mapo" else USUAL_BETAS.get(method)
+    return PRESET_BETAS[domain] if method == "mapo" else USUAL_BETAS.get(method)
 
 
 def best_of(trials: list[Trial], results: Results) -> Trial | None:

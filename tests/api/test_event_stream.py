@@ -193,6 +193,34 @@ def test_events_between_the_backlog_and_the_watch_are_neither_lost_nor_told_twic
     assert told[2:] == ["After 1.", "After 2.", "After 3.", "The end."]
 
 
+def test_a_look_that_began_before_a_follower_came_tells_it_nothing_twice(
+    sessions: Sessions, client: TestClient, file_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watch's first look answers as of the log's beginning, as one does that was under way."""
+    job_id = create(client, file_id)["id"]
+    owned = claim(sessions, job_id)
+    watch = Watch(sessions, look_seconds=0.05)
+    read, looks = watch._read, 0
+
+    def late(seen: dict[str, int]) -> Any:
+        nonlocal looks
+        looks += 1
+        return read(dict.fromkeys(seen, 0) if looks > 2 and looks % 2 else seen)  # two are the follower's own
+
+    monkeypatch.setattr(watch, "_read", late)
+
+    def between(count: int) -> None:
+        if count <= 3:
+            tell(sessions, owned, f"After {count}.")
+        elif count == 4:
+            with sessions.begin() as session:
+                leases.fail(session, owned, code="c", message="The end.")
+
+    told = [event.message for news in collected(watch, job_id, between=between) for event in news.events]
+    assert looks > 3
+    assert told[2:] == ["After 1.", "After 2.", "After 3.", "The end."]
+
+
 def test_a_client_that_does_not_read_is_cut_off_and_nobody_else(
     sessions: Sessions, client: TestClient, file_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -127,7 +126,6 @@ def test_watch_shows_what_happens_until_the_job_succeeds_and_download_fetches_it
         ):
             with live.sessions.begin() as session:
                 leases.record(session, owned, news, progress=progress)
-            time.sleep(0.3)
         with live.sessions.begin() as session:
             leases.succeed(session, owned, results=[result])
 

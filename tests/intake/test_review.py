@@ -14,7 +14,7 @@ from intake import Prepared, PreparedPair, Report
 from intake.image_folder import StoredImage
 from intake.review import Review, ReviewedPair
 from intake.review.agreement import krippendorff_alpha
-from intake.review.tokens import at_least, truncated_by
+from intake.review.tokens import clip_tokens, t5_tokens, truncated_by
 from tests.intake.build import jsonl, png, prepare, zip_of
 
 pytestmark = pytest.mark.unit
@@ -101,26 +101,32 @@ def test_a_prompt_in_training_and_validation_is_told_once(tmp_path: Path) -> Non
 
 
 def test_a_prompt_that_text_encoders_cut_is_told_by_family(tmp_path: Path) -> None:
-    found = prepared(tmp_path, row(prompt="fox " * 76), row("c", "d", prompt="fox " * 255))
+    found = prepared(tmp_path, row(prompt="fox " * 76), row("c", "d", prompt="fox " * 256))
     assert told(found) == [("prompt_truncated", 1), ("prompt_truncated", 2)]
     assert "sd1, sd2, sdxl drop" in found.findings[0].message
     assert dict(found.report.figures.truncated_prompts) == {"sd1": 2, "sd2": 2, "sdxl": 2, "sd3": 1}
 
 
 @pytest.mark.parametrize(
-    ("prompt", "tokens"), [("a red fox", 3), ("don't!", 3), ("8k, 4:3", 6), ("狐狸 fox", 2), ("", 0), ("a_b", 3)]
+    ("prompt", "tokens"),
+    [("a red fox", 3), ("don't!", 3), ("8k, 4:3", 6), ("狐狸 fox", 2), ("", 0), ("a_b", 3), ("_- a", 2)],
 )
 def test_tokens_are_counted_from_below(prompt: str, tokens: int) -> None:
-    assert at_least(prompt) == tokens
+    assert clip_tokens(prompt) == tokens
 
 
 def test_the_bound_is_one_for_the_bundled_tokenizer_too() -> None:
     from transformers import CLIPTokenizer
 
     tokenizer = CLIPTokenizer.from_pretrained("demo/base/emoji-xl/tokenizer")
-    for prompt in ("a red fox in snow", "8k, 4:3 -- don't!", "UPPER lower", "fox " * 90):
-        assert at_least(prompt) <= len(tokenizer(prompt).input_ids) - 2
+    for prompt in ("a red fox in snow", "8k, 4:3 -- don't!", "UPPER lower", "a _-_ b", "fox " * 90):
+        assert clip_tokens(prompt) <= len(tokenizer(prompt).input_ids) - 2
     assert truncated_by("fox " * 75) == []
+
+
+def test_digits_and_marks_that_t5_may_join_cut_no_prompt_of_sd3() -> None:
+    assert t5_tokens("12:30, 4:3!") == 2
+    assert "sd3" not in truncated_by("1234567890" * 30)
 
 
 def test_krippendorffs_alpha_of_a_worked_example() -> None:

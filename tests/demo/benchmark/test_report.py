@@ -60,6 +60,12 @@ def test_a_domain_that_nobody_has_learnt_is_called_so() -> None:
     assert "No method has learnt culture" in "\n".join(findings({"culture": low}, {}))
 
 
+def test_domains_that_are_not_finished_are_named() -> None:
+    text = "\n".join(findings({"style": compared(0.5, 0.3)}, {}, ["culture", "general"]))
+    assert "**Not finished yet**: culture, general." in text
+    assert "Not finished" not in "\n".join(findings({"style": compared(0.5, 0.3)}, {}))
+
+
 def test_cost_is_told_as_it_was_measured() -> None:
     costs = {"mapo": Cost(0.1, 0.9, 0.88, 0.92, 10**9, 1.0)}
     text = "\n".join(findings({"style": compared(0.5, 0.1)}, costs))  # type: ignore[arg-type]
