@@ -1,9 +1,10 @@
 """Which trials the benchmark consists of. Later ones depend on what earlier ones showed, so it is asked repeatedly.
 
 For every domain and method five trials choose learning rate and beta on the validation emoji: three learning rates at
-the usual beta, then two other betas at the best of them or, for methods without one, two nearer learning rates.
-Whichever of the five leads is run with a second seed, until the one with the highest mean has both: a lucky first run
-does not win. What is chosen is then trained with three further seeds and scored on the test emoji.
+the usual beta, then two other betas at the best of them or, for methods without one, two nearer learning rates. If the
+best of the five lies at or beyond the end of the rates, a sixth goes on in that direction. Whichever leads is run with
+a second seed, until the one with the highest mean has both: a lucky first run does not win. What is chosen is then
+trained with three further seeds and scored on the test emoji.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from trainer.spec.methods import PRESET_BETAS
 
 LEARNING_RATES = (5e-4, 1.5e-3, 4.5e-3)
 NEARER = 3**0.5  # between two of them
+BEYOND = 3.0  # past the end of them
 BETA_FACTOR = 8.0
 SEARCH_SEED, CONFIRMING_SEED = 0, 10
 SEEDS = (1, 2, 3)
@@ -64,7 +66,7 @@ def wanted(scope: Scope, results: Results) -> Iterator[Trial]:
 
 
 def search(domain: Name, method: MethodName, results: Results) -> Iterator[Trial]:
-    """The five trials and the confirming ones, as far as they are known by now."""
+    """The five or six trials and the confirming ones, as far as they are known by now."""
     beta = usual_beta(domain, method)
     first = [Trial(domain, method, rate, beta, SEARCH_SEED, "validation") for rate in LEARNING_RATES]
     yield from first
@@ -73,8 +75,13 @@ def search(domain: Name, method: MethodName, results: Results) -> Iterator[Trial
         return
     five = [*first, *neighbours(best)]
     yield from five[len(first) :]
-    if best_of(five, results) is not None:
-        yield from confirmations(five, results)
+    best = best_of(five, results)
+    if best is None:
+        return
+    further = beyond(best)
+    yield from further
+    if best_of([*five, *further], results) is not None:
+        yield from confirmations([*five, *further], results)
 
 
 def neighbours(best: Trial) -> list[Trial]:
@@ -83,9 +90,18 @@ def neighbours(best: Trial) -> list[Trial]:
     return [replace(best, beta=best.beta * factor) for factor in (1 / BETA_FACTOR, BETA_FACTOR)]
 
 
-def confirmations(five: list[Trial], results: Results) -> Iterator[Trial]:
+def beyond(best: Trial) -> list[Trial]:
+    """One trial more, in the direction in which nothing was tried; none where the best rate lies between others."""
+    if best.learning_rate <= LEARNING_RATES[0]:
+        return [replace(best, learning_rate=best.learning_rate / BEYOND)]
+    if best.learning_rate >= LEARNING_RATES[-1]:
+        return [replace(best, learning_rate=best.learning_rate * BEYOND)]
+    return []
+
+
+def confirmations(searched: list[Trial], results: Results) -> Iterator[Trial]:
     """The second runs of those that led, in the order in which they came to lead."""
-    means = {trial: [found] for trial in five if (found := results.get(trial)) is not None}
+    means = {trial: [found] for trial in searched if (found := results.get(trial)) is not None}
     while True:
         leader = max(means, key=lambda trial: rank(means[trial]))
         if len(means[leader]) == 2:
@@ -127,7 +143,7 @@ def mean(rows: list[list[float]]) -> float:
 
 
 def chosen(domain: Name, method: MethodName, scope: Scope, results: Results) -> Trial | None:
-    """The best of the five, or None while the search is not finished."""
+    """The best of those searched, or None while the search is not finished."""
     found = scope.chosen_by or results
     runs: dict[Trial, list[Result]] = {}
     for trial in search(domain, method, found):

@@ -48,6 +48,9 @@ def lines(path: Path, series: Mapping[str, Points], *, x: str, y: str, logarithm
             _point(axes, at, value, colour)
     if logarithmic:
         axes.set_xscale("log")
+        ticks = sorted({at for points in series.values() for at, _ in points})
+        axes.set_xticks(ticks, [f"{at:g}" for at in ticks])
+        axes.set_xticks([], minor=True)
     axes.legend(fontsize=8, frameon=False)
     _save(figure, axes, path, x, y)
 

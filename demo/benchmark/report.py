@@ -16,6 +16,7 @@ from demo.benchmark.intervals import Interval, domain_score, fidelity, interval,
 from demo.benchmark.judging import GUIDANCE, SAMPLING_STEPS, SEEDS, SUBJECT_SEEDS
 from demo.benchmark.plan import (
     BETAS,
+    BEYOND,
     LEARNING_RATES,
     SIZED,
     SIZES,
@@ -25,6 +26,7 @@ from demo.benchmark.plan import (
     betas,
     chosen,
     final,
+    search,
     sizes,
 )
 from demo.benchmark.scorers import load_scorers
@@ -317,7 +319,7 @@ def how(results: Results, rendition: float, identity: float) -> Iterator[str]:
     yield (
         f"- **Hyperparameters.** Five trials for each method and domain on the validation emoji: learning rates "
         f"{', '.join(f'{rate:g}' for rate in LEARNING_RATES)} at the usual beta, then an eighth and eight times that beta at "
-        "the best of them (methods without a beta: two nearer learning rates). Whichever leads is run with a second seed, until the one with the highest mean success has both."
+        f"the best of them (methods without a beta: two nearer learning rates). Where the best of the five has a rate at or beyond the end, a sixth goes on by a factor of {BEYOND:g}. Whichever leads is run with a second seed, until the one with the highest mean success has both."
     )
     yield (
         "- **Published figures.** Three further seeds. Intervals resample training seeds and test images independently; with "
@@ -354,10 +356,10 @@ def how(results: Results, rendition: float, identity: float) -> Iterator[str]:
             if trial is None or found is None:
                 continue
             beta = "" if trial.beta is None else f"{trial.beta:g}"
-            inside = LEARNING_RATES[0] < trial.learning_rate < LEARNING_RATES[-1]
-            edge = "" if inside else " (edge)"
+            tried = {one.learning_rate for one in search(domain, method, results)}
+            edge = "" if min(tried) < trial.learning_rate < max(tried) else " (edge)"
             value = np.mean(found.success)
             yield f"| {domain} | {TITLES[method]} | {trial.learning_rate:.2g}{edge} | {beta} | {value:.2f} |"
     yield ""
-    yield "*Edge*: the best learning rate was at or beyond the end of the three; a wider search might find a better one."
+    yield "*Edge*: no rate beyond it was tried; a wider search might find a better one. Without it: lower and higher rates did worse."
     yield ""

@@ -56,10 +56,20 @@ def test_the_search_tries_betas_at_the_best_learning_rate_only_when_all_rates_ar
 @pytest.mark.parametrize("method", ["sft", "dpo", "mapo", "mapo-code"])
 def test_every_method_gets_five_trials_and_one_that_confirms_the_best(results: Results, method: str) -> None:
     for _ in range(3):
-        finish(list(search("style", method, results)), results, best=4.5e-3)  # type: ignore[arg-type]
+        finish(list(search("style", method, results)), results, best=1.5e-3)  # type: ignore[arg-type]
     trials = list(search("style", method, results))  # type: ignore[arg-type]
     assert len({replace(trial, seed=0) for trial in trials}) == 5
     assert [trial.seed for trial in trials] == [0] * 5 + [CONFIRMING_SEED]
+
+
+@pytest.mark.parametrize(("best", "further"), [(5e-4, 5e-4 / 3), (4.5e-3, 1.35e-2)])
+def test_a_best_rate_at_the_end_asks_for_one_beyond_it(results: Results, best: float, further: float) -> None:
+    for _ in range(4):
+        finish(list(search("style", "dpo", results)), results, best=best)
+    trials = list(search("style", "dpo", results))
+    assert trials[5].learning_rate == pytest.approx(further)
+    assert [trial.seed for trial in trials] == [0] * 6 + [CONFIRMING_SEED]
+    assert trials[6].learning_rate == best
 
 
 def test_a_lucky_first_run_does_not_win(results: Results) -> None:
