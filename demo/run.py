@@ -35,11 +35,11 @@ ADAPTER = "pytorch_lora_weights.safetensors"
 READY_SECONDS = 90
 INSTALL_IS_RECENT_SECONDS = 60  # an installation that ended this lately was part of this `make demo`
 
-# What the benchmark learned for line art over colour (docs/benchmark.md): adapters on every layer, not on attention
-# alone; the rate that its search chose; and beta 8, the best of its sweep.
+# What the benchmark learned for line art over colour (docs/benchmark.md): adapters on every projection and convolution,
+# not on attention alone, and the learning rate and beta that its search chose.
 METHOD = {
     "type": "mapo",
-    "mapo": {"hyperparameters": {"preset": "general", "max_steps": 120, "batch_size": 8, "learning_rate": 4.5e-3}},
+    "mapo": {"hyperparameters": {"preset": "style", "max_steps": 120, "batch_size": 8, "learning_rate": 4.5e-3}},
 }
 OPTIONS = {
     "method": METHOD,

@@ -1,4 +1,4 @@
-"""Reading what users upload: archives of image pairs in, normalised images and findings out.
+"""Reading what users upload: archives and tables of image pairs in, normalised images and findings out.
 
 Pure: no HTTP, no SQL, no torch. An upload that cannot be used is an answer (``Prepared.findings``), not an exception.
 """
@@ -6,7 +6,20 @@ Pure: no HTTP, no SQL, no torch. An upload that cannot be used is an answer (``P
 from intake.findings import Code, Finding, Severity
 from intake.limits import Limits
 from intake.pairs import Prepared, PreparedPair, Split
-from intake.prepare import prepare_archive
+from intake.policy import Policy
+from intake.prepare import Progress, prepare_upload
 from intake.report import Report
 
-__all__ = ["Code", "Finding", "Limits", "Prepared", "PreparedPair", "Report", "Severity", "Split", "prepare_archive"]
+__all__ = [
+    "Code",
+    "Finding",
+    "Limits",
+    "Policy",
+    "Prepared",
+    "PreparedPair",
+    "Progress",
+    "Report",
+    "Severity",
+    "Split",
+    "prepare_upload",
+]

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from intake.compression import EXPANDERS
 from intake.entries import Entry
 from intake.errors import ArchiveRefused
 from intake.limits import Limits
-from intake.tar_archive import GZIP_SIGNATURE, expand_gzip, is_tar, list_tar
+from intake.tar_archive import is_tar, list_tar
 from intake.zip_archive import SIGNATURES, list_zip
 
 
@@ -17,8 +18,8 @@ from intake.zip_archive import SIGNATURES, list_zip
 def open_archive(path: Path, work_directory: Path, limits: Limits) -> Iterator[list[Entry]]:
     """The archive's entries, readable inside the ``with`` block. Raises ArchiveRefused.
 
-    A tar.gz is unpacked to a tar in ``work_directory`` first (metadata may stand after the images, and a gzip stream
-    reads only forward); that file is gone afterwards.
+    A tar.gz or tar.zst is unpacked to a tar in ``work_directory`` first (metadata may stand after the images, and such
+    a stream reads only forward); that file is gone afterwards.
     """
     length = path.stat().st_size
     with path.open("rb") as file:
@@ -28,13 +29,15 @@ def open_archive(path: Path, work_directory: Path, limits: Limits) -> Iterator[l
             yield list_zip(file, length, limits)
         elif is_tar(start):
             yield list_tar(file, length, limits)
-        elif start.startswith(GZIP_SIGNATURE):
+        elif (expand := next((found for mark, found in EXPANDERS.items() if start.startswith(mark)), None)) is not None:
             expanded = work_directory / "expanded.tar"
             try:
-                expand_gzip(file, length, expanded, limits)
+                expand(file, length, expanded, limits)
                 with expanded.open("rb") as tar:
                     yield list_tar(tar, expanded.stat().st_size, limits)
             finally:
                 expanded.unlink(missing_ok=True)
         else:
-            raise ArchiveRefused("archive_unreadable", "is not a zip, tar or tar.gz file; pack the folder as one")
+            raise ArchiveRefused(
+                "archive_unreadable", "is not a zip, tar, tar.gz, tar.zst or parquet file; pack the folder as one"
+            )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Literal
+
+from intake.policy import Policy
 
 Severity = Literal["error", "warning"]
 
@@ -20,6 +22,8 @@ Code = Literal[
     "metadata_columns",
     "column_unknown",
     "row_invalid",
+    "label_missing",
+    "pair_tied",
     "prompt_empty",
     "prompt_too_long",
     "image_missing",
@@ -38,6 +42,7 @@ Code = Literal[
     "prompt_truncated",
     "prompt_leaked",
     "rejected_missing",
+    "pairs_none",
     "findings_omitted",
 ]
 
@@ -49,7 +54,8 @@ class Finding:
     """Something wrong with what was uploaded. An error makes the upload unusable, a warning does not.
 
     ``message`` names file and row and says what to do. ``row`` counts from 1: the line of a JSONL file, the data row
-    (header not counted) of a CSV file. Texts are printable, whatever the upload held.
+    (header not counted) of a CSV or parquet file, the place in a JSON list or among a folder's sorted images. Texts
+    are printable, whatever the upload held.
     """
 
     code: Code
@@ -60,22 +66,38 @@ class Finding:
 
 
 class FindingList:
-    """Collects findings in the order they were made; keeps the first ``limit`` and counts the rest."""
+    """Collects findings in the order they were made; keeps the first ``limit`` and counts the rest.
 
-    def __init__(self, limit: int) -> None:
+    Their severity is what the policy makes of it.
+    """
+
+    def __init__(self, limit: int, policy: Policy) -> None:
         self._limit = limit
+        self._policy = policy
         self._kept: list[Finding] = []
         self._omitted: dict[Severity, int] = {"error": 0, "warning": 0}
 
     def add(self, finding: Finding) -> None:
+        finding = replace(finding, severity=self._severity(finding))
         if len(self._kept) < self._limit:
             self._kept.append(finding)
         else:
             self._omitted[finding.severity] += 1
 
-    def extend(self, findings: list[Finding]) -> None:
+    def extend(self, findings: Iterable[Finding]) -> None:
         for finding in findings:
             self.add(finding)
+
+    @property
+    def errors(self) -> bool:
+        return self._omitted["error"] > 0 or any(finding.severity == "error" for finding in self._kept)
+
+    def _severity(self, finding: Finding) -> Severity:
+        if self._policy.strict:
+            return "error"
+        if self._policy.invalid_rows == "drop" and finding.row is not None:
+            return "warning"
+        return finding.severity
 
     def __iter__(self) -> Iterator[Finding]:
         """What was kept, then one finding that counts the rest."""

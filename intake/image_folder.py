@@ -34,8 +34,13 @@ class ImageFolder:
         self._limits = limits
         self._outcomes: dict[str, StoredImage | Refused] = {}
 
-    def add(self, entry: Entry) -> StoredImage | Refused:
-        """Normalise and write the entry's image, or say why not."""
+    def add(self, entry: Entry, *, once: bool = False) -> StoredImage | Refused:
+        """Normalise and write the entry's image, or say why not. ``once``: no other row can name this entry."""
+        if once:
+            try:
+                return self._store(entry)
+            except Refused as refused:
+                return refused
         if entry.name not in self._outcomes:
             try:
                 self._outcomes[entry.name] = self._store(entry)

@@ -12,8 +12,10 @@ GIB = 2**30
 class Limits:
     """Sizes are bytes unless the name says otherwise."""
 
-    # What a zip without zip64 can hold; about 32,000 pairs. Listing that many takes a zip reader 0.7 s.
-    archive_entries: int = 65_535
+    # 100,000 pairs with a caption for some. Listing that many entries takes LISTING.
+    archive_entries: int = 262_144
+    # Of a table; the review remembers some hundred bytes of each.
+    rows: int = 262_144
     # 32,000 pairs of half a megabyte an image; also what unpacking a tar.gz may take on the disk.
     archive_bytes: int = 32 * GIB
     # Images hardly compress again; metadata alone reaches 20. DEFLATE's own ceiling, which bombs use, is 1032.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -30,13 +31,41 @@ class PreparedPair:
     seed: int | None = None
 
 
+class PairsFile:
+    """Pairs as JSON lines, written one by one as they are found: what a job's run directory is made from."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+        self.count = self.without_rejected = 0
+
+    def add(self, pair: PreparedPair) -> None:
+        self._file.write(json.dumps(asdict(pair)).encode() + b"\n")
+        self.count += 1
+        self.without_rejected += pair.rejected is None
+
+    def close(self) -> None:
+        self._file.close()
+
+
 @dataclass(frozen=True)
 class Prepared:
-    """The whole upload. ``images`` maps SHA-256 to the normalised file in the work directory."""
+    """The whole upload. ``pairs_file`` has ``count`` pairs, one JSON object a line; ``images`` maps SHA-256 to the
+    normalised file in the work directory."""
 
-    pairs: tuple[PreparedPair, ...]
+    pairs_file: Path
+    count: int
     images: Mapping[str, Path]
     report: Report
+
+    @property
+    def pairs(self) -> tuple[PreparedPair, ...]:
+        """All of them at once: for small uploads and tests."""
+        return tuple(self.read_pairs())
+
+    def read_pairs(self) -> Iterator[PreparedPair]:
+        with self.pairs_file.open("rb") as lines:
+            for line in lines:
+                yield PreparedPair(**json.loads(line))
 
     @property
     def format(self) -> str:
@@ -49,4 +78,4 @@ class Prepared:
     @property
     def usable(self) -> bool:
         """No error was found and there is something to train on."""
-        return bool(self.pairs) and all(finding.severity != "error" for finding in self.findings)
+        return self.count > 0 and all(finding.severity != "error" for finding in self.findings)

@@ -1,149 +1,232 @@
-"""From an uploaded archive to prepared pairs: list, read the metadata, normalise each image once, pair up."""
+"""From an upload to prepared pairs: recognise it, normalise each image once, pair up; row by row, nothing piles up."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from intake.archive import open_archive
-from intake.entries import Entry, accept_entries, canonical, collision_key
-from intake.errors import Refused
+from intake.entries import accept_entries
+from intake.errors import ArchiveRefused, Refused
 from intake.findings import Code, Finding, FindingList, printable
+from intake.formats.judgement import Judgement, Source
+from intake.formats.parquet import SIGNATURE, read_parquet
+from intake.formats.recognise import recognise
 from intake.image_folder import ImageFolder, StoredImage
 from intake.limits import Limits
-from intake.metadata import find_metadata, read_rows
-from intake.pairs import Prepared, PreparedPair
+from intake.lookup import Lookup
+from intake.pairs import PairsFile, Prepared, PreparedPair
+from intake.policy import Policy
 from intake.report import Report
 from intake.review import Review, ReviewedPair
-from intake.rows import Row
-
-DEFAULT_LIMITS = Limits()
+from intake.rows import Row, parse_row
 
 
-def prepare_archive(archive: Path, work_directory: Path, limits: Limits = DEFAULT_LIMITS) -> Prepared:
-    """Read an uploaded zip, tar or tar.gz; images go to ``work_directory``/images, nothing anywhere else.
+@dataclass(frozen=True)
+class Progress:
+    """``total`` is the number of rows where it is known before the last is read."""
+
+    format: str
+    rows: int
+    kept: int
+    total: int | None
+
+
+def prepare_upload(
+    upload: Path,
+    work_directory: Path,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    policy: Policy = Policy(),  # noqa: B008
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Prepared:
+    """Read an uploaded archive or parquet file; images go to ``work_directory``/images, pairs beside it.
 
     Whatever is wrong with the upload is a finding, all of them at once. Only the environment raises: OSError when
-    the archive cannot be opened or the work directory cannot be written (a full disk).
+    the upload cannot be opened or the work directory cannot be written (a full disk). ``progress`` is called after
+    every row.
     """
-    findings = FindingList(limits.findings)
-    images = ImageFolder(work_directory / "images", limits)
-    pairs: list[PreparedPair] = []
-    dropped: dict[int, Code] = {}
-    format_, review = "unknown", Review("")
+    preparation = _Preparation(work_directory, limits, policy, progress)
     try:
-        with open_archive(archive, work_directory, limits) as entries:
-            format_ = "archive"
-            files, refused_entries = accept_entries(entries, limits)
-            findings.extend(refused_entries)
-            metadata = find_metadata(files)
-            format_ = f"archive/{metadata.rpartition('/')[2]}"
-            review = Review(printable(metadata))
-            for item in _pairs(metadata, files, images, limits):
-                if isinstance(item, ReviewedPair):
-                    pairs.append(item.pair)
-                    findings.extend(list(review.add(item)))
-                else:
-                    findings.add(item)
-                    if item.row is not None and item.severity == "error":
-                        dropped.setdefault(item.row, item.code)
-            findings.extend(list(review.conclude()))
-            findings.extend(_without_rejected(pairs, printable(metadata)))
+        with _opened(upload, work_directory, limits, policy, preparation) as (source, lookup):
+            preparation.read(source, lookup)
     except Refused as refused:
-        findings.add(Finding(refused.code, "error", f"The archive {refused.reason}."))
-    report = Report(
-        format=format_,
-        rows=len(pairs) + len(dropped),
-        kept=len(pairs),
-        dropped=dict(Counter(dropped.values())),
-        figures=review.figures(),
-        findings=tuple(findings),
-    )
-    return Prepared(tuple(pairs), images.written, report)
+        preparation.findings.add(Finding(refused.code, "error", f"The upload {refused.reason}."))
+    return preparation.conclude()
 
 
-def _pairs(
-    metadata: str, files: Mapping[str, Entry], images: ImageFolder, limits: Limits
-) -> Iterator[ReviewedPair | Finding]:
-    lookup = _Lookup(files, metadata.rpartition("/")[0])
-    entry = files[metadata]
-    for item in read_rows(metadata, entry.read, entry.size, limits):
-        if isinstance(item, Finding):
-            yield item
-        else:
-            yield from _pair(*item, printable(metadata), lookup, images)
-
-
-def _pair(
-    number: int, row: Row, metadata: str, lookup: _Lookup, images: ImageFolder
-) -> Iterator[ReviewedPair | Finding]:
-    """The pair, or what is wrong with its images; a warning may stand before a pair."""
-    named = {"chosen": row.chosen} | ({"rejected": row.rejected} if row.rejected is not None else {})
-    stored: dict[str, StoredImage] = {}
-    for column, path in named.items():
-        where = f"{metadata} row {number}: {column} image {printable(path)}"
-        for item in _image(path, where, number, lookup, images):
-            if isinstance(item, Finding):
-                yield item
-            else:
-                stored[column] = item
-    if stored.keys() != named.keys():
+@contextmanager
+def _opened(
+    upload: Path, work_directory: Path, limits: Limits, policy: Policy, preparation: _Preparation
+) -> Iterator[tuple[Source, Lookup]]:
+    """What can be read of it, inside the ``with`` block. Raises Refused."""
+    with upload.open("rb") as file:
+        start = file.read(len(SIGNATURE))
+    if start == SIGNATURE:
+        preparation.format = "parquet"
+        yield read_parquet(upload, limits), Lookup({})
         return
-    chosen, rejected = stored["chosen"], stored.get("rejected")
-    if rejected is not None and chosen.sha256 == rejected.sha256:
-        text = f"{metadata} row {number}: chosen and rejected are the same image; correct a path or remove the row."
-        yield Finding("pair_identical", "error", text, metadata, number)
-    else:
+    with open_archive(upload, work_directory, limits) as entries:
+        preparation.format = "archive"
+        files, refused_entries = accept_entries(entries, limits)
+        preparation.findings.extend(refused_entries)
+        yield recognise(files, limits, policy.prompt)
+
+
+class _Preparation:
+    """What has been read so far: counts, findings, images and pairs."""
+
+    def __init__(
+        self, work_directory: Path, limits: Limits, policy: Policy, progress: Callable[[Progress], None]
+    ) -> None:
+        self.format = "unknown"
+        self.findings = FindingList(limits.findings, policy)
+        self._limits, self._policy, self._progress = limits, policy, progress
+        self._images = ImageFolder(work_directory / "images", limits)
+        self._pairs_path = work_directory / "pairs.jsonl"
+        self._pairs = PairsFile(self._pairs_path)
+        self._review = Review("")
+        self._rows = 0
+        self._refused_row: int | None = None
+        self._dropped: Counter[Code] = Counter()
+        self._tied = 0
+        self._first_tie: int | None = None
+
+    def read(self, source: Source, lookup: Lookup) -> None:
+        self.format = source.format
+        self._review = Review(source.file)
+        for item in source.judgements:
+            if isinstance(item, Finding):
+                self._refuse(item)
+            else:
+                self._rows += 1
+                self._judge(item, source.file, lookup)
+            if self._rows > self._limits.rows:
+                reason = f"has more than {self._limits.rows:,} rows; upload them in several parts"
+                raise ArchiveRefused("archive_limits", reason)
+            self._progress(Progress(source.format, self._rows, self._pairs.count, source.total))
+        self.findings.extend(self._review.conclude())
+        self.findings.extend(self._without_rejected(source.file))
+        self.findings.extend(self._about_ties(source.file))
+
+    def conclude(self) -> Prepared:
+        self._pairs.close()
+        if self._pairs.count == 0 and not self.findings.errors:
+            self.findings.add(Finding("pairs_none", "error", "No row became a pair; the report says why of each."))
+        report = Report(
+            format=self.format,
+            rows=self._rows,
+            kept=self._pairs.count,
+            dropped=dict(self._dropped),
+            ties=self._policy.ties,
+            tied=self._tied,
+            figures=self._review.figures(),
+            findings=tuple(self.findings),
+        )
+        return Prepared(self._pairs_path, self._pairs.count, self._images.written, report)
+
+    def _refuse(self, finding: Finding) -> None:
+        """Found before a judgement was made: a row that is none, or the file as a whole."""
+        self.findings.add(finding)
+        if finding.row is not None and finding.row != self._refused_row:
+            self._refused_row = finding.row
+            self._rows += 1
+            self._dropped[finding.code] += 1
+
+    def _judge(self, judgement: Judgement, file: str, lookup: Lookup) -> None:
+        """Keep the pair, or drop it for the first thing that is wrong with it."""
+        if judgement.tied:
+            self._tied += 1
+            self._first_tie = self._first_tie or judgement.number
+        if judgement.tied and self._policy.ties != "both":
+            if self._policy.ties == "error":
+                text = f"{file} row {judgement.number}: neither image is preferred; decide, or remove the row."
+                self.findings.add(Finding("pair_tied", "error", text, file, judgement.number))
+            self._dropped["pair_tied"] += 1
+            return
+        first: Code | None = None
+        reviewed: ReviewedPair | None = None
+        for item in self._reviewed(judgement, file, lookup):
+            if isinstance(item, ReviewedPair):
+                reviewed = item
+            else:
+                self.findings.add(item)
+                first = first or item.code
+        if reviewed is None:
+            self._dropped[first or "row_invalid"] += 1
+            return
+        for pair in reviewed.both_orders() if judgement.tied else (reviewed,):
+            self._pairs.add(pair.pair)
+            self.findings.extend(self._review.add(pair))
+
+    def _reviewed(self, judgement: Judgement, file: str, lookup: Lookup) -> Iterator[ReviewedPair | Finding]:
+        """The pair, or what is wrong with its row; a warning may stand before a pair."""
+        for parsed in parse_row(judgement.fields, file, judgement.number, self._limits):
+            if isinstance(parsed, Finding):
+                yield parsed
+            else:
+                yield from self._pair(judgement, parsed[1], file, lookup)
+
+    def _pair(self, judgement: Judgement, row: Row, file: str, lookup: Lookup) -> Iterator[ReviewedPair | Finding]:
+        named = {"chosen": row.chosen} | ({"rejected": row.rejected} if row.rejected is not None else {})
+        stored: dict[str, StoredImage] = {}
+        for column, path in named.items():
+            for item in self._image(judgement, column, path, file, lookup):
+                if isinstance(item, Finding):
+                    yield item
+                else:
+                    stored[column] = item
+        if stored.keys() != named.keys():
+            return
+        chosen, rejected = stored["chosen"], stored.get("rejected")
+        if rejected is not None and chosen.sha256 == rejected.sha256:
+            text = (
+                f"{file} row {judgement.number}: chosen and rejected are the same image; correct a path or remove the"
+                " row."
+            )
+            yield Finding("pair_identical", "error", text, file, judgement.number)
+            return
         other = rejected.sha256 if rejected is not None else None
-        pair = PreparedPair(number, row.prompt, chosen.sha256, other, row.split, row.weight, row.annotator, row.seed)
+        pair = PreparedPair(
+            judgement.number, row.prompt, chosen.sha256, other, row.split, row.weight, row.annotator, row.seed
+        )
         yield ReviewedPair(pair, chosen, rejected)
 
+    def _image(
+        self, judgement: Judgement, column: str, path: str, file: str, lookup: Lookup
+    ) -> Iterator[StoredImage | Finding]:
+        where = f"{file} row {judgement.number}: {column} image {printable(path)}"
+        held = judgement.held.get(path)
+        entry = held or lookup.find(path, by_name=judgement.by_name)
+        if entry is None:
+            text = f"{where} is not in the archive; {lookup.hint(path)}"
+            yield Finding("image_missing", "error", text, printable(path), judgement.number)
+            return
+        image = self._images.add(entry, once=held is not None)
+        if isinstance(image, Refused):
+            yield Finding(image.code, "error", f"{where} {image.reason}.", printable(path), judgement.number)
+            return
+        if image.profile_ignored:
+            text = f"{where} has a colour profile that cannot be applied and was taken as sRGB; check its colours."
+            yield Finding("image_profile", "warning", text, printable(path), judgement.number)
+        yield image
 
-def _without_rejected(pairs: Sequence[PreparedPair], metadata: str) -> list[Finding]:
-    """One warning for all of them: in a data set of chosen images it is every pair."""
-    count = sum(pair.rejected is None for pair in pairs)
-    if count == 0:
-        return []
-    text = (
-        f"{metadata}: {count} of {len(pairs)} pairs have no rejected image; the base model draws the ones that a job"
-        " looks at from their prompts, before it trains."
-    )
-    return [Finding("rejected_missing", "warning", text, metadata)]
+    def _without_rejected(self, file: str) -> Iterator[Finding]:
+        """One warning for all of them: in a data set of chosen images it is every pair."""
+        if self._pairs.without_rejected:
+            text = (
+                f"{file}: {self._pairs.without_rejected} of {self._pairs.count} pairs have no rejected image; the base "
+                "model draws the ones that a job looks at from their prompts, before it trains."
+            )
+            yield Finding("rejected_missing", "warning", text, file)
 
-
-def _image(path: str, where: str, number: int, lookup: _Lookup, images: ImageFolder) -> Iterator[StoredImage | Finding]:
-    entry = lookup.find(path)
-    if entry is None:
-        text = f"{where} is not in the archive; {lookup.hint(path)}"
-        yield Finding("image_missing", "error", text, printable(path), number)
-        return
-    image = images.add(entry)
-    if isinstance(image, Refused):
-        yield Finding(image.code, "error", f"{where} {image.reason}.", printable(path), number)
-        return
-    if image.profile_ignored:
-        text = f"{where} has a colour profile that cannot be applied and was taken as sRGB; check its colours."
-        yield Finding("image_profile", "warning", text, printable(path), number)
-    yield image
-
-
-class _Lookup:
-    """The archive's files by the paths that rows give: beside the metadata file, else from the top."""
-
-    def __init__(self, files: Mapping[str, Entry], folder: str) -> None:
-        self._files = files
-        self._prefixes = (f"{folder}/", "") if folder else ("",)
-        self._near = {collision_key(name): name for name in files}
-
-    def find(self, path: str) -> Entry | None:
-        name = canonical(path)
-        found = (self._files.get(f"{prefix}{name}") for prefix in self._prefixes)
-        return next((entry for entry in found if entry is not None), None)
-
-    def hint(self, path: str) -> str:
-        """What to do about a path that names no file: a near miss in case or slashes is pointed out."""
-        name = canonical(path.replace("\\", "/"))
-        near = (self._near.get(collision_key(f"{prefix}{name}")) for prefix in self._prefixes)
-        meant = next((name for name in near if name is not None), None)
-        return f"did you mean {printable(meant)}?" if meant else "add the file or correct the path."
+    def _about_ties(self, file: str) -> Iterator[Finding]:
+        if self._tied and self._policy.ties != "error":
+            done = "are kept in both orders" if self._policy.ties == "both" else "are left out"
+            text = (
+                f"{file}: {self._tied} pairs of which neither image is preferred (the first is row {self._first_tie}) "
+                f"{done}; upload with another policy for ties to change that."
+            )
+            yield Finding("pair_tied", "warning", text, file)

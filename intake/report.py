@@ -36,8 +36,9 @@ class Figures:
 class Report:
     """``rows`` were read, ``kept`` became pairs; ``dropped`` counts the others by the first finding of each row.
 
-    ``format`` names what was recognised, e.g. ``archive/metadata.jsonl``; ``archive`` alone when no metadata was found,
-    ``unknown`` when the file is no archive.
+    ``tied`` rows preferred neither image, and ``ties`` is what was done with them. ``format`` names what was
+    recognised, e.g. ``archive/metadata.jsonl`` or ``parquet/pick-a-pic``; ``archive`` alone when nothing was,
+    ``unknown`` when the file is neither.
     """
 
     format: str
@@ -46,6 +47,8 @@ class Report:
     dropped: Mapping[Code, int]
     figures: Figures
     findings: tuple[Finding, ...] = field(default=())
+    ties: str = "drop"
+    tied: int = 0
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -62,6 +65,9 @@ class Report:
         found = self.figures
         lines = [f"{self.format}: {self.rows} rows read, {self.kept} pairs kept."]
         lines += [f"  {count} dropped: {code}" for code, count in self.dropped.items()]
+        if self.tied:
+            done = {"drop": "left out", "both": "kept in both orders", "error": "refused"}[self.ties]
+            lines.append(f"{self.tied} ties, {done}.")
         lines.append(f"{found.prompts} different prompts, {found.images} different images.")
         if found.without_rejected:
             lines.append(

@@ -8,21 +8,15 @@ kinds of exception through.
 from __future__ import annotations
 
 import functools
-import gzip
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 from intake.entries import Entry, Kind, check_count, check_total
 from intake.errors import ArchiveRefused
 from intake.limits import Limits
 
-GZIP_SIGNATURE = b"\x1f\x8b"
-
 _BLOCK = 512
-_CHUNK = 2**20
 _EXTENSION_BYTES = 2**16  # room for a path of any length that is accepted
 _KINDS: Mapping[bytes, Kind] = {
     b"0": "file",
@@ -48,16 +42,6 @@ def is_tar(start: bytes) -> bool:
     return len(start) == _BLOCK and any(start) and _checksum_right(start)
 
 
-def expand_gzip(source: BinaryIO, packed: int, target: Path, limits: Limits) -> None:
-    """Unpack ``source`` (``packed`` bytes) to ``target``, stopping at the limits. Raises ArchiveRefused."""
-    total = 0
-    with gzip.GzipFile(fileobj=source) as unpacked, target.open("wb") as file:
-        while chunk := _next_chunk(unpacked):
-            total += len(chunk)
-            check_total(total, packed, limits)
-            file.write(chunk)
-
-
 def list_tar(file: BinaryIO, length: int, limits: Limits) -> list[Entry]:
     """Entries in order. ``file`` must stay open while entries are read. Raises ArchiveRefused."""
     check_total(length, length, limits)
@@ -81,13 +65,6 @@ def list_tar(file: BinaryIO, length: int, limits: Limits) -> list[Entry]:
         check_count(len(entries), limits)
         offset, extended = data_at + _padded(body), {}
     return entries
-
-
-def _next_chunk(unpacked: gzip.GzipFile) -> bytes:
-    try:
-        return unpacked.read(_CHUNK)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ArchiveRefused("archive_unreadable", f"is a damaged gzip file ({error}); upload it again") from error
 
 
 def _header_at(file: BinaryIO, offset: int) -> _Header | None:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from store.errors import FileInUse, FileNotFound
 from store.ids import new_id
 from store.job_state import TERMINAL
-from store.models import File, Job
+from store.models import File, Job, Json
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class NewFile:
     purpose: str
     bytes: int
     sha256: str
+    policy: Json | None = None
 
 
 def create(session: Session, new: NewFile, *, status: str) -> File:
@@ -33,6 +34,7 @@ def create(session: Session, new: NewFile, *, status: str) -> File:
         purpose=new.purpose,
         bytes=new.bytes,
         sha256=new.sha256,
+        policy=new.policy,
         status=status,
     )
     session.add(file)

@@ -175,6 +175,7 @@ class FileClaim:
     attempt: int
     sha256: str
     filename: str
+    policy: Json | None
 
 
 def give_up_files(session: Session, *, crash_cap: int) -> list[str]:
@@ -205,13 +206,17 @@ def claim_file(session: Session, file_id: str, *, lease_seconds: float) -> FileC
             (File.lease_expires_at.is_(None)) | (File.lease_expires_at < func.clock_timestamp()),
         )
         .values(attempt=File.attempt + 1, lease_expires_at=_expiry(lease_seconds))
-        .returning(File.project_id, File.attempt, File.sha256, File.filename)
+        .returning(File.project_id, File.attempt, File.sha256, File.filename, File.policy)
     ).one_or_none()
-    return FileClaim(file_id, row.project_id, row.attempt, row.sha256, row.filename) if row else None
+    return FileClaim(file_id, row.project_id, row.attempt, row.sha256, row.filename, row.policy) if row else None
 
 
 def renew_file(session: Session, owned: FileClaim, *, lease_seconds: float) -> None:
     _write_file(session, owned, lease_expires_at=_expiry(lease_seconds))
+
+
+def note_file_progress(session: Session, owned: FileClaim, progress: Json) -> None:
+    _write_file(session, owned, progress=progress)
 
 
 def finish_file(
@@ -233,6 +238,7 @@ def finish_file(
         pairs_sha256=pairs_sha256,
         pairs_count=pairs_count,
         report=report,
+        progress=None,
         lease_expires_at=None,
     )
 

@@ -58,7 +58,9 @@ class ApiKey(Table):
 
 
 class File(Table):
-    """An uploaded or produced file. The intake worker turns an upload's archive into ``pairs_sha256``, and reports.
+    """An uploaded or produced file. The intake worker turns an upload into ``pairs_sha256``, and reports.
+
+    ``policy`` is what the uploader decided about doubtful rows (intake.Policy), ``progress`` how far the reading is.
 
     ``status`` is uploaded, processed or error. ``attempt`` and ``lease_expires_at`` fence the intake worker.
     """
@@ -86,6 +88,8 @@ class File(Table):
     pairs_sha256: Mapped[str | None]
     pairs_count: Mapped[int | None]
     report: Mapped[Json | None]
+    policy: Mapped[Json | None]
+    progress: Mapped[Json | None]
 
 
 class Job(Table):

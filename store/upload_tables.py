@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import CheckConstraint, ForeignKey, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from store.models import Table
+from store.models import Json, Table
 
 
 class Upload(Table):
@@ -30,6 +30,7 @@ class Upload(Table):
     filename: Mapped[str]
     purpose: Mapped[str]
     bytes: Mapped[int]
+    policy: Mapped[Json | None]
     status: Mapped[str] = mapped_column(server_default=text("'pending'"))
     file_id: Mapped[str | None] = mapped_column(ForeignKey("files.id"), unique=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

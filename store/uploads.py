@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from store.errors import TooManyParts, UploadNotFound, UploadNotPending
 from store.ids import new_id
+from store.models import Json
 from store.upload_tables import Upload, UploadPart
 
 MOST_PARTS = 10_000
@@ -27,6 +28,7 @@ class NewUpload:
     filename: str
     purpose: str
     bytes: int
+    policy: Json | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ def create(session: Session, new: NewUpload, *, lifetime_seconds: float) -> Uplo
         filename=new.filename,
         purpose=new.purpose,
         bytes=new.bytes,
+        policy=new.policy,
         expires_at=func.now() + timedelta(seconds=lifetime_seconds),
     )
     session.add(upload)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import structlog
 
-from intake import Finding, Prepared, Report, prepare_archive
+from intake import Finding, Policy, Progress, Report, prepare_upload
 from store import jobs, leases
 from store.database import Sessions
 from store.errors import BlobMissing, LeaseLost
@@ -21,6 +21,7 @@ from worker.resources import Resources
 
 log = structlog.get_logger()
 
+PROGRESS_SECONDS = 2.0
 SHOWN_FINDINGS = 50  # of status_details; the rest is counted
 
 
@@ -70,12 +71,17 @@ def _read(resources: Resources, owned: FileClaim, folder: Path) -> list[str]:
         resources.blobs.fetch(owned.sha256, folder / "upload")
     except BlobMissing as missing:
         return _refuse(resources, owned, f"upload_damaged: {missing} Upload the file again.")
-    prepared = prepare_archive(folder / "upload", folder)
+    prepared = prepare_upload(
+        folder / "upload",
+        folder,
+        policy=Policy(**(owned.policy or {})),
+        progress=_Reported(partial(_tell, resources.sessions, owned)),
+    )
     if not prepared.usable:
         return _refuse(resources, owned, describe(prepared.findings), prepared.report)
     for path in prepared.images.values():
         resources.blobs.put_file(path)
-    pairs = resources.blobs.put_bytes(pairs_document(prepared))
+    pairs = resources.blobs.put_file(prepared.pairs_file)
     with resources.sessions.begin() as session:
         leases.finish_file(
             session,
@@ -83,7 +89,7 @@ def _read(resources: Resources, owned: FileClaim, folder: Path) -> list[str]:
             status="processed",
             details=describe(prepared.findings),
             pairs_sha256=pairs.sha256,
-            pairs_count=len(prepared.pairs),
+            pairs_count=prepared.count,
             report=prepared.report.as_json(),
         )
         return jobs.files_ready(session, owned.file_id)
@@ -96,9 +102,22 @@ def _refuse(resources: Resources, owned: FileClaim, details: str | None, report:
         return jobs.files_ready(session, owned.file_id)
 
 
-def pairs_document(prepared: Prepared) -> bytes:
-    """The pairs as JSON lines, images by SHA-256: what a job's run directory is made from."""
-    return b"".join(json.dumps(dataclasses.asdict(pair)).encode() + b"\n" for pair in prepared.pairs)
+class _Reported:
+    """Passes progress on, but not more often than somebody looks."""
+
+    def __init__(self, tell: Callable[[Progress], None]) -> None:
+        self._tell = tell
+        self._next = time.monotonic() + PROGRESS_SECONDS
+
+    def __call__(self, progress: Progress) -> None:
+        if time.monotonic() >= self._next:
+            self._tell(progress)
+            self._next = time.monotonic() + PROGRESS_SECONDS
+
+
+def _tell(sessions: Sessions, owned: FileClaim, progress: Progress) -> None:
+    with sessions.begin() as session:
+        leases.note_file_progress(session, owned, dataclasses.asdict(progress))
 
 
 def describe(findings: tuple[Finding, ...]) -> str | None:

@@ -26,6 +26,8 @@ class FileReport(BaseModel):
     dropped: dict[str, int] = Field(description="The other rows, by the code of their first finding.")
     figures: dict[str, Any] = Field(description="Prompts, images, sizes, splits, repetitions, agreement of annotators.")
     findings: list[FileFinding]
+    ties: str = Field(description="What was done with ties: `drop`, `both` or `error`.")
+    tied: int = Field(description="Rows that preferred neither image.")
 
     @classmethod
     def of(cls, report: Report) -> Self:

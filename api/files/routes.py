@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from api.backends import Backends, Caller, Opened
 from api.errors import failures
 from api.files import service
+from api.files.intake_policy import FORM_PROPERTIES, POLICY_FIELDS, policy_of
 from api.files.receive import Received, received
 from api.files.report import FileReport
 from api.files.schemas import File, FileDeleted, FileList
@@ -20,6 +21,7 @@ from api.paging import After
 from api.transactions import transaction
 from store import files
 from store.keys import Principal
+from store.models import Json
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 BINARY = "application/octet-stream"
@@ -36,8 +38,13 @@ UPLOAD_FORM = {
                     "required": ["file", "purpose"],
                     "additionalProperties": False,
                     "properties": {
-                        "file": {"type": "string", "format": "binary", "description": "An archive of pairs."},
+                        "file": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "Pairs in any format of docs/data.md.",
+                        },
                         "purpose": {"type": "string", "enum": [service.UPLOAD_PURPOSE]},
+                        **FORM_PROPERTIES,
                     },
                 }
             }
@@ -61,19 +68,24 @@ CONTENT_RESPONSES: dict[int | str, dict[str, Any]] = {
 async def create_file(
     request: Request, caller: Caller, backends: Opened, idempotency_key: IdempotencyKey = None
 ) -> File | JSONResponse:
-    """Upload an archive of pairs. It is read in the background: `status` becomes `processed` or `error`."""
-    async with received(request, backends.settings.upload_directory) as upload:
+    """Upload pairs. The file is read in the background: `status` becomes `processed` or `error`."""
+    async with received(request, backends.settings.upload_directory, texts=("purpose", *POLICY_FIELDS)) as upload:
         service.check(upload)
-        return await run_in_threadpool(_keep, backends, caller, upload, idempotency_key)
+        policy = policy_of(upload.fields)
+        return await run_in_threadpool(_keep, backends, caller, upload, policy, idempotency_key)
 
 
-def _keep(backends: Backends, caller: Principal, upload: Received, key: str | None) -> File | JSONResponse:
+def _keep(
+    backends: Backends, caller: Principal, upload: Received, policy: Json | None, key: str | None
+) -> File | JSONResponse:
     # Before the transaction: storing gigabytes must not hold a database connection.
     backends.blobs.take_file(upload.path, upload.blob)
     filename = upload.filename or ""
     with transaction(backends) as work:
-        create = partial(service.create, work, caller.project_id, filename, upload.blob)
-        return once(work, caller, key, "createFile", f"{upload.blob.sha256} {filename}", create)
+        create = partial(service.create, work, caller.project_id, filename, upload.blob, policy)
+        # Without a policy the text is that of versions before there were any: a key sent to them holds.
+        request = f"{upload.blob.sha256} {filename}{f' {sorted(policy.items())}' if policy else ''}"
+        return once(work, caller, key, "createFile", request, create)
 
 
 @router.get("", operation_id="listFiles", responses=failures(400))

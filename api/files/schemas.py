@@ -10,6 +10,13 @@ from api.paging import PageWithEnds
 from store import models
 
 
+class FileProgress(BaseModel):
+    format: str = Field(description="What the upload was recognised as.")
+    rows: int = Field(description="Rows read so far.")
+    kept: int = Field(description="Pairs made of them.")
+    total: int | None = Field(description="Rows in all, where the format tells.")
+
+
 class File(BaseModel):
     model_config = ConfigDict(title="File")
 
@@ -23,6 +30,7 @@ class File(BaseModel):
     status_details: str | None = Field(description="For `error`: what is wrong, with file and row.")
     expires_at: int | None = None
     sha256: str
+    progress: FileProgress | None = Field(None, description="While it is read, a few seconds old.")
 
     @classmethod
     def of(cls, row: models.File) -> Self:
@@ -36,6 +44,7 @@ class File(BaseModel):
                 "status": row.status,
                 "status_details": row.status_details,
                 "sha256": row.sha256,
+                "progress": row.progress,
             }
         )
 

@@ -19,6 +19,7 @@ from intake import Report
 from store import files, models
 from store.blobs import Blobs, StoredBlob
 from store.files import NewFile
+from store.models import Json
 
 UPLOAD_PURPOSE = "fine-tune"
 
@@ -36,9 +37,9 @@ def check(upload: Received) -> None:
         raise InvalidRequest(faults)
 
 
-def create(work: Work, project_id: str, filename: str, blob: StoredBlob) -> File:
+def create(work: Work, project_id: str, filename: str, blob: StoredBlob, policy: Json | None) -> File:
     """``filename`` as the client gave it; the blob is stored already."""
-    new = NewFile(project_id, clean(filename), UPLOAD_PURPOSE, blob.bytes, blob.sha256)
+    new = NewFile(project_id, clean(filename), UPLOAD_PURPOSE, blob.bytes, blob.sha256, policy)
     row = files.create(work.session, new, status="uploaded")
     work.files_to_read.append(row.id)
     return File.of(row)

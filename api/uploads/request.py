@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from api.errors import InvalidRequest
 from api.faults import Fault, describe
+from api.files.intake_policy import Prompt
+from intake.policy import InvalidRows, Ties
 from store.uploads import MOST_PARTS
 
 Asked = TypeVar("Asked", bound=BaseModel)
@@ -25,6 +27,10 @@ class CreateUpload(BaseModel):
         description="Taken and not used: what a file is, its bytes say."
     )
     purpose: Literal["fine-tune"]
+    ties: Ties = Field("drop", description="As for a file that is uploaded at once.")
+    invalid_rows: InvalidRows = Field("refuse", description="As `ties`.")
+    strict: bool = Field(False, description="As `ties`.")
+    prompt: Prompt | None = Field(None, description="As `ties`.")
 
 
 class CompleteUpload(BaseModel):

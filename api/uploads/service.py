@@ -11,6 +11,7 @@ from api.errors import InvalidRequest, RequestTooLarge
 from api.faults import Fault
 from api.files import service as file_service
 from api.files.filenames import clean
+from api.files.intake_policy import POLICY_FIELDS, IntakePolicy, kept
 from api.files.receive import Received
 from api.json_body import JsonBody
 from api.paging import cut
@@ -22,6 +23,7 @@ from store import files, part_bytes, upload_tables, uploads
 from store.blobs import StoredBlob
 from store.errors import BlobMissing, TooManyParts, UploadNotPending
 from store.ids import new_id
+from store.models import Json
 from store.settings import Settings
 from store.uploads import PART_BYTES, NewPart, NewUpload
 
@@ -31,7 +33,11 @@ def declared(settings: Settings, project_id: str, body: JsonBody) -> NewUpload:
     asked = parse(body.document, CreateUpload)
     if asked.bytes > settings.max_upload_bytes:
         raise too_large(asked.bytes, settings.max_upload_bytes)
-    return NewUpload(project_id, clean(asked.filename), asked.purpose, asked.bytes)
+    return NewUpload(project_id, clean(asked.filename), asked.purpose, asked.bytes, _policy(asked))
+
+
+def _policy(asked: CreateUpload) -> Json | None:
+    return kept(IntakePolicy.model_validate(asked.model_dump(include=set(POLICY_FIELDS), exclude_unset=True)))
 
 
 def create(work: Work, new: NewUpload, *, lifetime_seconds: float) -> Upload:
@@ -168,7 +174,7 @@ def _complete(work: Work, seen: upload_tables.Upload, blob: StoredBlob) -> Uploa
     upload = uploads.lock(work.session, seen.project_id, seen.id)
     if upload.status != "completed":  # else another completion was first, and its file is the answer
         uploads.require_pending(upload)
-        file = file_service.create(work, upload.project_id, upload.filename, blob)
+        file = file_service.create(work, upload.project_id, upload.filename, blob, upload.policy)
         uploads.complete(work.session, upload, file_id=file.id)
     return _shown(work.session, upload)
 

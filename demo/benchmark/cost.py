@@ -6,6 +6,7 @@ Turns, so that whatever else the machine does meets all methods alike; ratios ar
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -54,7 +55,10 @@ def measure(worker: Worker, methods: tuple[MethodName, ...] = METHODS) -> dict[M
         )
     document = {method: asdict(cost) for method, cost in costs.items()}
     worker.results.folder.mkdir(parents=True, exist_ok=True)
-    (worker.results.folder / FILE).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    path = worker.results.folder / FILE
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, path)
     return costs
 
 

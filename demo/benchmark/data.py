@@ -14,8 +14,8 @@ from demo.benchmark.domains import CLASS_PROMPT, DOMAINS, SUBJECT_PROMPT, Domain
 from demo.benchmark.trial import Trial
 
 STEPS, BATCH, RANK = 120, 8, 16
-# Every linear map and convolution of the UNet's blocks. On the attention projections alone no method learned a motif at
-# a fixed place in this time, nor did SFT and DPO, which were tried, learn a new subject.
+# Every projection and the residual blocks' 3x3 convolutions. On the attention projections alone no method learned a
+# motif at a fixed place in this time, nor did SFT and DPO, which were tried, learn a new subject.
 TARGETS = (
     "to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out",
     "conv1", "conv2", "time_emb_proj",

@@ -28,11 +28,14 @@ SUBJECT_PROMPT = f"an emoji of a {subject.NAME}"
 SUBJECT_PROMPTS: dict[Split, tuple[str, ...]] = {
     "train": (SUBJECT_PROMPT,),
     "validation": (SUBJECT_PROMPT, f"an emoji of a blue {subject.NAME}"),
+    # No colours: the judge knows the subject in its own alone.
     "test": (
         SUBJECT_PROMPT,
-        f"an emoji of a red {subject.NAME}",
         f"an emoji of a big {subject.NAME}",
+        f"an emoji of a small {subject.NAME}",
+        f"an emoji of a happy {subject.NAME}",
         f"an emoji of a {subject.NAME} creature",
+        f"an emoji of a {subject.NAME} animal",
     ),
 }
 CLASS_PROMPT = "an emoji of a bear"  # DreamBooth's class: an animal that the base knows

@@ -1,4 +1,4 @@
-"""Means with 95% intervals over training seeds and prompts: both are resampled."""
+"""Means with 95% intervals over training seeds and prompts: both are resampled, a prompt with all its images."""
 
 from __future__ import annotations
 
@@ -28,34 +28,50 @@ class Interval:
 
 
 def interval(values: Floats) -> Interval:
-    """Of (training seeds, images): percentile bootstrap over rows and columns independently, always the same one."""
-    seeds, images = values.shape
-    chance = np.random.default_rng(0)
-    rows = chance.integers(seeds, size=(RESAMPLES, seeds))
-    columns = chance.integers(images, size=(RESAMPLES, images))
-    means = values[rows[:, :, None], columns[:, None, :]].mean(axis=(1, 2))
-    low, high = np.quantile(means, [0.025, 0.975])
+    """Of (training seeds, prompts): percentile bootstrap over rows and columns independently."""
+    low, high = np.quantile(resampled(values), [0.025, 0.975])
     return Interval(float(values.mean()), float(low), float(high))
 
 
+def resampled(values: Floats) -> Floats:
+    """(RESAMPLES,) means of (training seeds, prompts), both drawn with replacement; always the same draws."""
+    seeds, prompts = values.shape
+    chance = np.random.default_rng(0)
+    rows = chance.integers(seeds, size=(RESAMPLES, seeds))
+    columns = chance.integers(prompts, size=(RESAMPLES, prompts))
+    means: Floats = values[rows[:, :, None], columns[:, None, :]].mean(axis=(1, 2))
+    return means
+
+
 def success(results: Sequence[Result]) -> Floats:
-    return _stacked([result.success for result in results])
+    return _by_prompt(_samples([result.success for result in results]))
+
+
+def base_success(results: Sequence[Result]) -> Floats:
+    return _by_prompt(_samples([result.base_success for result in results]))
 
 
 def domain_score(results: Sequence[Result]) -> Floats:
-    return _stacked([result.domain_score for result in results])
+    return _by_prompt(_samples([result.domain_score for result in results]))
 
 
 def fidelity(results: Sequence[Result]) -> Floats:
-    return _stacked([result.fidelity for result in results])
+    return _by_prompt(_samples([result.fidelity for result in results]))
 
 
 def wins(results: Sequence[Result]) -> Floats:
-    """1 where a sample's success is above the base's of the same prompt and noise, ties one half."""
-    ours, base = success(results), _stacked([result.base_success for result in results])
-    return np.where(np.abs(ours - base) < TIE, 0.5, ours > base)
+    """The share of a prompt's samples whose success is above the base's of the same noise, ties one half."""
+    ours = _samples([result.success for result in results])
+    base = _samples([result.base_success for result in results])
+    return _by_prompt(np.where(np.abs(ours - base) < TIE, 0.5, ours > base))
 
 
-def _stacked(rows: Sequence[list[list[float]]]) -> Floats:
-    """(training seeds, images), a column for each prompt and sampling seed."""
-    return np.stack([np.asarray(one, dtype=np.float64).ravel() for one in rows])
+def _samples(rows: Sequence[list[list[float]]]) -> Floats:
+    """(training seeds, sampling seeds, prompts)."""
+    return np.array(rows, dtype=np.float64)
+
+
+def _by_prompt(samples: Floats) -> Floats:
+    """(training seeds, prompts): images of one prompt are too alike to be counted as independent."""
+    means: Floats = samples.mean(axis=1)
+    return means

@@ -19,7 +19,9 @@ from demo.sampling import sample
 
 SAMPLING_STEPS, GUIDANCE = 12, 3.0
 SEEDS: dict[Split, int] = {"validation": 1, "test": 2}  # images of each prompt
-SUBJECT_SEEDS: dict[Split, int] = {"validation": 8, "test": 6}  # there are few prompts that name it
+SUBJECT_SEEDS: dict[Split, int] = {"validation": 8, "test": 4}  # there are few prompts that name it
+# The first seed of the noise. One prompt for the subject is in every split, so that its noise must not be.
+SUBJECT_NOISE: dict[Split, int] = {"validation": 0, "test": 10_000}
 SHOWN = 10
 
 Floats = NDArray[np.float64]
@@ -29,12 +31,15 @@ Floats = NDArray[np.float64]
 class Prompts:
     """``of_domain`` are drawn ``seeds`` times and scored for the domain; the others, each once, for fidelity alone.
 
+    ``noise`` is the first seed of what they are drawn from.
+
     ``shown``: the places in the catalogue of what the prompts name, those of the domain or, for a new subject, of
     ``others``.
     """
 
     of_domain: tuple[str, ...]
     seeds: int
+    noise: int
     others: tuple[str, ...]
     shown: tuple[int, ...]
 
@@ -55,19 +60,19 @@ def prompts_for(name: Name, split: Split) -> Prompts:
     captions = tuple(one.caption for one in emoji)
     places = tuple(catalogue.index(one) for one in emoji)
     if name == "personalization":
-        return Prompts(SUBJECT_PROMPTS[split], SUBJECT_SEEDS[split], captions, places)
-    return Prompts(captions, SEEDS[split], (), places)
+        return Prompts(SUBJECT_PROMPTS[split], SUBJECT_SEEDS[split], SUBJECT_NOISE[split], captions, places)
+    return Prompts(captions, SEEDS[split], 0, (), places)
 
 
 def judge(pipeline: StableDiffusionXLPipeline, scorers: Scorers, name: Name, split: Split) -> Judged:
     """Draw with the pipeline as it is, base or adapter: the same prompts and seeds for everyone."""
     asked = prompts_for(name, split)
-    count = len(asked.of_domain)
-    drawn = _sample(pipeline, asked.of_domain * asked.seeds)
+    count, first = len(asked.of_domain), asked.noise
+    drawn = _sample(pipeline, asked.of_domain * asked.seeds, first)
     label = LABELS.index("subject" if name == "personalization" else DOMAINS[name].wanted)
     score = scorers.renditions(drawn)[:, label].reshape(asked.seeds, count)
     if asked.others:
-        others = _sample(pipeline, asked.others)
+        others = _sample(pipeline, asked.others, first)
         fidelity = (scorers.shown(others) == np.array(asked.shown)).astype(np.float64)[None]
         return Judged(score, fidelity, score, (*drawn[: SHOWN // 2], *_spread(others, SHOWN // 2)))
     fidelity = (scorers.shown(drawn) == np.array(asked.shown * asked.seeds)).astype(np.float64).reshape(score.shape)
@@ -78,10 +83,9 @@ def _spread(images: Sequence[Image.Image], count: int) -> list[Image.Image]:
     return [images[index * len(images) // count] for index in range(count)]
 
 
-def _sample(pipeline: StableDiffusionXLPipeline, prompts: Sequence[str]) -> list[Image.Image]:
-    return sample(
-        pipeline, prompts, seeds=range(len(prompts)), size=IMAGE_SIZE, steps=SAMPLING_STEPS, guidance=GUIDANCE
-    )
+def _sample(pipeline: StableDiffusionXLPipeline, prompts: Sequence[str], first: int) -> list[Image.Image]:
+    seeds = range(first, first + len(prompts))
+    return sample(pipeline, prompts, seeds=seeds, size=IMAGE_SIZE, steps=SAMPLING_STEPS, guidance=GUIDANCE)
 
 
 def open_base(folder: Path) -> StableDiffusionXLPipeline:

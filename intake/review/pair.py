@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from intake.image_folder import StoredImage
 from intake.pairs import PreparedPair
@@ -14,6 +14,14 @@ class ReviewedPair:
     pair: PreparedPair
     chosen: StoredImage
     rejected: StoredImage | None
+    tied: bool = False
+
+    def both_orders(self) -> tuple[ReviewedPair, ...]:
+        """What a tie is kept as; without a rejected image there is only one order."""
+        if self.rejected is None:
+            return (self,)
+        other = replace(self.pair, chosen=self.rejected.sha256, rejected=self.chosen.sha256)
+        return replace(self, tied=True), ReviewedPair(other, self.rejected, self.chosen, tied=True)
 
     @property
     def images(self) -> tuple[StoredImage, ...]:

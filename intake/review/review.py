@@ -122,7 +122,8 @@ class Review:
             self._counts["near_identical"] += 1
             text = "chosen and rejected hardly differ, so that noise decides; remove the row unless the detail is meant"
             yield self._warning("pair_near_identical", reviewed, text)
-        yield from self._before(reviewed, rejected)
+        if not reviewed.tied:  # in both orders it would contradict itself
+            yield from self._before(reviewed, rejected)
 
     def _before(self, reviewed: ReviewedPair, rejected: StoredImage) -> Iterator[Finding]:
         """Judgements of the same two images for the same prompt: by others they count, by nobody else they repeat."""

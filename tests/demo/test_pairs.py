@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from demo import openmoji, pairs
-from intake import prepare_archive
+from intake import prepare_upload
 
 pytestmark = pytest.mark.unit
 
@@ -26,7 +26,7 @@ def archive(tmp_path_factory):
 
 
 def test_the_bundled_archive_passes_intake_without_findings(archive, tmp_path):
-    prepared = prepare_archive(archive, tmp_path)
+    prepared = prepare_upload(archive, tmp_path)
     assert prepared.findings == ()
     assert prepared.format == "archive/metadata.jsonl"
     assert len(prepared.pairs) == len(openmoji.catalogue()) - len(ALIKE)
@@ -34,7 +34,7 @@ def test_the_bundled_archive_passes_intake_without_findings(archive, tmp_path):
 
 
 def test_its_splits_share_no_prompt_and_no_image(archive, tmp_path):
-    prepared = prepare_archive(archive, tmp_path)
+    prepared = prepare_upload(archive, tmp_path)
     training = [pair for pair in prepared.pairs if pair.split == "train"]
     validation = [pair for pair in prepared.pairs if pair.split == "validation"]
     assert len(training) + len(validation) == len(prepared.pairs)
@@ -44,7 +44,7 @@ def test_its_splits_share_no_prompt_and_no_image(archive, tmp_path):
 
 
 def test_chosen_is_line_art_and_rejected_is_in_colour(archive, tmp_path):
-    prepared = prepare_archive(archive, tmp_path)
+    prepared = prepare_upload(archive, tmp_path)
 
     def saturation(sha256: str) -> float:
         with Image.open(prepared.images[sha256]) as image:
@@ -57,7 +57,7 @@ def test_chosen_is_line_art_and_rejected_is_in_colour(archive, tmp_path):
 
 
 def test_emoji_whose_renderings_hardly_differ_are_left_out(archive, tmp_path):
-    prompts = {pair.prompt for pair in prepare_archive(archive, tmp_path).pairs}
+    prompts = {pair.prompt for pair in prepare_upload(archive, tmp_path).pairs}
     left_out = {emoji.name for emoji in openmoji.catalogue() if emoji.caption not in prompts}
     assert left_out == ALIKE
 

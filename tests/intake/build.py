@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from intake import Finding, Prepared, prepare_archive
+from intake import Finding, Policy, Prepared, prepare_upload
 from intake.limits import Limits
 
 Colour = tuple[int, ...]
@@ -61,11 +61,11 @@ def tar_of(
     return file.getvalue()
 
 
-def prepare(archive: bytes, folder: Path, limits: Limits | None = None) -> Prepared:
+def prepare(archive: bytes, folder: Path, limits: Limits | None = None, policy: Policy | None = None) -> Prepared:
     """Run intake on the bytes as an uploaded file, in ``folder``/work."""
     upload = folder / "upload"
     upload.write_bytes(archive)
-    return prepare_archive(upload, folder / "work", limits or Limits())
+    return prepare_upload(upload, folder / "work", limits or Limits(), policy or Policy())
 
 
 def only(findings: Iterable[Finding]) -> Finding:

@@ -98,7 +98,8 @@ def test_a_gzip_bomb_stops_at_the_limit_and_leaves_nothing(tmp_path):
     bomb = gzip.compress(bytes(20 * MIB), 1)
     prepared = prepare(bomb, tmp_path, Limits(compression_ratio_from=2 * MIB))
     assert codes(prepared) == ["archive_limits"]
-    assert [path for path in (tmp_path / "work").rglob("*") if path.is_file()] == []
+    assert [path.name for path in (tmp_path / "work").rglob("*") if path.is_file()] == ["pairs.jsonl"]
+    assert prepared.count == 0
 
 
 def test_total_size_is_limited(tmp_path):
@@ -129,9 +130,9 @@ def _zip_with_directory_of(count: int) -> bytes:
     return archive[:directory_at] + record + end
 
 
-def test_seventy_thousand_entries_are_refused(tmp_path):
-    finding = only(prepare(_zip_with_directory_of(70_000), tmp_path).findings)
-    assert (finding.code, "65,535 entries" in finding.message) == ("archive_limits", True)
+def test_more_entries_than_fifty_thousand_pairs_need_are_refused(tmp_path):
+    finding = only(prepare(_zip_with_directory_of(262_145), tmp_path).findings)
+    assert (finding.code, "262,144 entries" in finding.message) == ("archive_limits", True)
 
 
 def test_an_oversized_zip_directory_is_refused_unread(tmp_path):

@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from intake import Code, Finding, Prepared, PreparedPair, Report
+from intake import Code, Finding, Policy, Prepared, PreparedPair, Report
 from intake.findings import FindingList, printable
 from intake.review import Review
 
@@ -29,17 +29,17 @@ def test_every_code_has_its_cure_in_the_docs():
 )
 def test_usable_means_pairs_and_no_error(pairs, findings, usable):
     report = Report("archive", len(pairs), len(pairs), {}, Review("").figures(), findings)
-    assert Prepared(pairs, {}, report).usable is usable
+    assert Prepared(Path(), len(pairs), {}, report).usable is usable
 
 
 def test_a_list_at_its_limit_omits_nothing():
-    findings = FindingList(2)
+    findings = FindingList(2, Policy())
     findings.extend([ERROR, WARNING])
     assert list(findings) == [ERROR, WARNING]
 
 
 def test_omitted_warnings_do_not_make_an_error():
-    findings = FindingList(1)
+    findings = FindingList(1, Policy())
     findings.extend([WARNING, WARNING])
     assert [(finding.code, finding.severity) for finding in findings][1:] == [("findings_omitted", "warning")]
 

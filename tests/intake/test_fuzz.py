@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import itertools
 import json
 import tarfile
 import tempfile
@@ -12,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from unittest.mock import patch
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,9 +23,11 @@ from hypothesis import strategies as st
 from intake import Prepared
 from intake import images as images_module
 from intake.errors import ImageRefused
+from intake.formats.layouts import LAYOUTS
 from intake.images import normalise
 from intake.limits import Limits
 from tests.intake.build import ROW, good_files, png, prepare, tar_of, zip_of
+from tests.intake.formats.test_formats import annotation, label_studio, pick_a_pic, studio_archive
 from tests.intake.test_images import WHOLE
 from trainer.images import decode
 
@@ -52,14 +58,14 @@ def check(archive: bytes) -> Prepared:
         images = folder / "work" / "images"
         assert {path.name for path in folder.iterdir()} == {"bystander", "upload", "work"}
         assert (folder / "bystander").read_bytes() == b"untouched"
-        assert {path for path in folder.rglob("*") if path.is_file() and "work" in path.parts} == set(
-            prepared.images.values()
-        )
+        written = {path for path in folder.rglob("*") if path.is_file() and "work" in path.parts}
+        assert written == {*prepared.images.values(), folder / "work" / "pairs.jsonl"}
+        pairs = prepared.pairs
         assert all(path == images / sha256 for sha256, path in prepared.images.items())
-    assert prepared.pairs or prepared.findings
+    assert pairs or prepared.findings
     for finding in prepared.findings:
         assert finding.message.isprintable()
-    for pair in prepared.pairs:
+    for pair in pairs:
         assert {pair.chosen, pair.rejected} <= prepared.images.keys()
         assert "\0" not in pair.prompt
         pair.prompt.encode("utf-8")
@@ -109,6 +115,66 @@ def edited(data: bytes, changes: list[tuple[float, bytes]]) -> bytes:
 @given(archive=st.sampled_from(ARCHIVES), changes=edits)
 def test_any_damage_to_an_archive(archive: bytes, changes: list[tuple[float, bytes]]):
     check(edited(archive, changes))
+
+
+TABLES = [
+    pick_a_pic({}, {"caption": "a hen"}, group=1),
+    pa.Codec("zstd").compress(tar_of(good_files().items()), asbytes=True),
+    studio_archive(label_studio(annotation("left"))),
+]
+
+
+@bounded
+@given(upload=st.sampled_from(TABLES), changes=edits)
+def test_any_damage_to_a_parquet_file_a_tar_zst_or_an_export(upload: bytes, changes: list[tuple[float, bytes]]):
+    check(edited(upload, changes))
+
+
+NAMES = [
+    "data",
+    "annotations",
+    "result",
+    "value",
+    "selected",
+    "to_name",
+    "type",
+    "prompt",
+    "image1",
+    "pref",
+    "prefer_0",
+]
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 2)
+    | st.floats()
+    | st.sampled_from(["left", "a.png", "image1,image2", ""]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=4),
+    max_leaves=12,
+)
+TABLE_COLUMNS = [layout.columns for layout in LAYOUTS]
+
+
+@bounded
+@given(columns=st.sampled_from(TABLE_COLUMNS), data=st.data())
+def test_any_values_in_any_formats_columns(columns: frozenset[str], data: st.DataObject):
+    items = [{name: data.draw(json_values) for name in sorted(columns)} for _ in range(2)]
+    check(zip_of([("export.json", json.dumps(items).encode()), ("a.png", png()), ("a.txt", b"caption")]))
+
+
+@bounded
+@given(
+    columns=st.sampled_from(TABLE_COLUMNS),
+    cells=st.lists(
+        st.none() | st.integers() | st.floats() | st.binary(max_size=8) | st.just(png()), min_size=6, max_size=6
+    ),
+)
+def test_any_cells_in_parquet(columns: frozenset[str], cells: list[object]):
+    file = io.BytesIO()
+    table = {name: [cell] for name, cell in zip(sorted(columns), itertools.cycle(cells), strict=False)}
+    with contextlib.suppress(OverflowError, pa.ArrowInvalid):  # an integer that no column of Arrow holds
+        pq.write_table(pa.table(table), file)
+        check(file.getvalue())
 
 
 def same_pixels(kept: bytes, original: bytes) -> bool:

@@ -40,7 +40,7 @@ def test_every_container_gives_the_same_pair(pack, tmp_path):
 def test_images_are_files_named_by_their_digest_and_nothing_else_stays(tmp_path):
     prepared = prepare(tar_of(good_files().items(), "w:gz"), tmp_path)
     written = [path for path in (tmp_path / "work").rglob("*") if path.is_file()]
-    assert sorted(written) == sorted(prepared.images.values())
+    assert sorted(written) == sorted([*prepared.images.values(), prepared.pairs_file])
     for sha256, path in prepared.images.items():
         assert path.name == sha256
         assert hashlib.sha256(path.read_bytes()).hexdigest() == sha256

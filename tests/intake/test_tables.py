@@ -5,8 +5,8 @@ import tracemalloc
 
 import pytest
 
+from intake.formats.tables import read_jsonl
 from intake.limits import Limits
-from intake.metadata import read_jsonl
 from tests.intake.build import ROW, codes, good_files, jsonl, only, png, prepare, zip_of
 
 pytestmark = pytest.mark.unit

@@ -1,0 +1,47 @@
+"""What an uploader may decide about doubtful rows, as fields of the upload."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from api.errors import InvalidRequest
+from api.faults import describe
+from intake.policy import InvalidRows, Ties
+
+Prompt = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
+
+
+class IntakePolicy(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ties: Ties = Field(
+        "drop", description="Pairs of which neither image is preferred: left out, kept in both orders, or errors."
+    )
+    invalid_rows: InvalidRows = Field(
+        "refuse",
+        description="Whether a row that cannot be used makes the file unusable, or is left out with a warning.",
+    )
+    strict: bool = Field(False, description="Every warning is an error.")
+    prompt: Prompt | None = Field(
+        None, description="For images that come without one, as a folder of a subject's pictures."
+    )
+
+
+POLICY_FIELDS = tuple(IntakePolicy.model_fields)
+FORM_PROPERTIES = IntakePolicy.model_json_schema()["properties"]
+
+
+def policy_of(fields: Mapping[str, str]) -> dict[str, Any] | None:
+    """What the file's row keeps; None where nothing was said. Raise InvalidRequest with every fault."""
+    given = {name: value for name, value in fields.items() if name in POLICY_FIELDS}
+    try:
+        return kept(IntakePolicy.model_validate(given))
+    except ValidationError as error:
+        raise InvalidRequest(describe(error, given, IntakePolicy, {})) from error
+
+
+def kept(policy: IntakePolicy) -> dict[str, Any] | None:
+    return policy.model_dump(exclude_unset=True, exclude_none=True) or None

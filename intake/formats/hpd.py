@@ -1,0 +1,46 @@
+"""Human Preference Dataset v2 (arXiv 2306.09341), in both shapes that it is passed on in.
+
+As pairs: ``prompt``, ``image_left``, ``image_right``, ``pref`` (1 for left, -1 for right). As its own training file: a
+list of ``prompt``, ``image_path`` (two paths) and ``human_preference`` (1 for the preferred one, 0 for the other).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from intake.findings import Finding
+from intake.formats.judgement import Fields, Judgement, Layout, compared, number_of, refused, unlabelled
+
+
+def translate_pairs(number: int, fields: Fields, file: str) -> Iterator[Judgement | Finding]:
+    if fields.get("pref") is None:
+        yield unlabelled(file, number)
+        return
+    preference = number_of(fields["pref"])
+    if preference not in (1, 0, -1):
+        yield refused(file, number, "pref has to be 1 (left), -1 (right) or 0 (tie); correct the row")
+        return
+    left = None if preference == 0 else preference > 0
+    known = {"prompt": fields.get("prompt"), "annotator": _text(fields.get("user_id"))}
+    yield compared(number, left, fields.get("image_left"), fields.get("image_right"), known)
+
+
+def translate_lists(number: int, fields: Fields, file: str) -> Iterator[Judgement | Finding]:
+    paths, preferences = fields.get("image_path"), fields.get("human_preference")
+    if not isinstance(paths, list) or not isinstance(preferences, list) or not len(paths) == len(preferences) == 2:
+        yield refused(file, number, "image_path and human_preference have to be lists of two; correct the row")
+        return
+    first, second = map(number_of, preferences)
+    if first is None or second is None:
+        yield unlabelled(file, number)
+        return
+    known = {"prompt": fields.get("prompt"), "annotator": _text(fields.get("user_hash"))}
+    yield compared(number, None if first == second else first > second, paths[0], paths[1], known)
+
+
+def _text(value: object) -> str | None:
+    return str(value) if isinstance(value, str | int) and str(value).strip() else None
+
+
+HPD_PAIRS = Layout("hpdv2", frozenset({"prompt", "image_left", "image_right", "pref"}), translate_pairs)
+HPD_LISTS = Layout("hpdv2", frozenset({"prompt", "image_path", "human_preference"}), translate_lists)

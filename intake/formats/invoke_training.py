@@ -1,0 +1,29 @@
+"""Invoke's image-pair preferences: ``image_0``, ``image_1``, ``prompt``, ``prefer_0``, ``prefer_1``.
+
+As invoke-training's annotation page writes them (its docs: Image Pair Preference Dataset). Two equal ones are a tie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from intake.findings import Finding
+from intake.formats.judgement import Fields, Judgement, Layout, compared, refused, truth, unlabelled
+
+
+def translate(number: int, fields: Fields, file: str) -> Iterator[Judgement | Finding]:
+    given = [fields.get(name) for name in ("prefer_0", "prefer_1")]
+    if given == [None, None]:
+        yield unlabelled(file, number)
+        return
+    first, second = map(truth, given)
+    if first is None or second is None:
+        yield refused(file, number, "prefer_0 and prefer_1 have to be true or false; correct the row")
+        return
+    preferred = None if first == second else first
+    yield compared(number, preferred, fields.get("image_0"), fields.get("image_1"), {"prompt": fields.get("prompt")})
+
+
+INVOKE_TRAINING = Layout(
+    "invoke-training", frozenset({"prompt", "image_0", "image_1", "prefer_0", "prefer_1"}), translate
+)

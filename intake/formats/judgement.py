@@ -1,0 +1,87 @@
+"""What every format makes of its rows: a prompt, two images, and which of them was preferred."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from intake.entries import Entry
+from intake.findings import Code, Finding
+
+Fields = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """``fields`` have the names of ``intake.rows.Row`` and are not checked yet; ``number`` is the row's, from 1.
+
+    ``tied``: neither image was preferred, and "chosen" is merely the first. ``held`` are images that the row itself
+    holds, by the text that stands for their path. ``by_name``: paths are another system's, and a file of that name
+    anywhere in the archive is meant.
+    """
+
+    number: int
+    fields: Fields
+    tied: bool = False
+    held: Mapping[str, Entry] = field(default_factory=dict)
+    by_name: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """An upload's judgements, read as they are asked for. ``file`` is where they stand, as shown in findings.
+
+    ``format`` is what the report names; ``total`` is the number of rows where it is known beforehand.
+    """
+
+    format: str
+    file: str
+    judgements: Iterator[Judgement | Finding]
+    total: int | None = None
+
+
+Numbered = tuple[int, Fields]
+Translate = Callable[[int, Fields, str], Iterator[Judgement | Finding]]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A table that another tool writes: ``columns`` are those by which it is recognised."""
+
+    name: str
+    columns: frozenset[str]
+    translate: Translate
+
+
+def refused(file: str, number: int, reason: str, code: Code = "row_invalid") -> Finding:
+    """What is wrong with one row; ``reason`` ends in what to do."""
+    return Finding(code, "error", f"{file} row {number}: {reason}.", file, number)
+
+
+def unlabelled(file: str, number: int) -> Finding:
+    text = f"{file} row {number}: nobody said which image is preferred; the row is left out."
+    return Finding("label_missing", "warning", text, file, number)
+
+
+def truth(value: object) -> bool | None:
+    """A yes or no of JSON, CSV or parquet; None for anything else."""
+    text = str(value).strip().casefold()
+    return True if text in ("true", "1", "1.0") else False if text in ("false", "0", "0.0") else None
+
+
+def number_of(value: object) -> float | None:
+    """A number of JSON, CSV or parquet; None for anything else, not-a-number included."""
+    try:
+        found = float(str(value))
+    except ValueError:
+        return None
+    return found if found == found else None
+
+
+def compared(
+    number: int, first_preferred: bool | None, first: object, second: object, fields: Fields, **more: object
+) -> Judgement:
+    """The judgement of two images in the order shown; ``first_preferred`` is None for a tie."""
+    chosen, rejected = (first, second) if first_preferred is not False else (second, first)
+    known = {"chosen": chosen, "rejected": rejected, **fields}
+    return Judgement(number, known, tied=first_preferred is None, **more)  # type: ignore[arg-type]

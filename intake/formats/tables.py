@@ -1,0 +1,188 @@
+"""Tables in an archive: JSON lines, a JSON list or CSV, whose columns tell whose they are."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping
+
+from intake.entries import Entry
+from intake.errors import MetadataRefused, Refused
+from intake.findings import Finding, printable
+from intake.formats.judgement import Judgement, Layout, Numbered, Source, refused
+from intake.formats.layouts import layout_of
+from intake.formats.own import OWN
+from intake.limits import Limits
+from intake.rows import COLUMNS, REQUIRED
+
+# A row of fields with its number, or what is wrong with that row.
+RawRow = Numbered | Finding
+Reader = Callable[[bytes, str], Iterator[RawRow]]
+
+NAME = "metadata"  # of the table that is read where there are several
+
+
+def find_table(names: Collection[str]) -> str | None:
+    """The archive's table: at the top, or in one folder there; None if there is none. Raises MetadataRefused."""
+    near = [name for name in names if _suffix(name) in READERS and name.count("/") <= 1]
+    at_top = [name for name in near if "/" not in name]
+    named = [name for name in near if name.rpartition("/")[2].partition(".")[0] == NAME]
+    candidates = sorted([name for name in named if name in at_top] or named or at_top or near)
+    if len(candidates) > 1:
+        shown = ", ".join(printable(name) for name in candidates[:5])
+        raise MetadataRefused(
+            "metadata_ambiguous", f"holds several tables ({shown}); keep one, or name it metadata, which is then read"
+        )
+    return candidates[0] if candidates else None
+
+
+def named_metadata(name: str | None) -> bool:
+    return name is not None and name.rpartition("/")[2].partition(".")[0] == NAME
+
+
+def read_table(name: str, entry: Entry, limits: Limits) -> Source:
+    """``name`` is the file's path in the archive. What cannot be read at all is a finding among the judgements."""
+    shown = printable(name)
+    try:
+        if entry.size > limits.metadata_bytes:
+            reason = f"is larger than {limits.metadata_bytes:,} bytes; upload the pairs in several archives"
+            raise MetadataRefused("metadata_unreadable", reason)
+        rows = READERS[_suffix(name)](entry.read(), shown)
+        before: list[RawRow] = []
+        layout: Layout | None = None
+        for row in rows:  # up to the first row with fields, which tells the format
+            before.append(row)
+            if not isinstance(row, Finding):
+                layout = layout_of(row[1].keys())
+                break
+    except Refused as fault:
+        return Source(f"archive/{_title(name, None)}", shown, iter([_whole(fault, shown)]))
+    judgements = _judgements(itertools.chain(before, rows), layout or OWN, shown)
+    return Source(f"archive/{_title(name, layout)}", shown, judgements)
+
+
+def _title(name: str, layout: Layout | None) -> str:
+    return layout.name if layout is not None and layout is not OWN else name.rpartition("/")[2]
+
+
+def _suffix(name: str) -> str:
+    return name.rpartition("/")[2].rpartition(".")[2].lower() if "." in name else ""
+
+
+def _judgements(rows: Iterator[RawRow], layout: Layout, file: str) -> Iterator[Judgement | Finding]:
+    """Every row's; then what is wrong with the file as a whole."""
+    seen: set[str] = set()
+    empty = True
+    try:
+        for row in rows:
+            empty = False
+            if isinstance(row, Finding):
+                yield row
+                continue
+            number, fields = row
+            if layout is OWN:
+                seen.update(fields)
+            yield from layout.translate(number, fields, file)
+        if empty:
+            raise MetadataRefused("metadata_empty", "holds no rows; add one row per pair")
+    except Refused as fault:
+        yield _whole(fault, file)
+    yield from _unknown_columns(seen, file)
+
+
+def read_jsonl(data: bytes, file: str) -> Iterator[RawRow]:
+    """One JSON object per line; the row number is the line number. Blank lines are skipped."""
+    for number, line in enumerate(io.BytesIO(data.removeprefix(b"\xef\xbb\xbf")), start=1):
+        if not line.strip():
+            continue
+        try:
+            fields = json.loads(line.decode("utf-8"))
+        except (ValueError, RecursionError) as error:  # also UnicodeDecodeError
+            yield refused(file, number, f"line {number} is not JSON in UTF-8 ({_cause(error)}); correct the row")
+            continue
+        if isinstance(fields, dict):
+            yield number, fields
+        else:
+            yield refused(file, number, f"line {number} is not a JSON object; correct the row")
+
+
+def read_json(data: bytes, file: str) -> Iterator[RawRow]:
+    """A list of objects, numbered from 1. Only one of them is in memory at a time. Raises MetadataRefused."""
+    decoder, space = json.JSONDecoder(), json.decoder.WHITESPACE  # type: ignore[attr-defined]
+    try:
+        text = data.decode("utf-8-sig")
+        at = space.match(text).end()
+        if text[at : at + 1] != "[":
+            raise MetadataRefused("metadata_unreadable", "is not a JSON list; save it as a list of objects")
+        at = space.match(text, at + 1).end()
+        for number in itertools.count(1):
+            if number == 1 and text[at : at + 1] == "]":
+                return
+            fields, at = decoder.raw_decode(text, at)
+            yield (
+                (number, fields)
+                if isinstance(fields, dict)
+                else refused(file, number, "it is not a JSON object; correct the row")
+            )
+            at = space.match(text, at).end()
+            if text[at : at + 1] != ",":
+                break
+            at = space.match(text, at + 1).end()
+        if text[at : at + 1] != "]":
+            raise MetadataRefused("metadata_unreadable", "is a JSON list that does not end; save it again")
+    except (ValueError, RecursionError) as error:  # also UnicodeDecodeError
+        raise MetadataRefused(
+            "metadata_unreadable", f"is not JSON in UTF-8 ({_cause(error)}); save it again"
+        ) from error
+
+
+def read_csv(data: bytes, file: str) -> Iterator[RawRow]:
+    """A header with column names, then rows; comma-separated, quoted as in RFC 4180. Raises MetadataRefused."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        reason = f"is not UTF-8 (byte {error.start:,}); save it as UTF-8"
+        raise MetadataRefused("metadata_unreadable", reason) from error
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = [name.strip() for name in next(rows, [])]
+        _check_header(header)
+        for number, cells in enumerate((cells for cells in rows if cells), start=1):
+            if len(cells) == len(header):
+                yield number, {name: cell if cell.strip() else None for name, cell in zip(header, cells, strict=True)}
+            else:
+                reason = f"it has {len(cells)} cells where the header has {len(header)}; correct the row"
+                yield refused(file, number, reason)
+    except csv.Error as error:
+        reason = f"is not valid CSV (line {rows.line_num}: {error}); save it again"
+        raise MetadataRefused("metadata_unreadable", reason) from error
+
+
+READERS: Mapping[str, Reader] = {"jsonl": read_jsonl, "json": read_json, "csv": read_csv}
+
+
+def _check_header(header: list[str]) -> None:
+    if header and layout_of(header) is None:
+        missing = ", ".join(name for name in REQUIRED if name not in header)
+        reason = f"has no column {missing}; add it to the first line, or use another format's columns (docs/data.md)"
+        raise MetadataRefused("metadata_columns", reason)
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise MetadataRefused("metadata_columns", f"has two columns {printable(twice[0])!r}; keep one")
+
+
+def _unknown_columns(seen: Collection[str], file: str) -> Iterator[Finding]:
+    """A warning for each column that nothing reads: it may be a misspelt one."""
+    for name in sorted(set(seen) - set(COLUMNS)):
+        text = f"{file}: column {printable(name)!r} is not read; known columns are {', '.join(COLUMNS)}."
+        yield Finding("column_unknown", "warning", text, file)
+
+
+def _whole(fault: Refused, file: str) -> Finding:
+    return Finding(fault.code, "error", f"{file} {fault.reason}.", file)
+
+
+def _cause(error: Exception) -> str:
+    return printable(str(error))

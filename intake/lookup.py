@@ -1,0 +1,46 @@
+"""Finding the file that a row means by a path."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from functools import cached_property
+
+from intake.entries import Entry, canonical, collision_key
+from intake.findings import printable
+
+
+class Lookup:
+    """The archive's files by the paths that rows give: beside the table, else from the top."""
+
+    def __init__(self, files: Mapping[str, Entry], folder: str = "") -> None:
+        self._files = files
+        self._prefixes = (f"{folder}/", "") if folder else ("",)
+
+    def find(self, path: str, *, by_name: bool = False) -> Entry | None:
+        """``by_name``: where the path leads nowhere, the one file of its name anywhere in the archive."""
+        name = canonical(path)
+        found = (self._files.get(f"{prefix}{name}") for prefix in self._prefixes)
+        entry = next((entry for entry in found if entry is not None), None)
+        if entry is None and by_name:
+            namesakes = self._by_name.get(name.rpartition("/")[2], [])
+            return namesakes[0] if len(namesakes) == 1 else None
+        return entry
+
+    def hint(self, path: str) -> str:
+        """What to do about a path that names no file: a near miss in case or slashes is pointed out."""
+        name = canonical(path.replace("\\", "/"))
+        near = (self._near.get(collision_key(f"{prefix}{name}")) for prefix in self._prefixes)
+        meant = next((name for name in near if name is not None), None)
+        return f"did you mean {printable(meant)}?" if meant else "add the file or correct the path."
+
+    @cached_property
+    def _near(self) -> dict[str, str]:
+        return {collision_key(name): name for name in self._files}
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[Entry]]:
+        found: dict[str, list[Entry]] = defaultdict(list)
+        for name, entry in self._files.items():
+            found[name.rpartition("/")[2]].append(entry)
+        return found

@@ -1,0 +1,297 @@
+"""Each format on a file as its own tool writes it: recognised, named, and the right image preferred."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from intake import Policy, Prepared
+from intake.formats.label_studio import path_of
+from intake.formats.parquet import read_parquet
+from intake.limits import Limits
+from tests.intake.build import codes, encoded, only, pixel, png, prepare, tar_of, zip_of
+
+pytestmark = pytest.mark.unit
+
+RED, BLUE, GREEN = png((255, 0, 0)), png((0, 0, 255)), png((0, 200, 0))
+
+
+def preferred(prepared: Prepared) -> list[tuple[str, str, str | None]]:
+    """Prompt, and the colours of both images, of every pair."""
+    names = {(255, 0, 0): "red", (0, 0, 255): "blue", (0, 200, 0): "green"}
+
+    def colour(sha256: str | None) -> str | None:
+        return None if sha256 is None else names[pixel(prepared.images[sha256])[:3]]
+
+    return [(pair.prompt, str(colour(pair.chosen)), colour(pair.rejected)) for pair in prepared.pairs]
+
+
+def pick_a_pic(*rows: dict[str, Any], group: int = 2) -> bytes:
+    """As the hub's dataset viewer and ``datasets`` write the table: these columns of it are those that matter."""
+    usual = {
+        "are_different": True, "best_image_uid": "7f", "created_at": "2023-01-01", "has_label": True, "user_id": 4,
+        "image_0_uid": "7f", "image_1_uid": "8a", "jpg_0": RED, "jpg_1": BLUE, "label_0": 1.0, "label_1": 0.0,
+        "model_0": "a", "model_1": "b", "ranking_id": 1, "num_example_per_prompt": 1, "caption": "a fox",
+    }  # fmt: skip
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([usual | row for row in rows]), file, row_group_size=group)
+    return file.getvalue()
+
+
+def test_pick_a_pic_parquet(tmp_path: Path) -> None:
+    data = pick_a_pic(
+        {}, {"label_0": 0.0, "label_1": 1.0, "caption": "a hen"}, {"label_0": 0.5, "label_1": 0.5}, {"has_label": False}
+    )
+    prepared = prepare(data, tmp_path)
+    assert prepared.format == "parquet/pick-a-pic"
+    assert preferred(prepared) == [("a fox", "red", "blue"), ("a hen", "blue", "red")]
+    assert (prepared.report.rows, prepared.report.tied) == (4, 1)
+    assert prepared.report.dropped == {"pair_tied": 1, "label_missing": 1}
+    assert [pair.annotator for pair in prepared.pairs] == ["4", "4"]
+    assert prepared.usable
+
+
+def test_parquet_with_our_columns_and_hugging_faces_images(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    rows = [{"prompt": "a fox", "chosen": {"bytes": RED, "path": "x.png"}, "rejected": {"bytes": BLUE, "path": None}}]
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    prepared = prepare(file.getvalue(), tmp_path)
+    assert (prepared.format, preferred(prepared)) == ("parquet/pairtune", [("a fox", "red", "blue")])
+
+
+def test_a_bad_image_in_parquet_is_named_with_its_row(tmp_path: Path) -> None:
+    prepared = prepare(pick_a_pic({}, {"jpg_1": RED[:30]}, {"jpg_0": None}), tmp_path)
+    assert [(one.code, one.row) for one in prepared.findings] == [("image_truncated", 2), ("row_invalid", 3)]
+
+
+def test_parquet_of_something_else_names_the_columns_that_are_known(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    pq.write_table(pa.table({"text": ["a"], "label": [1]}), file)
+    finding = only(prepare(file.getvalue(), tmp_path).findings)
+    assert finding.code == "metadata_columns"
+    assert "caption, jpg_0" in finding.message
+
+
+def test_parquet_is_read_a_few_rows_at_a_time(tmp_path: Path) -> None:
+    """120 MB of images in row groups of 40 MB: Arrow never holds a whole group."""
+    noise = bytes(range(256)) * 8192  # 2 MiB, which is no image
+    path = tmp_path / "large.parquet"
+    path.write_bytes(pick_a_pic(*[{"jpg_0": noise, "ranking_id": number} for number in range(60)], group=20))
+    before = pa.total_allocated_bytes()
+    pool = pa.default_memory_pool()
+    for _ in read_parquet(path, Limits()).judgements:
+        assert pool.bytes_allocated() - before < 80 * 2**20
+
+
+def test_too_much_parquet_is_refused(tmp_path: Path) -> None:
+    data = pick_a_pic(*[{"caption": f"fox {number}"} for number in range(20)])
+    assert codes(prepare(data, tmp_path, Limits(archive_bytes=500))) == ["archive_limits"]
+    assert codes(prepare(data, tmp_path, Limits(rows=3))) == ["archive_limits"]
+
+
+@pytest.mark.parametrize("mode", ["w:", "w:gz", "zst"])
+def test_tar_in_every_compression(mode: str, tmp_path: Path) -> None:
+    files = {"metadata.jsonl": b'{"prompt": "p", "chosen": "a.png", "rejected": "b.png"}', "a.png": RED, "b.png": BLUE}
+    data = tar_of(files.items()) if mode == "zst" else tar_of(files.items(), mode)
+    if mode == "zst":
+        data = pa.Codec("zstd").compress(data, asbytes=True)
+    assert preferred(prepare(data, tmp_path)) == [("p", "red", "blue")]
+
+
+def test_a_zstandard_bomb_stops_at_the_limit(tmp_path: Path) -> None:
+    bomb = pa.Codec("zstd").compress(bytes(64 * 2**20), asbytes=True)
+    prepared = prepare(bomb, tmp_path, Limits(compression_ratio_from=2**20))
+    assert codes(prepared) == ["archive_limits"]
+    assert [path.name for path in (tmp_path / "work").rglob("*") if path.is_file()] == ["pairs.jsonl"]
+
+
+def test_every_cut_of_a_zstandard_tar_is_a_finding(tmp_path: Path) -> None:
+    data = pa.Codec("zstd").compress(tar_of([("a.png", RED)]), asbytes=True)
+    for tenth in range(1, 10):
+        assert codes(prepare(data[: len(data) * tenth // 10], tmp_path)) == ["archive_unreadable"]
+
+
+def test_invoke_trainings_preferences(tmp_path: Path) -> None:
+    rows = [
+        {"image_0": "a.png", "image_1": "b.png", "prompt": "one", "prefer_0": True, "prefer_1": False},
+        {"image_0": "a.png", "image_1": "b.png", "prompt": "two", "prefer_0": False, "prefer_1": True},
+        {"image_0": "a.png", "image_1": "b.png", "prompt": "tie", "prefer_0": False, "prefer_1": False},
+    ]
+    table = "\n".join(map(json.dumps, rows)).encode()
+    prepared = prepare(zip_of([("metadata.jsonl", table), ("a.png", RED), ("b.png", BLUE)]), tmp_path)
+    assert prepared.format == "archive/invoke-training"
+    assert preferred(prepared) == [("one", "red", "blue"), ("two", "blue", "red")]
+    assert only(prepared.findings).message.startswith("metadata.jsonl: 1 pairs of which neither image is preferred")
+
+
+def test_hpdv2_as_pairs_in_csv(tmp_path: Path) -> None:
+    table = b"user_id,prompt,image_left,image_right,pref\n3,one,a.png,b.png,1\n5,two,a.png,b.png,-1\n"
+    prepared = prepare(zip_of([("pairs.csv", table), ("a.png", RED), ("b.png", BLUE)]), tmp_path)
+    assert prepared.format == "archive/hpdv2"
+    assert preferred(prepared) == [("one", "red", "blue"), ("two", "blue", "red")]
+    assert [pair.annotator for pair in prepared.pairs] == ["3", "5"]
+
+
+def test_hpdv2_as_its_own_training_list(tmp_path: Path) -> None:
+    rows = [
+        {"human_preference": [0, 1], "prompt": "one", "image_path": ["a.png", "b.png"], "user_hash": "u1"},
+        {"human_preference": [1, 0], "prompt": "two", "image_path": ["a.png", "b.png"], "user_hash": "u2"},
+    ]
+    files = [("train.json", json.dumps(rows, indent=2).encode()), ("a.png", RED), ("b.png", BLUE)]
+    prepared = prepare(zip_of(files), tmp_path)
+    assert (prepared.format, preferred(prepared)) == (
+        "archive/hpdv2",
+        [("one", "blue", "red"), ("two", "red", "blue")],
+    )
+
+
+def annotation(selected: str | None, by: object = 1, **more: object) -> dict[str, Any]:
+    result = [
+        {"value": {"selected": selected}, "id": "x", "from_name": "pw", "to_name": "image1,image2", "type": "pairwise"}
+    ]
+    return {"id": 9, "completed_by": by, "result": result if selected else [], "was_cancelled": False} | more
+
+
+def label_studio(*annotations: dict[str, Any], **data: str) -> dict[str, Any]:
+    shown = {"image1": "/data/upload/3/1a2b3c4d-a.png", "image2": "/data/upload/3/5e6f7a8b-b.png", "prompt": "a fox"}
+    return {"id": 1, "annotations": list(annotations), "predictions": [], "data": shown | data, "project": 3}
+
+
+def studio_archive(*tasks: dict[str, Any]) -> bytes:
+    export = json.dumps(list(tasks)).encode()
+    return zip_of([("project-3-at-2026-01-01.json", export), ("images/a.png", RED), ("images/b.png", BLUE)])
+
+
+def test_label_studios_export(tmp_path: Path) -> None:
+    prepared = prepare(
+        studio_archive(
+            label_studio(annotation("left"), annotation("right", {"id": 2, "email": "kim@example.org"})),
+            label_studio(annotation("left", was_cancelled=True)),
+            label_studio(annotation("right"), prompt="a hen"),
+        ),
+        tmp_path,
+    )
+    assert prepared.format == "archive/label-studio"
+    assert preferred(prepared) == [("a fox", "red", "blue"), ("a fox", "blue", "red"), ("a hen", "blue", "red")]
+    assert [pair.annotator for pair in prepared.pairs] == ["1", "kim@example.org", "1"]
+    assert prepared.report.dropped == {"label_missing": 1}
+
+
+def test_label_studio_tags_that_are_not_named_like_their_fields_are_refused_not_guessed(tmp_path: Path) -> None:
+    task = label_studio(annotation("left"))
+    task["data"] = {"left_url": "a.png", "right_url": "b.png", "prompt": "p"}
+    finding = prepare(studio_archive(task), tmp_path).findings[0]
+    assert (finding.code, "name each image tag as its field" in finding.message) == ("row_invalid", True)
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        ("/data/upload/3/1a2b3c4d-a.png", "a.png"),
+        ("/data/local-files/?d=deep/a.png", "deep/a.png"),
+        ("s3://bucket/deep/a.png", "deep/a.png"),
+        ("https://example.org/deep/a%20b.png", "deep/a b.png"),
+        ("deep/a.png", "deep/a.png"),
+        ("http://[", "http://["),
+    ],
+)
+def test_label_studios_paths(given: str, path: str) -> None:
+    assert path_of(given) == path
+
+
+@pytest.mark.parametrize(("chosen", "rejected", "root"), [("chosen", "rejected", ""), ("w", "l", "my pairs/")])
+def test_two_folders_with_captions(chosen: str, rejected: str, root: str, tmp_path: Path) -> None:
+    files = {
+        f"{root}{chosen}/one.png": RED,
+        f"{root}{chosen}/one.txt": b"a fox\n",
+        f"{root}{rejected}/one.jpg": encoded_jpeg(),
+        f"{root}{chosen}/two.png": RED,
+        f"{root}{rejected}/two.png": BLUE,
+        f"{root}{rejected}/two.txt": b"a hen",
+        f"{root}{chosen}/lonely.png": RED,
+        f"{root}{rejected}/other.png": BLUE,
+    }
+    prepared = prepare(zip_of(files.items()), tmp_path, policy=Policy(invalid_rows="drop"))
+    assert prepared.format == "archive/two-folders"
+    assert [pair.prompt for pair in prepared.pairs] == ["a fox", "a hen"]
+    assert pixel(prepared.images[prepared.pairs[1].rejected or ""])[:3] == (0, 0, 255)
+    assert [(one.code, one.severity, one.row) for one in prepared.findings] == [
+        ("image_missing", "warning", 1),
+        ("image_missing", "warning", 4),
+    ]
+    assert prepared.usable
+
+
+def encoded_jpeg() -> bytes:
+    from PIL import Image
+
+    return encoded(Image.new("RGB", (96, 64), (0, 0, 255)), "JPEG")
+
+
+def test_a_subjects_folder_with_captions(tmp_path: Path) -> None:
+    prepared = prepare(zip_of([("zibu/1.png", RED), ("zibu/1.txt", b"a zibu"), ("zibu/2.png", BLUE)]), tmp_path)
+    assert prepared.format == "archive/image-folder"
+    assert [(one.code, one.row) for one in prepared.findings][:1] == [("prompt_empty", 2)]
+
+
+def test_a_subjects_folder_named_with_its_prompt(tmp_path: Path) -> None:
+    prepared = prepare(zip_of([("img/10_zibu creature/1.png", RED), ("img/10_zibu creature/2.png", BLUE)]), tmp_path)
+    assert preferred(prepared) == [("zibu creature", "red", None), ("zibu creature", "blue", None)]
+    assert prepared.usable
+
+
+def test_a_prompt_given_with_the_upload_serves_images_without_one(tmp_path: Path) -> None:
+    archive = zip_of([("1.png", RED), ("2.png", BLUE), ("2.txt", b"its own")])
+    prepared = prepare(archive, tmp_path, policy=Policy(prompt="a photo of zibu"))
+    assert [pair.prompt for pair in prepared.pairs] == ["a photo of zibu", "its own"]
+
+
+TIED = pick_a_pic({}, {"label_0": 0.5, "label_1": 0.5, "caption": "a tie"})
+
+
+def test_ties_kept_in_both_orders_contradict_nothing(tmp_path: Path) -> None:
+    prepared = prepare(TIED, tmp_path, policy=Policy(ties="both"))
+    assert preferred(prepared)[1:] == [("a tie", "red", "blue"), ("a tie", "blue", "red")]
+    assert codes(prepared) == ["pair_tied"]
+    assert (prepared.report.rows, prepared.report.kept) == (2, 3)
+
+
+def test_ties_as_errors_name_their_row(tmp_path: Path) -> None:
+    prepared = prepare(TIED, tmp_path, policy=Policy(ties="error"))
+    assert (only(prepared.findings).code, only(prepared.findings).row, prepared.usable) == ("pair_tied", 2, False)
+
+
+def test_strict_makes_every_warning_an_error(tmp_path: Path) -> None:
+    assert prepare(TIED, tmp_path).usable
+    strict = prepare(TIED, tmp_path, policy=Policy(strict=True))
+    assert ([one.severity for one in strict.findings], strict.usable) == (["error"], False)
+
+
+def test_invalid_rows_can_be_left_out(tmp_path: Path) -> None:
+    data = pick_a_pic({}, {"jpg_1": RED[:30]}, {"caption": ""})
+    assert not prepare(data, tmp_path).usable
+    lenient = prepare(data, tmp_path, policy=Policy(invalid_rows="drop"))
+    assert lenient.usable
+    assert lenient.report.dropped == {"image_truncated": 1, "prompt_empty": 1}
+
+
+def test_nothing_left_is_an_error_whatever_the_policy(tmp_path: Path) -> None:
+    prepared = prepare(pick_a_pic({"jpg_1": RED[:30]}), tmp_path, policy=Policy(invalid_rows="drop"))
+    assert codes(prepared) == ["image_truncated", "pairs_none"]
+    assert not prepared.usable
+
+
+def test_a_json_list_that_does_not_end_is_unreadable(tmp_path: Path) -> None:
+    for cut in (b'[{"prompt": "p", "chosen": "a.png"}', b'{"prompt": 1}', b"[1, 2", b'[{"a": '):
+        prepared = prepare(zip_of([("metadata.json", cut), ("a.png", RED)]), tmp_path)
+        assert "metadata_unreadable" in codes(prepared)
+
+
+def test_an_empty_json_list_is_empty(tmp_path: Path) -> None:
+    assert codes(prepare(zip_of([("metadata.json", b"[ ]")]), tmp_path)) == ["metadata_empty"]
