@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHMARKS = ("trainer", "uploads")
+BENCHMARKS = ("trainer", "intake", "uploads")
 
 
 def main() -> int:

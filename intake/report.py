@@ -9,11 +9,15 @@ from typing import Any, Self
 from intake.findings import Code, Finding
 
 SHOWN_SIZES = 20
+SHOWN_BUCKETS = 4  # in words
 
 
 @dataclass(frozen=True)
 class Figures:
-    """``compared_again`` are pairs of images that several annotators judged; ``agreement`` is Krippendorff's alpha."""
+    """``compared_again`` are pairs of images that several annotators judged; ``agreement`` is Krippendorff's alpha.
+
+    ``buckets`` are the pairs by the size that each family's published bases would train them at.
+    """
 
     pairs: int
     without_rejected: int
@@ -30,6 +34,7 @@ class Figures:
     annotators: int
     compared_again: int
     agreement: float | None
+    buckets: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,10 @@ class Report:
         lines.append(
             f"Images by size: {sizes}{f' and {found.other_sizes} of other sizes' if found.other_sizes else ''}."
         )
+        for family, buckets in found.buckets.items():
+            shown = ", ".join(f"{count} pairs at {size}" for size, count in list(buckets.items())[:SHOWN_BUCKETS])
+            more = len(buckets) - SHOWN_BUCKETS
+            lines.append(f"Training on {family}: {shown}{f' and at {more} other sizes' if more > 0 else ''}.")
         lines += [
             f"{count} {text}."
             for count, text in (

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 
-from trainer.buckets import Bucket
 from trainer.drawing.commissions import Commission, carry_out
 from trainer.drawing.sampler import Artist
 from trainer.encoding import EncodedImage, EncodedPair, Encoder
 from trainer.interrupt import StopRequest
 from trainer.noise import keyed_seed
 from trainer.rundir import ImageFile, PairFiles, Run, image_file
+from trainer.spec.buckets import Bucket
 from trainer.spec.events import DataPrepared
 from trainer.validation import selected
 from trainer.world import ALONE, World

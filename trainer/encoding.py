@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from trainer.buckets import Bucket, Crop, buckets, centre_crop, shared_bucket
 from trainer.cache import Cache, key_of
 from trainer.errors import BadRun, Fault
 from trainer.families.family import Encoders, Family
 from trainer.images import UnreadableImage, decode
 from trainer.interrupt import StopRequest
 from trainer.rundir import ImageFile, PairFiles
+from trainer.spec.buckets import Bucket, Crop, buckets, centre_crop, shared_bucket
 from trainer.spec.strict import Auto
 from trainer.world import ALONE, World
 

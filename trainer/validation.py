@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from trainer.batches import Batch, collate
-from trainer.buckets import Bucket
 from trainer.cache import Cache
 from trainer.encoding import EncodedPair
 from trainer.errors import NonFiniteLoss
@@ -26,6 +25,7 @@ from trainer.interrupt import StopRequest
 from trainer.noise import stratum_midpoints, validation_noise
 from trainer.objectives.objective import Objective, PairLosses
 from trainer.rundir import PairFiles
+from trainer.spec.buckets import Bucket
 from trainer.spec.events import Metrics, TimestepBin
 from trainer.step import denoising_losses
 from trainer.world import ALONE, World

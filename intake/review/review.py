@@ -12,6 +12,7 @@ from intake.image_folder import StoredImage
 from intake.report import SHOWN_SIZES, Figures
 from intake.review.agreement import krippendorff_alpha
 from intake.review.pair import ReviewedPair, same_prompt
+from intake.review.shapes import Shapes
 from intake.review.tokens import truncated_by
 
 # Below this a picture has fewer latents than any base makes of its own size (SD 1.x: 64 at 512 pixels).
@@ -30,6 +31,7 @@ class Review:
         self._prompts: dict[Key, set[str]] = defaultdict(set)  # the splits that a prompt is in
         self._images: set[bytes] = set()
         self._sizes: Counter[str] = Counter()
+        self._shapes = Shapes()
         self._splits: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()
         self._truncated: Counter[str] = Counter()
@@ -46,6 +48,7 @@ class Review:
         for image in reviewed.images:
             self._images.add(bytes.fromhex(image.sha256))
             self._sizes[f"{image.width}x{image.height}"] += 1
+        self._shapes.add([(image.width, image.height) for image in reviewed.images])
         yield from self._prompt(reviewed)
         self._note_small(reviewed)
         if reviewed.rejected is not None:
@@ -71,6 +74,7 @@ class Review:
             images=len(self._images),
             splits=dict(self._splits),
             sizes=largest,
+            buckets=self._shapes.by_family(),
             other_sizes=self._sizes.total() - sum(largest.values()),
             repeated=self._counts["repeated"],
             contradicted=self._counts["contradicted"],

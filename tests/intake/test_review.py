@@ -168,3 +168,13 @@ def test_fifty_thousand_pairs_are_reviewed_in_little_memory() -> None:
     tracemalloc.stop()
     assert review.figures().pairs == 50_000
     assert peak < 64 * 2**20
+
+
+def test_the_buckets_that_would_be_formed_are_told_by_family(tmp_path: Path) -> None:
+    wide = {"wide-1": png((1, 2, 3), (128, 64)), "wide-2": png((200, 2, 3), (128, 64))}
+    square = {"square-1": png((1, 2, 3), (70, 70)), "square-2": png((200, 2, 3), (70, 70))}
+    rows = [{"prompt": name, "chosen": f"{name}-1.png", "rejected": f"{name}-2.png"} for name in ("wide", "square")]
+    found = prepared(tmp_path, *rows, images=wide | square)
+    assert found.report.figures.buckets["sdxl"] == {"1408x736": 1, "1024x1024": 1}
+    assert found.report.figures.buckets["sd1"] == {"704x320": 1, "512x512": 1}
+    assert "Training on sdxl: 1 pairs at 1408x736, 1 pairs at 1024x1024." in found.report.in_words()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from trainer.buckets import Bucket, buckets, centre_crop, shared_bucket
+from trainer.spec.buckets import Bucket, buckets, centre_crop, shared_bucket
 
 pytestmark = pytest.mark.unit
 

@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from trainer.buckets import Bucket
 from trainer.cache import Cache, Tensors
 from trainer.encoding import new_encoder
 from trainer.families.family import Decoder, Denoiser
 from trainer.interrupt import StopRequest
 from trainer.rundir import ImageFile
+from trainer.spec.buckets import Bucket
 
 pytestmark = pytest.mark.unit
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from trainer.buckets import Bucket
 from trainer.drawing.sampler import Artist, together
 from trainer.durable import sweep, write_file
+from trainer.spec.buckets import Bucket
 from trainer.world import World
 
 FOLDER, MANIFEST = "drawn", "manifest.jsonl"

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from trainer.buckets import Bucket
 from trainer.cache import Cache, Tensors
 from trainer.families.family import Decoder, Denoiser
+from trainer.spec.buckets import Bucket
 
 # Images that share a forward pass, which guidance doubles. Large ones are alone: drawing fits where training does.
 TOGETHER = 4

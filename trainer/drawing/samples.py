@@ -16,10 +16,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from trainer.buckets import Bucket
 from trainer.drawing.grid import Row, fitted, grid
 from trainer.drawing.sampler import Artist
 from trainer.durable import sweep, whole_directory, write_file
+from trainer.spec.buckets import Bucket
 from trainer.spec.events import SampleWritten
 
 FOLDER, GRID = "samples", "grid.png"

@@ -14,8 +14,8 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 
-from trainer.buckets import Bucket
 from trainer.families.files import read_json, variant
+from trainer.spec.buckets import Bucket
 
 
 def load_autoencoder(folder: Path, device: torch.device) -> Any:

@@ -16,8 +16,8 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from trainer.buckets import Bucket
 from trainer.cache import Tensors
+from trainer.spec.buckets import Bucket
 from trainer.spec.run import Adapter
 
 

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from tests.trainer.families.bases import SAVE_BASE
 from tests.trainer.tiny_sdxl import PROMPTS
-from trainer.buckets import Bucket
 from trainer.cache import Cache
 from trainer.drawing.sampler import Artist, sample, together
 from trainer.encoding import new_encoder
 from trainer.families import open_family
 from trainer.interrupt import StopRequest
+from trainer.spec.buckets import Bucket
 from trainer.spec.run import Base, FamilyName
 
 CPU = torch.device("cpu")

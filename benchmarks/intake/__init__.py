@@ -1,0 +1,1 @@
+"""Reading uploads: speed against bare decoding, and the memory of large ones."""

@@ -1,0 +1,45 @@
+"""Which sizes pairs would train at, as the trainer forms its aspect-ratio buckets."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
+
+from intake.report import SHOWN_SIZES
+from trainer.spec.buckets import Bucket, buckets, shared_bucket
+
+# Side and step in pixels and the largest side of each family's published bases (their configuration files).
+BASES: Mapping[str, tuple[int, int, int | None]] = {
+    "sd1": (512, 64, None),
+    "sd2": (768, 64, None),
+    "sdxl": (1024, 32, None),
+    "sd3": (1024, 16, 1536),
+}
+
+
+class Shapes:
+    """Counts the bucket of every pair, by family."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, Counter[str]] = defaultdict(Counter)
+
+    def add(self, sizes: Sequence[tuple[int, int]]) -> None:
+        """(width, height) of a pair's images."""
+        for family, bucket in _buckets_of(tuple(sizes)).items():
+            self._counts[family][bucket] += 1
+
+    def by_family(self) -> dict[str, dict[str, int]]:
+        """Pairs by "width x height" of the bucket, the fullest ones first."""
+        return {family: dict(counts.most_common(SHOWN_SIZES)) for family, counts in self._counts.items()}
+
+
+@lru_cache(maxsize=4096)
+def _buckets_of(sizes: tuple[tuple[int, int], ...]) -> dict[str, str]:
+    chosen = {family: shared_bucket(sizes, _candidates(family)) for family in BASES}
+    return {family: f"{bucket.width}x{bucket.height}" for family, bucket in chosen.items()}
+
+
+@cache
+def _candidates(family: str) -> list[Bucket]:
+    return buckets(*BASES[family])
