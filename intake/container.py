@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import struct
 
+import numpy as np
 from PIL import Image
 
 from intake.signatures import Format
@@ -80,8 +81,10 @@ def _jpeg(data: bytes) -> bytes | None:
 def _end_of_scan(data: bytes, offset: int) -> int | None:
     """Where the next marker is. Most files have one scan up to the end and no restarts, which counting tells fast."""
     end = data.rfind(b"\xff\xd9", offset)
-    if end >= 0 and data.count(b"\xff", offset, end) == data.count(b"\xff\0", offset, end):
-        return end
+    if end >= 0:
+        scan = np.frombuffer(data, np.uint8, count=end + 1 - offset, offset=offset)  # up to the 0xFF of the end marker
+        if not scan[np.flatnonzero(scan[:-1] == 0xFF) + 1].any():  # each 0xFF before it is followed by 0
+            return end
     following = _MARKER.search(data, offset)
     return following.start() if following else None
 

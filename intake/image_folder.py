@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,8 +58,6 @@ class ImageFolder:
         return StoredImage(sha256, image.width, image.height, image.fingerprint, image.profile_ignored)
 
     def _write(self, data: bytes, sha256: str) -> Path:
-        path = self._folder / sha256
-        partial = self._folder / "partial"
-        partial.write_bytes(data)
-        os.replace(partial, path)  # a file that bears its digest is whole, also after a crash
+        path = self._folder / sha256  # the folder is one attempt's: what a crash leaves half written is never read
+        path.write_bytes(data)
         return path

@@ -12,6 +12,7 @@ import structlog
 
 from intake import Finding, Policy, Progress, Report, prepare_upload
 from store import jobs, leases
+from store.blobs import StoredBlob
 from store.database import Sessions
 from store.errors import BlobMissing, LeaseLost
 from store.leases import FileClaim
@@ -79,8 +80,8 @@ def _read(resources: Resources, owned: FileClaim, folder: Path) -> list[str]:
     )
     if not prepared.usable:
         return _refuse(resources, owned, describe(prepared.findings), prepared.report)
-    for path in prepared.images.values():
-        resources.blobs.put_file(path)
+    for sha256, path in prepared.images.items():
+        resources.blobs.take_file(path, StoredBlob(sha256, path.stat().st_size))
     pairs = resources.blobs.put_file(prepared.pairs_file)
     with resources.sessions.begin() as session:
         leases.finish_file(
