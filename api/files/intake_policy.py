@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from api.errors import InvalidRequest
-from api.faults import describe
+from api.faults import Fault, describe
 from intake.policy import InvalidRows, Ties
 
 Prompt = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
@@ -34,13 +33,13 @@ POLICY_FIELDS = tuple(IntakePolicy.model_fields)
 FORM_PROPERTIES = IntakePolicy.model_json_schema()["properties"]
 
 
-def policy_of(fields: Mapping[str, str]) -> dict[str, Any] | None:
-    """What the file's row keeps; None where nothing was said. Raise InvalidRequest with every fault."""
+def policy_of(fields: Mapping[str, str]) -> tuple[dict[str, Any] | None, list[Fault]]:
+    """What the file's row keeps, None where nothing was said; and every fault of it."""
     given = {name: value for name, value in fields.items() if name in POLICY_FIELDS}
     try:
-        return kept(IntakePolicy.model_validate(given))
+        return kept(IntakePolicy.model_validate(given)), []
     except ValidationError as error:
-        raise InvalidRequest(describe(error, given, IntakePolicy, {})) from error
+        return None, describe(error, given, IntakePolicy)
 
 
 def kept(policy: IntakePolicy) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from api.backends import Backends, Caller, Opened
 from api.errors import failures
 from api.files import service
-from api.files.intake_policy import FORM_PROPERTIES, POLICY_FIELDS, policy_of
+from api.files.intake_policy import FORM_PROPERTIES, POLICY_FIELDS
 from api.files.receive import Received, received
 from api.files.report import FileReport
 from api.files.schemas import File, FileDeleted, FileList
@@ -70,8 +70,7 @@ async def create_file(
 ) -> File | JSONResponse:
     """Upload pairs. The file is read in the background: `status` becomes `processed` or `error`."""
     async with received(request, backends.settings.upload_directory, texts=("purpose", *POLICY_FIELDS)) as upload:
-        service.check(upload)
-        policy = policy_of(upload.fields)
+        policy = service.checked_policy(upload)
         return await run_in_threadpool(_keep, backends, caller, upload, policy, idempotency_key)
 
 

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from api.errors import InvalidRequest, NoReport
 from api.faults import Fault
 from api.files.filenames import attachment, clean
+from api.files.intake_policy import policy_of
 from api.files.ranges import Span, etag, is_known, requested_span
 from api.files.receive import Received
 from api.files.schemas import File, FileDeleted, FileList
@@ -24,9 +25,10 @@ from store.models import Json
 UPLOAD_PURPOSE = "fine-tune"
 
 
-def check(upload: Received) -> None:
-    """Raise InvalidRequest with every fault of the form."""
-    faults = list(upload.faults)
+def checked_policy(upload: Received) -> Json | None:
+    """What was decided about doubtful rows. Raise InvalidRequest with every fault of the form."""
+    policy, faults_of_policy = policy_of(upload.fields)
+    faults = [*upload.faults, *faults_of_policy]
     purpose = upload.fields.get("purpose")
     if purpose is None:
         faults.append(Fault("purpose", "purpose: required, but not given.", "missing_field"))
@@ -35,6 +37,7 @@ def check(upload: Received) -> None:
         faults.append(Fault("purpose", message, "invalid_value"))
     if faults:
         raise InvalidRequest(faults)
+    return policy
 
 
 def create(work: Work, project_id: str, filename: str, blob: StoredBlob, policy: Json | None) -> File:

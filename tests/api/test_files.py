@@ -72,6 +72,34 @@ def test_every_fault_of_a_form_is_reported_at_once(client: TestClient) -> None:
     assert faults(answer) == {"other": "unknown_field", "file": "missing_field", "purpose": "invalid_value"}
 
 
+def test_what_the_uploader_decided_about_doubtful_rows_is_kept(client: TestClient, sessions: Sessions) -> None:
+    data = {"purpose": "fine-tune", "ties": "both", "strict": "true", "prompt": " a photo of zibu "}
+    file_id = client.post("/v1/files", files={"file": ("a.zip", CONTENT)}, data=data).json()["id"]
+    plain = upload(client)["id"]
+    with sessions() as session:
+        rows = {row.id: row.policy for row in session.execute(text("SELECT id, policy FROM files"))}
+    assert rows == {file_id: {"ties": "both", "strict": True, "prompt": "a photo of zibu"}, plain: None}
+
+
+def test_a_wrong_decision_is_refused_with_every_other_fault(client: TestClient) -> None:
+    data = {"purpose": "assistants", "ties": "flip", "strict": "perhaps", "invalid_rows": "", "prompt": " "}
+    answer = client.post("/v1/files", files={"file": ("a.zip", CONTENT)}, data=data)
+    assert faults(answer).keys() == {"purpose", "ties", "strict", "invalid_rows", "prompt"}
+
+
+def test_progress_is_shown_while_a_file_is_read(client: TestClient, sessions: Sessions) -> None:
+    file_id = upload(client)["id"]
+    progress = {"format": "parquet/pick-a-pic", "rows": 300, "kept": 290, "total": 5000}
+    with sessions.begin() as session:
+        owned = leases.claim_file(session, file_id, lease_seconds=60)
+        assert owned is not None
+        leases.note_file_progress(session, owned, progress)
+    assert client.get(f"/v1/files/{file_id}").json()["progress"] == progress
+    with sessions.begin() as session:
+        leases.finish_file(session, owned, status="error", details="x")
+    assert client.get(f"/v1/files/{file_id}").json()["progress"] is None
+
+
 def test_a_form_without_purpose_or_with_two_files_is_refused(client: TestClient, settings: Settings) -> None:
     two = client.post("/v1/files", files=[("file", ("a", b"x")), ("file", ("b", b"y"))])
     assert faults(two) == {"file": "invalid_value", "purpose": "missing_field"}

@@ -77,6 +77,15 @@ def test_parts_in_any_order_become_the_file(client: TestClient, settings: Settin
         assert broker.llen("intake") == 1
 
 
+def test_what_was_decided_about_doubtful_rows_becomes_the_files(client: TestClient, sessions: Sessions) -> None:
+    upload_id = begin(client, ties="both", invalid_rows="drop")
+    parts = [part_id(client, upload_id, half) for half in HALVES]
+    file_id = complete(client, upload_id, parts).json()["file"]["id"]
+    with sessions() as session:
+        policy = session.scalar(text("SELECT policy FROM files WHERE id = :id"), {"id": file_id})
+    assert policy == {"ties": "both", "invalid_rows": "drop"}
+
+
 def test_an_interrupted_client_sees_what_has_arrived_and_sends_the_rest(client: TestClient) -> None:
     upload_id = begin(client)
     sent = add(client, upload_id, HALVES[0]).json()

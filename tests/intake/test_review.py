@@ -176,5 +176,5 @@ def test_the_buckets_that_would_be_formed_are_told_by_family(tmp_path: Path) -> 
     rows = [{"prompt": name, "chosen": f"{name}-1.png", "rejected": f"{name}-2.png"} for name in ("wide", "square")]
     found = prepared(tmp_path, *rows, images=wide | square)
     assert found.report.figures.buckets["sdxl"] == {"1408x736": 1, "1024x1024": 1}
-    assert found.report.figures.buckets["sd1"] == {"704x320": 1, "512x512": 1}
+    assert found.report.figures.buckets["sd1"] == {"640x384": 1, "512x512": 1}
     assert "Training on sdxl: 1 pairs at 1408x736, 1 pairs at 1024x1024." in found.report.in_words()

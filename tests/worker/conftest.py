@@ -19,7 +19,7 @@ from store.blobs import Blobs
 from store.database import Sessions, open_engine
 from store.files import NewFile
 from store.hints import Hints
-from store.models import File
+from store.models import File, Json
 from store.settings import Settings
 from tests import servers
 from tests.conftest import emptied, make_tenant
@@ -116,9 +116,9 @@ def chosen_only() -> bytes:
     return archive_of(rejected=False)
 
 
-def upload(resources: Resources, project_id: str, content: bytes) -> File:
+def upload(resources: Resources, project_id: str, content: bytes, policy: Json | None = None) -> File:
     blob = resources.blobs.put_bytes(content)
-    new = NewFile(project_id, "pairs.zip", "fine-tune", blob.bytes, blob.sha256)
+    new = NewFile(project_id, "pairs.zip", "fine-tune", blob.bytes, blob.sha256, policy)
     with resources.sessions.begin() as session:
         return files.create(session, new, status="uploaded")
 

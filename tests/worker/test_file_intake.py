@@ -7,9 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from intake import Finding, Report
-from store.models import File
+from store import leases
+from store.models import File, Json
 from tests import servers
 from tests.intake.build import good_files, zip_of
+from tests.intake.formats.test_formats import pick_a_pic
 from tests.store.rows import add_job, read_job
 from tests.worker.conftest import reread, upload
 from tests.worker.watching import attempts_left
@@ -44,6 +46,23 @@ def test_a_good_archive_becomes_pairs_and_images_and_queues_the_job_that_waits(
     with servers.broker_client(broker_url) as client:
         assert client.llen("train") == 1
     assert attempts_left(resources.settings.home) == []
+
+
+@pytest.mark.integration
+def test_parquet_is_read_as_the_uploader_decided_and_progress_is_told_meanwhile(
+    resources: Resources, project_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Json] = []
+    monkeypatch.setattr("worker.file_intake.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(leases, "note_file_progress", lambda _session, _owned, progress: told.append(progress))
+    content = pick_a_pic({}, {"label_0": 0.5, "label_1": 0.5, "caption": "a tie"}, {"jpg_0": b"broken"})
+    file = upload(resources, project_id, content, policy={"ties": "both", "invalid_rows": "drop"})
+    read_file(resources, file.id)
+    file = reread(resources, file)
+    assert (file.status, file.pairs_count) == ("processed", 3)
+    assert file.report is not None
+    assert (file.report["format"], file.report["tied"]) == ("parquet/pick-a-pic", 1)
+    assert [(one["rows"], one["kept"], one["total"]) for one in told] == [(1, 1, 3), (2, 3, 3), (3, 3, 3)]
 
 
 @pytest.mark.integration
