@@ -49,7 +49,7 @@ def append(session: Session, job_id: str, events: Sequence[NewEvent], *, attempt
     session.execute(insert(JobEvent), rows)
     for event in events:
         status = (event.data or {}).get("status")
-        if status in TERMINAL:
+        if isinstance(status, str) and status in TERMINAL:
             job_ended(session, job_id, JobStatus(status))
 
 

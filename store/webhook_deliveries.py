@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import delete, func, select, update
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, aliased
 
 from store.errors import DeliveryNotFound, WebhookDisabled
@@ -36,7 +37,7 @@ def claim(session: Session, *, limit: int, lease_seconds: float, busy: Collectio
     first = (
         select(due.id)
         .where(due.next_attempt_at <= func.clock_timestamp(), due.endpoint_id.not_in(busy))
-        .distinct(due.endpoint_id)
+        .ext(distinct_on(due.endpoint_id))
         .order_by(due.endpoint_id, due.next_attempt_at, due.id)
     )
     # The time is looked at twice: of two that claim at once, the later one's row may have changed under it.
