@@ -83,4 +83,5 @@ async def _beginning(response: httpx.Response) -> str:
 
 @cache
 def _tls() -> ssl.SSLContext:
-    return httpx.create_ssl_context(trust_env=False)
+    """SSL_CERT_FILE holds: an operator whose receivers are internal names his own authority there."""
+    return httpx.create_ssl_context()
