@@ -6,7 +6,7 @@ import base64
 import json
 import stat
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from threading import Barrier
@@ -25,6 +25,7 @@ from store.webhook_deliveries import DueDelivery, claim
 from store.webhook_outbox import TYPES
 from store.webhook_secrets import SigningKey, shown, signing_key
 from store.webhook_tables import WebhookDelivery, WebhookSecret
+from tests.api.polling import until
 from tests.conftest import make_tenant
 from tests.store.rows import add_file, add_job, queued_job, running_job
 
@@ -142,26 +143,44 @@ def test_a_job_never_ends_twice_for_an_endpoint(sessions: Sessions, project_id: 
     assert len(log(sessions, endpoint_id)) == 1
 
 
-def test_deleting_an_endpoint_waits_for_the_end_of_a_job_and_does_not_break_it(
-    sessions: Sessions, project_id: str
-) -> None:
+def wait_for_a_waiter(session: Session, other: Future[None]) -> None:
+    """Until another transaction waits for a lock."""
+    until(lambda: bool(session.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted"))) or other.done())
+    assert not other.done()
+
+
+def test_deleting_an_endpoint_waits_for_a_job_that_ends(sessions: Sessions, project_id: str) -> None:
     endpoint_id = endpoint(sessions, project_id)
     owned = running_job(sessions, project_id)
 
     def remove() -> None:
         with sessions.begin() as session:
-            session.execute(text("SET LOCAL lock_timeout = '10s'"))
             webhooks.remove(session, project_id, endpoint_id)
 
     with ThreadPoolExecutor(1) as pool:
         with sessions.begin() as session:
             leases.succeed(session, owned, results=[])
             removing = pool.submit(remove)
-            waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
-            while not session.scalar(waiting):
-                assert not removing.done()
+            wait_for_a_waiter(session, removing)
         removing.result()
     assert log(sessions, endpoint_id) == []
+
+
+def test_a_job_ends_well_while_an_endpoint_is_deleted(sessions: Sessions, project_id: str) -> None:
+    endpoint_id, other = endpoint(sessions, project_id), endpoint(sessions, project_id)
+    owned = running_job(sessions, project_id)
+
+    def end() -> None:
+        with sessions.begin() as session:
+            leases.succeed(session, owned, results=[])
+
+    with ThreadPoolExecutor(1) as pool:
+        with sessions.begin() as session:
+            webhooks.remove(session, project_id, endpoint_id)
+            ending = pool.submit(end)
+            wait_for_a_waiter(session, ending)
+        ending.result()
+    assert (len(log(sessions, endpoint_id)), len(log(sessions, other))) == (0, 1)
 
 
 def test_a_claim_takes_one_of_each_endpoint_and_none_of_the_busy(sessions: Sessions, project_id: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -213,6 +214,34 @@ def test_the_database_alone_shows_no_secret(parts: Resources, project_id: str) -
             rows = session.scalars(text(f"SELECT t::text FROM {table} t")).all()  # noqa: S608
             assert rows
             assert not any(whole in row or b64decode(whole).hex() in row for row in rows)
+
+
+def test_the_receiver_of_the_guide_takes_an_event(parts: Resources, project_id: str, tmp_path: Path) -> None:
+    guide = (REPOSITORY / "docs" / "webhooks.md").read_text(encoding="utf-8")
+    [example] = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/"
+    endpoint_id, forged = (endpoint(parts, project_id, url) for _ in range(2))
+    for ours, here in (("whsec_...", secret(parts, endpoint_id)), ("8080", str(port))):
+        assert ours in example
+        example = example.replace(ours, here)
+    job_id = cancelled(parts, project_id)
+    with (tmp_path / "printed").open("wb") as printed, (tmp_path / "errors").open("wb") as errors:
+        receiver = subprocess.Popen([sys.executable, "-c", example], stdout=printed, stderr=errors)
+    try:
+        until(lambda: _listens(port), seconds=30)
+        deliver(parts)
+    finally:
+        receiver.kill()
+        receiver.wait()
+    assert [only(parts, one).last_status for one in (endpoint_id, forged)] == [204, 401]
+    assert (tmp_path / "printed").read_text() == f"fine_tuning.job.cancelled {job_id}\n"
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 # ------------------------------------------------------------------------------------------------------------ retries
@@ -483,7 +512,9 @@ def test_a_receiver_that_answers_byte_by_byte_has_no_more_time_than_others(parts
             with connection:
                 try:
                     connection.sendall(b"HTTP/1.1 200 OK\r\nx: ")
-                    while not stop.wait(0.2):
+                    for _ in range(50):  # ten seconds
+                        if stop.wait(0.2):
+                            return
                         connection.sendall(b"y")
                 except OSError:
                     return  # the sender has gone
