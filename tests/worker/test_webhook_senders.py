@@ -15,11 +15,13 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from store.settings import REPOSITORY, Settings
 from tests.api.polling import until
 from tests.store.rows import running_job
 from tests.worker.receiver import Reply, receiving
+from tests.worker.test_outage import no_database
 from tests.worker.webhook_steps import (
     accepts,
     cancelled,
@@ -188,3 +190,16 @@ def test_a_dispatcher_whose_receivers_hang_still_does_its_other_work(
 def _is_queued(parts: Resources, job_id: str) -> bool:
     with parts.sessions() as session:
         return session.scalar(text("SELECT status FROM jobs WHERE id = :id"), {"id": job_id}) == "queued"
+
+
+def test_a_database_that_is_away_for_a_while_ends_no_sender(
+    parts: Resources, project_id: str, running: Callable[[], None], postgres_url: str
+) -> None:
+    with receiving() as receiver:
+        endpoint_id = endpoint(parts, project_id, receiver.url())
+        with capture_logs() as logs, no_database(postgres_url):
+            until(lambda: any(entry["event"] == "webhook.database_unreachable" for entry in logs))
+        cancelled(parts, project_id)
+        until(lambda: only(parts, endpoint_id).delivered_at is not None)
+        running()
+    assert len(receiver.received) == 1
