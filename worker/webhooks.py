@@ -132,7 +132,10 @@ def _attempt(parts: Resources, endpoint: WebhookEndpoint, due: DueDelivery) -> O
     """No connection to the database is held meanwhile."""
     if endpoint.disabled_at is not None:
         return Unsent(DISABLED, final=True)
-    signatures = _signatures(parts, due, timestamp := int(time.time()))
+    try:
+        signatures = _signatures(parts, due, timestamp := int(time.time()))
+    except OSError as error:
+        return Unsent(f"The dispatcher cannot read its signing key: {error.strerror}.")
     if not signatures:
         return Unsent("The signing secret was made from another PAIRTUNE_WEBHOOKS_KEY than the dispatcher has.")
     headers = {
