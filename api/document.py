@@ -12,9 +12,10 @@ from pydantic import BaseModel
 
 from api.fine_tuning.request import CreateFineTuningJob
 from api.uploads.request import CompleteUpload, CreateUpload
+from api.webhooks.request import CreateWebhook
 
 REFERENCE = "#/components/schemas/{model}"
-PARSED_BY_SERVICES: tuple[type[BaseModel], ...] = (CreateFineTuningJob, CreateUpload, CompleteUpload)
+PARSED_BY_SERVICES: tuple[type[BaseModel], ...] = (CreateFineTuningJob, CreateUpload, CompleteUpload, CreateWebhook)
 
 
 def document(app: FastAPI) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from api.request_context import edge_headers
 from store.errors import (
     BlobMissing,
     CheckpointNotFound,
+    DeliveryNotFound,
     FileInUse,
     FileNotFound,
     IdempotencyInFlight,
@@ -42,8 +43,11 @@ from store.errors import (
     JobNotFound,
     ModelNotFound,
     TooManyParts,
+    TooManyWebhooks,
     UploadNotFound,
     UploadNotPending,
+    WebhookDisabled,
+    WebhookNotFound,
 )
 from store.full_disk import says_full_disk
 
@@ -116,10 +120,14 @@ ANSWERS: dict[type[Exception], Answer] = {
     CheckpointNotFound: Answer(404, "checkpoint_not_found", "checkpoint_id"),
     ModelNotFound: Answer(404, "model_not_found", "model"),
     UploadNotFound: Answer(404, "upload_not_found", "upload_id"),
+    WebhookNotFound: Answer(404, "webhook_not_found", "webhook_id"),
+    DeliveryNotFound: Answer(404, "webhook_delivery_not_found", "delivery_id"),
     RequestTimeout: Answer(408, "request_timeout"),
     IllegalTransition: Answer(409, "invalid_job_state"),
     UploadNotPending: Answer(409, "invalid_upload_state", "upload_id"),
     TooManyParts: Answer(409, "too_many_parts", "upload_id"),
+    TooManyWebhooks: Answer(409, "too_many_webhooks"),
+    WebhookDisabled: Answer(409, "webhook_disabled", "webhook_id"),
     FileInUse: Answer(409, "file_in_use", "file_id"),
     NoReport: Answer(409, "no_report", "file_id"),
     IdempotencyInFlight: Answer(409, "idempotency_in_flight"),

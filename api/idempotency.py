@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
 from fastapi import Header
@@ -13,6 +14,7 @@ from pydantic import BaseModel, StringConstraints
 from api.transactions import Work
 from store import idempotency
 from store.keys import Principal
+from store.models import Json
 
 Made = TypeVar("Made", bound=BaseModel)
 IdempotencyKey = Annotated[
@@ -25,8 +27,22 @@ IdempotencyKey = Annotated[
 REPLAYED = {"idempotent-replayed": "true"}
 
 
+@dataclass(frozen=True)
+class Unkept:
+    """A field of the answer that the database must not hold, and how it is made of the others again."""
+
+    name: str
+    restore: Callable[[Json], str]
+
+
 def once(
-    work: Work, caller: Principal, key: str | None, operation: str, body: str, make: Callable[[], Made]
+    work: Work,
+    caller: Principal,
+    key: str | None,
+    operation: str,
+    body: str,
+    make: Callable[[], Made],
+    unkept: Unkept | None = None,
 ) -> Made | JSONResponse:
     """``make``'s answer, or the one that this key got before. ``body`` is a digest of what was sent.
 
@@ -37,7 +53,9 @@ def once(
     request = hashlib.sha256(f"{operation} {body}".encode()).hexdigest()
     answered = idempotency.earlier(work.session, caller.key_id, key, request=request)
     if answered is not None:
-        return JSONResponse(answered, headers=REPLAYED)
+        restored = {unkept.name: unkept.restore(answered)} if unkept is not None else {}
+        return JSONResponse(answered | restored, headers=REPLAYED)
     made = make()
-    idempotency.keep(work.session, caller.key_id, key, request=request, answer=made.model_dump(mode="json"))
+    answer = made.model_dump(mode="json", exclude={unkept.name} if unkept is not None else None)
+    idempotency.keep(work.session, caller.key_id, key, request=request, answer=answer)
     return made

@@ -1,7 +1,8 @@
 """What can go wrong in the store.
 
 StoreError
-├── NotFound             FileNotFound, UploadNotFound, JobNotFound, CheckpointNotFound, ModelNotFound
+├── NotFound             FileNotFound, UploadNotFound, JobNotFound, CheckpointNotFound, ModelNotFound,
+│                        WebhookNotFound, DeliveryNotFound
 ├── IllegalTransition    the job's state does not allow this
 ├── LeaseLost            another attempt owns the row, or nobody does
 ├── InvalidKey           no such API key, or it was revoked
@@ -10,6 +11,9 @@ StoreError
 ├── IdempotencyMismatch  the key was used for another request
 ├── UploadNotPending     the upload was completed, cancelled or has expired
 ├── TooManyParts         more parts, or more bytes in them, than the upload can be made of
+├── TooManyWebhooks      the project has as many endpoints as it may have
+├── WebhookDisabled      nothing is sent to the endpoint any more
+├── WebhookUrlRefused    nothing may be sent to where the URL leads
 ├── BlobMissing          a row names a blob that the blob store does not hold
 └── BasesInvalid         the operator's list of base models cannot be read
 """
@@ -47,6 +51,14 @@ class CheckpointNotFound(NotFound):
 
 class ModelNotFound(NotFound):
     kind = "model"
+
+
+class WebhookNotFound(NotFound):
+    kind = "webhook"
+
+
+class DeliveryNotFound(NotFound):
+    kind = "webhook delivery"
 
 
 class IllegalTransition(StoreError):
@@ -94,6 +106,26 @@ class TooManyParts(StoreError):
     def __init__(self, upload_id: str) -> None:
         super().__init__(f"Upload {upload_id} has been sent more parts than its bytes can need; cancel it, start anew.")
         self.upload_id = upload_id
+
+
+class TooManyWebhooks(StoreError):
+    def __init__(self, most: int) -> None:
+        super().__init__(f"The project has {most} webhooks, the most there may be; delete one that is not needed.")
+        self.most = most
+
+
+class WebhookDisabled(StoreError):
+    def __init__(self, endpoint_id: str) -> None:
+        super().__init__(f"Webhook {endpoint_id} is disabled, as its receiver answered 410 Gone; create it anew.")
+        self.endpoint_id = endpoint_id
+
+
+class WebhookUrlRefused(StoreError):
+    """``reason`` goes on from the word "url"."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The URL {reason}.")
+        self.reason = reason
 
 
 class BlobMissing(StoreError):

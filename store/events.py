@@ -1,4 +1,7 @@
-"""A job's event log: every transition writes here, and so does a worker that owns the job."""
+"""A job's event log: every transition writes here, and so does a worker that owns the job.
+
+As every transition passes here, the one that ends a job also leaves its webhooks' deliveries from here.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from store.ids import new_id
+from store.job_state import TERMINAL, JobStatus
 from store.models import JobEvent, Json
+from store.webhook_outbox import job_ended
 
 Level = Literal["info", "warn", "error"]
 Kind = Literal["message", "metrics"]  # the two types that OpenAI's clients know
@@ -42,6 +47,10 @@ def append(session: Session, job_id: str, events: Sequence[NewEvent], *, attempt
         for event in events
     ]
     session.execute(insert(JobEvent), rows)
+    for event in events:
+        status = (event.data or {}).get("status")
+        if isinstance(status, str) and status in TERMINAL:
+            job_ended(session, job_id, JobStatus(status))
 
 
 def after_each(session: Session, seen: Mapping[str, int], *, limit: int) -> list[JobEvent]:

@@ -171,4 +171,5 @@ class Checkpoint(Table):
 
 # Tables with a file of their own; they build on Table, so they come last.
 import store.idempotency_table  # noqa: E402
-import store.upload_tables  # noqa: E402, F401
+import store.upload_tables  # noqa: E402
+import store.webhook_tables  # noqa: E402, F401

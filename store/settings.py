@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -34,6 +34,20 @@ class Settings(BaseSettings):
     upload_seconds: float = Field(24 * 3600.0, gt=0, description="Time that an upload in parts has to be completed.")
     upload_idle_seconds: float = Field(
         60.0, gt=0, description="A client that sends nothing of its body for this long is cut off (408)."
+    )
+
+    webhooks_key: SecretStr | None = Field(
+        None,
+        min_length=32,
+        description="What webhooks' signing secrets are made from, the same for all services; HOME/webhooks.key "
+        "without it.",
+    )
+    webhooks_allow_http: bool = Field(False, description="Whether webhooks may go to http:// URLs.")
+    webhooks_allow_private: bool = Field(
+        False, description="Whether webhooks may go to private and loopback addresses: this network's own services."
+    )
+    webhooks_timeout_seconds: float = Field(
+        10.0, gt=0, description="How long a receiver of webhooks may take from connecting to its answer."
     )
 
     # Times in seconds. A worker is given up after `lease`; three missed heartbeats fit into it with room to spare.

@@ -2,25 +2,26 @@
 
 Every tick it takes back expired leases, refuses files that keep killing their reader, publishes again what is
 queued and was not claimed, and clears away uploads that were not completed in time. Any number may run; an advisory
-lock lets one act at a time.
+lock lets one act at a time. Webhooks are sent from a thread beside it, by all of them.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 from sqlalchemy import select, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from store import files, idempotency, jobs, leases
+from store import files, idempotency, jobs, leases, webhook_deliveries
+from store.database import open_engine, open_sessions
 from store.hints import Hints
 from store.logs import configure_logs
 from store.settings import Settings
-from worker import upload_expiry
+from worker import upload_expiry, webhooks
 from worker.resources import Resources, resources
 
 log = structlog.get_logger()
@@ -56,6 +57,7 @@ def _publish(hints: Hints, due: Due) -> None:
 def _collect(session: Session, settings: Settings) -> Due:
     leases.expire(session, crash_cap=settings.crash_cap)
     idempotency.forget(session)
+    webhook_deliveries.forget(session)
     for file_id in leases.give_up_files(session, crash_cap=settings.crash_cap):
         jobs.files_ready(session, file_id)
     due = Due(
@@ -74,6 +76,18 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     log.info("dispatcher.started")
+    # With database connections of its own, for which the tick never has to wait.
+    engine = open_engine(parts.settings.required_database_url, pool_size=4)
+    sender = threading.Thread(target=webhooks.run, args=(replace(parts, sessions=open_sessions(engine)), stop))
+    sender.start()
+    try:
+        _tick_until(stop, parts)
+    finally:
+        stop.set()
+        sender.join()
+
+
+def _tick_until(stop: threading.Event, parts: Resources) -> None:
     while not stop.is_set():
         try:
             due = tick(parts)

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from api.document import document
 from api.main import create_app
-from store import keys, leases
+from store import keys, leases, webhook_deliveries, webhooks
 from store.database import Sessions
 from store.files import NewFile
 from store.models import ApiKey
@@ -42,8 +42,8 @@ def name(operation: Operation) -> str:
 
 
 def test_the_document_knows_every_route() -> None:
-    assert len(OPERATIONS) == 25
-    assert len(OF_ONE) == 19
+    assert len(OPERATIONS) == 32
+    assert len(OF_ONE) == 24
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=name)
@@ -73,7 +73,8 @@ def test_a_revoked_key_is_refused(client: TestClient, sessions: Sessions, projec
 
 @pytest.fixture
 def path_values(client: TestClient, sessions: Sessions, project: Tenant) -> dict[str, str]:
-    """Real ids of the first project: a file, an upload, a running job, and the model that a finished job made."""
+    """Real ids of the first project: a file, an upload, a running job, the model that a finished job made, and the
+    webhook that is told of it."""
     begun = {"filename": "a", "bytes": 1, "mime_type": "application/zip", "purpose": "fine-tune"}
     upload = client.post("/v1/uploads", json=begun).json()["id"]
     file = add_file(sessions, project.id)
@@ -82,12 +83,16 @@ def path_values(client: TestClient, sessions: Sessions, project: Tenant) -> dict
         for _ in range(2)
     )
     with sessions.begin() as session:
+        events = ["fine_tuning.job.succeeded"]
+        webhook = webhooks.create(session, project.id, url="https://example.com", events=events, key_check="-").id
         owned = leases.claim(session, made, worker="w", lease_seconds=60)
         assert owned is not None
         result = NewFile(project.id, "a.safetensors", "fine-tune-results", 1, "0" * 64)
         leases.succeed(session, owned, results=[result])
+        [delivery] = webhook_deliveries.newest_first(session, webhook, after=None, limit=2)
     model = client.get(f"/v1/fine_tuning/jobs/{made}").json()["fine_tuned_model"]
-    return {"file_id": file.id, "upload_id": upload, "fine_tuning_job_id": running, "model": model}
+    ids = {"file_id": file.id, "upload_id": upload, "fine_tuning_job_id": running, "model": model}
+    return ids | {"webhook_id": webhook, "delivery_id": delivery.id}
 
 
 @pytest.mark.parametrize("operation", OF_ONE, ids=name)
@@ -107,7 +112,7 @@ def test_lists_and_references_show_nothing_of_another_project(
     client: TestClient, path_values: dict[str, str], other_project: Tenant
 ) -> None:
     theirs = {"authorization": f"Bearer {other_project.api_key}"}
-    for path in ("/v1/files", "/v1/fine_tuning/jobs"):
+    for path in ("/v1/files", "/v1/fine_tuning/jobs", "/v1/webhooks"):
         assert len(client.get(path).json()["data"]) >= 1
         assert client.get(path, headers=theirs).json()["data"] == []
     assert [model["id"] for model in client.get("/v1/models", headers=theirs).json()["data"]] == ["tiny"]

@@ -116,7 +116,7 @@ def test_passwords_come_from_the_environment_alone(compose: dict[str, Any]) -> N
 def test_the_example_names_every_required_variable_and_gives_none_a_value(compose: dict[str, Any]) -> None:
     example = (ROOT / "docker" / "env.example").read_text(encoding="utf-8")
     required = {name for text in texts(compose) for name in re.findall(r"\$\{(\w+):\?", text)}
-    assert required == {"POSTGRES_PASSWORD", "VALKEY_PASSWORD"}
+    assert required == {"POSTGRES_PASSWORD", "VALKEY_PASSWORD", "PAIRTUNE_WEBHOOKS_KEY"}
     assert set(re.findall(r"^(\w+)=$", example, re.MULTILINE)) == required
     assert re.findall(r"^\w+=.+$", example, re.MULTILINE) == []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -84,6 +85,19 @@ def resources(settings: Settings, sessions: Sessions, monkeypatch: pytest.Monkey
         hints=Hints(settings.required_broker_url),
         worker="test",
     )
+
+
+@pytest.fixture
+def strict(resources: Resources) -> Resources:
+    """Whose webhooks go as by default: by https and to public addresses alone."""
+    return replace(resources, settings=resources.settings.model_copy(update={"webhooks_timeout_seconds": 2.0}))
+
+
+@pytest.fixture
+def parts(strict: Resources) -> Resources:
+    """Whose webhooks may go to loopback."""
+    update = {"webhooks_allow_http": True, "webhooks_allow_private": True}
+    return replace(strict, settings=strict.settings.model_copy(update=update))
 
 
 @pytest.fixture(scope="package")

@@ -1,0 +1,57 @@
+"""What a client asks of a webhook: to be sent some kinds of events at a URL."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from api.errors import InvalidRequest
+from api.faults import Fault, describe
+from store.errors import WebhookUrlRefused
+from store.settings import Settings
+from store.webhook_target import LONGEST, addresses
+from store.webhook_target import parse as parse_target
+
+EventType = Literal["fine_tuning.job.succeeded", "fine_tuning.job.failed", "fine_tuning.job.cancelled"]
+EVERY_EVENT: tuple[EventType, ...] = (
+    "fine_tuning.job.succeeded",
+    "fine_tuning.job.failed",
+    "fine_tuning.job.cancelled",
+)
+
+
+class CreateWebhook(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        json_schema_extra={
+            "example": {"url": "https://example.com/pairtune", "events": ["fine_tuning.job.succeeded"]},
+        },
+    )
+
+    url: Annotated[str, Field(min_length=1, max_length=LONGEST)] = Field(
+        description="`https://`, of a host whose addresses are all public."
+    )
+    events: Annotated[list[EventType], Field(min_length=1)] | None = Field(None, description="All of them without it.")
+
+    @field_validator("events")
+    @classmethod
+    def _once(cls, given: list[EventType] | None) -> list[EventType] | None:
+        if given is not None and len(set(given)) < len(given):
+            raise ValueError("should name each event once")
+        return given
+
+
+def parse(document: dict[str, object], settings: Settings) -> CreateWebhook:
+    """Raise InvalidRequest with every fault; the URL's host is resolved, which may take seconds."""
+    try:
+        asked = CreateWebhook.model_validate(document)
+    except ValidationError as error:
+        raise InvalidRequest(describe(error, document, CreateWebhook)) from error
+    try:
+        addresses(parse_target(asked.url, settings), settings)
+    except WebhookUrlRefused as refused:
+        raise InvalidRequest([Fault("url", f"url: {refused.reason}.", "url_refused")]) from refused
+    return asked

@@ -1,0 +1,119 @@
+"""/v1/webhooks."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from fastapi.responses import JSONResponse
+
+from api.backends import Caller, Opened
+from api.errors import failures
+from api.idempotency import IdempotencyKey, once
+from api.json_body import Json
+from api.paging import After
+from api.transactions import transaction
+from api.webhooks import service
+from api.webhooks.request import CreateWebhook, parse
+from api.webhooks.schemas import (
+    Webhook,
+    WebhookDeleted,
+    WebhookDelivery,
+    WebhookDeliveryList,
+    WebhookList,
+    WebhookWithSecret,
+)
+from store import webhooks
+
+router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
+CREATE_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{CreateWebhook.__name__}"}}},
+    }
+}
+
+
+@router.post(
+    "",
+    operation_id="createWebhook",
+    response_model=WebhookWithSecret,
+    responses=failures(400, 409, 413, 422),
+    openapi_extra=CREATE_BODY,
+)
+def create_webhook(
+    body: Json, caller: Caller, backends: Opened, idempotency_key: IdempotencyKey = None
+) -> WebhookWithSecret | JSONResponse:
+    """Have the project's events sent to a URL. The answer alone holds the signing secret. An addition."""
+    asked = parse(body.document, backends.settings)  # before the transaction: it resolves the URL's host
+    unkept = service.secret_of(backends.settings)
+    with transaction(backends) as work:
+        create = partial(service.create, work, backends.settings, caller.project_id, asked)
+        return once(work, caller, idempotency_key, "createWebhook", body.sha256, create, unkept)
+
+
+@router.get("", operation_id="listWebhooks", responses=failures(400))
+def list_webhooks(
+    caller: Caller,
+    backends: Opened,
+    after: After = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+) -> WebhookList:
+    """The project's webhooks, newest first, without their secrets. An addition."""
+    with transaction(backends) as work:
+        return service.page(work.session, caller.project_id, after=after, limit=limit)
+
+
+@router.get("/{webhook_id}", operation_id="retrieveWebhook", responses=failures(400, 404))
+def retrieve_webhook(webhook_id: str, caller: Caller, backends: Opened) -> Webhook:
+    """One webhook, without its secret. An addition."""
+    with transaction(backends) as work:
+        return Webhook.of(webhooks.get(work.session, caller.project_id, webhook_id))
+
+
+@router.delete("/{webhook_id}", operation_id="deleteWebhook", responses=failures(400, 404))
+def delete_webhook(webhook_id: str, caller: Caller, backends: Opened) -> WebhookDeleted:
+    """Delete a webhook and its log; what was not sent yet is not sent. An addition."""
+    with transaction(backends) as work:
+        return service.delete(work.session, caller.project_id, webhook_id)
+
+
+@router.post(
+    "/{webhook_id}/rotate",
+    operation_id="rotateWebhook",
+    response_model=WebhookWithSecret,
+    responses=failures(400, 404, 409, 422),
+)
+def rotate_webhook(
+    webhook_id: str, caller: Caller, backends: Opened, idempotency_key: IdempotencyKey = None
+) -> WebhookWithSecret | JSONResponse:
+    """Make a new signing secret. For 24 hours every delivery is signed by the old one too. An addition."""
+    unkept = service.secret_of(backends.settings)
+    with transaction(backends) as work:
+        rotate = partial(service.rotate, work, backends.settings, caller.project_id, webhook_id)
+        return once(work, caller, idempotency_key, "rotateWebhook", webhook_id, rotate, unkept)
+
+
+@router.get("/{webhook_id}/deliveries", operation_id="listWebhookDeliveries", responses=failures(400, 404))
+def list_webhook_deliveries(
+    webhook_id: str,
+    caller: Caller,
+    backends: Opened,
+    after: After = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+) -> WebhookDeliveryList:
+    """What was sent, newest first, and what the receiver answered; kept for 30 days. An addition."""
+    with transaction(backends) as work:
+        return service.deliveries(work.session, caller.project_id, webhook_id, after=after, limit=limit)
+
+
+@router.post(
+    "/{webhook_id}/deliveries/{delivery_id}/retry",
+    operation_id="retryWebhookDelivery",
+    responses=failures(400, 404, 409),
+)
+def retry_webhook_delivery(webhook_id: str, delivery_id: str, caller: Caller, backends: Opened) -> WebhookDelivery:
+    """Send a delivery again at once, whatever became of it. An addition."""
+    with transaction(backends) as work:
+        return service.retry(work.session, caller.project_id, webhook_id, delivery_id)

@@ -1,0 +1,88 @@
+"""Secrets of webhooks: made and not kept, rotated, and bound to the deployment's key."""
+
+from __future__ import annotations
+
+import base64
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select, update
+
+from store import webhooks
+from store.database import Sessions
+from store.settings import Settings
+from store.webhook_outbox import TYPES
+from store.webhook_secrets import SigningKey, shown, signing_key
+from store.webhook_tables import WebhookSecret
+
+pytestmark = pytest.mark.integration
+EVERY = list(TYPES.values())
+KEY = SigningKey(b"a key")
+
+
+def endpoint(sessions: Sessions, project_id: str) -> str:
+    with sessions.begin() as session:
+        made = webhooks.create(session, project_id, url="https://example.com", events=EVERY, key_check=KEY.check)
+        return made.id
+
+
+def versions(sessions: Sessions, endpoint_id: str, key: SigningKey = KEY) -> list[int]:
+    with sessions() as session:
+        return webhooks.valid_secrets(session, endpoint_id, key_check=key.check)
+
+
+def rotate(sessions: Sessions, project_id: str, endpoint_id: str, key: SigningKey = KEY) -> int:
+    with sessions.begin() as session:
+        return webhooks.rotate(session, project_id, endpoint_id, key_check=key.check)[1]
+
+
+def test_a_rotated_secret_is_valid_for_a_day_more(sessions: Sessions, project_id: str) -> None:
+    endpoint_id = endpoint(sessions, project_id)
+    assert versions(sessions, endpoint_id) == [1]
+    assert rotate(sessions, project_id, endpoint_id) == 2
+    assert versions(sessions, endpoint_id) == [2, 1]
+    with sessions.begin() as session:
+        left = select(WebhookSecret.expires_at - func.now()).where(WebhookSecret.version == 1)
+        remaining = session.scalars(left).one()
+        assert timedelta(hours=23, minutes=59) < remaining <= timedelta(hours=24)
+        session.execute(update(WebhookSecret).where(WebhookSecret.version == 1).values(expires_at=func.now()))
+    assert versions(sessions, endpoint_id) == [2]
+    assert rotate(sessions, project_id, endpoint_id) == 3  # a number is never given twice
+    assert versions(sessions, endpoint_id) == [3, 2]
+
+
+def test_however_often_it_is_rotated_the_header_stays_short(sessions: Sessions, project_id: str) -> None:
+    endpoint_id = endpoint(sessions, project_id)
+    for _ in range(12):
+        newest = rotate(sessions, project_id, endpoint_id)
+    assert versions(sessions, endpoint_id) == list(range(newest, newest - webhooks.MOST_SECRETS, -1))
+
+
+def test_secrets_of_another_deployment_key_are_not_signed_with(sessions: Sessions, project_id: str) -> None:
+    endpoint_id = endpoint(sessions, project_id)
+    other = SigningKey(b"another key")
+    assert versions(sessions, endpoint_id, other) == []
+    rotate(sessions, project_id, endpoint_id, other)
+    assert versions(sessions, endpoint_id, other) == [2]
+
+
+def test_a_secret_is_the_keys_the_endpoints_and_the_numbers_own() -> None:
+    secrets = {key.secret(one, version) for key in (KEY, SigningKey(b"b")) for one in ("x", "y") for version in (1, 2)}
+    assert len(secrets) == 8
+    assert KEY.secret("x", 1) == KEY.secret("x", 1)
+    assert base64.b64decode(shown(KEY.secret("x", 1)).removeprefix("whsec_")) == KEY.secret("x", 1)
+    assert "a key" not in repr(KEY)
+
+
+def test_the_deployment_key_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        checks = {key.check for key in pool.map(lambda _: signing_key(settings), range(32))}
+    assert checks == {signing_key(settings).check}
+    [path] = tmp_path.iterdir()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    given = Settings(home=tmp_path, webhooks_key="k" * 32)  # type: ignore[arg-type]  # as the environment gives it
+    assert signing_key(given).check not in checks

@@ -1,0 +1,255 @@
+"""The outbox and the queue of webhooks, in the database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
+from threading import Barrier
+
+import pytest
+from sqlalchemy import func, select, text, update
+from sqlalchemy.orm import Session
+
+from store import events, jobs, leases, webhook_deliveries, webhooks
+from store.database import Sessions
+from store.errors import TooManyWebhooks
+from store.events import NewEvent
+from store.leases import Claim
+from store.webhook_deliveries import DueDelivery, claim
+from store.webhook_outbox import TYPES
+from store.webhook_secrets import SigningKey
+from store.webhook_tables import WebhookDelivery
+from tests.api.polling import until
+from tests.conftest import make_tenant
+from tests.store.rows import add_file, add_job, queued_job, running_job
+
+pytestmark = pytest.mark.integration
+EVERY = tuple(TYPES.values())
+KEY = SigningKey(b"a key")
+
+
+def endpoint(sessions: Sessions, project_id: str, *, wants: tuple[str, ...] = EVERY) -> str:
+    with sessions.begin() as session:
+        made = webhooks.create(session, project_id, url="https://example.com", events=wants, key_check=KEY.check)
+        return made.id
+
+
+def log(sessions: Sessions, endpoint_id: str) -> list[WebhookDelivery]:
+    with sessions() as session:
+        return webhook_deliveries.newest_first(session, endpoint_id, after=None, limit=100)
+
+
+def cancelled(sessions: Sessions, project_id: str) -> str:
+    job_id = queued_job(sessions, project_id)
+    with sessions.begin() as session:
+        jobs.cancel(session, project_id, job_id)
+    return job_id
+
+
+def claimed(sessions: Sessions, *, limit: int = 10, busy: tuple[str, ...] = ()) -> list[DueDelivery]:
+    with sessions.begin() as session:
+        return claim(session, limit=limit, lease_seconds=60, busy=busy)
+
+
+ENDS: dict[str, Callable[[Session, Claim], object]] = {
+    "succeeded": lambda session, owned: leases.succeed(session, owned, results=[]),
+    "failed": lambda session, owned: leases.fail(session, owned, code="c", message="m"),
+    "cancelled": lambda session, owned: (
+        jobs.cancel(session, owned.project_id, owned.job_id),
+        leases.give_back(session, owned, ""),
+    ),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_the_end_of_a_running_job_leaves_one_delivery(sessions: Sessions, project_id: str, end: str) -> None:
+    endpoint_id = endpoint(sessions, project_id)
+    owned = running_job(sessions, project_id)
+    assert log(sessions, endpoint_id) == []
+    with sessions.begin() as session:
+        ENDS[end](session, owned)
+    [delivery] = log(sessions, endpoint_id)
+    assert (delivery.type, delivery.job_id, delivery.attempts) == (f"fine_tuning.job.{end}", owned.job_id, 0)
+    body = json.loads(delivery.body)
+    assert body == {
+        "id": delivery.event_id,
+        "object": "event",
+        "created_at": body["created_at"],
+        "type": delivery.type,
+        "data": {"id": owned.job_id},
+    }
+
+
+def test_a_job_that_no_worker_has_leaves_one_too(sessions: Sessions, project_id: str) -> None:
+    endpoint_id = endpoint(sessions, project_id)
+    file = add_file(sessions, project_id, status="uploaded")
+    refused, never_ran = add_job(sessions, file), cancelled(sessions, project_id)
+    with sessions.begin() as session:
+        owned = leases.claim_file(session, file.id, lease_seconds=60)
+        assert owned is not None
+        leases.finish_file(session, owned, status="error", details="bad")
+        jobs.files_ready(session, file.id)
+    told = {(delivery.job_id, delivery.type) for delivery in log(sessions, endpoint_id)}
+    assert told == {(refused, "fine_tuning.job.failed"), (never_ran, "fine_tuning.job.cancelled")}
+
+
+def test_a_job_that_goes_on_leaves_none(sessions: Sessions, project_id: str) -> None:
+    endpoint_id = endpoint(sessions, project_id)
+    owned = running_job(sessions, project_id)
+    with sessions.begin() as session:
+        # An event that says more than is so.
+        leases.record(session, owned, [NewEvent("m", data={"status": "succeeded"})])
+        leases.crash(session, owned, code="c", message="m", crash_cap=3)
+    assert log(sessions, endpoint_id) == []
+
+
+def test_an_end_that_is_rolled_back_leaves_none(sessions: Sessions, project_id: str) -> None:
+    endpoint_id = endpoint(sessions, project_id)
+    owned = running_job(sessions, project_id)
+    with sessions() as session:
+        leases.succeed(session, owned, results=[])
+        assert session.scalar(select(func.count()).select_from(WebhookDelivery)) == 1
+        session.rollback()
+    assert log(sessions, endpoint_id) == []
+
+
+def test_only_the_projects_endpoints_that_want_the_event_and_are_not_disabled_hear_of_it(
+    sessions: Sessions, project_id: str
+) -> None:
+    wants = endpoint(sessions, project_id)
+    other = endpoint(sessions, project_id, wants=("fine_tuning.job.failed",))
+    disabled = endpoint(sessions, project_id)
+    stranger = endpoint(sessions, make_tenant(sessions, "second").id)
+    second = endpoint(sessions, project_id)
+    with sessions.begin() as session:
+        webhooks.disable(session, disabled)
+    cancelled(sessions, project_id)
+    heard = {one: [d.event_id for d in log(sessions, one)] for one in (wants, second, other, disabled, stranger)}
+    assert [len(ids) for ids in heard.values()] == [1, 1, 0, 0, 0]
+    assert heard[wants] == heard[second]  # the same event
+
+
+def test_a_job_never_ends_twice_for_an_endpoint(sessions: Sessions, project_id: str) -> None:
+    endpoint_id = endpoint(sessions, project_id)
+    job_id = cancelled(sessions, project_id)
+    with sessions.begin() as session:
+        jobs.cancel(session, project_id, job_id)
+    assert len(log(sessions, endpoint_id)) == 1
+
+
+def wait_for_a_waiter(session: Session, other: Future[None]) -> None:
+    """Until another transaction waits for a lock."""
+    until(lambda: bool(session.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted"))) or other.done())
+    assert not other.done()
+
+
+def test_deleting_an_endpoint_waits_for_a_job_that_ends(sessions: Sessions, project_id: str) -> None:
+    endpoint_id = endpoint(sessions, project_id)
+    owned = running_job(sessions, project_id)
+
+    def remove() -> None:
+        with sessions.begin() as session:
+            webhooks.remove(session, project_id, endpoint_id)
+
+    with ThreadPoolExecutor(1) as pool:
+        with sessions.begin() as session:
+            leases.succeed(session, owned, results=[])
+            removing = pool.submit(remove)
+            wait_for_a_waiter(session, removing)
+        removing.result()
+    assert log(sessions, endpoint_id) == []
+
+
+def test_a_job_ends_well_while_an_endpoint_is_deleted(sessions: Sessions, project_id: str) -> None:
+    endpoint_id, other = endpoint(sessions, project_id), endpoint(sessions, project_id)
+    owned = running_job(sessions, project_id)
+
+    def end() -> None:
+        with sessions.begin() as session:
+            leases.succeed(session, owned, results=[])
+
+    with ThreadPoolExecutor(1) as pool:
+        with sessions.begin() as session:
+            webhooks.remove(session, project_id, endpoint_id)
+            ending = pool.submit(end)
+            wait_for_a_waiter(session, ending)
+        ending.result()
+    assert (len(log(sessions, endpoint_id)), len(log(sessions, other))) == (0, 1)
+
+
+def test_a_claim_takes_one_of_each_endpoint_and_none_of_the_busy(sessions: Sessions, project_id: str) -> None:
+    first, second = endpoint(sessions, project_id), endpoint(sessions, project_id)
+    made = [cancelled(sessions, project_id) for _ in range(3)]
+    [one] = claimed(sessions, busy=(second,))
+    assert (one.endpoint_id, one.attempt, json.loads(one.body)["data"]["id"]) == (first, 1, made[0])
+    assert {due.endpoint_id for due in claimed(sessions)} == {first, second}
+    assert len(claimed(sessions, limit=1)) == 1
+
+
+def test_of_those_that_claim_at_once_each_gets_another(sessions: Sessions, project_id: str) -> None:
+    for _ in range(8):
+        endpoint(sessions, project_id)
+    cancelled(sessions, project_id)
+    start = Barrier(4)
+
+    def take(_: int) -> list[DueDelivery]:
+        start.wait()
+        return [due for _ in range(6) for due in claimed(sessions, limit=2)]
+
+    with ThreadPoolExecutor(4) as pool:
+        ids = [due.id for taken in pool.map(take, range(4)) for due in taken]
+    assert len(ids) == len(set(ids)) == 8
+
+
+def test_what_a_sender_took_and_never_ended_is_due_again(sessions: Sessions, project_id: str) -> None:
+    endpoint(sessions, project_id)
+    cancelled(sessions, project_id)
+    with sessions.begin() as session:
+        [first] = claim(session, limit=1, lease_seconds=-1)
+    [again] = claimed(sessions)
+    assert (again.id, again.event_id, again.body, again.attempt) == (first.id, first.event_id, first.body, 2)
+    assert claimed(sessions) == []
+    with sessions.begin() as session:  # the first sender comes back, and is not heard
+        webhook_deliveries.failed(session, first, status=500, error="late", again_in=None)
+        assert session.get_one(WebhookDelivery, first.id).next_attempt_at is not None
+        webhook_deliveries.delivered(session, first, status=200)  # but that it arrived, counts
+    [delivery] = log(sessions, again.endpoint_id)
+    assert delivery.next_attempt_at is None
+    assert delivery.delivered_at is not None
+
+
+def test_the_log_is_kept_for_a_month_and_what_is_to_be_sent_for_ever(sessions: Sessions, project_id: str) -> None:
+    endpoint_id = endpoint(sessions, project_id)
+    old, pending, young = (cancelled(sessions, project_id) for _ in range(3))
+    ago = func.now() - webhook_deliveries.KEPT - timedelta(minutes=1)
+    with sessions.begin() as session:
+        session.execute(
+            update(WebhookDelivery).where(WebhookDelivery.job_id.in_([old, pending])).values(created_at=ago)
+        )
+        session.execute(
+            update(WebhookDelivery).where(WebhookDelivery.job_id.in_([old, young])).values(next_attempt_at=None)
+        )
+        webhook_deliveries.forget(session)
+    assert {delivery.job_id for delivery in log(sessions, endpoint_id)} == {pending, young}
+
+
+def test_an_event_may_carry_a_status_of_its_own(sessions: Sessions, project_id: str) -> None:
+    owned = running_job(sessions, project_id)
+    with sessions.begin() as session:
+        events.append(session, owned.job_id, [NewEvent("m", data={"status": ["not", "hashable"]})])
+
+
+def test_a_project_has_so_many_endpoints_at_most_however_many_are_made_at_once(
+    sessions: Sessions, project_id: str
+) -> None:
+    def make(_: int) -> bool:
+        try:
+            endpoint(sessions, project_id)
+        except TooManyWebhooks:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(make, range(webhooks.MOST_ENDPOINTS + 8))) == webhooks.MOST_ENDPOINTS

@@ -1,0 +1,157 @@
+"""Webhooks arrive as the SDK takes them, from the rows that the end of a job leaves to a real receiver."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import sys
+import time
+from base64 import b64decode
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from openai import OpenAI
+from sqlalchemy import func, text, update
+
+from store import jobs, leases, webhooks
+from store.settings import REPOSITORY, Settings
+from store.webhook_secrets import signing_key
+from store.webhook_tables import WebhookSecret
+from tests.api.polling import until
+from tests.store.rows import running_job
+from tests.worker.receiver import receiving
+from tests.worker.webhook_steps import (
+    accepts,
+    cancelled,
+    come_due,
+    deliver,
+    endpoint,
+    only,
+    secret,
+)
+from worker.resources import Resources
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.mark.parametrize("end", ["succeeded", "failed", "cancelled"])
+def test_the_sdk_accepts_the_end_of_a_job(parts: Resources, project_id: str, end: str) -> None:
+    with receiving() as receiver:
+        endpoint_id = endpoint(parts, project_id, receiver.url("/hook?team=a%20b"))
+        owned = running_job(parts.sessions, project_id)
+        with parts.sessions.begin() as session:
+            if end == "succeeded":
+                leases.succeed(session, owned, results=[])
+            elif end == "failed":
+                leases.fail(session, owned, code="c", message="m")
+            else:
+                jobs.cancel(session, project_id, owned.job_id)
+                leases.give_back(session, owned, "")
+        deliver(parts)
+    [one] = receiver.received
+    with OpenAI(api_key="none", webhook_secret=secret(parts, endpoint_id)) as client:
+        event = client.webhooks.unwrap(one.body, one.headers)
+    assert (event.type, event.object) == (f"fine_tuning.job.{end}", "event")
+    assert type(event).__name__ == f"FineTuningJob{end.capitalize()}WebhookEvent"
+    assert event.data.id == owned.job_id  # type: ignore[union-attr]
+    assert abs(event.created_at - time.time()) < 60
+    assert event.id == one.headers["webhook-id"]
+    assert (one.path, one.headers["content-type"]) == ("/hook?team=a%20b", "application/json")
+    assert one.headers["host"] == f"127.0.0.1:{receiver.port}"
+    delivery = only(parts, endpoint_id)
+    assert (delivery.attempts, delivery.last_status, delivery.last_error) == (1, 200, None)
+    assert delivery.delivered_at is not None
+    assert delivery.next_attempt_at is None
+
+
+def test_what_was_changed_on_the_way_is_not_accepted(parts: Resources, project_id: str) -> None:
+    with receiving() as receiver:
+        endpoint_id = endpoint(parts, project_id, receiver.url())
+        cancelled(parts, project_id)
+        deliver(parts)
+    [one] = receiver.received
+    assert accepts(one, secret(parts, endpoint_id))
+    assert not accepts(replace(one, body=one.body.replace(b"cancelled", b"succeeded")), secret(parts, endpoint_id))
+    assert not accepts(replace(one, headers=one.headers | {"webhook-id": "evt-1"}), secret(parts, endpoint_id))
+    assert not accepts(one, secret(parts, "webhook-other"))
+
+
+def test_after_a_rotation_both_secrets_are_accepted_until_the_old_one_ends(parts: Resources, project_id: str) -> None:
+    with receiving() as receiver:
+        endpoint_id = endpoint(parts, project_id, receiver.url())
+        with parts.sessions.begin() as session:
+            webhooks.rotate(session, project_id, endpoint_id, key_check=signing_key(parts.settings).check)
+        cancelled(parts, project_id)
+        deliver(parts)
+        with parts.sessions.begin() as session:
+            session.execute(update(WebhookSecret).where(WebhookSecret.version == 1).values(expires_at=func.now()))
+        cancelled(parts, project_id)
+        deliver(parts)
+    during, after = receiver.received
+    assert len(during.headers["webhook-signature"].split(" ")) == 2
+    old, new = secret(parts, endpoint_id, 1), secret(parts, endpoint_id, 2)
+    assert [accepts(one, which) for one in (during, after) for which in (old, new)] == [True, True, False, True]
+
+
+def test_nothing_is_signed_by_another_deployment_key(parts: Resources, project_id: str) -> None:
+    with receiving() as receiver:
+        endpoint_id = endpoint(parts, project_id, receiver.url())
+        cancelled(parts, project_id)
+        other = Settings(webhooks_key="k" * 32).webhooks_key  # type: ignore[arg-type]  # as the environment gives it
+        deliver(replace(parts, settings=parts.settings.model_copy(update={"webhooks_key": other})))
+        assert "PAIRTUNE_WEBHOOKS_KEY" in (only(parts, endpoint_id).last_error or "")
+        assert receiver.received == []
+        come_due(parts)
+        deliver(parts)
+        assert len(receiver.received) == 1
+
+
+def test_a_signing_key_that_cannot_be_read_is_told(parts: Resources, project_id: str, tmp_path: Path) -> None:
+    endpoint_id = endpoint(parts, project_id, "http://127.0.0.1:9/")
+    cancelled(parts, project_id)
+    deliver(replace(parts, settings=parts.settings.model_copy(update={"home": tmp_path / "absent"})))
+    told = "The dispatcher cannot read its signing key: No such file or directory."
+    assert only(parts, endpoint_id).last_error == told
+
+
+def test_the_database_alone_shows_no_secret(parts: Resources, project_id: str) -> None:
+    with receiving() as receiver:
+        endpoint_id = endpoint(parts, project_id, receiver.url())
+        cancelled(parts, project_id)
+        deliver(parts)
+    whole = secret(parts, endpoint_id).removeprefix("whsec_")
+    with parts.sessions() as session:
+        for table in ("webhook_endpoints", "webhook_secrets", "webhook_deliveries"):
+            rows = session.scalars(text(f"SELECT t::text FROM {table} t")).all()  # noqa: S608
+            assert rows
+            assert not any(whole in row or b64decode(whole).hex() in row for row in rows)
+
+
+def test_the_receiver_of_the_guide_takes_an_event(parts: Resources, project_id: str, tmp_path: Path) -> None:
+    guide = (REPOSITORY / "docs" / "webhooks.md").read_text(encoding="utf-8")
+    [example] = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/"
+    endpoint_id, forged = (endpoint(parts, project_id, url) for _ in range(2))
+    for ours, here in (("whsec_...", secret(parts, endpoint_id)), ("8080", str(port))):
+        assert ours in example
+        example = example.replace(ours, here)
+    job_id = cancelled(parts, project_id)
+    with (tmp_path / "printed").open("wb") as printed, (tmp_path / "errors").open("wb") as errors:
+        receiver = subprocess.Popen([sys.executable, "-c", example], stdout=printed, stderr=errors)
+    try:
+        until(lambda: _listens(port), seconds=30)
+        deliver(parts)
+    finally:
+        receiver.kill()
+        receiver.wait()
+    assert [only(parts, one).last_status for one in (endpoint_id, forged)] == [204, 401]
+    assert (tmp_path / "printed").read_text() == f"fine_tuning.job.cancelled {job_id}\n"
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
