@@ -6,6 +6,9 @@ StoreError
 ├── IllegalTransition    the job's state does not allow this
 ├── LeaseLost            another attempt owns the row, or nobody does
 ├── InvalidKey           no such API key, or it was revoked
+├── InsufficientRole     the API key's role does not reach to this
+├── QuotaExceeded        the project has no more room for this
+├── RateLimited          the API key has sent too many requests
 ├── FileInUse            an unfinished job still needs the file
 ├── IdempotencyInFlight  the first request with this key is not answered yet
 ├── IdempotencyMismatch  the key was used for another request
@@ -76,6 +79,15 @@ class LeaseLost(StoreError):
 class InvalidKey(StoreError):
     def __init__(self) -> None:
         super().__init__("This API key does not exist or was revoked.")
+
+
+class InsufficientRole(StoreError):
+    def __init__(self, held: str, needed: str) -> None:
+        super().__init__(
+            f"This API key is {held}; this needs {'an' if needed == 'admin' else 'a'} {needed} key, which the operator "
+            f"makes by `pairtune keys create NAME --role {needed}`."
+        )
+        self.held, self.needed = held, needed
 
 
 class FileInUse(StoreError):

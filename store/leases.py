@@ -43,6 +43,7 @@ def claim(session: Session, job_id: str, *, worker: str, lease_seconds: float) -
             attempt=Job.attempt + 1,
             worker=worker,
             requested=None,
+            claimed_at=func.clock_timestamp(),
             lease_expires_at=_expiry(lease_seconds),
         )
         .returning(Job.project_id, Job.attempt)
@@ -265,7 +266,14 @@ def _write(session: Session, owned: Claim, **changes: Any) -> str | None:
 
 
 def _release(session: Session, owned: Claim, to: JobStatus, **changes: Any) -> None:
+    changes["training_seconds"] = Job.training_seconds + attempt_seconds()
     _write(session, owned, status=to, lease_expires_at=None, requested=None, published_at=None, **changes)
+
+
+def attempt_seconds() -> ColumnElement[float]:
+    """Of a running job: since its claim; a worker that is gone trained no longer than its lease."""
+    until = func.least(func.clock_timestamp(), Job.lease_expires_at)
+    return func.coalesce(func.extract("epoch", until - Job.claimed_at), 0.0)
 
 
 _AS_ASKED = {

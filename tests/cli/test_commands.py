@@ -204,10 +204,14 @@ def test_keys_are_made_listed_and_revoked(run: Run, database_url: str, monkeypat
     [key] = json.loads(run("keys", "list", "--json").stdout)
     assert secret.startswith(key["prefix"])
     assert secret not in json.dumps(key)
-    assert (key["name"], key["project"], key["revoked"]) == ("for a test", "ours", None)
+    assert (key["name"], key["project"], key["role"]) == ("for a test", "ours", "member")
+    assert (key["last_used"], key["revoked"]) == (None, None)
     assert run("keys", "revoke", key["id"]).exit_code == 0
     assert json.loads(run("keys", "list", "--json").stdout)[0]["revoked"] is not None
     assert run("keys", "revoke", key["id"]).exit_code == 1
+    assert run("keys", "create", "looks on", "--role", "read-only").exit_code == 0
+    assert json.loads(run("keys", "list", "--json").stdout)[1]["role"] == "read-only"
+    assert run("keys", "create", "rules", "--role", "emperor").exit_code == 2
 
 
 def test_doctor_says_what_is_well_and_what_to_mend(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
