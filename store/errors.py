@@ -90,6 +90,28 @@ class InsufficientRole(StoreError):
         self.held, self.needed = held, needed
 
 
+class QuotaExceeded(StoreError):
+    """``used`` and ``more`` are in the quota's own unit; ``remedy`` is what a user can do."""
+
+    def __init__(self, quota: str, *, most: int, used: int, more: int, remedy: str) -> None:
+        super().__init__(
+            f"The project's quota of {quota} is {most}; {used} are used, and this needs {more} more. "
+            f"{remedy}, or ask the operator for a larger quota."
+        )
+        self.quota, self.most, self.used, self.more = quota, most, used, more
+
+
+class RateLimited(StoreError):
+    """``retry_in``: seconds. ``burst``, ``full_in``: the bucket's size in requests, and seconds until it is full."""
+
+    def __init__(self, per_minute: int, *, burst: int, full_in: float, retry_in: float) -> None:
+        super().__init__(
+            f"This API key may send {per_minute} requests a minute, {burst} of them at once; "
+            f"send this one again in {retry_in:.2g} s."
+        )
+        self.per_minute, self.burst, self.full_in, self.retry_in = per_minute, burst, full_in, retry_in
+
+
 class FileInUse(StoreError):
     def __init__(self, file_id: str, job_id: str) -> None:
         super().__init__(f"File {file_id} is still needed by job {job_id}; cancel the job or wait for its end.")

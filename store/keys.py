@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 
 from store.errors import InvalidKey
 from store.ids import new_id
-from store.models import ApiKey, Json, Project
+from store.limits import UNLIMITED, Limits
+from store.models import ApiKey, Project
 from store.roles import Role
 
 PREFIX = "pt-"
@@ -22,12 +23,12 @@ USE_NOTED_EVERY = timedelta(minutes=1)  # each note is a write, and no request s
 
 @dataclass(frozen=True)
 class Principal:
-    """Who a request comes from. ``limits`` are those of the project that differ from the deployment's."""
+    """Who a request comes from, and what its project may use."""
 
     key_id: str
     project_id: str
     role: Role
-    limits: Json
+    limits: Limits
     use_is_noted: bool
 
 
@@ -50,15 +51,15 @@ def create(session: Session, project: Project, name: str, role: Role = Role.MEMB
     return secret
 
 
-def authenticate(session: Session, secret: str) -> Principal:
-    """The look-up is by digest, so its time tells nothing about any stored key."""
+def authenticate(session: Session, secret: str, limits: Limits = UNLIMITED) -> Principal:
+    """The look-up is by digest, so its time tells nothing about any stored key. ``limits``: the deployment's."""
     query = select(ApiKey.id, ApiKey.project_id, ApiKey.role, Project.limits, _use_is_noted())
     query = query.join(Project, Project.id == ApiKey.project_id)
     found = session.execute(query.where(ApiKey.sha256 == _digest(secret), ApiKey.revoked_at.is_(None))).one_or_none()
     if found is None:
         raise InvalidKey
-    key_id, project_id, role, limits, noted = found
-    return Principal(key_id, project_id, Role(role), limits, noted)
+    key_id, project_id, role, own, noted = found
+    return Principal(key_id, project_id, Role(role), limits.with_own(own), noted)
 
 
 def note_use(session: Session, key_id: str) -> None:

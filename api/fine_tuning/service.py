@@ -21,7 +21,7 @@ from api.fine_tuning.schemas import (
 from api.json_body import JsonBody
 from api.paging import cut
 from api.transactions import Work
-from store import events, jobs
+from store import events, jobs, quotas
 from store.ids import new_id
 from store.job_state import JobStatus
 from store.jobs import NewJob
@@ -43,6 +43,7 @@ def create(work: Work, offer: Offer, caller: Principal, body: JsonBody, *, is_re
     named = look_up(work.session, offer.bases, caller.project_id, body.document)
     if request is None or faults or named.faults:
         raise InvalidRequest([*faults, *named.faults])
+    quotas.require_waiting_job(work.session, caller.project_id, caller.limits)
     job = jobs.create(work.session, _new_job(caller, request, named, offer, body.sha256))
     return _tell(work, job)
 
