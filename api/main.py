@@ -23,6 +23,7 @@ from api.models.routes import router as models
 from api.request_context import RequestContext
 from api.uploads.routes import router as uploads
 from api.url_text import refuse_nul
+from api.usage.routes import router as usage
 from api.webhooks.routes import router as webhooks
 from store.logs import configure_logs
 from store.settings import Settings, settings
@@ -46,7 +47,7 @@ def create_app(deployment: Settings | None = None) -> FastAPI:
     app.add_middleware(Authentication)
     app.add_middleware(RequestContext)
     errors.install(app)
-    for router in (health, files, uploads, fine_tuning, fine_tuning_live, models, webhooks):
+    for router in (health, files, uploads, fine_tuning, fine_tuning_live, models, webhooks, usage):
         app.include_router(router)
     app.include_router(document_routes(document(app)))
     return app
