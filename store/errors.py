@@ -23,6 +23,8 @@ StoreError
 
 from __future__ import annotations
 
+from math import ceil
+
 
 class StoreError(Exception):
     """Base of all store errors; ``str`` of it is fit for a user."""
@@ -107,7 +109,7 @@ class RateLimited(StoreError):
     def __init__(self, per_minute: int, *, burst: int, full_in: float, retry_in: float) -> None:
         super().__init__(
             f"This API key may send {per_minute} requests a minute, {burst} of them at once; "
-            f"send this one again in {retry_in:.2g} s."
+            f"send this one again in {ceil(retry_in)} s."
         )
         self.per_minute, self.burst, self.full_in, self.retry_in = per_minute, burst, full_in, retry_in
 
