@@ -63,6 +63,37 @@ def test_processes_that_ask_at_once_share_one_bucket(broker_url: str) -> None:
         assert sum(taken) == 25
 
 
+def test_a_process_asks_for_a_few_tokens_at_a_time_and_gives_no_more_than_there_are(broker_url: str) -> None:
+    limits = Limits(requests_per_minute=1, requests_burst=100)
+    with closing(Buckets(broker_url)) as one, closing(Buckets(broker_url)) as other:
+        one.take("known", limits)  # from here on the broker knows the script
+        with servers.broker_client(broker_url) as client:
+            client.config_resetstat()
+            taken = [one.take("key", limits) for _ in range(10)]
+            assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == 2
+        assert [allowance.remaining for allowance in taken if allowance] == list(range(99, 89, -1))
+        assert sum(passes(buckets, "key", limits) for _ in range(100) for buckets in (one, other)) == 90
+
+
+def test_tokens_taken_ahead_are_worth_nothing_once_the_bucket_is_full_without_them(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = Limits(requests_per_minute=6000, requests_burst=40)  # 10 ms a token, two at a time
+    with closing(Buckets(broker_url)) as buckets:
+        assert buckets.take("key", limits) is not None
+        now = time.monotonic()
+        monkeypatch.setattr(rate_limits.time, "monotonic", lambda: now + 0.021)
+        assert buckets._spend("key", limits) is None
+
+
+def test_another_limit_is_another_purse(broker_url: str) -> None:
+    with closing(Buckets(broker_url)) as buckets:
+        buckets.take("key", Limits(requests_per_minute=1, requests_burst=100))
+        narrow = Limits(requests_per_minute=1, requests_burst=3)
+        with pytest.raises(RateLimited):  # five were taken ahead of what is now a bucket of three
+            buckets.take("key", narrow)
+
+
 def test_a_full_bucket_leaves_nothing_in_the_broker(broker_url: str) -> None:
     limits = Limits(requests_per_minute=1200, requests_burst=300)
     with closing(Buckets(broker_url)) as buckets, servers.broker_client(broker_url) as client:
@@ -106,4 +137,4 @@ def test_an_allowance_tells_the_bucket_as_it_is(broker_url: str) -> None:
     with closing(Buckets(broker_url)) as buckets:
         taken = buckets.take("key", Limits(requests_per_minute=60_000_000, requests_burst=1_000_000))
     assert isinstance(taken, Allowance)
-    assert (taken.burst, taken.remaining, taken.full_in) == (1_000_000, 999_999, 1e-6)
+    assert (taken.burst, taken.remaining, taken.full_in) == (1_000_000, 999_999, 0.05)
