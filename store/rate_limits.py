@@ -69,8 +69,8 @@ class Purse:
 
 class Buckets:
     def __init__(self, broker_url: str) -> None:
-        # Kombu's name for a unix socket. One that redis does not know, such as sentinel://, raises here.
-        url = broker_url.replace("redis+socket://", "unix://", 1)
+        # Kombu's words for a unix socket and a database on it. A scheme that redis does not know raises here.
+        url = broker_url.replace("redis+socket://", "unix://", 1).replace("virtual_host=", "db=")
         self._broker = Redis.from_url(
             url,
             socket_timeout=ANSWER_SECONDS,
