@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from openai import AsyncOpenAI, OpenAI
 from openai.types import Upload
 from openai.types.fine_tuning.job_create_params import Method
 
-from store import leases
+from store import keys, leases, projects
+from store.roles import Role
 from tests.api.conftest import finish_intake
 from tests.api.serving import Live
 
@@ -178,6 +180,26 @@ def test_errors_map_to_the_sdks_classes_with_their_request_id(sdk: OpenAI, live:
     assert isinstance(bad.value.body, dict)
     assert {fault["param"] for fault in bad.value.body["errors"]} == {"model", "training_file", "seed"}
     assert str(bad.value.request_id) in live.log.read_text()
+
+
+def test_roles_quotas_and_rates_are_the_sdks_errors_and_it_waits_as_long_as_it_is_told(sdk: OpenAI, live: Live) -> None:
+    with live.sessions.begin() as session:
+        own = {"stored_bytes": 5, "requests_per_minute": 60, "requests_burst": 2}
+        projects.set_limits(session, "narrow", own=own, dropped=())
+        narrow = keys.ensure_project(session, "narrow")
+        reader, member = (keys.create(session, narrow, role, role) for role in (Role.READ_ONLY, Role.MEMBER))
+    refused: dict[str, str | None] = {}
+    for key in (reader, member):
+        with pytest.raises(openai.PermissionDeniedError) as error:
+            sdk.with_options(api_key=key).files.create(file=("a.zip", b"too much"), purpose="fine-tune")
+        refused[key] = error.value.code
+    assert refused == {reader: "insufficient_role", member: "quota_exceeded"}
+    assert sdk.with_options(api_key=reader).models.list().data
+    with pytest.raises(openai.RateLimitError):
+        [sdk.with_options(api_key=reader).models.list() for _ in range(10)]
+    began = time.monotonic()
+    assert [sdk.with_options(api_key=reader, max_retries=4).models.list().data for _ in range(2)]
+    assert time.monotonic() - began > 0.5
 
 
 def test_an_automatic_retry_of_the_sdk_finds_the_first_job(sdk: OpenAI, file_id: str) -> None:
