@@ -12,7 +12,8 @@ ApiError
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -228,10 +229,24 @@ async def _routing(request: Request, error: Exception) -> JSONResponse:
     if status == 404:
         message, code = f"There is no {request.url.path}; /openapi.json lists what there is.", "unknown_url"
     elif status == 405:
-        allowed = headers.get("Allow", "other methods")
+        allowed = _methods(request)
+        headers = {**headers, "Allow": allowed}
         message, code = f"{request.url.path} takes {allowed}, not {request.method}.", "method_not_allowed"
     body = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
     return JSONResponse({"error": body}, status, headers=headers)
+
+
+def path_methods(document: Mapping[str, Any]) -> list[tuple[re.Pattern[str], str]]:
+    """What each path of the OpenAPI document takes; Starlette's own answer names the methods of one route alone."""
+    return [
+        (re.compile(re.sub(r"\\{[^/]+\\}", "[^/]+", re.escape(path))), ", ".join(sorted(map(str.upper, operations))))
+        for path, operations in document["paths"].items()
+    ]
+
+
+def _methods(request: Request) -> str:
+    found = (methods for path, methods in request.app.state.methods if path.fullmatch(request.url.path))
+    return next(found, "other methods")
 
 
 async def _parameters(request: Request, error: Exception) -> JSONResponse:

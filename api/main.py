@@ -48,7 +48,9 @@ def create_app(deployment: Settings | None = None) -> FastAPI:
     errors.install(app)
     for router in (health, files, uploads, fine_tuning, fine_tuning_live, models, webhooks):
         app.include_router(router)
-    app.include_router(document_routes(document(app)))
+    described = document(app)
+    app.state.methods = errors.path_methods(described)
+    app.include_router(document_routes(described))
     return app
 
 
