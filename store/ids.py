@@ -6,7 +6,7 @@ from typing import Literal
 
 from uuid_utils import uuid7
 
-Prefix = Literal["proj", "key", "file", "upload", "part", "ftjob", "ftevent", "ftckpt"]
+Prefix = Literal["proj", "key", "file", "upload", "part", "ds", "pair", "ftjob", "ftevent", "ftckpt"]
 
 
 def new_id(prefix: Prefix) -> str:
