@@ -6,6 +6,8 @@ ApiError
 ├── RequestTimeout         the client stopped sending half way
 ├── DiskFull               no room for what was sent
 ├── NoReport               the file was not read
+├── FileNotProcessed       the file is still being read
+├── ReportNotReady         not all images of the data set are measured yet
 ├── RangeNotSatisfiable    the file ends before the range begins
 └── NotReady               something that the API needs does not answer
 """
@@ -33,6 +35,7 @@ from api.request_context import edge_headers
 from store.errors import (
     BlobMissing,
     CheckpointNotFound,
+    DatasetNotFound,
     FileInUse,
     FileNotFound,
     IdempotencyInFlight,
@@ -41,6 +44,9 @@ from store.errors import (
     InvalidKey,
     JobNotFound,
     ModelNotFound,
+    PairNotFound,
+    RejectedNotFound,
+    RevisionNotFound,
     TooManyParts,
     UploadNotFound,
     UploadNotPending,
@@ -83,6 +89,18 @@ class NoReport(ApiError):
         super().__init__(f"File {file_id} is {status} and has no report: one is made when an uploaded archive is read.")
 
 
+class FileNotProcessed(ApiError):
+    def __init__(self, file_id: str) -> None:
+        super().__init__(f"File {file_id} is still being read; send the request again when its status is processed.")
+        self.file_id = file_id
+
+
+class ReportNotReady(ApiError):
+    def __init__(self, dataset_id: str, measured: int, images: int) -> None:
+        super().__init__(f"{measured} of {images} images of {dataset_id} are measured; ask again to go on.")
+        self.dataset_id = dataset_id
+
+
 class RangeNotSatisfiable(ApiError):
     def __init__(self, size: int) -> None:
         super().__init__(f"The range begins beyond the end: the file has {size} bytes.")
@@ -106,6 +124,8 @@ class Answer:
     message: str | None = None
 
 
+# Passing states of a 409: the same request succeeds after a while.
+PASSING = (IdempotencyInFlight, FileNotProcessed, ReportNotReady)
 FAILED = "The server failed; its log holds the reason under this id."
 ANSWERS: dict[type[Exception], Answer] = {
     InvalidRequest: Answer(400, "invalid_request"),
@@ -116,12 +136,18 @@ ANSWERS: dict[type[Exception], Answer] = {
     CheckpointNotFound: Answer(404, "checkpoint_not_found", "checkpoint_id"),
     ModelNotFound: Answer(404, "model_not_found", "model"),
     UploadNotFound: Answer(404, "upload_not_found", "upload_id"),
+    DatasetNotFound: Answer(404, "dataset_not_found", "dataset_id"),
+    RevisionNotFound: Answer(404, "revision_not_found", "revision"),
+    PairNotFound: Answer(404, "pair_not_found", "pair_id"),
+    RejectedNotFound: Answer(404, "rejected_not_found", "side"),
     RequestTimeout: Answer(408, "request_timeout"),
     IllegalTransition: Answer(409, "invalid_job_state"),
     UploadNotPending: Answer(409, "invalid_upload_state", "upload_id"),
     TooManyParts: Answer(409, "too_many_parts", "upload_id"),
     FileInUse: Answer(409, "file_in_use", "file_id"),
     NoReport: Answer(409, "no_report", "file_id"),
+    FileNotProcessed: Answer(409, "file_not_processed", "file_id"),
+    ReportNotReady: Answer(409, "report_not_ready", "dataset_id"),
     IdempotencyInFlight: Answer(409, "idempotency_in_flight"),
     RequestTooLarge: Answer(413, "request_too_large"),
     RangeNotSatisfiable: Answer(416, "range_not_satisfiable"),
@@ -200,7 +226,7 @@ def _headers(request: Request, status: int, error: Exception) -> dict[str, str]:
         headers["www-authenticate"] = "Bearer"
     if status == 408:
         headers["connection"] = "close"  # what is left of the body must not be waited for
-    if status in (409, 507) and not isinstance(error, IdempotencyInFlight):
+    if status in (409, 507) and not isinstance(error, PASSING):
         # The openai SDK repeats these by itself; no state changes for that, and no disk grows.
         headers["x-should-retry"] = "false"
     if isinstance(error, RangeNotSatisfiable):
