@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from time import monotonic
 
 from api.backends import Backends
 from api.datasets.pictures import measured
@@ -45,10 +45,10 @@ def measure_missing(backends: Backends, revision: DatasetRevision) -> None:
     with transaction(backends) as work:
         wanted = datasets.images(work.session, revision)
         missing = sorted(wanted - image_facts.known(work.session, wanted).keys())
-    ends = time.monotonic() + MEASURING_SECONDS
+    ends = monotonic() + MEASURING_SECONDS
     done: list[Facts] = []
     for index, sha256 in enumerate(missing):
-        if time.monotonic() > ends:
+        if monotonic() > ends:
             _keep(backends.sessions, done)
             raise ReportNotReady(revision.dataset_id, len(wanted) - len(missing) + index, len(wanted))
         done.append(facts_of(measured(backends.blobs, sha256)))
