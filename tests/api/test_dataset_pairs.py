@@ -14,6 +14,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from api.body_limit import FORM_OVERHEAD, PAIR_BYTES
+from api.datasets import pictures
 from intake.images import normalise
 from intake.limits import Limits
 from store.blobs import Blobs
@@ -137,6 +138,14 @@ def test_an_image_is_refused_as_in_an_archive(
     assert list(settings.upload_directory.iterdir()) == []
 
 
+def test_an_image_file_over_the_cap_is_refused(
+    client: TestClient, dataset_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "LIMITS", Limits(image_bytes=len(CHOSEN)))
+    assert send(client, dataset_id, chosen=CHOSEN).status_code == 200
+    assert refused(send(client, dataset_id, chosen=CHOSEN + b"1")) == {"chosen": "image_too_large"}
+
+
 def test_chosen_and_rejected_must_differ_once_they_are_normalised(client: TestClient, dataset_id: str) -> None:
     tagged = encoded(Image.open(io.BytesIO(CHOSEN)), "PNG", exif=Image.Exif())
     for same in (CHOSEN, tagged, CHOSEN + b"more"):
@@ -170,7 +179,7 @@ def test_every_fault_of_fields_and_images_is_reported_at_once(client: TestClient
         ({"prompt": b"\xff\xfe"}, "prompt"),
         ({"annotator": "a\0b"}, "annotator"),
         ({"prompt": ["a fox", "a house"]}, "prompt"),
-        ({"annotator": "a" * 20_000}, "annotator"),
+        ({"weight": "2" + " " * 20_000}, "weight"),
     ],
 )
 def test_a_field_that_cannot_be_kept_as_it_is_is_refused(
