@@ -14,7 +14,7 @@ from api.authentication import Authentication
 from api.backends import open_backends
 from api.body_limit import BodyLimit
 from api.datasets.image_routes import router as dataset_images
-from api.datasets.pictures import DECODED_AT_ONCE
+from api.datasets.pictures import DECODED_AT_ONCE, give_memory_back
 from api.datasets.routes import router as datasets
 from api.document import document, document_routes
 from api.files.receive import prepare_directory
@@ -58,6 +58,7 @@ def create_app(deployment: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI, deployment: Settings) -> AsyncIterator[None]:
     await run_in_threadpool(prepare_directory, deployment.upload_directory)
+    give_memory_back()
     with open_backends(deployment) as backends:
         app.state.backends = backends
         app.state.watch = Watch(backends.sessions)
