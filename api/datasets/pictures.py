@@ -20,8 +20,8 @@ from store.blobs import Blobs, StoredBlob
 
 # At 50 megapixels, intake's limit, one takes up to 850 MB while it is converted.
 DECODED_AT_ONCE = 2
-# Pillow takes memory in blocks. Those below 32 MiB malloc may keep for the thread that had them, which after large images
-# came to 800 MB for each of the server's threads. Larger ones go back to the system when an image is done with.
+# Pillow takes memory in blocks. Those below 32 MiB malloc may keep for the thread that had them: after large images it
+# was 800 MB for each of the server's threads. Larger ones go back to the system when an image is done with.
 BLOCK_BYTES = 64 * 1024 * 1024
 SMALLEST_SIDE, LARGEST_SIDE = 64, 512
 THUMBNAIL_TYPE = "image/webp"

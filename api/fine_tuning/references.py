@@ -31,6 +31,12 @@ class References:
     validation_file: Source | None
     faults: tuple[Fault, ...]
 
+    @property
+    def revisions(self) -> list[DatasetRevision]:
+        """Always in one order: two jobs that name the same two must not wait for each other's rows."""
+        found = [one for one in (self.training_file, self.validation_file) if isinstance(one, DatasetRevision)]
+        return sorted(found, key=lambda revision: (revision.dataset_id, revision.number))
+
 
 def look_up(
     session: Session, bases: dict[str, RegisteredBase], project_id: str, document: dict[str, object]

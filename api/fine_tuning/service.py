@@ -24,7 +24,6 @@ from api.paging import cut
 from api.transactions import Work
 from store import events, jobs
 from store.blobs import Blobs
-from store.dataset_tables import DatasetRevision
 from store.ids import new_id
 from store.job_state import JobStatus
 from store.jobs import NewJob
@@ -48,9 +47,8 @@ def create(
     named = look_up(work.session, offer.bases, caller.project_id, body.document)
     if request is None or faults or named.faults:
         raise InvalidRequest([*faults, *named.faults])
-    for source in (named.training_file, named.validation_file):
-        if isinstance(source, DatasetRevision):
-            materialise(work.session, blobs, source)
+    for revision in named.revisions:
+        materialise(work.session, blobs, revision)
     job = jobs.create(work.session, _new_job(caller, request, named, offer, body.sha256))
     return _tell(work, job)
 
