@@ -19,7 +19,7 @@ FORM_TEXTS = ("prompt", "split", "weight", "annotator", "seed")
 
 
 class CreateDataset(BaseModel):
-    """A top-level `null` means what leaving the field out means."""
+    """`null` means what leaving the field out means."""
 
     model_config = ConfigDict(
         extra="forbid",

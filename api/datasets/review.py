@@ -69,7 +69,9 @@ def review(backends: Backends, revision: DatasetRevision) -> Report:
             findings.extend(list(looked.add(_reviewed(pair, _image(known[pair.chosen_sha256]), rejected))))
     findings.extend(list(looked.conclude()))
     count = revision.pairs_count
-    return Report("dataset", count, count, {}, looked.figures(), tuple(findings))
+    return Report(
+        format="dataset", rows=count, kept=count, dropped={}, figures=looked.figures(), findings=tuple(findings)
+    )
 
 
 def _reviewed(pair: DatasetPair, chosen: StoredImage, rejected: StoredImage | None) -> ReviewedPair:

@@ -175,12 +175,17 @@ def decode(form: ReceivedForm) -> Sent:
     read = {name: pictures.read(name, file) for name, file in came.items()}
     faults += [found for found in read.values() if isinstance(found, Fault)]
     good = {name: found for name, found in read.items() if isinstance(found, Picture)}
-    if len(good) == 2 and good["chosen"].blob.sha256 == good["rejected"].blob.sha256:
-        message = "rejected: the same image as chosen; a pair needs two, or leave rejected out."
-        faults.append(Fault("rejected", message, "pair_identical"))
+    faults += _identical(good)
     if fields is None or faults:
         raise InvalidRequest(faults)
     return Sent(fields, good["chosen"], good.get("rejected"), body)
+
+
+def _identical(images: dict[str, Picture]) -> list[Fault]:
+    if len({picture.blob.sha256 for picture in images.values()}) == len(images):
+        return []
+    message = "rejected: the same image as chosen; send another, or leave it out."
+    return [Fault("rejected", message, "pair_identical")]
 
 
 def add_pair(
