@@ -10,12 +10,20 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response
 from pydantic import BaseModel
 
+from api.datasets.request import AddDatasetFile, CreateDataset
 from api.fine_tuning.request import CreateFineTuningJob
 from api.uploads.request import CompleteUpload, CreateUpload
 from api.webhooks.request import CreateWebhook
 
 REFERENCE = "#/components/schemas/{model}"
-PARSED_BY_SERVICES: tuple[type[BaseModel], ...] = (CreateFineTuningJob, CreateUpload, CompleteUpload, CreateWebhook)
+PARSED_BY_SERVICES: tuple[type[BaseModel], ...] = (
+    CreateFineTuningJob,
+    CreateUpload,
+    CompleteUpload,
+    CreateDataset,
+    AddDatasetFile,
+    CreateWebhook,
+)
 
 
 def document(app: FastAPI) -> dict[str, Any]:

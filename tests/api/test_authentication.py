@@ -17,6 +17,7 @@ from store.models import ApiKey
 from store.settings import Settings
 from tests.api.conftest import add_file
 from tests.conftest import Tenant
+from tests.intake.build import png
 
 pytestmark = pytest.mark.integration
 
@@ -42,8 +43,8 @@ def name(operation: Operation) -> str:
 
 
 def test_the_document_knows_every_route() -> None:
-    assert len(OPERATIONS) == 32
-    assert len(OF_ONE) == 24
+    assert len(OPERATIONS) == 44
+    assert len(OF_ONE) == 34
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=name)
@@ -73,10 +74,13 @@ def test_a_revoked_key_is_refused(client: TestClient, sessions: Sessions, projec
 
 @pytest.fixture
 def path_values(client: TestClient, sessions: Sessions, project: Tenant) -> dict[str, str]:
-    """Real ids of the first project: a file, an upload, a running job, the model that a finished job made, and the
-    webhook that is told of it."""
+    """Real ids of the first project: a file, an upload, a pair of a data set, a running job, the model that a finished
+    job made, and the webhook that is told of it."""
     begun = {"filename": "a", "bytes": 1, "mime_type": "application/zip", "purpose": "fine-tune"}
     upload = client.post("/v1/uploads", json=begun).json()["id"]
+    dataset = client.post("/v1/datasets", json={"name": "a"}).json()["id"]
+    form = {"data": {"prompt": "a"}, "files": {"chosen": ("a.png", png())}}
+    pair = client.post(f"/v1/datasets/{dataset}/pairs", **form).json()["id"]
     file = add_file(sessions, project.id)
     made, running = (
         client.post("/v1/fine_tuning/jobs", json={"model": "tiny", "training_file": file.id}).json()["id"]
@@ -92,7 +96,8 @@ def path_values(client: TestClient, sessions: Sessions, project: Tenant) -> dict
         [delivery] = webhook_deliveries.newest_first(session, webhook, after=None, limit=2)
     model = client.get(f"/v1/fine_tuning/jobs/{made}").json()["fine_tuned_model"]
     ids = {"file_id": file.id, "upload_id": upload, "fine_tuning_job_id": running, "model": model}
-    return ids | {"webhook_id": webhook, "delivery_id": delivery.id}
+    of_dataset = {"dataset_id": dataset, "pair_id": pair, "side": "chosen"}
+    return ids | of_dataset | {"webhook_id": webhook, "delivery_id": delivery.id}
 
 
 @pytest.mark.parametrize("operation", OF_ONE, ids=name)
@@ -112,10 +117,13 @@ def test_lists_and_references_show_nothing_of_another_project(
     client: TestClient, path_values: dict[str, str], other_project: Tenant
 ) -> None:
     theirs = {"authorization": f"Bearer {other_project.api_key}"}
-    for path in ("/v1/files", "/v1/fine_tuning/jobs", "/v1/webhooks"):
+    for path in ("/v1/files", "/v1/fine_tuning/jobs", "/v1/datasets", "/v1/webhooks"):
         assert len(client.get(path).json()["data"]) >= 1
         assert client.get(path, headers=theirs).json()["data"] == []
     assert [model["id"] for model in client.get("/v1/models", headers=theirs).json()["data"]] == ["tiny"]
     stolen = {"model": "tiny", "training_file": path_values["file_id"]}
     answer = client.post("/v1/fine_tuning/jobs", json=stolen, headers=theirs)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "file_not_found")
+    for name in (path_values["dataset_id"], f"{path_values['dataset_id']}@2"):
+        answer = client.post("/v1/fine_tuning/jobs", json=stolen | {"training_file": name}, headers=theirs)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "dataset_not_found")
