@@ -125,7 +125,7 @@ class _Preparation:
             figures=self._review.figures(),
             findings=tuple(self.findings),
         )
-        return Prepared(self._pairs_path, self._pairs.count, self._images.written, report)
+        return Prepared(self._pairs_path, self._pairs.count, self._images.written, report, self._images.measured)
 
     def _refuse(self, finding: Finding) -> None:
         """Found before a judgement was made: a row that is none, or the file as a whole."""

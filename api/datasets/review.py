@@ -10,7 +10,7 @@ from api.datasets.prepared import prepared
 from api.datasets.request import LIMITS
 from api.errors import ReportNotReady
 from api.transactions import transaction
-from intake import Finding, Report
+from intake import Finding, Policy, Report
 from intake.findings import FindingList
 from intake.image_folder import StoredImage
 from intake.review import Review, ReviewedPair
@@ -19,7 +19,7 @@ from store.database import Sessions
 from store.dataset_tables import DatasetPair, DatasetRevision
 from store.image_facts import Facts
 
-# Images that came in files are measured when a report first looks at them, so long in one request.
+# Images of files that were read before intake kept its measures are measured here, so long in one request.
 MEASURING_SECONDS = 20.0
 KEPT_AT_ONCE = 100
 
@@ -61,7 +61,7 @@ def measure_missing(backends: Backends, revision: DatasetRevision) -> None:
 def review(backends: Backends, revision: DatasetRevision) -> Report:
     """Its images are measured."""
     looked = Review(revision.dataset_id)
-    findings = FindingList(LIMITS.findings)
+    findings = FindingList(LIMITS.findings, Policy())
     with transaction(backends) as work:
         known = image_facts.known(work.session, datasets.images(work.session, revision))
         for pair in datasets.all_pairs(work.session, revision):
