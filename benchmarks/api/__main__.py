@@ -127,7 +127,7 @@ def followers(live: Live, console: Console) -> None:
     with_followers = connections(live.sessions)
     held.join()
     console.print(
-        f"{kept[0]} followers: {100 * (busy - idle):.1f}% of a core more than {100 * idle:.1f}% (must stay below 5%), and "
+        f"{kept[0]} followers: {100 * (busy - idle):.1f}% of a core more than {100 * idle:.1f}% (below 5% wanted), and "
         f"{with_followers - before} database connections more"
     )
 
