@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from api.faults import Fault, describe
 from intake.policy import InvalidRows, Ties
+from intake.rows import without_nul
 
 
 def _spelled_out(value: object) -> object:
@@ -18,7 +19,9 @@ def _spelled_out(value: object) -> object:
 
 
 Flag = Annotated[bool, BeforeValidator(_spelled_out)]
-Prompt = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
+Prompt = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000), AfterValidator(without_nul)
+]
 
 
 class IntakePolicy(BaseModel):
