@@ -1,18 +1,37 @@
-"""Bearer keys, checked in front of everything under /v1 and before any of the body is read."""
+"""Bearer keys, their roles and rates, checked in front of everything under /v1 and before any of the body is read."""
 
 from __future__ import annotations
 
+from dataclasses import astuple, dataclass
+
+import structlog
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.backends import Backends
 from api.errors import respond
-from store import keys
+from api.rate_headers import rate_headers
+from api.roles import needed_role
+from store import keys, limits, roles
 from store.database import Sessions
-from store.errors import InvalidKey
+from store.errors import InsufficientRole, InvalidKey, RateLimited
 from store.keys import Principal
+from store.rate_limits import Allowance
+
+log = structlog.get_logger()
+REFUSALS = (InvalidKey, InsufficientRole, RateLimited, OperationalError, PoolTimeout)
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """``allowance`` is None where no rate is counted."""
+
+    principal: Principal
+    allowance: Allowance | None
 
 
 class Authentication:
@@ -26,12 +45,20 @@ class Authentication:
         request = Request(scope)
         try:
             secret = _bearer(request)
-            principal = await run_in_threadpool(_principal, request.app.state.backends.sessions, secret)
-        except (InvalidKey, OperationalError, PoolTimeout) as error:
+            admitted = await run_in_threadpool(_admit, request.app.state.backends, secret)
+            roles.require(admitted.principal.role, needed_role(request.method, scope["path"]))
+        except REFUSALS as error:
             await respond(request, error)(scope, receive, send)
             return
-        scope["state"]["principal"] = principal
-        await self._app(scope, receive, send)
+        scope["state"]["principal"] = admitted.principal
+        headers = rate_headers(*astuple(admitted.allowance)) if admitted.allowance else {}
+
+        async def send_with_rate(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(headers)
+            await send(message)
+
+        await self._app(scope, receive, send_with_rate)
 
 
 def guarded(path: str) -> bool:
@@ -45,6 +72,19 @@ def _bearer(request: Request) -> str:
     return secret.strip()
 
 
-def _principal(sessions: Sessions, secret: str) -> Principal:
-    with sessions() as session:
-        return keys.authenticate(session, secret)
+def _admit(backends: Backends, secret: str) -> Admitted:
+    with backends.sessions() as session:
+        principal = keys.authenticate(session, secret, limits.defaults(backends.settings))
+    allowance = backends.buckets.take(principal.key_id, principal.limits)
+    if not principal.use_is_noted:
+        _note_use(backends.sessions, principal.key_id)
+    return Admitted(principal, allowance)
+
+
+def _note_use(sessions: Sessions, key_id: str) -> None:
+    """A database that takes no writes, full or a standby, is no reason to refuse a request that only reads."""
+    try:
+        with sessions.begin() as session:
+            keys.note_use(session, key_id)
+    except OperationalError as error:
+        log.warning("key.use_not_noted", key=key_id, reason=str(error.orig))

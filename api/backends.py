@@ -15,6 +15,7 @@ from store.blobs import Blobs
 from store.database import Sessions, open_engine, open_sessions
 from store.hints import Hints
 from store.keys import Principal
+from store.rate_limits import Buckets
 from store.settings import Settings
 
 
@@ -24,21 +25,25 @@ class Backends:
     sessions: Sessions
     blobs: Blobs
     hints: Hints
+    buckets: Buckets
     bases: dict[str, RegisteredBase]
 
 
 @contextmanager
 def open_backends(settings: Settings) -> Iterator[Backends]:
     engine = open_engine(settings.required_database_url)
+    buckets = Buckets(settings.required_broker_url)
     try:
         yield Backends(
             settings=settings,
             sessions=open_sessions(engine),
             blobs=Blobs(settings.effective_blob_url),
             hints=Hints(settings.required_broker_url),
+            buckets=buckets,
             bases=read_bases(settings.bases_file),
         )
     finally:
+        buckets.close()
         engine.dispose()
 
 

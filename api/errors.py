@@ -18,6 +18,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from math import ceil
 from typing import Any
 
 import structlog
@@ -32,6 +33,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from api.faults import Fault
+from api.rate_headers import rate_headers
 from api.request_context import edge_headers
 from store.errors import (
     BlobMissing,
@@ -43,10 +45,13 @@ from store.errors import (
     IdempotencyInFlight,
     IdempotencyMismatch,
     IllegalTransition,
+    InsufficientRole,
     InvalidKey,
     JobNotFound,
     ModelNotFound,
     PairNotFound,
+    QuotaExceeded,
+    RateLimited,
     RejectedNotFound,
     RevisionNotFound,
     TooManyParts,
@@ -136,6 +141,8 @@ ANSWERS: dict[type[Exception], Answer] = {
     InvalidRequest: Answer(400, "invalid_request"),
     ClientDisconnect: Answer(400, "client_disconnected", message="The client went away before the body's end."),
     InvalidKey: Answer(401, "invalid_api_key"),
+    InsufficientRole: Answer(403, "insufficient_role"),
+    QuotaExceeded: Answer(403, "quota_exceeded"),
     FileNotFound: Answer(404, "file_not_found", "file_id"),
     JobNotFound: Answer(404, "fine_tuning_job_not_found", "fine_tuning_job_id"),
     CheckpointNotFound: Answer(404, "checkpoint_not_found", "checkpoint_id"),
@@ -161,6 +168,7 @@ ANSWERS: dict[type[Exception], Answer] = {
     RequestTooLarge: Answer(413, "request_too_large"),
     RangeNotSatisfiable: Answer(416, "range_not_satisfiable"),
     IdempotencyMismatch: Answer(422, "idempotency_mismatch"),
+    RateLimited: Answer(429, "rate_limit_exceeded"),
     BlobMissing: Answer(500, "file_content_missing", message="The file's content is gone from storage."),
     OSError: Answer(500, "internal_error", message=FAILED),
     BaseError: Answer(500, "internal_error", message=FAILED),
@@ -185,8 +193,8 @@ class Error(BaseModel):
 
 
 def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The error responses of a route in the OpenAPI document; 401 and 503 are on all of them."""
-    listed = sorted({401, 503, *statuses})
+    """The error responses of a route in the OpenAPI document; 401, 429 and 503 are on all of them."""
+    listed = sorted({401, 429, 503, *statuses})
     found: dict[int | str, dict[str, Any]] = {s: {"model": Error, "description": HTTPStatus(s).phrase} for s in listed}
     return found | {"default": {"model": Error, "description": "Any other error, in the same shape"}}
 
@@ -238,6 +246,8 @@ def _headers(request: Request, status: int, error: Exception) -> dict[str, str]:
     if status in (409, 507) and not isinstance(error, PASSING):
         # The openai SDK repeats these by itself; no state changes for that, and no disk grows.
         headers["x-should-retry"] = "false"
+    if isinstance(error, RateLimited):
+        headers |= rate_headers(error.burst, 0, error.full_in) | {"retry-after": str(ceil(error.retry_in))}
     if isinstance(error, RangeNotSatisfiable):
         headers["content-range"] = f"bytes */{error.size}"
     return headers

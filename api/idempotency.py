@@ -48,14 +48,28 @@ def once(
 
     Raises IdempotencyInFlight, IdempotencyMismatch.
     """
-    if key is None:
-        return make()
-    request = hashlib.sha256(f"{operation} {body}".encode()).hexdigest()
-    answered = idempotency.earlier(work.session, caller.key_id, key, request=request)
-    if answered is not None:
-        restored = {unkept.name: unkept.restore(answered)} if unkept is not None else {}
-        return JSONResponse(answered | restored, headers=REPLAYED)
+    replayed = replay(work, caller, key, operation, body, unkept)
+    if replayed is not None:
+        return replayed
     made = make()
-    answer = made.model_dump(mode="json", exclude={unkept.name} if unkept is not None else None)
-    idempotency.keep(work.session, caller.key_id, key, request=request, answer=answer)
+    if key is not None:
+        answer = made.model_dump(mode="json", exclude={unkept.name} if unkept is not None else None)
+        idempotency.keep(work.session, caller.key_id, key, request=_request(operation, body), answer=answer)
     return made
+
+
+def replay(
+    work: Work, caller: Principal, key: str | None, operation: str, body: str, unkept: Unkept | None = None
+) -> JSONResponse | None:
+    """The answer that this key got before, if any. Raises as ``once`` does."""
+    if key is None:
+        return None
+    answered = idempotency.earlier(work.session, caller.key_id, key, request=_request(operation, body))
+    if answered is None:
+        return None
+    restored = {unkept.name: unkept.restore(answered)} if unkept is not None else {}
+    return JSONResponse(answered | restored, headers=REPLAYED)
+
+
+def _request(operation: str, body: str) -> str:
+    return hashlib.sha256(f"{operation} {body}".encode()).hexdigest()

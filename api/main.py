@@ -27,6 +27,7 @@ from api.models.routes import router as models
 from api.request_context import RequestContext
 from api.uploads.routes import router as uploads
 from api.url_text import refuse_nul
+from api.usage.routes import router as usage
 from api.webhooks.routes import router as webhooks
 from store.logs import configure_logs
 from store.settings import Settings, settings
@@ -50,7 +51,7 @@ def create_app(deployment: Settings | None = None) -> FastAPI:
     app.add_middleware(Authentication)
     app.add_middleware(RequestContext)
     errors.install(app)
-    routers = (health, files, uploads, datasets, dataset_images, fine_tuning, fine_tuning_live, models, webhooks)
+    routers = (health, files, uploads, datasets, dataset_images, fine_tuning, fine_tuning_live, models, webhooks, usage)
     for router in routers:
         app.include_router(router)
     described = document(app)

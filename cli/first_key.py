@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from store import keys
 from store.database import open_engine, open_sessions
 from store.errors import InvalidKey
+from store.roles import Role
 
 
 def ensure_local_key(database_url: str, path: Path) -> str | None:
@@ -19,7 +20,7 @@ def ensure_local_key(database_url: str, path: Path) -> str | None:
         if path.exists() and _works(session, path.read_text(encoding="ascii").strip()):
             key = None
         else:
-            key = keys.create(session, keys.ensure_project(session, keys.DEFAULT_PROJECT), "local")
+            key = keys.create(session, keys.ensure_project(session, keys.DEFAULT_PROJECT), "local", Role.ADMIN)
             _write_private(path, key)
     engine.dispose()
     return key

@@ -15,6 +15,7 @@ from cli.embedded import ServiceDidNotStart
 from cli.keys import keys_app
 from cli.models import models_app
 from cli.output import console, say
+from cli.projects import projects_app
 from cli.stack import StackError, run_stack
 from store.errors import BasesInvalid
 from store.settings import settings
@@ -43,6 +44,7 @@ app.command()(jobs.download)
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(models_app, name="models")
 app.add_typer(keys_app, name="keys")
+app.add_typer(projects_app, name="projects")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from worker import process
 
 READY_SECONDS = 60
 RESTART_SECONDS = 2.0
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 CELERY = ["celery", "--app", "worker.app", "worker", "--pool", "prefork", "--concurrency", "1", "--loglevel", "WARNING"]
 CELERY += ["--without-gossip", "--without-mingle"]
 
@@ -150,11 +151,18 @@ def _environment(settings: Settings, home: Path, embedded: list[Embedded]) -> di
     urls = {store.name: store.url for store in embedded}
     return {
         **os.environ,
+        **_local_limits(settings),
         "PAIRTUNE_HOME": str(home),
         "PAIRTUNE_BASES_FILE": str(settings.bases_file.resolve()),
         "PAIRTUNE_DATABASE_URL": settings.database_url or urls[Postgres.name],
         "PAIRTUNE_BROKER_URL": settings.broker_url or urls[Valkey.name],
     }
+
+
+def _local_limits(settings: Settings) -> dict[str, str]:
+    """Whoever reaches a loopback address is the user of this machine, whose scripts nobody has to be protected from."""
+    unlimited = settings.host in LOOPBACK and "requests_per_minute" not in settings.model_fields_set
+    return {"PAIRTUNE_REQUESTS_PER_MINUTE": "none"} if unlimited else {}
 
 
 @contextmanager

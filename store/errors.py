@@ -7,6 +7,9 @@ StoreError
 ├── IllegalTransition    the job's state does not allow this
 ├── LeaseLost            another attempt owns the row, or nobody does
 ├── InvalidKey           no such API key, or it was revoked
+├── InsufficientRole     the API key's role does not reach to this
+├── QuotaExceeded        the project has no more room for this
+├── RateLimited          the API key has sent too many requests
 ├── FileInUse            an unfinished job still needs the file
 ├── IdempotencyInFlight  the first request with this key is not answered yet
 ├── IdempotencyMismatch  the key was used for another request
@@ -20,6 +23,8 @@ StoreError
 """
 
 from __future__ import annotations
+
+from math import ceil
 
 
 class StoreError(Exception):
@@ -95,6 +100,37 @@ class LeaseLost(StoreError):
 class InvalidKey(StoreError):
     def __init__(self) -> None:
         super().__init__("This API key does not exist or was revoked.")
+
+
+class InsufficientRole(StoreError):
+    def __init__(self, held: str, needed: str) -> None:
+        super().__init__(
+            f"This API key is {held}; this needs {'an' if needed == 'admin' else 'a'} {needed} key, which the operator "
+            f"makes by `pairtune keys create NAME --role {needed}`."
+        )
+        self.held, self.needed = held, needed
+
+
+class QuotaExceeded(StoreError):
+    """``used`` and ``more`` are in the quota's own unit; ``remedy`` is what a user can do."""
+
+    def __init__(self, quota: str, *, most: int, used: int, more: int, remedy: str) -> None:
+        super().__init__(
+            f"The project's quota of {quota} is {most}; {used} are used, and this needs {more} more. "
+            f"{remedy}, or ask the operator for a larger quota."
+        )
+        self.quota, self.most, self.used, self.more = quota, most, used, more
+
+
+class RateLimited(StoreError):
+    """``retry_in``: seconds. ``burst``, ``full_in``: the bucket's size in requests, and seconds until it is full."""
+
+    def __init__(self, per_minute: int, *, burst: int, full_in: float, retry_in: float) -> None:
+        super().__init__(
+            f"This API key may send {per_minute} requests a minute, {burst} of them at once; "
+            f"send this one again in {ceil(retry_in)} s."
+        )
+        self.per_minute, self.burst, self.full_in, self.retry_in = per_minute, burst, full_in, retry_in
 
 
 class FileInUse(StoreError):

@@ -5,24 +5,31 @@ from __future__ import annotations
 import hashlib
 import secrets
 from dataclasses import dataclass
+from datetime import timedelta
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
 from store.errors import InvalidKey
 from store.ids import new_id
+from store.limits import UNLIMITED, Limits
 from store.models import ApiKey, Project
+from store.roles import Role
 
 PREFIX = "pt-"
 DEFAULT_PROJECT = "default"
+USE_NOTED_EVERY = timedelta(minutes=1)  # each note is a write, and no request should wait for one
 
 
 @dataclass(frozen=True)
 class Principal:
-    """Who a request comes from."""
+    """Who a request comes from, and what its project may use."""
 
     key_id: str
     project_id: str
+    role: Role
+    limits: Limits
+    use_is_noted: bool
 
 
 def ensure_project(session: Session, name: str) -> Project:
@@ -34,20 +41,32 @@ def ensure_project(session: Session, name: str) -> Project:
     return project
 
 
-def create(session: Session, project: Project, name: str) -> str:
+def create(session: Session, project: Project, name: str, role: Role = Role.MEMBER) -> str:
     """Returns the key itself, which is kept nowhere."""
     secret = PREFIX + secrets.token_urlsafe(32)
-    session.add(ApiKey(id=new_id("key"), project_id=project.id, name=name, prefix=secret[:10], sha256=_digest(secret)))
+    key = ApiKey(id=new_id("key"), project_id=project.id, name=name, role=role)
+    key.prefix, key.sha256 = secret[:10], _digest(secret)
+    session.add(key)
     session.flush()
     return secret
 
 
-def authenticate(session: Session, secret: str) -> Principal:
-    """The look-up is by digest, so its time tells nothing about any stored key."""
-    key = session.scalar(select(ApiKey).where(ApiKey.sha256 == _digest(secret), ApiKey.revoked_at.is_(None)))
-    if key is None:
+def authenticate(session: Session, secret: str, limits: Limits = UNLIMITED) -> Principal:
+    """The look-up is by digest, so its time tells nothing about any stored key. ``limits``: the deployment's."""
+    query = select(ApiKey.id, ApiKey.project_id, ApiKey.role, Project.limits, _use_is_noted())
+    query = query.join(Project, Project.id == ApiKey.project_id)
+    found = session.execute(query.where(ApiKey.sha256 == _digest(secret), ApiKey.revoked_at.is_(None))).one_or_none()
+    if found is None:
         raise InvalidKey
-    return Principal(key.id, key.project_id)
+    key_id, project_id, role, own, noted = found
+    return Principal(key_id, project_id, Role(role), limits.with_own(own), noted)
+
+
+def note_use(session: Session, key_id: str) -> None:
+    """That the key is in use, unless it was noted a moment ago."""
+    session.execute(
+        update(ApiKey).where(ApiKey.id == key_id, ~_use_is_noted()).values(last_used_at=func.clock_timestamp())
+    )
 
 
 def every(session: Session) -> list[tuple[ApiKey, str]]:
@@ -65,6 +84,11 @@ def revoke(session: Session, key_id: str) -> bool:
         .returning(ApiKey.id)
     )
     return revoked.one_or_none() is not None
+
+
+def _use_is_noted() -> ColumnElement[bool]:
+    noted = ApiKey.last_used_at > func.clock_timestamp() - USE_NOTED_EVERY
+    return func.coalesce(noted, False)
 
 
 def _digest(secret: str) -> str:

@@ -16,11 +16,12 @@ from sqlalchemy import ColumnElement, Row, func, select, union_all, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from store import events, files
+from store import events, files, quotas, usage
 from store.errors import LeaseLost
 from store.events import NewEvent
 from store.ids import new_id
 from store.job_state import JobStatus, Request
+from store.limits import UNLIMITED, Limits
 from store.models import Checkpoint, File, Job, Json
 
 
@@ -33,8 +34,13 @@ class Claim:
     attempt: int
 
 
-def claim(session: Session, job_id: str, *, worker: str, lease_seconds: float) -> Claim | None:
-    """Take a queued job; None when it is not queued (any more), so a repeated message does nothing."""
+def claim(
+    session: Session, job_id: str, *, worker: str, lease_seconds: float, limits: Limits = UNLIMITED
+) -> Claim | None:
+    """Take a queued job; None when it is not queued (any more), so a repeated message does nothing, and while its
+    project has as many running as it may. ``limits``: the deployment's."""
+    if not quotas.may_run(session, job_id, limits):
+        return None
     row = session.execute(
         update(Job)
         .where(Job.id == job_id, Job.status == JobStatus.QUEUED)
@@ -43,6 +49,7 @@ def claim(session: Session, job_id: str, *, worker: str, lease_seconds: float) -
             attempt=Job.attempt + 1,
             worker=worker,
             requested=None,
+            claimed_at=func.clock_timestamp(),
             lease_expires_at=_expiry(lease_seconds),
         )
         .returning(Job.project_id, Job.attempt)
@@ -265,6 +272,7 @@ def _write(session: Session, owned: Claim, **changes: Any) -> str | None:
 
 
 def _release(session: Session, owned: Claim, to: JobStatus, **changes: Any) -> None:
+    changes["training_seconds"] = Job.training_seconds + usage.attempt_seconds()
     _write(session, owned, status=to, lease_expires_at=None, requested=None, published_at=None, **changes)
 
 

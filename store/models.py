@@ -9,6 +9,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     DateTime,
+    Double,
     ForeignKey,
     ForeignKeyConstraint,
     Identity,
@@ -22,6 +23,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from store.job_state import TERMINAL, JobStatus
+from store.roles import Role
 
 Json = dict[str, Any]
 
@@ -46,27 +48,34 @@ class Table(DeclarativeBase):
 
 
 class Project(Table):
-    """A tenant: every file, job and key belongs to one."""
+    """A tenant: every file, job and key belongs to one. ``limits`` are those that differ from the deployment's."""
 
     __tablename__ = "projects"
 
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    limits: Mapped[Json] = mapped_column(server_default=text("'{}'"))
 
 
 class ApiKey(Table):
-    """A bearer key; only its SHA-256 is kept, with a prefix to recognise it by."""
+    """A bearer key; only its SHA-256 is kept, with a prefix to recognise it by.
+
+    ``last_used_at`` is right to a minute.
+    """
 
     __tablename__ = "api_keys"
+    __table_args__ = (CheckConstraint(f"role IN ({', '.join(repr(str(r)) for r in Role)})", name="role"),)
 
     id: Mapped[str] = mapped_column(primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), index=True)
     name: Mapped[str]
     prefix: Mapped[str]
+    role: Mapped[str]
     sha256: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
 
 
 class File(Table):
@@ -106,9 +115,10 @@ class File(Table):
 
 class Job(Table):
     """A fine-tuning job. ``attempt`` is the fencing token: it grows with each claim, and every write of a worker
-    names it. ``spec`` is the RunSpec that validated the request; ``progress`` the trainer's latest progress.
-    ``key_id`` and ``request_sha256`` tell a client's retry of the same create from a second job. Its pairs are those of
-    a file, or of a data set at the revision that it had when the job was created."""
+    names it; ``training_seconds`` is what the attempts that have ended took. ``spec`` is the RunSpec that validated
+    the request; ``progress`` the trainer's latest progress. ``key_id`` and ``request_sha256`` tell a client's retry of
+    the same create from a second job. Its pairs are those of a file, or of a data set at the revision that it had when
+    the job was created."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -154,6 +164,8 @@ class Job(Table):
     attempt: Mapped[int] = mapped_column(server_default=text("0"))
     crashes: Mapped[int] = mapped_column(server_default=text("0"))
     worker: Mapped[str | None]
+    claimed_at: Mapped[datetime | None]
+    training_seconds: Mapped[float] = mapped_column(Double, server_default=text("0"))
     lease_expires_at: Mapped[datetime | None]
     published_at: Mapped[datetime | None]
     progress: Mapped[Json | None]

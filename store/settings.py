@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="PAIRTUNE_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="PAIRTUNE_", env_parse_none_str="none", frozen=True)
 
     home: Path = Field(Path("var"), description="Local state: embedded services, blobs, work directories, local.key.")
     host: str = "127.0.0.1"
@@ -35,6 +35,20 @@ class Settings(BaseSettings):
     upload_idle_seconds: float = Field(
         60.0, gt=0, description="A client that sends nothing of its body for this long is cut off (408)."
     )
+
+    # A project's quotas and its keys' rate, where `pairtune projects set` gives it none of its own; `none`: no limit.
+    quota_stored_bytes: int | None = Field(
+        2**40, ge=0, description="Bytes of a project's files and of its uploads in flight."
+    )
+    quota_queued_jobs: int | None = Field(
+        1000, ge=0, description="Jobs of a project that wait: for files, for a worker, or paused."
+    )
+    quota_running_jobs: int | None = Field(None, ge=0, description="Jobs of a project that run at the same time.")
+    quota_uploads: int | None = Field(100, ge=0, description="Uploads in parts that a project has in flight.")
+    requests_per_minute: int | None = Field(
+        1200, ge=1, le=60_000_000, description="Requests of one API key; `up` on a loopback address has no limit."
+    )
+    requests_burst: int = Field(300, ge=1, le=1_000_000, description="Requests of one API key that may come at once.")
 
     webhooks_key: SecretStr | None = Field(
         None,

@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 
 from store import keys
 from store.database import Sessions, open_engine, open_sessions
+from store.roles import Role
 from tests import servers
 
 _databases = itertools.count(1)
@@ -74,7 +75,7 @@ def broker_url(valkey_url: str) -> str:
 def make_tenant(sessions: Sessions, name: str) -> Tenant:
     with sessions.begin() as session:
         project = keys.ensure_project(session, name)
-        return Tenant(project.id, name, keys.create(session, project, f"{name}'s key"))
+        return Tenant(project.id, name, keys.create(session, project, f"{name}'s key", Role.ADMIN))
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from store import jobs, leases
+from store import jobs, leases, limits
 from store.database import Sessions
 from store.errors import BlobMissing, LeaseLost
 from store.job_state import Request
@@ -52,7 +52,13 @@ def supervise(resources: Resources, job_id: str, *, stopping: Callable[[], bool]
     leftovers.clear(resources)
     claimed_at = time.monotonic()
     with resources.sessions.begin() as session:
-        owned = leases.claim(session, job_id, worker=resources.worker, lease_seconds=settings.lease_seconds)
+        owned = leases.claim(
+            session,
+            job_id,
+            worker=resources.worker,
+            lease_seconds=settings.lease_seconds,
+            limits=limits.defaults(settings),
+        )
     if owned is None:
         log.info("job.nothing_to_do", job=job_id)
         return

@@ -18,6 +18,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 
+from api.body_limit import FORM_OVERHEAD
 from api.errors import InvalidRequest
 from api.faults import Fault
 from api.files.form import Form
@@ -53,6 +54,12 @@ class Received:
     filename: str | None
     fields: dict[str, str]
     faults: tuple[Fault, ...]
+
+
+def least_size(request: Request) -> int:
+    """Bytes that the file of a request has at least, by the length of the body that it declares, if any."""
+    length = request.headers.get("content-length", "")
+    return max(int(length) - FORM_OVERHEAD, 0) if length.isdecimal() else 0
 
 
 @asynccontextmanager

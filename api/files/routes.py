@@ -13,10 +13,10 @@ from api.backends import Backends, Caller, Opened
 from api.errors import failures
 from api.files import service
 from api.files.intake_policy import FORM_PROPERTIES, POLICY_FIELDS
-from api.files.receive import Received, received
+from api.files.receive import Received, least_size, received
 from api.files.report import FileReport
 from api.files.schemas import File, FileDeleted, FileList
-from api.idempotency import IdempotencyKey, once
+from api.idempotency import IdempotencyKey, once, replay
 from api.paging import After
 from api.transactions import transaction
 from store import files
@@ -69,6 +69,8 @@ async def create_file(
     request: Request, caller: Caller, backends: Opened, idempotency_key: IdempotencyKey = None
 ) -> File | JSONResponse:
     """Upload pairs. The file is read in the background: `status` becomes `processed` or `error`."""
+    if idempotency_key is None:  # else it may be the repetition of one that was taken
+        await run_in_threadpool(service.check_room, backends, caller, least_size(request))
     async with received(request, backends.settings.upload_directory, texts=("purpose", *POLICY_FIELDS)) as upload:
         policy = service.checked_policy(upload)
         return await run_in_threadpool(_keep, backends, caller, upload, policy, idempotency_key)
@@ -77,13 +79,18 @@ async def create_file(
 def _keep(
     backends: Backends, caller: Principal, upload: Received, policy: Json | None, key: str | None
 ) -> File | JSONResponse:
-    # Before the transaction: storing gigabytes must not hold a database connection.
-    backends.blobs.take_file(upload.path, upload.blob)
     filename = upload.filename or ""
+    # Without a policy the text is that of versions before there were any: a key sent to them holds.
+    request = f"{upload.blob.sha256} {filename}{f' {sorted(policy.items())}' if policy else ''}"
     with transaction(backends) as work:
-        create = partial(service.create, work, caller.project_id, filename, upload.blob, policy)
-        # Without a policy the text is that of versions before there were any: a key sent to them holds.
-        request = f"{upload.blob.sha256} {filename}{f' {sorted(policy.items())}' if policy else ''}"
+        replayed = replay(work, caller, key, "createFile", request)
+        if replayed is not None:
+            return replayed
+        service.require_room(work.session, caller, upload.blob.bytes)
+    # Between the transactions: storing gigabytes must not hold a database connection.
+    backends.blobs.take_file(upload.path, upload.blob)
+    with transaction(backends) as work:
+        create = partial(service.create_in_room, work, caller, filename, upload.blob, policy)
         return once(work, caller, key, "createFile", request, create)
 
 

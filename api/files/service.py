@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
+from api.backends import Backends
 from api.errors import InvalidRequest, NoReport
 from api.faults import Fault
 from api.files.filenames import attachment, clean
@@ -15,11 +16,12 @@ from api.files.ranges import Span, etag, is_known, requested_span
 from api.files.receive import Received
 from api.files.schemas import File, FileDeleted, FileList
 from api.paging import cut
-from api.transactions import Work
+from api.transactions import Work, transaction
 from intake import Report
-from store import files, models
+from store import files, models, quotas
 from store.blobs import Blobs, StoredBlob
 from store.files import NewFile
+from store.keys import Principal
 from store.models import Json
 
 UPLOAD_PURPOSE = "fine-tune"
@@ -38,6 +40,22 @@ def checked_policy(upload: Received) -> Json | None:
     if faults:
         raise InvalidRequest(faults)
     return policy
+
+
+def check_room(backends: Backends, caller: Principal, size: int) -> None:
+    """Before a file's body is read: raise QuotaExceeded where there is no room for it."""
+    with transaction(backends) as work:
+        require_room(work.session, caller, size)
+
+
+def require_room(session: Session, caller: Principal, size: int) -> None:
+    quotas.require_storage(session, caller.project_id, caller.limits, size)
+
+
+def create_in_room(work: Work, caller: Principal, filename: str, blob: StoredBlob, policy: Json | None) -> File:
+    """As ``create``; raise QuotaExceeded where the project has no room for it."""
+    require_room(work.session, caller, blob.bytes)
+    return create(work, caller.project_id, filename, blob, policy)
 
 
 def create(work: Work, project_id: str, filename: str, blob: StoredBlob, policy: Json | None) -> File:

@@ -22,7 +22,7 @@ from api.fine_tuning.schemas import (
 from api.json_body import JsonBody
 from api.paging import cut
 from api.transactions import Work
-from store import events, jobs
+from store import events, jobs, quotas
 from store.blobs import Blobs
 from store.ids import new_id
 from store.job_state import JobStatus
@@ -47,6 +47,7 @@ def create(
     named = look_up(work.session, offer.bases, caller.project_id, body.document)
     if request is None or faults or named.faults:
         raise InvalidRequest([*faults, *named.faults])
+    quotas.require_waiting_job(work.session, caller.project_id, caller.limits)
     for revision in named.revisions:
         materialise(work.session, blobs, revision)
     job = jobs.create(work.session, _new_job(caller, request, named, offer, body.sha256))

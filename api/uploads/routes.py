@@ -66,7 +66,7 @@ def create_upload(
     """Begin a file that comes in parts. It expires unless it is completed in time."""
     new = service.declared(backends.settings, caller.project_id, body)
     with transaction(backends) as work:
-        create = partial(service.create, work, new, lifetime_seconds=backends.settings.upload_seconds)
+        create = partial(service.create, work, new, caller.limits, lifetime_seconds=backends.settings.upload_seconds)
         return once(work, caller, idempotency_key, "createUpload", body.sha256, create)
 
 

@@ -19,10 +19,11 @@ from api.transactions import Work, transaction
 from api.uploads.assemble import Assembled, assembled
 from api.uploads.request import CompleteUpload, CreateUpload, parse, too_large
 from api.uploads.schemas import Upload, UploadPart, UploadPartList
-from store import files, part_bytes, upload_tables, uploads
+from store import files, part_bytes, quotas, upload_tables, uploads
 from store.blobs import StoredBlob
 from store.errors import BlobMissing, TooManyParts, UploadNotPending
 from store.ids import new_id
+from store.limits import Limits
 from store.models import Json
 from store.settings import Settings
 from store.uploads import PART_BYTES, NewPart, NewUpload
@@ -40,7 +41,9 @@ def _policy(asked: CreateUpload) -> Json | None:
     return kept(IntakePolicy.model_validate(asked.model_dump(include=set(POLICY_FIELDS), exclude_unset=True)))
 
 
-def create(work: Work, new: NewUpload, *, lifetime_seconds: float) -> Upload:
+def create(work: Work, new: NewUpload, limits: Limits, *, lifetime_seconds: float) -> Upload:
+    """Raise QuotaExceeded where the project has no room for it."""
+    quotas.require_upload(work.session, new.project_id, limits, new.bytes)
     return Upload.of(uploads.create(work.session, new, lifetime_seconds=lifetime_seconds))
 
 

@@ -47,6 +47,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory, database_url: str, valkey
         broker_url=valkey_url,
         bases_file=write_bases(home),
         max_upload_bytes=MAX_UPLOAD,
+        requests_per_minute=None,
     )
 
 

@@ -61,7 +61,8 @@ def serving(
         engine = open_engine(database_url)
         sessions = open_sessions(engine)
         tenant = make_tenant(sessions, "live")
-        given = {"home": home, "database_url": database_url, "broker_url": valkey_url} | options
+        given = {"home": home, "database_url": database_url, "broker_url": valkey_url, "requests_per_minute": "none"}
+        given |= options
         process = _uvicorn(given | {"bases_file": write_bases(home)}, log, limits or {})
         try:
             port = _port(log)

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import pytest
+from fastapi.routing import APIRoute
+from sqlalchemy import select
+from starlette.routing import BaseRoute
 from starlette.testclient import TestClient
 
+from api.authentication import guarded
 from api.document import document
 from api.main import create_app
 from store import keys, leases, webhook_deliveries, webhooks
 from store.database import Sessions
 from store.files import NewFile
-from store.models import ApiKey
+from store.models import ApiKey, Table
+from store.roles import Role
 from store.settings import Settings
 from tests.api.conftest import add_file
+from tests.api.job_steps import JOBS
 from tests.conftest import Tenant
 from tests.intake.build import png
 
@@ -43,7 +50,7 @@ def name(operation: Operation) -> str:
 
 
 def test_the_document_knows_every_route() -> None:
-    assert len(OPERATIONS) == 44
+    assert len(OPERATIONS) == 45
     assert len(OF_ONE) == 34
 
 
@@ -72,58 +79,194 @@ def test_a_revoked_key_is_refused(client: TestClient, sessions: Sessions, projec
     assert client.get("/v1/models").status_code == 401
 
 
-@pytest.fixture
-def path_values(client: TestClient, sessions: Sessions, project: Tenant) -> dict[str, str]:
-    """Real ids of the first project: a file, an upload, a pair of a data set, a running job, the model that a finished
-    job made, and the webhook that is told of it."""
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+def ids_of(client: TestClient, sessions: Sessions, tenant: Tenant) -> dict[str, str]:
+    """Real ids of a project: a file, an upload, a pair of a data set, a running job, the model that a finished job
+    made, and the webhook that is told of it."""
+    theirs = bearer(tenant.api_key)
     begun = {"filename": "a", "bytes": 1, "mime_type": "application/zip", "purpose": "fine-tune"}
-    upload = client.post("/v1/uploads", json=begun).json()["id"]
-    dataset = client.post("/v1/datasets", json={"name": "a"}).json()["id"]
+    upload = client.post("/v1/uploads", json=begun, headers=theirs).json()["id"]
+    dataset = client.post("/v1/datasets", json={"name": "a"}, headers=theirs).json()["id"]
     form = {"data": {"prompt": "a"}, "files": {"chosen": ("a.png", png())}}
-    pair = client.post(f"/v1/datasets/{dataset}/pairs", **form).json()["id"]
-    file = add_file(sessions, project.id)
+    pair = client.post(f"/v1/datasets/{dataset}/pairs", **form, headers=theirs).json()["id"]
+    file = add_file(sessions, tenant.id)
     made, running = (
-        client.post("/v1/fine_tuning/jobs", json={"model": "tiny", "training_file": file.id}).json()["id"]
+        client.post(JOBS, json={"model": "tiny", "training_file": file.id}, headers=theirs).json()["id"]
         for _ in range(2)
     )
     with sessions.begin() as session:
         events = ["fine_tuning.job.succeeded"]
-        webhook = webhooks.create(session, project.id, url="https://example.com", events=events, key_check="-").id
+        webhook = webhooks.create(session, tenant.id, url="https://example.com", events=events, key_check="-").id
         owned = leases.claim(session, made, worker="w", lease_seconds=60)
         assert owned is not None
-        result = NewFile(project.id, "a.safetensors", "fine-tune-results", 1, "0" * 64)
+        result = NewFile(tenant.id, "a.safetensors", "fine-tune-results", 1, "0" * 64)
         leases.succeed(session, owned, results=[result])
         [delivery] = webhook_deliveries.newest_first(session, webhook, after=None, limit=2)
-    model = client.get(f"/v1/fine_tuning/jobs/{made}").json()["fine_tuned_model"]
+    model = client.get(f"{JOBS}/{made}", headers=theirs).json()["fine_tuned_model"]
     ids = {"file_id": file.id, "upload_id": upload, "fine_tuning_job_id": running, "model": model}
     of_dataset = {"dataset_id": dataset, "pair_id": pair, "side": "chosen"}
     return ids | of_dataset | {"webhook_id": webhook, "delivery_id": delivery.id}
 
 
+@pytest.fixture
+def path_values(client: TestClient, sessions: Sessions, project: Tenant) -> dict[str, str]:
+    return ids_of(client, sessions, project)
+
+
+def everything(sessions: Sessions) -> dict[str, list[object]]:
+    """All rows of all tables, but for when keys were used."""
+    with sessions() as session:
+        found = {}
+        for table in Table.metadata.sorted_tables:
+            columns = [column for column in table.columns if column.name != "last_used_at"]
+            found[table.name] = [tuple(row) for row in session.execute(select(*columns).order_by(*table.primary_key))]
+        return found
+
+
+def end_stream(client: TestClient, operation: Operation, values: dict[str, str]) -> None:
+    """A stream of events ends with its job, and a test's client reads to the end."""
+    if operation.path.endswith("/events/stream"):
+        client.post(f"{JOBS}/{values['fine_tuning_job_id']}/cancel")
+
+
+def test_the_document_leaves_out_no_route_under_v1() -> None:
+    routes = {
+        Operation(method, route.path_format)
+        for route in flat(create_app(Settings()).routes)
+        for method in route.methods
+        if guarded(route.path)
+    }
+    assert routes == set(OPERATIONS)
+
+
+def flat(routes: Iterable[BaseRoute]) -> Iterator[APIRoute]:
+    """Of included routers too. A route of another kind, such as a mount, would have to be judged anew."""
+    for route in routes:
+        included = getattr(route, "original_router", None)
+        if included is not None:
+            yield from flat(included.routes)
+        else:
+            assert isinstance(route, APIRoute), route
+            yield route
+
+
 @pytest.mark.parametrize("operation", OF_ONE, ids=name)
 def test_another_projects_ids_do_not_exist(
-    client: TestClient, path_values: dict[str, str], other_project: Tenant, operation: Operation
+    client: TestClient, sessions: Sessions, path_values: dict[str, str], other_project: Tenant, operation: Operation
 ) -> None:
     path = operation.path.format(**path_values)
-    theirs = {"authorization": f"Bearer {other_project.api_key}"}
-    assert client.request(operation.method, path, headers=theirs).status_code == 404
-    if operation.path.endswith("/events/stream"):  # which ends with the job, and a test's client reads to the end
-        client.post(f"/v1/fine_tuning/jobs/{path_values['fine_tuning_job_id']}/cancel")
+    before = everything(sessions)
+    assert client.request(operation.method, path, headers=bearer(other_project.api_key)).status_code == 404
+    assert everything(sessions) == before
+    end_stream(client, operation, path_values)
     # The owner gets something else, so the 404 above is not for a wrong path.
     assert client.request(operation.method, path).status_code != 404
 
 
-def test_lists_and_references_show_nothing_of_another_project(
-    client: TestClient, path_values: dict[str, str], other_project: Tenant
+@pytest.mark.parametrize("operation", [one for one in OF_ONE if one.path.count("{") > 1], ids=name)
+def test_an_id_of_ones_own_beside_another_projects_opens_nothing(
+    client: TestClient, sessions: Sessions, path_values: dict[str, str], other_project: Tenant, operation: Operation
 ) -> None:
-    theirs = {"authorization": f"Bearer {other_project.api_key}"}
-    for path in ("/v1/files", "/v1/fine_tuning/jobs", "/v1/datasets", "/v1/webhooks"):
-        assert len(client.get(path).json()["data"]) >= 1
-        assert client.get(path, headers=theirs).json()["data"] == []
-    assert [model["id"] for model in client.get("/v1/models", headers=theirs).json()["data"]] == ["tiny"]
-    stolen = {"model": "tiny", "training_file": path_values["file_id"]}
-    answer = client.post("/v1/fine_tuning/jobs", json=stolen, headers=theirs)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "file_not_found")
+    own = ids_of(client, sessions, other_project)
+    before = everything(sessions)
+    named = re.findall(r"{(\w+)}", operation.path)
+    for foreign in named:
+        path = operation.path.format(**(own | {foreign: path_values[foreign]}))
+        answer = client.request(operation.method, path, headers=bearer(other_project.api_key))
+        assert answer.status_code == 404, path
+    assert everything(sessions) == before
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=name)
+def test_what_a_key_may_do_is_its_role(
+    client: TestClient, sessions: Sessions, project: Tenant, path_values: dict[str, str], operation: Operation
+) -> None:
+    end_stream(client, operation, path_values)
+    for role in Role:  # the least first: what it is refused is still there for the next
+        try_as(role, client, sessions, project, operation, operation.path.format(**path_values))
+
+
+def try_as(
+    role: Role, client: TestClient, sessions: Sessions, project: Tenant, operation: Operation, path: str
+) -> None:
+    with sessions.begin() as session:
+        key = keys.create(session, keys.ensure_project(session, project.name), role, role)
+    before = everything(sessions)
+    answer = client.request(operation.method, path, headers=bearer(key))
+    if operation.method in ("GET", "HEAD"):
+        assert answer.status_code not in (401, 403, 404)
+        assert everything(sessions) == before
+        return
+    needed = Role.ADMIN if operation.path.startswith("/v1/webhooks") else Role.MEMBER
+    enough = list(Role).index(role) >= list(Role).index(needed)
+    assert (answer.status_code != 403) == enough
+    if not enough:
+        error = answer.json()["error"]
+        assert (error["code"], error["type"]) == ("insufficient_role", "invalid_request_error")
+        assert f"a {needed} key" in error["message"] or f"an {needed} key" in error["message"]
+        assert everything(sessions) == before
+
+
+@pytest.mark.parametrize(
+    "operation", [one for one in OPERATIONS if one.method == "GET" and "{" not in one.path], ids=name
+)
+def test_lists_show_nothing_of_another_project(
+    client: TestClient, path_values: dict[str, str], project: Tenant, other_project: Tenant, operation: Operation
+) -> None:
+    shown = client.get(operation.path, headers=bearer(other_project.api_key))
+    assert shown.status_code == 200
+    assert [one for one in (*path_values.values(), project.id) if one in shown.text] == []
+    # The owner's answer shows something, so what is looked for above would be there.
+    assert [one for one in (*path_values.values(), project.id) if one in client.get(operation.path).text] != []
+
+
+REFERENCES = {
+    ("CreateFineTuningJob", "training_file"),
+    ("CreateFineTuningJob", "validation_file"),
+    ("CompleteUpload", "part_ids"),
+    ("CreateDataset", "file_ids"),
+    ("AddDatasetFile", "file_id"),
+}
+
+
+def test_every_id_that_a_body_may_name_is_known_to_the_test_below() -> None:
+    found = document(create_app(Settings()))
+    named = set()
+    for schema in found["components"]["schemas"]:
+        if schema.startswith(("Create", "Complete", "Update", "Add")):
+            properties = found["components"]["schemas"][schema]["properties"]
+            named |= {(schema, one) for one in properties if re.search(r"(_id|_ids|_file|_files)$", one)}
+    assert named == REFERENCES
+
+
+def test_a_body_cannot_name_what_is_another_projects(
+    client: TestClient, sessions: Sessions, path_values: dict[str, str], other_project: Tenant
+) -> None:
+    theirs = bearer(other_project.api_key)
+    own = ids_of(client, sessions, other_project)
+    job = {"model": "tiny", "training_file": own["file_id"]}
+    for field in ("training_file", "validation_file"):
+        answer = client.post(JOBS, json=job | {field: path_values["file_id"]}, headers=theirs)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "file_not_found")
     for name in (path_values["dataset_id"], f"{path_values['dataset_id']}@2"):
-        answer = client.post("/v1/fine_tuning/jobs", json=stolen | {"training_file": name}, headers=theirs)
+        answer = client.post(JOBS, json=job | {"training_file": name}, headers=theirs)
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "dataset_not_found")
+    file_id = path_values["file_id"]
+    for path, body in (
+        ("/v1/datasets", {"name": "stolen", "file_ids": [file_id]}),
+        (f"/v1/datasets/{own['dataset_id']}/files", {"file_id": file_id}),
+    ):
+        assert client.post(path, json=body, headers=theirs).json()["error"]["code"] == "file_not_found"
+    part = client.post(f"/v1/uploads/{path_values['upload_id']}/parts", files={"data": b"a"}).json()["id"]
+    complete = f"/v1/uploads/{own['upload_id']}/complete"
+    answer = client.post(complete, json={"part_ids": [part]}, headers=theirs)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "not_found")
+
+
+def test_a_use_of_a_key_is_noted(client: TestClient, sessions: Sessions, project: Tenant) -> None:
+    assert client.get("/v1/models").status_code == 200
+    with sessions() as session:
+        assert session.query(ApiKey).filter_by(project_id=project.id).one().last_used_at is not None

@@ -204,10 +204,37 @@ def test_keys_are_made_listed_and_revoked(run: Run, database_url: str, monkeypat
     [key] = json.loads(run("keys", "list", "--json").stdout)
     assert secret.startswith(key["prefix"])
     assert secret not in json.dumps(key)
-    assert (key["name"], key["project"], key["revoked"]) == ("for a test", "ours", None)
+    assert (key["name"], key["project"], key["role"]) == ("for a test", "ours", "member")
+    assert (key["last_used"], key["revoked"]) == (None, None)
     assert run("keys", "revoke", key["id"]).exit_code == 0
     assert json.loads(run("keys", "list", "--json").stdout)[0]["revoked"] is not None
     assert run("keys", "revoke", key["id"]).exit_code == 1
+    assert run("keys", "create", "looks on", "--role", "read-only").exit_code == 0
+    assert json.loads(run("keys", "list", "--json").stdout)[1]["role"] == "read-only"
+    assert run("keys", "create", "rules", "--role", "emperor").exit_code == 2
+
+
+def test_projects_are_listed_and_given_limits(run: Run, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("projects", "list").exit_code == 2  # no database named
+    monkeypatch.setenv("PAIRTUNE_DATABASE_URL", database_url)
+    monkeypatch.setenv("PAIRTUNE_QUOTA_UPLOADS", "7")
+    monkeypatch.setenv("PAIRTUNE_QUOTA_STORED_BYTES", "none")
+    settings.cache_clear()
+    given = ("--stored-bytes", "10 GiB", "--running-jobs", "2", "--requests-per-minute", "none", "--queued-jobs", "0")
+    assert run("projects", "set", "ours", *given).exit_code == 0
+    [project] = json.loads(run("projects", "list", "--json").stdout)
+    own = ["queued_jobs", "requests_per_minute", "running_jobs", "stored_bytes"]
+    assert (project.pop("id")[:5], project.pop("name"), project.pop("own")) == ("proj-", "ours", own)
+    expected = {"stored_bytes": 10 * 2**30, "queued_jobs": 0, "running_jobs": 2, "uploads": 7}
+    assert project == expected | {"requests_per_minute": None, "requests_burst": 300}
+    assert run("projects", "set", "ours", "--stored-bytes", "default").exit_code == 0
+    assert json.loads(run("projects", "list", "--json").stdout)[0]["stored_bytes"] is None
+    for option, wrong in (
+        ("--uploads", "1GiB"), ("--stored-bytes", "-1"), ("--requests-per-minute", "0"), ("--requests-burst", "none"),
+    ):  # fmt: skip
+        refused = run("projects", "set", "ours", option, wrong)
+        assert (refused.exit_code, option in refused.stderr) == (1, True), (option, refused.output)
+    assert "10737418240" not in run("projects", "list").stdout
 
 
 def test_doctor_says_what_is_well_and_what_to_mend(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,13 +15,23 @@ import httpx
 import psutil
 import pytest
 
-from store.settings import REPOSITORY
+from cli.stack import _local_limits
+from store.settings import REPOSITORY, Settings
 from tests.api.polling import until
 
 pytestmark = pytest.mark.integration
 
 READY = 90.0  # seconds, on a machine that may be busy
 SERVICES = 4  # API, dispatcher, two workers
+
+
+@pytest.mark.parametrize(
+    ("given", "unlimited"),
+    [({}, True), ({"host": "10.0.0.1"}, False), ({"requests_per_minute": 5}, False), ({"host": "localhost"}, True)],
+)
+def test_only_whoever_is_on_this_machine_may_send_without_limit(given: dict[str, object], unlimited: bool) -> None:
+    found = _local_limits(Settings.model_validate(given))
+    assert found == ({"PAIRTUNE_REQUESTS_PER_MINUTE": "none"} if unlimited else {})
 
 
 class Home:

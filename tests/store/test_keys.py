@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import datetime, timedelta
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
 
 from store import keys
 from store.database import Sessions
 from store.errors import InvalidKey
 from store.models import ApiKey
+from store.roles import Role
 
 pytestmark = pytest.mark.integration
 
@@ -24,6 +27,38 @@ def test_a_key_names_its_project_until_it_is_revoked(sessions: Sessions, project
         assert not keys.revoke(session, caller.key_id)
         with pytest.raises(InvalidKey):
             keys.authenticate(session, secret)
+
+
+def test_the_last_use_is_noted_once_a_minute(sessions: Sessions, project_id: str) -> None:
+    def last_used(session: Session) -> datetime | None:
+        session.expire_all()
+        return session.scalars(select(ApiKey).where(ApiKey.name == "used")).one().last_used_at
+
+    with sessions.begin() as session:
+        secret = keys.create(session, keys.ensure_project(session, "first"), "used")
+        caller = keys.authenticate(session, secret)
+        assert not caller.use_is_noted
+        keys.note_use(session, caller.key_id)
+        first = last_used(session)
+        assert first is not None
+        assert keys.authenticate(session, secret).use_is_noted
+        keys.note_use(session, caller.key_id)
+        assert last_used(session) == first
+        earlier = first - timedelta(seconds=61)
+        session.execute(update(ApiKey).where(ApiKey.id == caller.key_id).values(last_used_at=earlier))
+        assert not keys.authenticate(session, secret).use_is_noted
+        keys.note_use(session, caller.key_id)
+        assert (last_used(session) or earlier) > first
+
+
+def test_a_key_has_the_role_it_was_made_with_and_the_least_changing_one_unless_told(
+    sessions: Sessions, project_id: str
+) -> None:
+    with sessions.begin() as session:
+        project = keys.ensure_project(session, "first")
+        for role in Role:
+            assert keys.authenticate(session, keys.create(session, project, role, role)).role is role
+        assert keys.authenticate(session, keys.create(session, project, "untold")).role is Role.MEMBER
 
 
 def test_only_a_digest_of_the_key_is_kept(sessions: Sessions, project_id: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from store import files, jobs, leases
 from store.database import Sessions
 from store.models import File, Job
 from tests.api.polling import until
-from tests.store.rows import read_events, read_job
+from tests.store.rows import queued_job, read_events, read_job, running_job
 from tests.worker.conftest import NewJob, Supervised
 from tests.worker.watching import (
     attempts_left,
@@ -55,6 +56,15 @@ def test_a_job_ends_with_result_files_whose_bytes_match_their_digests(
     assert job.progress["step"] == 6
     assert states(resources.sessions, job_id) == ["queued", "running", "succeeded"]
     assert attempts_left(resources.settings.home) == []
+
+
+def test_a_job_beyond_what_its_project_may_run_stays_queued(resources: Resources, project_id: str) -> None:
+    running_job(resources.sessions, project_id)
+    waiting = queued_job(resources.sessions, project_id)
+    limited = replace(resources, settings=resources.settings.model_copy(update={"quota_running_jobs": 1}))
+    supervise(limited, waiting, stopping=lambda: False)
+    job = read_job(resources.sessions, waiting)
+    assert (job.status, job.attempt) == ("queued", 0)
 
 
 def test_a_killed_trainer_is_started_again_and_goes_on_from_the_stored_checkpoint(

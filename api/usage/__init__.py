@@ -1,0 +1,1 @@
+"""What a project uses, and what is left to it."""

@@ -1,0 +1,38 @@
+"""A project's use of the service, as it is now."""
+
+from __future__ import annotations
+
+from sqlalchemy.orm import Session
+
+from api.usage.schemas import Quota, Quotas, RateLimit, Usage
+from store import usage
+from store.job_state import JobStatus
+from store.keys import Principal
+from store.limits import Limits
+
+
+def now(session: Session, caller: Principal) -> Usage:
+    files, uploads = usage.files(session, caller.project_id), usage.uploads(session, caller.project_id)
+    training = usage.training(session, caller.project_id)
+    limits, stored = caller.limits, files.bytes + uploads.bytes
+    waiting = sum(training.jobs[status] for status in usage.WAITING)
+    return Usage(
+        project_id=caller.project_id,
+        stored_bytes=stored,
+        files=files.count,
+        uploads=uploads.count,
+        jobs={str(status): count for status, count in training.jobs.items()},
+        training_seconds=round(training.seconds, 3),
+        quotas=Quotas(
+            stored_bytes=Quota.of(limits.stored_bytes, stored),
+            queued_jobs=Quota.of(limits.queued_jobs, waiting),
+            running_jobs=Quota.of(limits.running_jobs, training.jobs[JobStatus.RUNNING]),
+            uploads=Quota.of(limits.uploads, uploads.count),
+        ),
+        rate_limit=_rate(limits),
+    )
+
+
+def _rate(limits: Limits) -> RateLimit:
+    burst = None if limits.requests_per_minute is None else limits.requests_burst
+    return RateLimit(requests_per_minute=limits.requests_per_minute, burst=burst)

@@ -1,0 +1,65 @@
+"""Quotas: whether a project has room for more. Nothing here commits.
+
+Whoever adds to what a quota counts holds the project's row from the check to the end of the transaction, so that of
+several that come at once no more go through than there is room for. Ends and deletions need no such lock.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Select, select
+from sqlalchemy.orm import Session
+
+from store import usage
+from store.errors import QuotaExceeded
+from store.job_state import JobStatus
+from store.limits import Limits
+from store.models import Job, Project
+
+
+def require_storage(session: Session, project_id: str, limits: Limits, size: int) -> None:
+    """Room for ``size`` bytes more. Raises QuotaExceeded."""
+    if limits.stored_bytes is not None:
+        _lock(session, project_id)
+        used = usage.stored_bytes(session, project_id)
+        _check("stored bytes", limits.stored_bytes, used, size, "Delete files that are not needed")
+
+
+def require_upload(session: Session, project_id: str, limits: Limits, size: int) -> None:
+    """Room for one more upload in parts, and for the ``size`` bytes that it is to have. Raises QuotaExceeded."""
+    if limits.uploads is not None:
+        _lock(session, project_id)
+        used = usage.uploads(session, project_id).count
+        _check("uploads in flight", limits.uploads, used, 1, "Complete or cancel one")
+    require_storage(session, project_id, limits, size)
+
+
+def require_waiting_job(session: Session, project_id: str, limits: Limits) -> None:
+    """Room for one more job that waits. Raises QuotaExceeded."""
+    if limits.queued_jobs is not None:
+        _lock(session, project_id)
+        used = usage.jobs_in(session, project_id, *usage.WAITING)
+        _check("queued jobs", limits.queued_jobs, used, 1, "Wait until one has started, or cancel one")
+
+
+def may_run(session: Session, job_id: str, defaults: Limits) -> bool:
+    """Whether the project of this queued job may have one more running; none of its other jobs is claimed meanwhile."""
+    queued = select(Job.project_id).where(Job.id == job_id, Job.status == JobStatus.QUEUED).scalar_subquery()
+    project = session.execute(_locked(queued)).one_or_none()
+    if project is None:
+        return False
+    most = defaults.with_own(project.limits).running_jobs
+    return most is None or usage.jobs_in(session, project.id, JobStatus.RUNNING) < most
+
+
+def _lock(session: Session, project_id: str) -> None:
+    session.execute(_locked(project_id))
+
+
+def _locked(project_id: object) -> Select[str, dict[str, object]]:
+    # Others may go on to insert rows that belong to the project.
+    return select(Project.id, Project.limits).where(Project.id == project_id).with_for_update(key_share=True)
+
+
+def _check(quota: str, most: int, used: int, more: int, remedy: str) -> None:
+    if used + more > most:
+        raise QuotaExceeded(quota, most=most, used=used, more=more, remedy=remedy)
