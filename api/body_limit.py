@@ -10,12 +10,15 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import RequestTimeout, RequestTooLarge, respond
+from intake import Limits
 from store.settings import Settings
 from store.uploads import PART_BYTES
 
 JSON_LIMIT = 1024 * 1024  # a create request with 16 full metadata pairs is under 20 KiB
 FORM_OVERHEAD = 64 * 1024  # boundaries, part headers and fields around an uploaded file
 PARTS = re.compile(r"/v1/uploads/[^/]+/parts")
+PAIRS = re.compile(r"/v1/datasets/[^/]+/pairs")
+PAIR_BYTES = 2 * Limits().image_bytes
 
 
 class BodyLimit:
@@ -59,6 +62,8 @@ def _limit(path: str, settings: Settings) -> int:
         return settings.max_upload_bytes + FORM_OVERHEAD
     if PARTS.fullmatch(path):
         return PART_BYTES + FORM_OVERHEAD
+    if PAIRS.fullmatch(path):
+        return PAIR_BYTES + FORM_OVERHEAD
     return JSON_LIMIT
 
 

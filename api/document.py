@@ -11,6 +11,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 
 from api.authentication import guarded
+from api.datasets.request import AddDatasetFile, CreateDataset
 from api.fine_tuning.request import CreateFineTuningJob
 from api.roles import needed_role
 from api.uploads.request import CompleteUpload, CreateUpload
@@ -18,7 +19,14 @@ from api.webhooks.request import CreateWebhook
 from store.roles import Role
 
 REFERENCE = "#/components/schemas/{model}"
-PARSED_BY_SERVICES: tuple[type[BaseModel], ...] = (CreateFineTuningJob, CreateUpload, CompleteUpload, CreateWebhook)
+PARSED_BY_SERVICES: tuple[type[BaseModel], ...] = (
+    CreateFineTuningJob,
+    CreateUpload,
+    CompleteUpload,
+    CreateDataset,
+    AddDatasetFile,
+    CreateWebhook,
+)
 
 
 def document(app: FastAPI) -> dict[str, Any]:

@@ -6,13 +6,16 @@ ApiError
 ├── RequestTimeout         the client stopped sending half way
 ├── DiskFull               no room for what was sent
 ├── NoReport               the file was not read
+├── FileNotProcessed       the file is still being read
+├── ReportNotReady         not all images of the data set are measured yet
 ├── RangeNotSatisfiable    the file ends before the range begins
 └── NotReady               something that the API needs does not answer
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from math import ceil
@@ -35,6 +38,7 @@ from api.request_context import edge_headers
 from store.errors import (
     BlobMissing,
     CheckpointNotFound,
+    DatasetNotFound,
     DeliveryNotFound,
     FileInUse,
     FileNotFound,
@@ -45,8 +49,11 @@ from store.errors import (
     InvalidKey,
     JobNotFound,
     ModelNotFound,
+    PairNotFound,
     QuotaExceeded,
     RateLimited,
+    RejectedNotFound,
+    RevisionNotFound,
     TooManyParts,
     TooManyWebhooks,
     UploadNotFound,
@@ -92,6 +99,18 @@ class NoReport(ApiError):
         super().__init__(f"File {file_id} is {status} and has no report: one is made when an uploaded archive is read.")
 
 
+class FileNotProcessed(ApiError):
+    def __init__(self, file_id: str) -> None:
+        super().__init__(f"File {file_id} is still being read; send the request again when its status is processed.")
+        self.file_id = file_id
+
+
+class ReportNotReady(ApiError):
+    def __init__(self, dataset_id: str, measured: int, images: int) -> None:
+        super().__init__(f"{measured} of {images} images of {dataset_id} are measured; ask again to go on.")
+        self.dataset_id = dataset_id
+
+
 class RangeNotSatisfiable(ApiError):
     def __init__(self, size: int) -> None:
         super().__init__(f"The range begins beyond the end: the file has {size} bytes.")
@@ -115,6 +134,8 @@ class Answer:
     message: str | None = None
 
 
+# Passing states of a 409: the same request succeeds after a while.
+PASSING = (IdempotencyInFlight, FileNotProcessed, ReportNotReady)
 FAILED = "The server failed; its log holds the reason under this id."
 ANSWERS: dict[type[Exception], Answer] = {
     InvalidRequest: Answer(400, "invalid_request"),
@@ -129,6 +150,10 @@ ANSWERS: dict[type[Exception], Answer] = {
     UploadNotFound: Answer(404, "upload_not_found", "upload_id"),
     WebhookNotFound: Answer(404, "webhook_not_found", "webhook_id"),
     DeliveryNotFound: Answer(404, "webhook_delivery_not_found", "delivery_id"),
+    DatasetNotFound: Answer(404, "dataset_not_found", "dataset_id"),
+    RevisionNotFound: Answer(404, "revision_not_found", "revision"),
+    PairNotFound: Answer(404, "pair_not_found", "pair_id"),
+    RejectedNotFound: Answer(404, "rejected_not_found", "side"),
     RequestTimeout: Answer(408, "request_timeout"),
     IllegalTransition: Answer(409, "invalid_job_state"),
     UploadNotPending: Answer(409, "invalid_upload_state", "upload_id"),
@@ -137,6 +162,8 @@ ANSWERS: dict[type[Exception], Answer] = {
     WebhookDisabled: Answer(409, "webhook_disabled", "webhook_id"),
     FileInUse: Answer(409, "file_in_use", "file_id"),
     NoReport: Answer(409, "no_report", "file_id"),
+    FileNotProcessed: Answer(409, "file_not_processed", "file_id"),
+    ReportNotReady: Answer(409, "report_not_ready", "dataset_id"),
     IdempotencyInFlight: Answer(409, "idempotency_in_flight"),
     RequestTooLarge: Answer(413, "request_too_large"),
     RangeNotSatisfiable: Answer(416, "range_not_satisfiable"),
@@ -216,7 +243,7 @@ def _headers(request: Request, status: int, error: Exception) -> dict[str, str]:
         headers["www-authenticate"] = "Bearer"
     if status == 408:
         headers["connection"] = "close"  # what is left of the body must not be waited for
-    if status in (409, 507) and not isinstance(error, IdempotencyInFlight):
+    if status in (409, 507) and not isinstance(error, PASSING):
         # The openai SDK repeats these by itself; no state changes for that, and no disk grows.
         headers["x-should-retry"] = "false"
     if isinstance(error, RateLimited):
@@ -238,10 +265,24 @@ async def _routing(request: Request, error: Exception) -> JSONResponse:
     if status == 404:
         message, code = f"There is no {request.url.path}; /openapi.json lists what there is.", "unknown_url"
     elif status == 405:
-        allowed = headers.get("Allow", "other methods")
+        allowed = _methods(request)
+        headers = {**headers, "Allow": allowed}
         message, code = f"{request.url.path} takes {allowed}, not {request.method}.", "method_not_allowed"
     body = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
     return JSONResponse({"error": body}, status, headers=headers)
+
+
+def path_methods(document: Mapping[str, Any]) -> list[tuple[re.Pattern[str], str]]:
+    """What each path of the OpenAPI document takes; Starlette's own answer names the methods of one route alone."""
+    return [
+        (re.compile(re.sub(r"\\{[^/]+\\}", "[^/]+", re.escape(path))), ", ".join(sorted(map(str.upper, operations))))
+        for path, operations in document["paths"].items()
+    ]
+
+
+def _methods(request: Request) -> str:
+    found = (methods for path, methods in request.app.state.methods if path.fullmatch(request.url.path))
+    return next(found, "other methods")
 
 
 async def _parameters(request: Request, error: Exception) -> JSONResponse:

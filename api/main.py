@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -12,6 +13,9 @@ from api import errors
 from api.authentication import Authentication
 from api.backends import open_backends
 from api.body_limit import BodyLimit
+from api.datasets.image_routes import router as dataset_images
+from api.datasets.pictures import DECODED_AT_ONCE, give_memory_back
+from api.datasets.routes import router as datasets
 from api.document import document, document_routes
 from api.files.receive import prepare_directory
 from api.files.routes import router as files
@@ -47,17 +51,23 @@ def create_app(deployment: Settings | None = None) -> FastAPI:
     app.add_middleware(Authentication)
     app.add_middleware(RequestContext)
     errors.install(app)
-    for router in (health, files, uploads, fine_tuning, fine_tuning_live, models, webhooks, usage):
+    routers = (health, files, uploads, datasets, dataset_images, fine_tuning, fine_tuning_live, models, webhooks, usage)
+    for router in routers:
         app.include_router(router)
-    app.include_router(document_routes(document(app)))
+    described = document(app)
+    app.state.methods = errors.path_methods(described)
+    app.include_router(document_routes(described))
     return app
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI, deployment: Settings) -> AsyncIterator[None]:
     await run_in_threadpool(prepare_directory, deployment.upload_directory)
+    give_memory_back()
     with open_backends(deployment) as backends:
         app.state.backends = backends
         app.state.watch = Watch(backends.sessions)
+        app.state.decoding = asyncio.Semaphore(DECODED_AT_ONCE)
+        app.state.reviewing = asyncio.Semaphore(1)  # it may take long, and must not hold up images that do not
         yield
         await app.state.watch.close()

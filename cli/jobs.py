@@ -20,7 +20,7 @@ JobId = Annotated[str, typer.Argument(help="The job's id, ftjob-...")]
 
 @told
 def train(
-    file: Annotated[str, typer.Argument(help="An archive of pairs to upload, or the id of one that is uploaded.")],
+    file: Annotated[str, typer.Argument(help="An archive of pairs to upload, or the id of a file or data set.")],
     base: Annotated[str, typer.Option(help="The base model's name.")] = "emoji-xl",
     method: Annotated[str, typer.Option(help="mapo, dpo, sft, dco or dreambooth.")] = "mapo",
     change: Annotated[
@@ -31,7 +31,7 @@ def train(
             help="A hyperparameter (learning_rate=1e-3), or an option by its path (adapter.rank=32). Repeatable.",
         ),
     ] = None,
-    validation: Annotated[str | None, typer.Option(help="An archive or file id of held-out pairs.")] = None,
+    validation: Annotated[str | None, typer.Option(help="An archive or id of held-out pairs.")] = None,
     suffix: Annotated[str | None, typer.Option(help="Becomes part of the model's name.")] = None,
     seed: Annotated[int, typer.Option()] = 0,
     wait: Annotated[bool, typer.Option("--wait", help="Watch the job until it has ended.")] = False,

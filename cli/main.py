@@ -1,4 +1,4 @@
-"""The ``pairtune`` command: the local stack, jobs, models and keys.
+"""The ``pairtune`` command: the local stack, jobs, data sets, models and keys.
 
 Exit codes: 0 done; 1 something is wrong here; 2 wrong usage, or no key; 3 no API answers; 4 the API refuses; 5 the job
 failed or was cancelled.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import typer
 
 from cli import jobs
+from cli.datasets import datasets_app
 from cli.doctor import doctor
 from cli.embedded import ServiceDidNotStart
 from cli.keys import keys_app
@@ -40,6 +41,7 @@ app.command()(jobs.cancel)
 app.command()(jobs.pause)
 app.command()(jobs.resume)
 app.command()(jobs.download)
+app.add_typer(datasets_app, name="datasets")
 app.add_typer(models_app, name="models")
 app.add_typer(keys_app, name="keys")
 app.add_typer(projects_app, name="projects")

@@ -43,10 +43,15 @@ class Server:
                 return
             after = page["data"][-1]["id"]
 
-    def upload(self, path: Path) -> Json:
+    def text(self, path: str, **parameters: Any) -> str:
+        given = {key: value for key, value in parameters.items() if value is not None}
+        with self._answered("GET", path, params=given) as answer:
+            return answer.text
+
+    def upload(self, path: Path, **policy: str) -> Json:
         with path.open("rb") as content:
             files = {"file": (path.name, content, "application/octet-stream")}
-            return self._json("POST", "/v1/files", data={"purpose": "fine-tune"}, files=files)
+            return self._json("POST", "/v1/files", data={"purpose": "fine-tune"} | policy, files=files)
 
     def download(self, file_id: str, path: Path) -> int:
         """Write the file whole or not at all; returns its length in bytes."""

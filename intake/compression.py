@@ -6,7 +6,7 @@ import gzip
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from intake.entries import check_total
 from intake.errors import ArchiveRefused
@@ -39,13 +39,15 @@ def expand_zstandard(source: BinaryIO, packed: int, target: Path, limits: Limits
 class _Zstandard:
     """Tells a damaged stream from a failing disk: both are OSError where Arrow reads."""
 
-    def __init__(self, unpacked: _Readable) -> None:
+    def __init__(self, unpacked: Any) -> None:
         self._unpacked = unpacked
 
     def read(self, size: int, /) -> bytes:
         try:
-            return self._unpacked.read(size)
-        except (OSError, ValueError) as error:
+            # Not read(): in pyarrow 26 it keeps its buffer when it raises, a megabyte for each damaged upload.
+            data: bytes = self._unpacked.read_buffer(size).to_pybytes()
+            return data
+        except (OSError, ValueError, MemoryError) as error:
             text = "is a damaged Zstandard file, or one with a window above 128 MiB; pack it again"
             raise ArchiveRefused("archive_unreadable", text) from error
 

@@ -95,7 +95,7 @@ class FindingList:
     def _severity(self, finding: Finding) -> Severity:
         if self._policy.strict:
             return "error"
-        if self._policy.invalid_rows == "drop" and finding.row is not None:
+        if self._policy.invalid_rows == "drop" and finding.row is not None and not _beyond_a_row(finding.code):
             return "warning"
         return finding.severity
 
@@ -106,6 +106,11 @@ class FindingList:
         if errors or warnings:
             text = f"{errors} more errors and {warnings} more warnings are not listed; correct the ones above first."
             yield Finding("findings_omitted", "error" if errors else "warning", text)
+
+
+def _beyond_a_row(code: Code) -> bool:
+    """What a row showed of the archive itself, and ties, which have a policy of their own."""
+    return code.startswith("archive_") or code == "pair_tied"
 
 
 def printable(text: str) -> str:

@@ -29,6 +29,7 @@ class ImageFolder:
     def __init__(self, folder: Path, limits: Limits) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.written: dict[str, Path] = {}
+        self.measured: dict[str, StoredImage] = {}
         self._folder = folder
         self._limits = limits
         self._outcomes: dict[str, StoredImage | Refused] = {}
@@ -55,7 +56,8 @@ class ImageFolder:
         sha256 = hashlib.sha256(image.data).hexdigest()
         if sha256 not in self.written:
             self.written[sha256] = self._write(image.data, sha256)
-        return StoredImage(sha256, image.width, image.height, image.fingerprint, image.profile_ignored)
+        stored = StoredImage(sha256, image.width, image.height, image.fingerprint, image.profile_ignored)
+        return self.measured.setdefault(sha256, stored)
 
     def _write(self, data: bytes, sha256: str) -> Path:
         path = self._folder / sha256  # the folder is one attempt's: what a crash leaves half written is never read

@@ -22,8 +22,10 @@ class Limits:
     compression_ratio: int = 100
     # Below this total a high ratio harms nobody: a small archive of flat drawings may be all repetition.
     compression_ratio_from: int = 64 * MIB
-    # One kilobyte for each of the entries above.
-    metadata_bytes: int = 64 * MIB
+    # 128 bytes for each of the rows above. JSON that is all brackets takes 30 times its size while it is read.
+    metadata_bytes: int = 32 * MIB
+    # What Arrow may take for one row of a parquet file: a page of images is a few megabytes.
+    parquet_memory: int = 1 * GIB
     # A 16-bit PNG of 10 megapixels.
     image_bytes: int = 64 * MIB
     # Today's full-frame cameras; one with transparency takes up to 17 bytes a pixel while it is converted.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from functools import cached_property
 
 from intake.entries import Entry, canonical, collision_key
 from intake.findings import printable
+
+_STORED = re.compile(r"^[0-9a-f]{8}-(?P<name>.+)$")
 
 
 class Lookup:
@@ -16,16 +19,28 @@ class Lookup:
     def __init__(self, files: Mapping[str, Entry], folder: str = "") -> None:
         self._files = files
         self._prefixes = (f"{folder}/", "") if folder else ("",)
+        self._meant: dict[str, str] = {}  # which stored name a file of the archive was taken for
 
     def find(self, path: str, *, by_name: bool = False) -> Entry | None:
         """``by_name``: where the path leads nowhere, the one file of its name anywhere in the archive."""
         name = canonical(path)
         found = (self._files.get(f"{prefix}{name}") for prefix in self._prefixes)
         entry = next((entry for entry in found if entry is not None), None)
-        if entry is None and by_name:
-            namesakes = self._by_name.get(name.rpartition("/")[2], [])
-            return namesakes[0] if len(namesakes) == 1 else None
-        return entry
+        return self._named(name.rpartition("/")[2]) if entry is None and by_name else entry
+
+    def _named(self, name: str) -> Entry | None:
+        """Also under the name that a file had before Label Studio stored it as ``1a2b3c4d-fox.png``, unless two stored
+        files had it."""
+        if name in self._by_name:
+            return self._only(name)
+        stored = _STORED.match(name)
+        if stored is None or self._meant.setdefault(stored["name"], name) != name:
+            return None
+        return self._only(stored["name"])
+
+    def _only(self, name: str) -> Entry | None:
+        namesakes = self._by_name.get(name, [])
+        return namesakes[0] if len(namesakes) == 1 else None
 
     def hint(self, path: str) -> str:
         """What to do about a path that names no file: a near miss in case or slashes is pointed out."""

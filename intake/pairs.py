@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from intake.findings import Finding
+from intake.image_folder import StoredImage
 from intake.report import Report
 
 Split = Literal["train", "validation"]
@@ -50,12 +51,13 @@ class PairsFile:
 @dataclass(frozen=True)
 class Prepared:
     """The whole upload. ``pairs_file`` has ``count`` pairs, one JSON object a line; ``images`` maps SHA-256 to the
-    normalised file in the work directory."""
+    normalised file in the work directory, ``measured`` to what was found of it."""
 
     pairs_file: Path
     count: int
     images: Mapping[str, Path]
     report: Report
+    measured: Mapping[str, StoredImage] = field(default_factory=dict)
 
     @property
     def pairs(self) -> tuple[PreparedPair, ...]:

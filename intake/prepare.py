@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from intake.archive import open_archive
@@ -89,9 +89,8 @@ class _Preparation:
         self._pairs = PairsFile(self._pairs_path)
         self._review = Review("")
         self._rows = 0
-        self._refused_row: int | None = None
         self._dropped: Counter[Code] = Counter()
-        self._tied = 0
+        self._tied = self._ties_kept = 0
         self._first_tie: int | None = None
 
     def read(self, source: Source, lookup: Lookup) -> None:
@@ -125,13 +124,12 @@ class _Preparation:
             figures=self._review.figures(),
             findings=tuple(self.findings),
         )
-        return Prepared(self._pairs_path, self._pairs.count, self._images.written, report)
+        return Prepared(self._pairs_path, self._pairs.count, self._images.written, report, self._images.measured)
 
     def _refuse(self, finding: Finding) -> None:
         """Found before a judgement was made: a row that is none, or the file as a whole."""
         self.findings.add(finding)
-        if finding.row is not None and finding.row != self._refused_row:
-            self._refused_row = finding.row
+        if finding.row is not None:
             self._rows += 1
             self._dropped[finding.code] += 1
 
@@ -146,20 +144,21 @@ class _Preparation:
                 self.findings.add(Finding("pair_tied", "error", text, file, judgement.number))
             self._dropped["pair_tied"] += 1
             return
-        first: Code | None = None
+        wrong: list[Finding] = []
         reviewed: ReviewedPair | None = None
         for item in self._reviewed(judgement, file, lookup):
             if isinstance(item, ReviewedPair):
                 reviewed = item
             else:
                 self.findings.add(item)
-                first = first or item.code
+                wrong.append(item)
         if reviewed is None:
-            self._dropped[first or "row_invalid"] += 1
+            self._dropped[next(finding.code for finding in wrong if finding.severity == "error")] += 1
             return
-        for pair in reviewed.both_orders() if judgement.tied else (reviewed,):
-            self._pairs.add(pair.pair)
-            self.findings.extend(self._review.add(pair))
+        self.findings.extend(self._review.add(replace(reviewed, tied=judgement.tied)))
+        for pair in reviewed.both_orders() if judgement.tied else (reviewed.pair,):
+            self._pairs.add(pair)
+        self._ties_kept += judgement.tied
 
     def _reviewed(self, judgement: Judgement, file: str, lookup: Lookup) -> Iterator[ReviewedPair | Finding]:
         """The pair, or what is wrong with its row; a warning may stand before a pair."""
@@ -224,9 +223,9 @@ class _Preparation:
 
     def _about_ties(self, file: str) -> Iterator[Finding]:
         if self._tied and self._policy.ties != "error":
-            done = "are kept in both orders" if self._policy.ties == "both" else "are left out"
+            done = f"{self._ties_kept} are kept in both orders" if self._policy.ties == "both" else "all are left out"
             text = (
-                f"{file}: {self._tied} pairs of which neither image is preferred (the first is row {self._first_tie}) "
+                f"{file}: {self._tied} pairs of which neither image is preferred (the first is row {self._first_tie}): "
                 f"{done}; upload with another policy for ties to change that."
             )
             yield Finding("pair_tied", "warning", text, file)

@@ -71,7 +71,7 @@ class Report:
         lines = [f"{self.format}: {self.rows} rows read, {self.kept} pairs kept."]
         lines += [f"  {count} dropped: {code}" for code, count in self.dropped.items()]
         if self.tied:
-            done = {"drop": "left out", "both": "kept in both orders", "error": "refused"}[self.ties]
+            done = {"drop": "left out", "both": "to be kept in both orders", "error": "refused"}[self.ties]
             lines.append(f"{self.tied} ties, {done}.")
         lines.append(f"{found.prompts} different prompts, {found.images} different images.")
         if found.without_rejected:

@@ -15,14 +15,19 @@ from intake.pairs import Split
 REQUIRED = ("prompt", "chosen")
 
 
-def _without_nul(text: str) -> str:
+def without_nul(text: str) -> str:
     if "\0" in text:  # PostgreSQL stores none
         raise ValueError("Text should not hold a NUL character")
     return text
 
 
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_without_nul)]
-Path = Annotated[Text, StringConstraints(max_length=1_024)]  # as Limits.path_characters: no entry has a longer one
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(without_nul)]
+Path = Annotated[  # as Limits.path_characters: no entry has a longer one
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1_024), AfterValidator(without_nul)
+]
+Annotator = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(without_nul)
+]
 
 
 class Row(BaseModel):
@@ -41,7 +46,7 @@ class Row(BaseModel):
     rejected: Path | None = None
     split: Split | None = None
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    annotator: Annotated[Text, StringConstraints(max_length=200)] | None = None
+    annotator: Annotator | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
 
 

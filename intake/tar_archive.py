@@ -18,6 +18,7 @@ from intake.limits import Limits
 
 _BLOCK = 512
 _EXTENSION_BYTES = 2**16  # room for a path of any length that is accepted
+_EXTENSION_RECORDS = 256
 _KINDS: Mapping[bytes, Kind] = {
     b"0": "file",
     b"\0": "file",
@@ -121,16 +122,19 @@ def _extension(header: _Header, data: bytes) -> dict[str, str]:
 def _pax_records(data: bytes) -> dict[str, str]:
     """Records of the form ``"<length> <key>=<value>\\n"``, the length counting the whole record."""
     records: dict[str, str] = {}
-    while data.strip(b"\0"):
-        digits, space, _ = data[:20].partition(b" ")
-        end = int(digits) if digits.isdigit() else 0
-        record = data[len(digits) + 1 : end]
+    content, at = data.rstrip(b"\0"), 0
+    for _ in range(_EXTENSION_RECORDS):
+        if at == len(content):
+            return records
+        digits, space, _ = content[at : at + 20].partition(b" ")
+        end = at + (int(digits) if digits.isdigit() else 0)
+        record = content[at + len(digits) + 1 : end]
         key, equals, value = record.removesuffix(b"\n").partition(b"=")
-        if not (space and equals and record.endswith(b"\n")):
+        if not (space and equals and record.endswith(b"\n")) or end <= at:
             raise ArchiveRefused("archive_unreadable", "is a damaged tar file (a pax header); pack it again")
         records[_text(key)] = _text(value)
-        data = data[end:]
-    return records
+        at = end
+    raise ArchiveRefused("archive_limits", "has an oversized extension header; pack it again")
 
 
 def _size(extended: Mapping[str, str], header: _Header) -> int:

@@ -71,15 +71,19 @@ class Blobs:
             return False
         return True
 
+    def size(self, sha256: str) -> int:
+        """In bytes."""
+        try:
+            return obstore.head(self.store, _path(sha256))["size"]
+        except (NotFoundError, FileNotFoundError) as error:
+            raise BlobMissing(sha256) from error
+
     def read(self, sha256: str) -> bytes:
         return b"".join(self.stream(sha256))
 
     def stream(self, sha256: str, *, start: int = 0, length: int | None = None) -> Iterator[bytes]:
         """The bytes from ``start``, in chunks of at most 1 MiB; ``length`` bounds how many."""
-        try:
-            size = obstore.head(self.store, _path(sha256))["size"]
-        except (NotFoundError, FileNotFoundError) as error:
-            raise BlobMissing(sha256) from error
+        size = self.size(sha256)
         end = size if length is None else min(size, start + length)
         return self._chunks(sha256, start, end)
 

@@ -1,7 +1,8 @@
 """What can go wrong in the store.
 
 StoreError
-├── NotFound             FileNotFound, UploadNotFound, JobNotFound, CheckpointNotFound, ModelNotFound,
+├── NotFound             FileNotFound, UploadNotFound, DatasetNotFound, RevisionNotFound, PairNotFound,
+│                        RejectedNotFound, JobNotFound, CheckpointNotFound, ModelNotFound,
 │                        WebhookNotFound, DeliveryNotFound
 ├── IllegalTransition    the job's state does not allow this
 ├── LeaseLost            another attempt owns the row, or nobody does
@@ -44,6 +45,24 @@ class FileNotFound(NotFound):
 
 class UploadNotFound(NotFound):
     kind = "upload"
+
+
+class DatasetNotFound(NotFound):
+    kind = "data set"
+
+
+class RevisionNotFound(NotFound):
+    kind = "revision of the data set"
+
+
+class PairNotFound(NotFound):
+    kind = "pair of the data set"
+
+
+class RejectedNotFound(NotFound):
+    """Of a pair that came without one."""
+
+    kind = "rejected image of pair"
 
 
 class JobNotFound(NotFound):

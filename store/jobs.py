@@ -6,17 +6,21 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.orm import Session
 
 from store import events, files
+from store.dataset_tables import DatasetRevision
 from store.errors import IllegalTransition, JobNotFound
 from store.events import NewEvent
 from store.ids import new_id
 from store.job_state import TERMINAL, JobStatus, Request, may_become
 from store.models import Checkpoint, File, Job, Json
+
+# Where pairs come from.
+Source = File | DatasetRevision
 
 
 @dataclass(frozen=True)
@@ -25,8 +29,8 @@ class NewJob:
 
     project_id: str
     spec: Json
-    training_file: File
-    validation_file: File | None
+    training_file: Source
+    validation_file: Source | None
     suffix: str | None
     metadata: dict[str, str] | None
     key_id: str | None = None
@@ -36,15 +40,15 @@ class NewJob:
 
 def create(session: Session, new: NewJob) -> Job:
     """A job whose files are still being read waits for them; the intake worker moves it on."""
-    sources = [file for file in (new.training_file, new.validation_file) if file is not None]
-    ready = all(file.status == "processed" for file in sources)
+    sources = (new.training_file, new.validation_file)
+    ready = all(source.status == "processed" for source in sources if isinstance(source, File))
     job = Job(
         id=new.id,
         project_id=new.project_id,
         status=JobStatus.QUEUED if ready else JobStatus.VALIDATING_FILES,
         spec=new.spec,
-        training_file_id=new.training_file.id,
-        validation_file_id=new.validation_file.id if new.validation_file else None,
+        **_columns("training", new.training_file),
+        **_columns("validation", new.validation_file),
         suffix=new.suffix,
         job_metadata=dict(new.metadata) if new.metadata is not None else None,
         key_id=new.key_id,
@@ -56,6 +60,23 @@ def create(session: Session, new: NewJob) -> Job:
     first = "Created; waiting for a worker." if ready else "Created; the files are being read."
     events.append(session, job.id, [NewEvent(first, data={"status": job.status})])
     return job
+
+
+def pairs_documents(session: Session, job: Job) -> tuple[str | None, str | None]:
+    """The digests of the lists of pairs to train on and to validate with; None where there is none."""
+    of_files = {
+        file.id: file.pairs_sha256 for file in files.by_ids(session, [job.training_file_id, job.validation_file_id])
+    }
+
+    def of(file_id: str | None, dataset_id: str | None, number: int | None) -> str | None:
+        if dataset_id is not None:
+            return session.get_one(DatasetRevision, (dataset_id, number)).pairs_sha256
+        return of_files[file_id] if file_id is not None else None
+
+    return (
+        of(job.training_file_id, job.training_dataset_id, job.training_revision),
+        of(job.validation_file_id, job.validation_dataset_id, job.validation_revision),
+    )
 
 
 def serialize_request(session: Session, key_id: str, request_sha256: str) -> None:
@@ -207,6 +228,13 @@ def unpublished(session: Session, *, older_than_seconds: float) -> list[str]:
         Job.status == JobStatus.QUEUED, (Job.published_at.is_(None)) | (Job.published_at < published_before)
     )
     return list(session.scalars(query.order_by(Job.id)))
+
+
+def _columns(use: Literal["training", "validation"], source: Source | None) -> dict[str, str | int | None]:
+    """Where a job's row says what its pairs are."""
+    if isinstance(source, DatasetRevision):
+        return {f"{use}_dataset_id": source.dataset_id, f"{use}_revision": source.number}
+    return {f"{use}_file_id": source.id if source is not None else None}
 
 
 def _fail_for_file(session: Session, job: Job, file: File) -> None:

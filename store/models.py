@@ -11,6 +11,7 @@ from sqlalchemy import (
     DateTime,
     Double,
     ForeignKey,
+    ForeignKeyConstraint,
     Identity,
     Index,
     MetaData,
@@ -116,13 +117,25 @@ class Job(Table):
     """A fine-tuning job. ``attempt`` is the fencing token: it grows with each claim, and every write of a worker
     names it; ``training_seconds`` is what the attempts that have ended took. ``spec`` is the RunSpec that validated
     the request; ``progress`` the trainer's latest progress. ``key_id`` and ``request_sha256`` tell a client's retry of
-    the same create from a second job."""
+    the same create from a second job. Its pairs are those of a file, or of a data set at the revision that it had when
+    the job was created."""
 
     __tablename__ = "jobs"
     __table_args__ = (
         CheckConstraint(f"status IN ({', '.join(repr(str(s)) for s in JobStatus)})", name="status"),
         CheckConstraint("requested IN ('cancel', 'pause')", name="requested"),
         CheckConstraint("(status = 'running') = (lease_expires_at IS NOT NULL)", name="lease_when_running"),
+        CheckConstraint("num_nonnulls(training_file_id, training_dataset_id) = 1", name="training_source"),
+        CheckConstraint("num_nonnulls(validation_file_id, validation_dataset_id) <= 1", name="validation_source"),
+        CheckConstraint("(training_dataset_id IS NULL) = (training_revision IS NULL)", name="training_pinned"),
+        CheckConstraint("(validation_dataset_id IS NULL) = (validation_revision IS NULL)", name="validation_pinned"),
+        ForeignKeyConstraint(
+            ["training_dataset_id", "training_revision"], ["dataset_revisions.dataset_id", "dataset_revisions.number"]
+        ),
+        ForeignKeyConstraint(
+            ["validation_dataset_id", "validation_revision"],
+            ["dataset_revisions.dataset_id", "dataset_revisions.number"],
+        ),
         Index(None, "project_id", "id"),
         Index("ix_jobs_request", "key_id", "request_sha256", postgresql_where=text("request_sha256 IS NOT NULL")),
         Index(
@@ -137,8 +150,12 @@ class Job(Table):
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
     status: Mapped[str]
     spec: Mapped[Json]
-    training_file_id: Mapped[str] = mapped_column(ForeignKey("files.id"), index=True)
+    training_file_id: Mapped[str | None] = mapped_column(ForeignKey("files.id"), index=True)
+    training_dataset_id: Mapped[str | None]
+    training_revision: Mapped[int | None]
     validation_file_id: Mapped[str | None] = mapped_column(ForeignKey("files.id"), index=True)
+    validation_dataset_id: Mapped[str | None]
+    validation_revision: Mapped[int | None]
     suffix: Mapped[str | None]
     job_metadata: Mapped[Json | None]
     key_id: Mapped[str | None] = mapped_column(ForeignKey("api_keys.id"))
@@ -193,6 +210,7 @@ class Checkpoint(Table):
 
 
 # Tables with a file of their own; they build on Table, so they come last.
+import store.dataset_tables  # noqa: E402
 import store.idempotency_table  # noqa: E402
 import store.upload_tables  # noqa: E402
 import store.webhook_tables  # noqa: E402, F401

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import structlog
 
 from intake import Finding, Policy, Progress, Report, prepare_upload
-from store import jobs, leases
+from intake.image_folder import StoredImage
+from store import image_facts, jobs, leases
 from store.blobs import StoredBlob
 from store.database import Sessions
 from store.errors import BlobMissing, LeaseLost
+from store.image_facts import Facts
 from store.leases import FileClaim
 from worker import leftovers
 from worker.lease_keeper import kept
@@ -23,6 +26,7 @@ from worker.resources import Resources
 log = structlog.get_logger()
 
 PROGRESS_SECONDS = 2.0
+KEPT_AT_ONCE = 5000
 SHOWN_FINDINGS = 50  # of status_details; the rest is counted
 
 
@@ -83,6 +87,7 @@ def _read(resources: Resources, owned: FileClaim, folder: Path) -> list[str]:
     for sha256, path in prepared.images.items():
         resources.blobs.take_file(path, StoredBlob(sha256, path.stat().st_size))
     pairs = resources.blobs.put_file(prepared.pairs_file)
+    _keep_measures(resources.sessions, prepared.measured)
     with resources.sessions.begin() as session:
         leases.finish_file(
             session,
@@ -101,6 +106,15 @@ def _refuse(resources: Resources, owned: FileClaim, details: str | None, report:
     with resources.sessions.begin() as session:
         leases.finish_file(session, owned, status="error", details=details, report=told)
         return jobs.files_ready(session, owned.file_id)
+
+
+def _keep_measures(sessions: Sessions, measured: Mapping[str, StoredImage]) -> None:
+    """So that a data set that takes the pairs can be reviewed without decoding them again."""
+    left = iter(measured.values())
+    while some := list(islice(left, KEPT_AT_ONCE)):
+        facts = [Facts(image.sha256, image.width, image.height, image.fingerprint) for image in some]
+        with sessions.begin() as session:
+            image_facts.keep(session, facts)
 
 
 class _Reported:

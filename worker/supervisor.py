@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from store import files, jobs, leases, limits
+from store import jobs, leases, limits
 from store.database import Sessions
 from store.errors import BlobMissing, LeaseLost
 from store.job_state import Request
@@ -197,17 +197,14 @@ def _inputs(sessions: Sessions, owned: Claim) -> Inputs:
 
 def _read_inputs(session: Session, owned: Claim) -> Inputs:
     job = jobs.get(session, owned.project_id, owned.job_id)
-    pairs = {
-        file.id: file.pairs_sha256 for file in files.by_ids(session, [job.training_file_id, job.validation_file_id])
-    }
-    training = pairs[job.training_file_id]
+    training, validation = jobs.pairs_documents(session, job)
     if training is None:
-        raise BlobMissing(f"of the pairs of {job.training_file_id}")
+        raise BlobMissing(f"of the pairs of {job.training_file_id or job.training_dataset_id}")
     checkpoint = leases.latest_checkpoint(session, owned.job_id)
     return Inputs(
         spec=RunSpec.model_validate(job.spec),
         training_pairs=training,
-        validation_pairs=pairs[job.validation_file_id] if job.validation_file_id else None,
+        validation_pairs=validation,
         checkpoint_step=checkpoint.step if checkpoint else None,
         checkpoint=checkpoint.manifest if checkpoint else {},
     )

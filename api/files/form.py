@@ -1,4 +1,4 @@
-"""The parts of a form with one file in it, as the multipart parser reports them piece by piece."""
+"""The parts of a form with files in it, as the multipart parser reports them piece by piece."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from api.faults import Fault
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-LONGEST_VALUE = 4096  # bytes of a field that is not the file
+LONGEST_VALUE = 16_384  # bytes of a field that is no file: a prompt of 4,000 characters takes up to 16,000
 MOST_PARTS = 16
 
 
 class Form:
-    """File bytes wait in ``pending`` until they are taken; everything else is small and kept.
+    """Bytes of files wait in ``pending`` until they are taken; everything else is small and kept.
 
-    ``file`` is the name of the part that is the file, ``texts`` those of the others.
+    ``files`` are the names of the parts that are files, of which ``optional`` ones may be absent; ``texts`` are the
+    names of the others.
     """
 
-    def __init__(self, file: str, texts: tuple[str, ...]) -> None:
-        self.file, self.texts = file, texts
+    def __init__(self, files: tuple[str, ...], texts: tuple[str, ...], optional: tuple[str, ...] = ()) -> None:
+        self.files, self.texts, self.optional = files, texts, optional
         self.fields: dict[str, str] = {}
-        self.filename: str | None = None
+        self.filenames: dict[str, str] = {}
         self.faults: list[Fault] = []
-        self.pending = bytearray()
+        self.pending = {name: bytearray() for name in files}
         self.complete = False
         self._parts = 0
         self._header = bytearray()
@@ -50,14 +51,18 @@ class Form:
         }
 
     @property
-    def missing(self) -> list[Fault]:
-        """The file's absence as a fault, unless what stands in its place is one already."""
-        if self.filename is not None or any(fault.param == self.file for fault in self.faults):
-            return []
-        return [Fault(self.file, f"{self.file}: required, but not given.", "missing_field")]
+    def known(self) -> str:
+        return ", ".join((*self.files, *self.texts))
 
-    def take_pending(self) -> bytearray:
-        taken, self.pending = self.pending, bytearray()
+    @property
+    def missing(self) -> list[Fault]:
+        """The absence of files as faults, unless what stands in their place is one already."""
+        at_fault = {fault.param for fault in self.faults}
+        absent = [name for name in self.files if name not in (*self.optional, *self.filenames, *at_fault)]
+        return [Fault(name, f"{name}: required, but not given.", "missing_field") for name in absent]
+
+    def take_pending(self, file: str) -> bytearray:
+        taken, self.pending[file] = self.pending[file], bytearray()
         return taken
 
     def _begin(self) -> None:
@@ -82,31 +87,45 @@ class Form:
         _, options = parse_options_header(self._disposition)
         self._name = options.get(b"name", b"").decode(errors="replace")
         named = options.get(b"filename")
-        if self._name == self.file:
+        if self._name in self.files:
             self._file_begins(named)
         elif self._name not in self.texts:
-            known = ", ".join((self.file, *self.texts))
-            self.faults.append(Fault(self._name, f"{self._name}: unknown field; known here: {known}.", "unknown_field"))
+            message = f"{self._name}: unknown field; known here: {self.known}."
+            self.faults.append(Fault(self._name, message, "unknown_field"))
 
     def _file_begins(self, named: bytes | None) -> None:
         if named is None:
-            message = f"{self.file}: must be a file part, with a filename."
-            self.faults.append(Fault(self.file, message, "invalid_value"))
-        elif self.filename is not None:
-            message = f"{self.file}: given more than once; one file a request."
-            self.faults.append(Fault(self.file, message, "invalid_value"))
+            self._wrong("must be a file part, with a filename")
+        elif self._name in self.filenames:
+            self._wrong("given more than once; one file a request")
         else:
-            self.filename, self._in_file = named.decode(errors="replace"), True
+            self.filenames[self._name], self._in_file = named.decode(errors="replace"), True
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         if self._in_file:
-            self.pending += data[start:end]
+            self.pending[self._name] += data[start:end]
         elif len(self._value) <= LONGEST_VALUE:
             self._value += data[start:end]
 
     def _end(self) -> None:
-        if self._name in self.texts:
-            self.fields[self._name] = self._value[:LONGEST_VALUE].decode(errors="replace")
+        if self._name not in self.texts:
+            return
+        if self._name in self.fields:
+            self._wrong("given more than once")
+        elif len(self._value) > LONGEST_VALUE:
+            self._wrong(f"longer than {LONGEST_VALUE} bytes")
+        self.fields[self._name] = self._text()
+
+    def _text(self) -> str:
+        try:
+            return self._value[:LONGEST_VALUE].decode()
+        except UnicodeDecodeError:
+            if len(self._value) <= LONGEST_VALUE:
+                self._wrong("not UTF-8")
+            return ""
+
+    def _wrong(self, what: str) -> None:
+        self.faults.append(Fault(self._name, f"{self._name}: {what}.", "invalid_value"))
 
     def _complete(self) -> None:
         self.complete = True

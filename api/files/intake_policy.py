@@ -5,12 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from api.faults import Fault, describe
 from intake.policy import InvalidRows, Ties
+from intake.rows import without_nul
 
-Prompt = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
+
+def _spelled_out(value: object) -> object:
+    if value not in (True, False, "true", "false"):
+        raise ValueError("should be true or false")
+    return value
+
+
+Flag = Annotated[bool, BeforeValidator(_spelled_out)]
+Prompt = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000), AfterValidator(without_nul)
+]
 
 
 class IntakePolicy(BaseModel):
@@ -23,7 +34,7 @@ class IntakePolicy(BaseModel):
         "refuse",
         description="Whether a row that cannot be used makes the file unusable, or is left out with a warning.",
     )
-    strict: bool = Field(False, description="Every warning is an error.")
+    strict: Flag = Field(False, description="Every warning is an error.")
     prompt: Prompt | None = Field(
         None, description="For images that come without one, as a folder of a subject's pictures."
     )

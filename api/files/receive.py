@@ -28,8 +28,26 @@ BLOCK = 1024 * 1024  # bytes gathered before a write, so that a thread is not wo
 
 
 @dataclass(frozen=True)
+class ReceivedFile:
+    """A file part's bytes in ``path``, which may be moved away, and its name; neither if the part did not come."""
+
+    path: Path
+    blob: StoredBlob
+    filename: str | None
+
+
+@dataclass(frozen=True)
+class ReceivedForm:
+    """The file parts by their names, the other fields, and what is wrong with the form."""
+
+    files: dict[str, ReceivedFile]
+    fields: dict[str, str]
+    faults: tuple[Fault, ...]
+
+
+@dataclass(frozen=True)
 class Received:
-    """The file part's bytes in ``path``, which may be moved away; the name that it came with; the other fields."""
+    """As ReceivedForm, of a form with one file."""
 
     path: Path
     blob: StoredBlob
@@ -50,14 +68,44 @@ async def received(
 ) -> AsyncIterator[Received]:
     """Read the form with the part ``file`` and the fields ``texts``; its temporary file lives as long as this context,
     whatever happens."""
-    form = Form(file, texts)
+    async with received_form(request, directory, Form((file,), texts)) as form:
+        came = form.files[file]
+        yield Received(came.path, came.blob, came.filename, form.fields, form.faults)
+
+
+@asynccontextmanager
+async def received_form(request: Request, directory: Path, form: Form) -> AsyncIterator[ReceivedForm]:
+    """Read the request into ``form``, its files into temporary ones that live as long as this context."""
     parser = _parser(request, form)
-    with temporary(directory) as path:
-        with await run_in_threadpool(path.open, "wb") as out:
-            blob = await _stream(request, parser, form, out)
+    with contextlib.ExitStack() as kept:
+        paths = {name: kept.enter_context(temporary(directory)) for name in form.files}
+        with contextlib.ExitStack() as opened:
+            outs = {name: _Out(opened.enter_context(path.open("wb"))) for name, path in paths.items()}
+            await _stream(request, parser, form, outs)
         if not form.complete:
             raise InvalidRequest([Fault(None, "The form ends before its closing boundary.", "invalid_form")])
-        yield Received(path, blob, form.filename, form.fields, (*form.faults, *form.missing))
+        came = {name: ReceivedFile(paths[name], out.blob, form.filenames.get(name)) for name, out in outs.items()}
+        yield ReceivedForm(came, form.fields, (*form.faults, *form.missing))
+
+
+class _Out:
+    """A file being written, counted and hashed on the way."""
+
+    def __init__(self, out: IO[bytes]) -> None:
+        self._out, self._size, self._digest = out, 0, hashlib.sha256()
+
+    def write(self, block: bytearray) -> None:
+        self._out.write(block)
+        self._digest.update(block)
+        self._size += len(block)
+
+    def finish(self, block: bytearray) -> None:
+        self.write(block)
+        self._out.flush()  # a disk that is full says so here, not in closing
+
+    @property
+    def blob(self) -> StoredBlob:
+        return StoredBlob(self._digest.hexdigest(), self._size)
 
 
 @contextmanager
@@ -95,30 +143,21 @@ def _parser(request: Request, form: Form) -> MultipartParser:
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
-        wanted = ", ".join((form.file, *form.texts))
-        raise InvalidRequest([Fault(None, f"Send multipart/form-data; known parts: {wanted}.", "invalid_form")])
+        raise InvalidRequest([Fault(None, f"Send multipart/form-data; known parts: {form.known}.", "invalid_form")])
     try:
         return MultipartParser(boundary, form.callbacks())
     except FormParserError as error:
         raise InvalidRequest([Fault(None, f"The form cannot be read: {error}.", "invalid_form")]) from error
 
 
-async def _stream(request: Request, parser: MultipartParser, form: Form, out: IO[bytes]) -> StoredBlob:
-    size, digest = 0, hashlib.sha256()
-
-    def write(block: bytearray) -> None:
-        nonlocal size
-        out.write(block)
-        digest.update(block)
-        size += len(block)
-
+async def _stream(request: Request, parser: MultipartParser, form: Form, outs: dict[str, _Out]) -> None:
     async for chunk in request.stream():
         try:
             parser.write(chunk)
         except FormParserError as error:
             raise InvalidRequest([Fault(None, f"The form cannot be read: {error}.", "invalid_form")]) from error
-        if len(form.pending) >= BLOCK:
-            await run_in_threadpool(write, form.take_pending())
-    await run_in_threadpool(write, form.take_pending())
-    await run_in_threadpool(out.flush)  # a disk that is full says so here, not in closing
-    return StoredBlob(digest.hexdigest(), size)
+        for name, out in outs.items():
+            if len(form.pending[name]) >= BLOCK:
+                await run_in_threadpool(out.write, form.take_pending(name))
+    for name, out in outs.items():
+        await run_in_threadpool(out.finish, form.take_pending(name))

@@ -1,4 +1,4 @@
-"""What a create request names: its base model and files, looked up even when its form is at fault."""
+"""What a create request names: its base model, files and data sets, looked up even when its form is at fault."""
 
 from __future__ import annotations
 
@@ -6,11 +6,20 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
+from api.datasets.revision_ids import Named, named, revision_id
 from api.faults import Fault
-from store import files
+from store import datasets, files
 from store.bases import RegisteredBase, find_base
-from store.errors import FileNotFound, ModelNotFound
+from store.dataset_tables import DatasetRevision
+from store.errors import DatasetNotFound, FileNotFound, ModelNotFound, RevisionNotFound
+from store.jobs import Source
 from store.models import File
+
+NOT_FOUND: dict[type[Exception], str] = {
+    FileNotFound: "file_not_found",
+    DatasetNotFound: "dataset_not_found",
+    RevisionNotFound: "revision_not_found",
+}
 
 
 @dataclass(frozen=True)
@@ -18,9 +27,15 @@ class References:
     """None where the request names nothing usable; ``faults`` says why."""
 
     base: RegisteredBase | None
-    training_file: File | None
-    validation_file: File | None
+    training_file: Source | None
+    validation_file: Source | None
     faults: tuple[Fault, ...]
+
+    @property
+    def revisions(self) -> list[DatasetRevision]:
+        """Always in one order: two jobs that name the same two must not wait for each other's rows."""
+        found = [one for one in (self.training_file, self.validation_file) if isinstance(one, DatasetRevision)]
+        return sorted(found, key=lambda revision: (revision.dataset_id, revision.number))
 
 
 def look_up(
@@ -29,8 +44,8 @@ def look_up(
     """Fields that are no text are left to the check of the form."""
     faults: list[Fault] = []
     base = _base(bases, document.get("model"), faults)
-    training = _file(session, project_id, "training_file", document, faults)
-    validation = _file(session, project_id, "validation_file", document, faults)
+    training = _source(session, project_id, "training_file", document, faults)
+    validation = _source(session, project_id, "validation_file", document, faults)
     return References(base, training, validation, tuple(faults))
 
 
@@ -45,17 +60,35 @@ def _base(bases: dict[str, RegisteredBase], name: object, faults: list[Fault]) -
         return None
 
 
-def _file(
+def _source(
     session: Session, project_id: str, param: str, document: dict[str, object], faults: list[Fault]
-) -> File | None:
-    file_id = document.get(param)
-    if not isinstance(file_id, str):
+) -> Source | None:
+    given = document.get(param)
+    if not isinstance(given, str):
         return None
     try:
-        file = files.get_for_job(session, project_id, file_id)
-    except FileNotFound as error:
-        faults.append(Fault(param, f"{param}: {error}", "file_not_found"))
+        of_dataset = named(given)
+        if of_dataset is not None:
+            return _revision(session, project_id, param, of_dataset, faults)
+        return _file(session, project_id, param, given, faults)
+    except (FileNotFound, DatasetNotFound, RevisionNotFound) as error:
+        faults.append(Fault(param, f"{param}: {error}", NOT_FOUND[type(error)]))
         return None
+
+
+def _revision(session: Session, project_id: str, param: str, wanted: Named, faults: list[Fault]) -> DatasetRevision:
+    """The revision asked for, or the latest one."""
+    dataset = datasets.get(session, project_id, wanted.dataset_id)
+    revision = datasets.revision(session, dataset, wanted.revision)
+    if revision.pairs_count == 0:
+        name = revision_id(dataset.id, revision.number)
+        message = f"{param}: {name} has no pairs; add some to the data set, or name a revision that has."
+        faults.append(Fault(param, message, "dataset_empty"))
+    return revision
+
+
+def _file(session: Session, project_id: str, param: str, file_id: str, faults: list[Fault]) -> File:
+    file = files.get_for_job(session, project_id, file_id)
     if file.purpose != "fine-tune":
         message = f"{param}: {file.id} has purpose '{file.purpose}'; upload it with purpose 'fine-tune'."
         faults.append(Fault(param, message, "invalid_file"))

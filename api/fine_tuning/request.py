@@ -36,8 +36,11 @@ class CreateFineTuningJob(TrainingOptions):
     )
 
     model: str = Field(description="A base model's name, from GET /v1/models.")
-    training_file: str = Field(description="Id of a file uploaded with purpose fine-tune.")
-    validation_file: str | None = Field(None, description="Id of a file whose pairs are held out, in place of a share.")
+    training_file: str = Field(
+        description="Id of a file uploaded with purpose fine-tune, or of a data set: its latest revision is pinned. "
+        "`ds-...@3` is its revision 3."
+    )
+    validation_file: str | None = Field(None, description="Such an id; its pairs are held out, in place of a share.")
     method: Method = Field(MapoMethod(type="mapo"), description="How to train; docs/methods.md says when to use which.")
     suffix: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")] | None = Field(
         None, description="Becomes part of the fine-tuned model's name, and the name of its file for ComfyUI."

@@ -56,7 +56,7 @@ def create_job(
     offer = Offer(backends.bases, backends.settings.dinov2)
     is_retry = x_stainless_retry_count not in ("", "0")
     with transaction(backends) as work:
-        create = partial(service.create, work, offer, caller, body, is_retry=is_retry)
+        create = partial(service.create, work, offer, backends.blobs, caller, body, is_retry=is_retry)
         return once(work, caller, idempotency_key, "createFineTuningJob", body.sha256, create)
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field
 
+from api.datasets.revision_ids import revision_id
 from api.paging import Page, PageWithEnds
 from store import models
 from store.leases import fine_tuned_model_name
@@ -34,7 +35,7 @@ class FineTuningJob(BaseModel):
     )
     model: str
     fine_tuned_model: str | None
-    training_file: str
+    training_file: str = Field(description="The file's id, or the pinned revision: `ds-...@3`, to be named again.")
     validation_file: str | None
     result_files: list[str]
     trained_tokens: int | None = Field(None, description="Always null: images have no tokens.")
@@ -69,8 +70,8 @@ class FineTuningJob(BaseModel):
                 "status": row.status,
                 "model": row.spec["base"]["name"],
                 "fine_tuned_model": row.fine_tuned_model,
-                "training_file": row.training_file_id,
-                "validation_file": row.validation_file_id,
+                "training_file": _source(row.training_file_id, row.training_dataset_id, row.training_revision),
+                "validation_file": _source(row.validation_file_id, row.validation_dataset_id, row.validation_revision),
                 "result_files": row.result_files,
                 "error": row.error,
                 "seed": row.spec["seed"],
@@ -84,6 +85,10 @@ class FineTuningJob(BaseModel):
             }
             | {name: row.spec.get(name, {}) for name in ECHOED}
         )
+
+
+def _source(file_id: str | None, dataset_id: str | None, number: int | None) -> str | None:
+    return revision_id(dataset_id, number) if dataset_id is not None and number is not None else file_id
 
 
 class FineTuningJobList(Page[FineTuningJob]):

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from sqlalchemy.orm import Session
 
+from api.datasets.prepared import materialise
 from api.errors import InvalidRequest
 from api.fine_tuning.references import References, look_up
 from api.fine_tuning.request import CreateFineTuningJob, parse
@@ -22,6 +23,7 @@ from api.json_body import JsonBody
 from api.paging import cut
 from api.transactions import Work
 from store import events, jobs, quotas
+from store.blobs import Blobs
 from store.ids import new_id
 from store.job_state import JobStatus
 from store.jobs import NewJob
@@ -32,7 +34,9 @@ from store.models import Job
 RETRY_WINDOW = timedelta(minutes=10)
 
 
-def create(work: Work, offer: Offer, caller: Principal, body: JsonBody, *, is_retry: bool) -> FineTuningJob:
+def create(
+    work: Work, offer: Offer, blobs: Blobs, caller: Principal, body: JsonBody, *, is_retry: bool
+) -> FineTuningJob:
     """``is_retry``: the client says that it has sent this before; then the job of that try is the answer."""
     jobs.serialize_request(work.session, caller.key_id, body.sha256)
     if is_retry:
@@ -44,6 +48,8 @@ def create(work: Work, offer: Offer, caller: Principal, body: JsonBody, *, is_re
     if request is None or faults or named.faults:
         raise InvalidRequest([*faults, *named.faults])
     quotas.require_waiting_job(work.session, caller.project_id, caller.limits)
+    for revision in named.revisions:
+        materialise(work.session, blobs, revision)
     job = jobs.create(work.session, _new_job(caller, request, named, offer, body.sha256))
     return _tell(work, job)
 

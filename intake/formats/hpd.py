@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from intake.findings import Finding
-from intake.formats.judgement import Fields, Judgement, Layout, compared, number_of, refused, unlabelled
+from intake.formats.judgement import Fields, Judgement, Layout, compared, number_of, refused, truth, unlabelled
 
 
 def translate_pairs(number: int, fields: Fields, file: str) -> Iterator[Judgement | Finding]:
@@ -22,7 +22,7 @@ def translate_pairs(number: int, fields: Fields, file: str) -> Iterator[Judgemen
         return
     left = None if preference == 0 else preference > 0
     known = {"prompt": fields.get("prompt"), "annotator": _text(fields.get("user_id"))}
-    yield compared(number, left, fields.get("image_left"), fields.get("image_right"), known)
+    yield compared(file, number, left, (fields.get("image_left"), fields.get("image_right")), known)
 
 
 def translate_lists(number: int, fields: Fields, file: str) -> Iterator[Judgement | Finding]:
@@ -30,12 +30,15 @@ def translate_lists(number: int, fields: Fields, file: str) -> Iterator[Judgemen
     if not isinstance(paths, list) or not isinstance(preferences, list) or not len(paths) == len(preferences) == 2:
         yield refused(file, number, "image_path and human_preference have to be lists of two; correct the row")
         return
-    first, second = map(number_of, preferences)
-    if first is None or second is None:
+    if None in preferences:
         yield unlabelled(file, number)
         return
+    first, second = map(truth, preferences)
+    if first is None or second is None:
+        yield refused(file, number, "human_preference has to be of 1 (preferred) and 0; correct the row")
+        return
     known = {"prompt": fields.get("prompt"), "annotator": _text(fields.get("user_hash"))}
-    yield compared(number, None if first == second else first > second, paths[0], paths[1], known)
+    yield compared(file, number, None if first == second else first, (paths[0], paths[1]), known)
 
 
 def _text(value: object) -> str | None:

@@ -21,7 +21,8 @@ def translate(number: int, fields: Fields, file: str) -> Iterator[Judgement | Fi
         yield refused(file, number, "prefer_0 and prefer_1 have to be true or false; correct the row")
         return
     preferred = None if first == second else first
-    yield compared(number, preferred, fields.get("image_0"), fields.get("image_1"), {"prompt": fields.get("prompt")})
+    images = fields.get("image_0"), fields.get("image_1")
+    yield compared(file, number, preferred, images, {"prompt": fields.get("prompt")})
 
 
 INVOKE_TRAINING = Layout(

@@ -79,9 +79,20 @@ def number_of(value: object) -> float | None:
 
 
 def compared(
-    number: int, first_preferred: bool | None, first: object, second: object, fields: Fields, **more: object
-) -> Judgement:
-    """The judgement of two images in the order shown; ``first_preferred`` is None for a tie."""
-    chosen, rejected = (first, second) if first_preferred is not False else (second, first)
+    file: str,
+    number: int,
+    first_preferred: bool | None,
+    images: tuple[object, object],
+    fields: Fields,
+    *,
+    by_name: bool = False,
+) -> Judgement | Finding:
+    """The judgement of two images in the order shown; ``first_preferred`` is None for a tie.
+
+    Without both images there is nothing that was compared: one of them alone is no chosen image.
+    """
+    if any(image is None or not str(image).strip() for image in images):
+        return refused(file, number, "one of its two images is missing; add it, or remove the row", "image_missing")
+    chosen, rejected = images if first_preferred is not False else reversed(images)
     known = {"chosen": chosen, "rejected": rejected, **fields}
-    return Judgement(number, known, tied=first_preferred is None, **more)  # type: ignore[arg-type]
+    return Judgement(number, known, tied=first_preferred is None, by_name=by_name)

@@ -7,7 +7,6 @@ to be those of the fields, as in Label Studio's own template: guessing could swa
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -17,7 +16,6 @@ from intake.formats.judgement import Fields, Judgement, Layout, compared, refuse
 
 PROMPTS = ("prompt", "caption", "text")
 SIDES = ("left", "right")
-_UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the names of uploaded files
 
 
 def translate(number: int, fields: Fields, file: str) -> Iterator[Judgement | Finding]:
@@ -60,7 +58,7 @@ def _judgement(
     prompt = next((data[name] for name in PROMPTS if data.get(name)), None)
     known = {"prompt": prompt, "annotator": _annotator(annotation.get("completed_by"))}
     left, right = (path_of(str(image)) for image in images)
-    return compared(number, selected == "left", left, right, known, by_name=True)
+    return compared(file, number, selected == "left", (left, right), known, by_name=True)
 
 
 def _names(to_name: object) -> list[str]:
@@ -75,7 +73,9 @@ def _annotator(completed_by: object) -> str | None:
 
 
 def path_of(image: str) -> str:
-    """The path or name behind ``/data/upload/3/1a2b3c4d-fox.png``, ``/data/local-files/?d=a/fox.png``, ``s3://b/a/fox.png``."""
+    """The path behind ``/data/upload/3/1a2b3c4d-fox.png``, ``/data/local-files/?d=a/fox.png``, ``s3://b/a/fox.png``."""
+    if image.startswith("/data/upload/"):
+        return unquote(image.lstrip("/"))
     try:
         parts = urlsplit(image)
     except ValueError:  # as of "http://[": the lookup will say that there is no such file
@@ -83,10 +83,7 @@ def path_of(image: str) -> str:
     local = parse_qs(parts.query).get("d")
     if parts.path.endswith("/local-files/") and local:
         return local[0].lstrip("/")
-    path = unquote(parts.path).lstrip("/") if parts.scheme or image.startswith("/") else image
-    if path.startswith("data/upload/"):
-        return _UPLOADED.sub("", path.rpartition("/")[2])
-    return path
+    return unquote(parts.path).lstrip("/") if parts.scheme or image.startswith("/") else image
 
 
 LABEL_STUDIO = Layout("label-studio", frozenset({"data", "annotations"}), translate)

@@ -1,31 +1,35 @@
 """Parquet files that hold the images themselves: Pick-a-Pic's, and any with our columns.
 
-Read row group by row group and in small batches, so that memory holds a few rows of images whatever the file's size.
+Read row by row, so that memory holds one row of images whatever the file's size. A page of a few bytes may unpack to
+gigabytes, and Arrow takes the size that the page itself claims: so reading runs under a limit of the process's memory.
 """
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from intake.entries import Entry
+from intake.entries import Entry, check_total
 from intake.errors import ArchiveRefused, Refused
 from intake.findings import Finding
-from intake.formats.judgement import Judgement, Layout, Source
-from intake.formats.layouts import known_layouts, layout_of
+from intake.formats.judgement import Judgement, Layout, Source, refused
 from intake.formats.own import OWN
 from intake.formats.pick_a_pic import PICK_A_PIC
 from intake.limits import Limits
 from intake.rows import COLUMNS
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
 SIGNATURE = b"PAR1"
 FILE = "the parquet file"
-ROWS_AT_ONCE = 16
 _BUFFER = 2**20  # bytes of a column that are read ahead
+_TEXT_BYTES = 2**16  # of one cell that is no image
+LAYOUTS = (OWN, PICK_A_PIC)
 _IMAGES: Mapping[str, tuple[str, ...]] = {
     PICK_A_PIC.name: ("jpg_0", "jpg_1"),
     OWN.name: ("chosen", "rejected"),
@@ -38,71 +42,152 @@ _READ: Mapping[str, frozenset[str]] = {
 
 def read_parquet(path: Path, limits: Limits) -> Source:
     """Raises ArchiveRefused for a file that is damaged, too large, or has neither format's columns."""
-    file = _opened(path)
-    layout = layout_of(file.schema_arrow.names)
-    if layout is None or layout.name not in _IMAGES:
-        raise ArchiveRefused("metadata_columns", f"lacks the columns of a known format ({known_layouts()})")
-    unpacked = sum(file.metadata.row_group(index).total_byte_size for index in range(file.metadata.num_row_groups))
-    if unpacked > limits.archive_bytes:
-        raise ArchiveRefused(
-            "archive_limits", f"unpacks to more than {limits.archive_bytes:,} bytes; upload it in several parts"
-        )
-    return Source(f"parquet/{layout.name}", FILE, _judgements(file, layout, limits), file.metadata.num_rows)
+    file = _opened(path, limits)
+    names = file.schema_arrow.names
+    layout = next((layout for layout in LAYOUTS if layout.columns <= set(names)), None)
+    if layout is None:
+        known = "; or ".join(", ".join(sorted(layout.columns)) for layout in LAYOUTS)
+        raise ArchiveRefused("metadata_columns", f"is a parquet file without the columns of a known format ({known})")
+    columns = sorted(_READ[layout.name] & set(names))
+    _check_columns(file.schema_arrow, columns, _IMAGES[layout.name])
+    groups = range(file.metadata.num_row_groups)
+    unpacked = sum(file.metadata.row_group(index).total_byte_size for index in groups)
+    check_total(unpacked, path.stat().st_size, limits)
+    judgements = _judgements(file, layout, columns, limits)
+    return Source(f"parquet/{layout.name}", FILE, judgements, file.metadata.num_rows)
 
 
-def _opened(path: Path) -> pq.ParquetFile:
+def _check_columns(schema: pa.Schema, columns: list[str], images: tuple[str, ...]) -> None:
+    """Raises ArchiveRefused unless every column that is read stands once and holds what it should."""
+    for name in columns:
+        if schema.names.count(name) > 1:
+            raise ArchiveRefused("metadata_columns", f"is a parquet file with two columns {name!r}; keep one")
+        if name in images and not _holds_images(schema.field(name).type):
+            reason = (
+                f"is a parquet file whose column {name!r} holds no images; store their bytes, or a struct with bytes"
+            )
+            raise ArchiveRefused("metadata_columns", reason)
+        if name not in images and not _is_plain(schema.field(name).type):
+            reason = f"is a parquet file whose column {name!r} holds neither text nor numbers"
+            raise ArchiveRefused("metadata_columns", f"{reason}; convert it")
+
+
+def _holds_images(kind: pa.DataType) -> bool:
+    import pyarrow.types as of
+
+    kind = kind.value_type if of.is_dictionary(kind) else kind
+    if of.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0 and _holds_images(kind.field("bytes").type)
+    return bool(of.is_null(kind) or of.is_binary(kind) or of.is_large_binary(kind))
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    import pyarrow.types as of
+
+    kind = kind.value_type if of.is_dictionary(kind) else kind
+    plain = (of.is_null, of.is_boolean, of.is_integer, of.is_floating, of.is_string, of.is_large_string)
+    return any(is_one(kind) for is_one in plain)
+
+
+def _opened(path: Path, limits: Limits) -> pq.ParquetFile:
     # Imported here: the API imports this package for its reports and should not hold Arrow's 60 MB.
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
+    with _reading(limits):
         return pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise _damaged() from error
 
 
-def _judgements(file: pq.ParquetFile, layout: Layout, limits: Limits) -> Iterator[Judgement | Finding]:
-    images = _IMAGES[layout.name]
+def _judgements(
+    file: pq.ParquetFile, layout: Layout, columns: list[str], limits: Limits
+) -> Iterator[Judgement | Finding]:
     held = number = 0
     try:
-        for row in _rows(file, sorted(_READ[layout.name] & set(file.schema_arrow.names))):
+        for row in _rows(file, columns, limits):
             number += 1
-            entries = {name: entry for name in images if (entry := _entry(row.get(name), name, number)) is not None}
+            entries: dict[str, Entry] = {}
+            fields: dict[str, object] = {}
+            fault: str | None = None
+            for name, cell in row.items():
+                if name not in _IMAGES[layout.name]:
+                    fields[name], fault = _text_cell(name, cell, fault)
+                elif cell.is_valid:
+                    fields[name], fault = name, _image_cell(name, cell, number, entries, limits) or fault
+            if fault is not None:
+                yield refused(FILE, number, fault)
+                continue
             held += sum(entry.size for entry in entries.values())
             if held > limits.archive_bytes:
                 reason = f"unpacks to more than {limits.archive_bytes:,} bytes; upload it in several parts"
                 raise ArchiveRefused("archive_limits", reason)
-            fields = row | {name: name if name in entries else None for name in images}
             for item in layout.translate(number, fields, FILE):
                 yield item if isinstance(item, Finding) else _holding(item, entries)
         if number == 0:
             raise ArchiveRefused("metadata_empty", "holds no rows")
-    except Refused as fault:
-        yield Finding(fault.code, "error", f"{FILE} {fault.reason}.", FILE)
+    except Refused as fault_of_file:
+        yield Finding(fault_of_file.code, "error", f"{FILE} {fault_of_file.reason}.", FILE)
 
 
-def _rows(file: pq.ParquetFile, columns: list[str]) -> Iterator[dict[str, Any]]:
-    """One after the other. Raises ArchiveRefused."""
+def _text_cell(name: str, cell: Any, fault: str | None) -> tuple[object, str | None]:
+    """Its value, and what is wrong with the row so far."""
+    if cell.is_valid and hasattr(cell, "as_buffer") and cell.as_buffer().size > _TEXT_BYTES:
+        return None, f"column {name!r} has more than {_TEXT_BYTES:,} bytes; shorten it"
+    return cell.as_py(), fault
+
+
+def _image_cell(name: str, cell: Any, number: int, entries: dict[str, Entry], limits: Limits) -> str | None:
+    """Puts the image among the entries, or says what is wrong with the row."""
+    content = cell["bytes"] if hasattr(cell, "keys") else cell
+    if not content.is_valid:
+        return f"column {name!r} holds no image bytes, only where they were; store the bytes"
+    size = content.as_buffer().size
+    data = content.as_py() if size <= limits.image_bytes else b""  # the folder refuses one that is too large unread
+    entries[name] = Entry(f"{name} of row {number}", "file", size, lambda: data)
+    return None
+
+
+def _rows(file: pq.ParquetFile, columns: list[str], limits: Limits) -> Iterator[dict[str, Any]]:
+    """Arrow's scalars by column, one row after the other. Raises ArchiveRefused."""
+    batches = file.iter_batches(1, columns=columns, use_threads=False)
+    while True:
+        with _reading(limits):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        for index in range(batch.num_rows):
+            yield {name: _plain(batch.column(name)[index]) for name in columns}
+
+
+def _plain(cell: Any) -> Any:
     import pyarrow as pa
 
+    return cell.value if isinstance(cell, pa.DictionaryScalar) and cell.is_valid else cell
+
+
+@contextmanager
+def _reading(limits: Limits) -> Iterator[None]:
+    """Arrow at work on the upload, with so much memory to take. Raises ArchiveRefused."""
+    import pyarrow as pa
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    most = _address_space() + limits.parquet_memory
     try:
-        for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns, use_threads=False):
-            yield from batch.to_pylist()
+        resource.setrlimit(resource.RLIMIT_AS, (most if soft == resource.RLIM_INFINITY else min(soft, most), hard))
+        yield
+    except MemoryError as error:
+        reason = f"takes more than {limits.parquet_memory:,} bytes of memory to read; write it with smaller pages"
+        raise ArchiveRefused("archive_limits", reason) from error
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        raise _damaged() from error
+        text = "is a damaged parquet file, or has columns that cannot be read; copy it again, or write it anew"
+        raise ArchiveRefused("archive_unreadable", text) from error
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def _address_space() -> int:
+    """Bytes of this process's virtual memory."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    return pages * resource.getpagesize()
 
 
 def _holding(judgement: Judgement, entries: Mapping[str, Entry]) -> Judgement:
     return Judgement(judgement.number, judgement.fields, judgement.tied, entries)
-
-
-def _entry(value: object, column: str, number: int) -> Entry | None:
-    """The bytes of a cell: bytes themselves, or the ``bytes`` of Hugging Face's Image feature."""
-    data = value.get("bytes") if isinstance(value, Mapping) else value
-    if not isinstance(data, bytes):
-        return None
-    return Entry(f"{column} of row {number}", "file", len(data), lambda: data)
-
-
-def _damaged() -> ArchiveRefused:
-    return ArchiveRefused("archive_unreadable", "is a damaged parquet file; copy it again")

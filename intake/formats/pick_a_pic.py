@@ -22,7 +22,7 @@ def translate(number: int, fields: Fields, file: str) -> Iterator[Judgement | Fi
     annotator = fields.get("user_id")
     known = {"prompt": fields.get("caption"), "annotator": None if annotator is None else str(annotator)}
     preferred = None if first == SURE else first > SURE
-    yield compared(number, preferred, fields.get("jpg_0"), fields.get("jpg_1"), known)
+    yield compared(file, number, preferred, (fields.get("jpg_0"), fields.get("jpg_1")), known)
 
 
 PICK_A_PIC = Layout("pick-a-pic", frozenset({"caption", "jpg_0", "jpg_1", "label_0"}), translate)

@@ -6,7 +6,7 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from intake.entries import Entry
 from intake.errors import MetadataRefused, Refused
@@ -22,24 +22,30 @@ RawRow = Numbered | Finding
 Reader = Callable[[bytes, str], Iterator[RawRow]]
 
 NAME = "metadata"  # of the table that is read where there are several
+TOLD_BY = 100  # rows at the start, of which the first that has a format's columns tells the format
 
 
-def find_table(names: Collection[str]) -> str | None:
-    """The archive's table: at the top, or in one folder there; None if there is none. Raises MetadataRefused."""
-    near = [name for name in names if _suffix(name) in READERS and name.count("/") <= 1]
-    at_top = [name for name in near if "/" not in name]
-    named = [name for name in near if name.rpartition("/")[2].partition(".")[0] == NAME]
-    candidates = sorted([name for name in named if name in at_top] or named or at_top or near)
+def metadata_file(names: Collection[str]) -> str | None:
+    """The table called metadata: at the top, or in one folder there. Raises MetadataRefused where there are several."""
+    named = [name for name in tables_in(names) if _stem(name.rpartition("/")[2]) == NAME]
+    candidates = sorted([name for name in named if "/" not in name] or named)
     if len(candidates) > 1:
-        shown = ", ".join(printable(name) for name in candidates[:5])
-        raise MetadataRefused(
-            "metadata_ambiguous", f"holds several tables ({shown}); keep one, or name it metadata, which is then read"
-        )
+        raise several(candidates)
     return candidates[0] if candidates else None
 
 
-def named_metadata(name: str | None) -> bool:
-    return name is not None and name.rpartition("/")[2].partition(".")[0] == NAME
+def tables_in(names: Collection[str]) -> list[str]:
+    """At the top or in a folder there, but for those that say something of one image."""
+    images = {_stem(name) for name in names if _suffix(name) not in READERS}
+    near = [name for name in names if _suffix(name) in READERS and name.count("/") <= 1]
+    return sorted(name for name in near if _stem(name) not in images)
+
+
+def several(tables: Sequence[str]) -> MetadataRefused:
+    shown = ", ".join(printable(name) for name in tables[:5])
+    return MetadataRefused(
+        "metadata_ambiguous", f"holds several tables ({shown}); keep one, or name it metadata, which is then read"
+    )
 
 
 def read_table(name: str, entry: Entry, limits: Limits) -> Source:
@@ -52,26 +58,29 @@ def read_table(name: str, entry: Entry, limits: Limits) -> Source:
         rows = READERS[_suffix(name)](entry.read(), shown)
         before: list[RawRow] = []
         layout: Layout | None = None
-        for row in rows:  # up to the first row with fields, which tells the format
+        for row in itertools.islice(rows, TOLD_BY):
             before.append(row)
-            if not isinstance(row, Finding):
-                layout = layout_of(row[1].keys())
+            if not isinstance(row, Finding) and (layout := layout_of(row[1].keys())) is not None:
                 break
     except Refused as fault:
         return Source(f"archive/{_title(name, None)}", shown, iter([_whole(fault, shown)]))
-    judgements = _judgements(itertools.chain(before, rows), layout or OWN, shown)
+    judgements = _judgements(itertools.chain(before, rows), layout or OWN, shown, limits.findings)
     return Source(f"archive/{_title(name, layout)}", shown, judgements)
 
 
 def _title(name: str, layout: Layout | None) -> str:
-    return layout.name if layout is not None and layout is not OWN else name.rpartition("/")[2]
+    return layout.name if layout is not None and layout is not OWN else printable(name.rpartition("/")[2])
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0] or name
 
 
 def _suffix(name: str) -> str:
     return name.rpartition("/")[2].rpartition(".")[2].lower() if "." in name else ""
 
 
-def _judgements(rows: Iterator[RawRow], layout: Layout, file: str) -> Iterator[Judgement | Finding]:
+def _judgements(rows: Iterator[RawRow], layout: Layout, file: str, most_columns: int) -> Iterator[Judgement | Finding]:
     """Every row's; then what is wrong with the file as a whole."""
     seen: set[str] = set()
     empty = True
@@ -82,8 +91,8 @@ def _judgements(rows: Iterator[RawRow], layout: Layout, file: str) -> Iterator[J
                 yield row
                 continue
             number, fields = row
-            if layout is OWN:
-                seen.update(fields)
+            if layout is OWN and len(seen) < most_columns:
+                seen.update(itertools.islice(fields, most_columns))
             yield from layout.translate(number, fields, file)
         if empty:
             raise MetadataRefused("metadata_empty", "holds no rows; add one row per pair")
@@ -98,7 +107,7 @@ def read_jsonl(data: bytes, file: str) -> Iterator[RawRow]:
         if not line.strip():
             continue
         try:
-            fields = json.loads(line.decode("utf-8"))
+            fields = json.loads(line.decode("utf-8"), object_pairs_hook=_once)
         except (ValueError, RecursionError) as error:  # also UnicodeDecodeError
             yield refused(file, number, f"line {number} is not JSON in UTF-8 ({_cause(error)}); correct the row")
             continue
@@ -110,7 +119,7 @@ def read_jsonl(data: bytes, file: str) -> Iterator[RawRow]:
 
 def read_json(data: bytes, file: str) -> Iterator[RawRow]:
     """A list of objects, numbered from 1. Only one of them is in memory at a time. Raises MetadataRefused."""
-    decoder, space = json.JSONDecoder(), json.decoder.WHITESPACE  # type: ignore[attr-defined]
+    decoder, space = json.JSONDecoder(object_pairs_hook=_once), json.decoder.WHITESPACE  # type: ignore[attr-defined]
     try:
         text = data.decode("utf-8-sig")
         at = space.match(text).end()
@@ -161,6 +170,14 @@ def read_csv(data: bytes, file: str) -> Iterator[RawRow]:
 
 
 READERS: Mapping[str, Reader] = {"jsonl": read_jsonl, "json": read_json, "csv": read_csv}
+
+
+def _once(members: list[tuple[str, object]]) -> dict[str, object]:
+    """The object of these members. A name that stands twice could swap a preference: ValueError."""
+    found = dict(members)
+    if len(found) < len(members):
+        raise ValueError("an object names something twice")
+    return found
 
 
 def _check_header(header: list[str]) -> None:

@@ -16,12 +16,11 @@ class ReviewedPair:
     rejected: StoredImage | None
     tied: bool = False
 
-    def both_orders(self) -> tuple[ReviewedPair, ...]:
+    def both_orders(self) -> tuple[PreparedPair, ...]:
         """What a tie is kept as; without a rejected image there is only one order."""
         if self.rejected is None:
-            return (self,)
-        other = replace(self.pair, chosen=self.rejected.sha256, rejected=self.chosen.sha256)
-        return replace(self, tied=True), ReviewedPair(other, self.rejected, self.chosen, tied=True)
+            return (self.pair,)
+        return self.pair, replace(self.pair, chosen=self.rejected.sha256, rejected=self.chosen.sha256)
 
     @property
     def images(self) -> tuple[StoredImage, ...]:

@@ -144,7 +144,8 @@ class Review:
         opposite = self._rows.get(_key(prompt, rejected.sha256, reviewed.chosen.sha256, by))
         if opposite is not None:
             self._counts["contradicted"] += 1
-            text = f"row {opposite} prefers the other image of the same two; keep one of them, or neither"
+            which = "it" if opposite == pair.row else f"row {opposite}"
+            text = f"{which} also prefers the other image of the same two; keep one judgement, or neither"
             yield self._warning("pair_contradicted", reviewed, text)
 
     def _warning(self, code: Code, reviewed: ReviewedPair, text: str) -> Finding:

@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 
 from api.main import create_app
 from store import files, leases
+from store.blobs import Blobs
 from store.database import Sessions, open_engine, open_sessions
 from store.files import NewFile
 from store.models import File
@@ -58,6 +59,12 @@ def project(sessions: Sessions) -> Tenant:
 @pytest.fixture
 def other_project(sessions: Sessions) -> Tenant:
     return make_tenant(sessions, f"project {next(_tenants)}")
+
+
+@pytest.fixture
+def blobs(settings: Settings) -> Blobs:
+    """Those of the API in this process."""
+    return Blobs(settings.effective_blob_url)
 
 
 def open_client(settings: Settings) -> TestClient:

@@ -24,6 +24,7 @@ from store.settings import Settings
 from tests.api.conftest import add_file
 from tests.api.job_steps import JOBS
 from tests.conftest import Tenant
+from tests.intake.build import png
 
 pytestmark = pytest.mark.integration
 
@@ -49,8 +50,8 @@ def name(operation: Operation) -> str:
 
 
 def test_the_document_knows_every_route() -> None:
-    assert len(OPERATIONS) == 33
-    assert len(OF_ONE) == 24
+    assert len(OPERATIONS) == 45
+    assert len(OF_ONE) == 34
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=name)
@@ -83,11 +84,14 @@ def bearer(key: str) -> dict[str, str]:
 
 
 def ids_of(client: TestClient, sessions: Sessions, tenant: Tenant) -> dict[str, str]:
-    """Real ids of a project: a file, an upload, a running job, the model that a finished job made, and the webhook
-    that is told of it."""
+    """Real ids of a project: a file, an upload, a pair of a data set, a running job, the model that a finished job
+    made, and the webhook that is told of it."""
     theirs = bearer(tenant.api_key)
     begun = {"filename": "a", "bytes": 1, "mime_type": "application/zip", "purpose": "fine-tune"}
     upload = client.post("/v1/uploads", json=begun, headers=theirs).json()["id"]
+    dataset = client.post("/v1/datasets", json={"name": "a"}, headers=theirs).json()["id"]
+    form = {"data": {"prompt": "a"}, "files": {"chosen": ("a.png", png())}}
+    pair = client.post(f"/v1/datasets/{dataset}/pairs", **form, headers=theirs).json()["id"]
     file = add_file(sessions, tenant.id)
     made, running = (
         client.post(JOBS, json={"model": "tiny", "training_file": file.id}, headers=theirs).json()["id"]
@@ -103,7 +107,8 @@ def ids_of(client: TestClient, sessions: Sessions, tenant: Tenant) -> dict[str, 
         [delivery] = webhook_deliveries.newest_first(session, webhook, after=None, limit=2)
     model = client.get(f"{JOBS}/{made}", headers=theirs).json()["fine_tuned_model"]
     ids = {"file_id": file.id, "upload_id": upload, "fine_tuning_job_id": running, "model": model}
-    return ids | {"webhook_id": webhook, "delivery_id": delivery.id}
+    of_dataset = {"dataset_id": dataset, "pair_id": pair, "side": "chosen"}
+    return ids | of_dataset | {"webhook_id": webhook, "delivery_id": delivery.id}
 
 
 @pytest.fixture
@@ -222,6 +227,8 @@ REFERENCES = {
     ("CreateFineTuningJob", "training_file"),
     ("CreateFineTuningJob", "validation_file"),
     ("CompleteUpload", "part_ids"),
+    ("CreateDataset", "file_ids"),
+    ("AddDatasetFile", "file_id"),
 }
 
 
@@ -244,6 +251,15 @@ def test_a_body_cannot_name_what_is_another_projects(
     for field in ("training_file", "validation_file"):
         answer = client.post(JOBS, json=job | {field: path_values["file_id"]}, headers=theirs)
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "file_not_found")
+    for name in (path_values["dataset_id"], f"{path_values['dataset_id']}@2"):
+        answer = client.post(JOBS, json=job | {"training_file": name}, headers=theirs)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "dataset_not_found")
+    file_id = path_values["file_id"]
+    for path, body in (
+        ("/v1/datasets", {"name": "stolen", "file_ids": [file_id]}),
+        (f"/v1/datasets/{own['dataset_id']}/files", {"file_id": file_id}),
+    ):
+        assert client.post(path, json=body, headers=theirs).json()["error"]["code"] == "file_not_found"
     part = client.post(f"/v1/uploads/{path_values['upload_id']}/parts", files={"data": b"a"}).json()["id"]
     complete = f"/v1/uploads/{own['upload_id']}/complete"
     answer = client.post(complete, json={"part_ids": [part]}, headers=theirs)

@@ -17,6 +17,7 @@ from api.json_body import JsonBody
 from api.transactions import Work
 from store import files, jobs, keys, leases
 from store.bases import RegisteredBase, read_bases
+from store.blobs import Blobs
 from store.database import Sessions
 from store.jobs import NewJob
 from store.models import Job
@@ -151,27 +152,29 @@ def test_the_adapters_file_is_named_by_the_suffix_or_by_method_and_job(
 
 
 def test_the_operators_dinov2_reaches_the_run_and_no_client(
-    client: TestClient, file_id: str, sessions: Sessions, settings: Settings
+    client: TestClient, file_id: str, sessions: Sessions, settings: Settings, blobs: Blobs
 ) -> None:
     body = JsonBody.parse(json.dumps({"model": "tiny", "training_file": file_id}).encode())
     with sessions() as session:
         key = str(client.headers["authorization"]).removeprefix("Bearer ")
         caller = keys.authenticate(session, key)
         offer = Offer(read_bases(settings.bases_file), dinov2=settings.home / "dinov2")
-        job = service.create(Work(session), offer, caller, body, is_retry=False)
+        job = service.create(Work(session), offer, blobs, caller, body, is_retry=False)
         spec = session.get_one(Job, job.id).spec
     assert spec["dinov2"] == str(settings.home / "dinov2")
     assert "dinov2" not in job.model_dump_json()
 
 
-def test_what_the_named_base_cannot_do_is_refused_at_once(client: TestClient, file_id: str, sessions: Sessions) -> None:
+def test_what_the_named_base_cannot_do_is_refused_at_once(
+    client: TestClient, file_id: str, sessions: Sessions, blobs: Blobs
+) -> None:
     options = {"adapter": {"text_encoder": {}, "token": {"text": "<toy>", "initial": "toy"}}}
     body = JsonBody.parse(json.dumps({"model": "sd3", "training_file": file_id, **options}).encode())
     offer = Offer({"sd3": RegisteredBase("sd3", "sd3", "/nowhere", None)}, dinov2=None)
     with sessions() as session:
         caller = keys.authenticate(session, str(client.headers["authorization"]).removeprefix("Bearer "))
         with pytest.raises(InvalidRequest) as refusal:
-            service.create(Work(session), offer, caller, body, is_retry=False)
+            service.create(Work(session), offer, blobs, caller, body, is_retry=False)
     assert [fault.param for fault in refusal.value.faults] == ["adapter.text_encoder", "adapter.token"]
     assert all("should be null for a base of family sd3" in fault.message for fault in refusal.value.faults)
     create(client, file_id, **options)  # on SDXL

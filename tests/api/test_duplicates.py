@@ -16,6 +16,7 @@ from api.json_body import JsonBody
 from api.transactions import Work
 from store import keys
 from store.bases import RegisteredBase
+from store.blobs import Blobs
 from store.database import Sessions
 from tests.api.conftest import add_file
 from tests.api.polling import until
@@ -89,7 +90,7 @@ def test_retries_at_the_same_moment_make_one_job(client: TestClient, request_bod
 
 
 def test_a_retry_waits_for_a_first_try_that_is_still_in_flight(
-    client: TestClient, request_body: bytes, sessions: Sessions, project: Tenant, api_key: str
+    client: TestClient, request_body: bytes, sessions: Sessions, blobs: Blobs, project: Tenant, api_key: str
 ) -> None:
     with sessions() as session:
         caller = keys.authenticate(session, api_key)
@@ -97,7 +98,7 @@ def test_a_retry_waits_for_a_first_try_that_is_still_in_flight(
     body = JsonBody.parse(request_body)
     with ThreadPoolExecutor(1) as pool:
         with sessions.begin() as session:
-            first = service.create(Work(session), offer, caller, body, is_retry=False)
+            first = service.create(Work(session), offer, blobs, caller, body, is_retry=False)
             retry = pool.submit(post, client, request_body, "1")
             until(lambda: _waiting(sessions) == 1)
             assert not retry.done()

@@ -28,6 +28,9 @@ def test_an_unknown_route_and_method_have_the_shape(client: TestClient) -> None:
     wrong = client.put("/v1/models")
     assert (wrong.status_code, wrong.headers["allow"]) == (405, "GET")
     assert wrong.json()["error"]["code"] == "method_not_allowed"
+    several = client.put("/v1/files/file-1")
+    assert (several.status_code, several.headers["allow"]) == (405, "DELETE, GET")
+    assert several.json()["error"]["message"] == "/v1/files/file-1 takes DELETE, GET, not PUT."
 
 
 def test_query_faults_come_together_with_what_was_given(client: TestClient) -> None:

@@ -82,7 +82,7 @@ def test_what_the_uploader_decided_about_doubtful_rows_is_kept(client: TestClien
 
 
 def test_a_wrong_decision_is_refused_with_every_other_fault(client: TestClient) -> None:
-    data = {"purpose": "assistants", "ties": "flip", "strict": "perhaps", "invalid_rows": "", "prompt": " "}
+    data = {"purpose": "assistants", "ties": "flip", "strict": "perhaps", "invalid_rows": "", "prompt": "a\0b"}
     answer = client.post("/v1/files", files={"file": ("a.zip", CONTENT)}, data=data)
     assert faults(answer).keys() == {"purpose", "ties", "strict", "invalid_rows", "prompt"}
 

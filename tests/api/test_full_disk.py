@@ -20,6 +20,7 @@ from starlette.testclient import TestClient
 
 from store.database import Sessions, open_engine
 from store.settings import Settings
+from tests.api.dataset_steps import picture
 from tests.api.open_request import uploads
 from tests.api.serving import Live, serving
 
@@ -226,3 +227,15 @@ def test_a_tablespace_that_fills_up_is_507_until_there_is_room(
         assert all(client.get(f"/uploads/{upload_id}").status_code == 200 for upload_id in begun)
         filler.unlink()
         assert client.post("/uploads", json=asked).status_code == 200
+
+
+def test_a_pair_without_room_is_507_and_makes_no_revision(cramped: Cramped) -> None:
+    larger_than_room = picture(1, (1400, 1100))  # 4.6 MB of noise, which PNG cannot make smaller
+    with cramped.client as client:
+        path = f"/datasets/{client.post('/datasets', json={'name': 'foxes'}).json()['id']}"
+        pair = {"data": {"prompt": "a fox"}, "files": {"chosen": ("a.png", larger_than_room)}}
+        check_507(client.post(f"{path}/pairs", **pair))
+        assert uploads(cramped.server) == []
+        assert client.get(path).json()["revision"] == 1
+        cramped.relieve()
+        assert client.post(f"{path}/pairs", **pair).json()["added_in"] == 2

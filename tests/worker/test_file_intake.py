@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from intake import Finding, Report
-from store import leases
+from store import image_facts, leases
 from store.models import File, Json
 from tests import servers
 from tests.intake.build import good_files, zip_of
@@ -41,6 +41,9 @@ def test_a_good_archive_becomes_pairs_and_images_and_queues_the_job_that_waits(
     pairs = [json.loads(line) for line in resources.blobs.read(file.pairs_sha256).splitlines()]
     assert [pair["row"] for pair in pairs] == list(range(1, 15))
     assert all(resources.blobs.read(pair[side])[:4] == b"\x89PNG" for pair in pairs for side in ("chosen", "rejected"))
+    images = {pair[side] for pair in pairs for side in ("chosen", "rejected")}
+    with resources.sessions() as session:
+        assert image_facts.known(session, images).keys() == images
     job = read_job(resources.sessions, job_id)
     assert (job.status, job.published_at is not None) == ("queued", True)
     with servers.broker_client(broker_url) as client:

@@ -1,0 +1,64 @@
+"""The images of pairs: as they are stored, or small ones for pages that show many."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from api.backends import Backends, Caller, Opened
+from api.datasets import service
+from api.datasets.pictures import LARGEST_SIDE, SMALLEST_SIDE, THUMBNAIL_TYPE, original, thumbnail
+from api.datasets.service import Side
+from api.errors import failures
+from api.files.ranges import etag, is_known
+
+router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The image.", "content": {f"image/{kind}": BINARY for kind in ("png", "jpeg", "webp")}},
+    304: {"description": "The client has this image already."},
+}
+# An address always stands for the same bytes: a pair never changes. Private, as a key is needed.
+FOR_EVER = "private, max-age=31536000, immutable"
+
+
+@router.get(
+    "/{dataset_id}/pairs/{pair_id}/images/{side}",
+    operation_id="retrieveDatasetPairImage",
+    response_class=Response,
+    responses=RESPONSES | failures(400, 404),
+)
+async def retrieve_image(
+    dataset_id: str,
+    pair_id: str,
+    side: Side,
+    request: Request,
+    caller: Caller,
+    backends: Opened,
+    size: Annotated[
+        int | None,
+        Query(ge=SMALLEST_SIDE, le=LARGEST_SIDE, description="Of the longer side in pixels: a thumbnail, as WebP."),
+    ] = None,
+) -> Response:
+    """A pair's chosen or rejected image, normalised (PNG, JPEG or WebP). Takes `If-None-Match`."""
+    sha256 = await run_in_threadpool(service.image_of, backends, caller.project_id, dataset_id, pair_id, side)
+    tag = etag(sha256 if size is None else f"{sha256}-{size}")
+    headers = {"etag": tag, "cache-control": FOR_EVER}
+    if is_known(tag, request.headers.get("if-none-match")):
+        return Response(None, 304, headers)
+    if size is None:
+        return await run_in_threadpool(_original, backends, sha256, headers)
+    decoding: asyncio.Semaphore = request.app.state.decoding
+    async with decoding:
+        small = await run_in_threadpool(thumbnail, backends.blobs, sha256, size)
+    return Response(small, 200, headers, THUMBNAIL_TYPE)
+
+
+def _original(backends: Backends, sha256: str, headers: dict[str, str]) -> Response:
+    image = original(backends.blobs, sha256)
+    headers = headers | {"content-length": str(image.length)}
+    return StreamingResponse(image.body, 200, headers, image.media_type)

@@ -1,0 +1,47 @@
+"""A data set's pairs in intake's form, and the list of them that a job's run directory is made from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import get_args
+
+from sqlalchemy.orm import Session
+
+from intake import PreparedPair, Split
+from store import datasets
+from store.blobs import Blobs
+from store.dataset_tables import DatasetPair, DatasetRevision
+
+SPLITS: dict[str | None, Split] = {split: split for split in get_args(Split)}
+
+
+def prepared(pair: DatasetPair) -> PreparedPair:
+    """As intake makes it of a row; its number in the data set stands for the row."""
+    return PreparedPair(
+        row=pair.number,
+        prompt=pair.prompt,
+        chosen=pair.chosen_sha256,
+        rejected=pair.rejected_sha256,
+        split=SPLITS.get(pair.split),
+        weight=pair.weight,
+        annotator=pair.annotator,
+        seed=pair.seed,
+    )
+
+
+def materialise(session: Session, blobs: Blobs, revision: DatasetRevision) -> None:
+    """Store the list of the revision's pairs as a blob, unless it is there: as worker/file_intake.py does for a file.
+
+    The rows are the truth: a list that was lost from storage is made again, with the same bytes.
+    """
+    if revision.pairs_sha256 is not None and blobs.exists(revision.pairs_sha256):
+        return
+    lines = (json.dumps(asdict(prepared(pair))).encode() for pair in datasets.all_pairs(session, revision))
+    blob = blobs.put_bytes(b"".join(line + b"\n" for line in lines))
+    datasets.materialised(session, revision, blob.sha256)
+
+
+def pairs_of(blobs: Blobs, pairs_sha256: str) -> list[PreparedPair]:
+    """The other way round, of the list that intake made of a file."""
+    return [PreparedPair(**json.loads(line)) for line in blobs.read(pairs_sha256).splitlines()]

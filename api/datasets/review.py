@@ -1,0 +1,87 @@
+"""The review of a revision: every pair through intake's, with what was measured of its images."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from api.backends import Backends
+from api.datasets.pictures import measured
+from api.datasets.prepared import prepared
+from api.datasets.request import LIMITS
+from api.errors import ReportNotReady
+from api.transactions import transaction
+from intake import Finding, Policy, Report
+from intake.findings import FindingList
+from intake.image_folder import StoredImage
+from intake.review import Review, ReviewedPair
+from store import datasets, image_facts
+from store.database import Sessions
+from store.dataset_tables import DatasetPair, DatasetRevision
+from store.image_facts import Facts
+
+# Images of files that were read before intake kept its measures are measured here, so long in one request.
+MEASURING_SECONDS = 20.0
+KEPT_AT_ONCE = 100
+
+
+def facts_of(image: StoredImage) -> Facts:
+    return Facts(image.sha256, image.width, image.height, image.fingerprint)
+
+
+def warnings(pair: DatasetPair, chosen: StoredImage, rejected: StoredImage | None) -> list[Finding]:
+    """What a pair shows by itself."""
+    review = Review(pair.dataset_id)
+    found = [*review.add(_reviewed(pair, chosen, rejected)), *review.conclude()]
+    for column, image in (("chosen", chosen), ("rejected", rejected)):
+        if image is not None and image.profile_ignored:
+            text = f"{column} has a colour profile that cannot be applied and was taken as sRGB; check its colours."
+            found.append(Finding("image_profile", "warning", text, pair.dataset_id, pair.number))
+    return found
+
+
+def measure_missing(backends: Backends, revision: DatasetRevision) -> None:
+    """Measure the images of the revision that were not; what was done is kept. Raises ReportNotReady when there are
+    more than one request has time for."""
+    with transaction(backends) as work:
+        wanted = datasets.images(work.session, revision)
+        missing = sorted(wanted - image_facts.known(work.session, wanted).keys())
+    ends = monotonic() + MEASURING_SECONDS
+    done: list[Facts] = []
+    for index, sha256 in enumerate(missing):
+        if monotonic() > ends:
+            _keep(backends.sessions, done)
+            raise ReportNotReady(revision.dataset_id, len(wanted) - len(missing) + index, len(wanted))
+        done.append(facts_of(measured(backends.blobs, sha256)))
+        if len(done) == KEPT_AT_ONCE:
+            _keep(backends.sessions, done)
+            done = []
+    _keep(backends.sessions, done)
+
+
+def review(backends: Backends, revision: DatasetRevision) -> Report:
+    """Its images are measured."""
+    looked = Review(revision.dataset_id)
+    findings = FindingList(LIMITS.findings, Policy())
+    with transaction(backends) as work:
+        known = image_facts.known(work.session, datasets.images(work.session, revision))
+        for pair in datasets.all_pairs(work.session, revision):
+            rejected = _image(known[pair.rejected_sha256]) if pair.rejected_sha256 is not None else None
+            findings.extend(list(looked.add(_reviewed(pair, _image(known[pair.chosen_sha256]), rejected))))
+    findings.extend(list(looked.conclude()))
+    count = revision.pairs_count
+    return Report(
+        format="dataset", rows=count, kept=count, dropped={}, figures=looked.figures(), findings=tuple(findings)
+    )
+
+
+def _reviewed(pair: DatasetPair, chosen: StoredImage, rejected: StoredImage | None) -> ReviewedPair:
+    return ReviewedPair(prepared(pair), chosen, rejected)
+
+
+def _image(facts: Facts) -> StoredImage:
+    return StoredImage(facts.sha256, facts.width, facts.height, facts.fingerprint, profile_ignored=False)
+
+
+def _keep(sessions: Sessions, done: list[Facts]) -> None:
+    with sessions.begin() as session:
+        image_facts.keep(session, done)

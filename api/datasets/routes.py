@@ -1,0 +1,229 @@
+"""/v1/datasets."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import JSONResponse, PlainTextResponse
+from starlette.concurrency import run_in_threadpool
+
+from api.backends import Caller, Opened
+from api.datasets import service
+from api.datasets.request import FORM_TEXTS
+from api.datasets.schemas import (
+    Dataset,
+    DatasetDeleted,
+    DatasetList,
+    DatasetPair,
+    DatasetPairAdded,
+    DatasetPairDeleted,
+    DatasetPairList,
+    DatasetReport,
+    DatasetRevisionList,
+)
+from api.errors import failures
+from api.files.form import Form
+from api.files.receive import received_form
+from api.idempotency import IdempotencyKey, once
+from api.json_body import Json, JsonBody
+from api.paging import After
+from api.transactions import transaction
+from store import datasets
+
+router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
+Revision = Annotated[int | None, Query(ge=1, description="The latest one without it.")]
+IMAGES = ("chosen", "rejected")
+REPORT_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "model": DatasetReport,
+        "description": "The report.",
+        "content": {"text/plain": {"schema": {"type": "string"}}},
+    },
+}
+
+
+def _body(model: str) -> dict[str, Any]:
+    """The schema of a body that its service parses; api/document.py adds it."""
+    schema = {"$ref": f"#/components/schemas/{model}"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+PAIR_FORM = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["prompt", "chosen"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "prompt": {"type": "string", "maxLength": 4000},
+                        "chosen": {"type": "string", "format": "binary", "description": "PNG, JPEG or WebP."},
+                        "rejected": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "Left out where there is none: the base model draws it when a job needs it.",
+                        },
+                        "split": {"type": "string", "enum": ["train", "validation"]},
+                        "weight": {"type": "number", "exclusiveMinimum": 0},
+                        "annotator": {"type": "string", "maxLength": 200},
+                        "seed": {"type": "integer", "minimum": 0},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+async def _content(request: Request) -> bytes:
+    return await request.body()
+
+
+@router.post(
+    "",
+    operation_id="createDataset",
+    response_model=Dataset,
+    responses=failures(400, 409, 413, 422),
+    openapi_extra=_body("CreateDataset"),
+)
+def create_dataset(
+    body: Json, caller: Caller, backends: Opened, idempotency_key: IdempotencyKey = None
+) -> Dataset | JSONResponse:
+    """Make a data set, empty or of the pairs of processed files. This is its revision 1."""
+    with transaction(backends) as work:
+        create = partial(service.create, work, backends.blobs, caller.project_id, body)
+        return once(work, caller, idempotency_key, "createDataset", body.sha256, create)
+
+
+@router.get("", operation_id="listDatasets", responses=failures(400))
+def list_datasets(
+    caller: Caller, backends: Opened, after: After = None, limit: Annotated[int, Query(ge=1, le=100)] = 20
+) -> DatasetList:
+    """The project's data sets, newest first."""
+    with transaction(backends) as work:
+        return service.page(work.session, caller.project_id, after=after, limit=limit)
+
+
+@router.get("/{dataset_id}", operation_id="retrieveDataset", responses=failures(400, 404))
+def retrieve_dataset(dataset_id: str, caller: Caller, backends: Opened) -> Dataset:
+    """One data set."""
+    with transaction(backends) as work:
+        return Dataset.of(datasets.get(work.session, caller.project_id, dataset_id))
+
+
+@router.delete("/{dataset_id}", operation_id="deleteDataset", responses=failures(400, 404))
+def delete_dataset(dataset_id: str, caller: Caller, backends: Opened) -> DatasetDeleted:
+    """Delete a data set. Jobs that were made of it, ended or not, keep the revision that they pinned."""
+    with transaction(backends) as work:
+        return DatasetDeleted(id=datasets.delete(work.session, caller.project_id, dataset_id).id)
+
+
+@router.get("/{dataset_id}/revisions", operation_id="listDatasetRevisions", responses=failures(400, 404))
+def list_revisions(
+    dataset_id: str,
+    caller: Caller,
+    backends: Opened,
+    after: After = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 20,
+) -> DatasetRevisionList:
+    """What changed the data set, newest first. A revision's id can stand in a job's `training_file`."""
+    with transaction(backends) as work:
+        return service.revision_page(work.session, caller.project_id, dataset_id, after=after, limit=limit)
+
+
+@router.get(
+    "/{dataset_id}/report",
+    operation_id="retrieveDatasetReport",
+    response_model=None,
+    responses=REPORT_RESPONSES | failures(400, 404, 409),
+)
+async def retrieve_report(
+    dataset_id: str,
+    request: Request,
+    caller: Caller,
+    backends: Opened,
+    revision: Revision = None,
+    form: Annotated[Literal["json", "text"], Query(alias="format")] = "json",
+) -> DatasetReport | PlainTextResponse:
+    """What a revision shows as a whole: repetitions, contradictions, leakage, sizes, agreement; as JSON or in words.
+    While images of large files are still to be measured, the answer is 409 and asking again goes on."""
+    reviewing: asyncio.Semaphore = request.app.state.reviewing
+    await run_in_threadpool(service.check_there, backends, caller.project_id, dataset_id)
+    async with reviewing:
+        number, found = await run_in_threadpool(service.report, backends, caller.project_id, dataset_id, revision)
+    return DatasetReport.at(dataset_id, number, found) if form == "json" else PlainTextResponse(found.in_words())
+
+
+@router.post(
+    "/{dataset_id}/files",
+    operation_id="addDatasetFile",
+    response_model=Dataset,
+    responses=failures(400, 404, 409, 413, 422),
+    openapi_extra=_body("AddDatasetFile"),
+)
+def add_file(
+    dataset_id: str,
+    content: Annotated[bytes, Depends(_content)],
+    caller: Caller,
+    backends: Opened,
+    idempotency_key: IdempotencyKey = None,
+) -> Dataset | JSONResponse:
+    """Add all pairs of a processed file, as one new revision."""
+    service.check_there(backends, caller.project_id, dataset_id)
+    body = JsonBody.parse(content)
+    with transaction(backends) as work:
+        add = partial(service.add_file, work, backends.blobs, caller.project_id, dataset_id, body)
+        return once(work, caller, idempotency_key, "addDatasetFile", f"{dataset_id} {body.sha256}", add)
+
+
+@router.post(
+    "/{dataset_id}/pairs",
+    operation_id="createDatasetPair",
+    response_model=DatasetPairAdded,
+    responses=failures(400, 404, 408, 409, 413, 422, 507),
+    openapi_extra=PAIR_FORM,
+)
+async def create_pair(
+    dataset_id: str, request: Request, caller: Caller, backends: Opened, idempotency_key: IdempotencyKey = None
+) -> DatasetPairAdded | JSONResponse:
+    """Add one pair, as one new revision. Images are checked and normalised as those of an archive are."""
+    await run_in_threadpool(service.check_there, backends, caller.project_id, dataset_id)
+    form = Form(IMAGES, FORM_TEXTS, optional=("rejected",))
+    decoding: asyncio.Semaphore = request.app.state.decoding
+    async with received_form(request, backends.settings.upload_directory, form) as came:
+        async with decoding:
+            sent = await run_in_threadpool(service.decode, came)
+        return await run_in_threadpool(service.add_pair, backends, caller, dataset_id, sent, idempotency_key)
+
+
+@router.get("/{dataset_id}/pairs", operation_id="listDatasetPairs", responses=failures(400, 404))
+def list_pairs(
+    dataset_id: str,
+    caller: Caller,
+    backends: Opened,
+    after: After = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 20,
+    revision: Revision = None,
+) -> DatasetPairList:
+    """The pairs of a revision, in the order of their adding."""
+    with transaction(backends) as work:
+        return service.pair_page(work.session, caller.project_id, dataset_id, revision, after=after, limit=limit)
+
+
+@router.get("/{dataset_id}/pairs/{pair_id}", operation_id="retrieveDatasetPair", responses=failures(400, 404))
+def retrieve_pair(dataset_id: str, pair_id: str, caller: Caller, backends: Opened) -> DatasetPair:
+    """One pair, also one that was removed: older revisions hold it."""
+    with transaction(backends) as work:
+        return DatasetPair.of(service.pair(work.session, caller.project_id, dataset_id, pair_id))
+
+
+@router.delete("/{dataset_id}/pairs/{pair_id}", operation_id="deleteDatasetPair", responses=failures(400, 404))
+def delete_pair(dataset_id: str, pair_id: str, caller: Caller, backends: Opened) -> DatasetPairDeleted:
+    """Remove a pair, as one new revision; those before keep it."""
+    with transaction(backends) as work:
+        return service.remove_pair(work.session, caller.project_id, dataset_id, pair_id)

@@ -1,0 +1,132 @@
+"""What clients see of a data set, its pairs and its revisions."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.datasets.revision_ids import revision_id
+from api.files.report import FileFinding, FileReport
+from api.paging import PageWithEnds
+from intake import Finding, Report
+from store import dataset_tables
+
+
+class Dataset(BaseModel):
+    model_config = ConfigDict(title="Dataset")
+
+    id: str
+    object: Literal["dataset"] = "dataset"
+    name: str
+    metadata: dict[str, str] | None
+    revision: int = Field(description="The latest one; each change makes the next.")
+    pairs: int = Field(description="Of the latest revision.")
+    created_at: int = Field(description="Unix seconds.")
+
+    @classmethod
+    def of(cls, row: dataset_tables.Dataset) -> Self:
+        return cls(
+            id=row.id,
+            name=row.name,
+            metadata=row.dataset_metadata,
+            revision=row.revision,
+            pairs=row.pairs_count,
+            created_at=int(row.created_at.timestamp()),
+        )
+
+
+class DatasetList(PageWithEnds[Dataset]):
+    pass
+
+
+class DatasetDeleted(BaseModel):
+    id: str
+    object: Literal["dataset"] = "dataset"
+    deleted: Literal[True] = True
+
+
+class DatasetPair(BaseModel):
+    model_config = ConfigDict(title="DatasetPair")
+
+    id: str
+    object: Literal["dataset.pair"] = "dataset.pair"
+    dataset_id: str
+    number: int = Field(description="Counts the pairs that the data set ever had; the row that reports name.")
+    prompt: str
+    chosen_sha256: str = Field(description="Of the normalised image, which `.../images/chosen` returns.")
+    rejected_sha256: str | None
+    split: Literal["train", "validation"] | None
+    weight: float | None
+    annotator: str | None
+    seed: int | None
+    file_id: str | None = Field(description="The file that the pair came from, if from one.")
+    file_row: int | None = Field(description="Its row there.")
+    added_in: int = Field(description="The first revision that holds the pair.")
+    removed_in: int | None = Field(description="The first revision that does not hold it any more.")
+    created_at: int = Field(description="Unix seconds.")
+
+    @classmethod
+    def of(cls, row: dataset_tables.DatasetPair) -> Self:
+        own = {name: getattr(row, name) for name in cls.model_fields.keys() & row.__table__.columns.keys()}
+        return cls.model_validate(own | {"created_at": int(row.created_at.timestamp())})
+
+
+class DatasetPairAdded(DatasetPair):
+    warnings: list[FileFinding] = Field(description="What the pair shows by itself; the report looks at all of them.")
+
+    @classmethod
+    def made(cls, row: dataset_tables.DatasetPair, warnings: list[Finding]) -> Self:
+        shown = [FileFinding.model_validate(warning, from_attributes=True) for warning in warnings]
+        return cls(**DatasetPair.of(row).model_dump(), warnings=shown)
+
+
+class DatasetPairList(PageWithEnds[DatasetPair]):
+    revision: int = Field(description="The revision that these are pairs of.")
+
+
+class DatasetPairDeleted(BaseModel):
+    id: str
+    object: Literal["dataset.pair"] = "dataset.pair"
+    deleted: Literal[True] = True
+    revision: int = Field(description="The first revision without the pair.")
+
+
+class DatasetRevision(BaseModel):
+    model_config = ConfigDict(title="DatasetRevision")
+
+    id: str = Field(description="`<data set>@<number>`: what a job takes as `training_file` to use this revision.")
+    object: Literal["dataset.revision"] = "dataset.revision"
+    dataset_id: str
+    number: int
+    what: str = Field(description="The change that made it.")
+    pairs: int
+    created_at: int = Field(description="Unix seconds.")
+
+    @classmethod
+    def of(cls, row: dataset_tables.DatasetRevision) -> Self:
+        return cls(
+            id=revision_id(row.dataset_id, row.number),
+            dataset_id=row.dataset_id,
+            number=row.number,
+            what=row.what,
+            pairs=row.pairs_count,
+            created_at=int(row.created_at.timestamp()),
+        )
+
+
+class DatasetRevisionList(PageWithEnds[DatasetRevision]):
+    pass
+
+
+class DatasetReport(FileReport):
+    """As of a file; `row` is a pair's `number`."""
+
+    object: Literal["dataset.report"] = "dataset.report"  # type: ignore[assignment]
+    dataset_id: str
+    revision: int
+
+    @classmethod
+    def at(cls, dataset_id: str, number: int, report: Report) -> Self:
+        told = FileReport.of(report).model_dump(exclude={"object"})
+        return cls.model_validate(told | {"dataset_id": dataset_id, "revision": number})

@@ -1,0 +1,243 @@
+"""The rules of data sets: what may be added, what a change is called, what is shown of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from fastapi.responses import JSONResponse
+from sqlalchemy.orm import Session
+
+from api.backends import Backends
+from api.datasets import pictures, review
+from api.datasets.pictures import Picture
+from api.datasets.prepared import pairs_of
+from api.datasets.request import AddDatasetFile, CreateDataset, PairFields, pair_fields, parse
+from api.datasets.revision_ids import named
+from api.datasets.schemas import (
+    Dataset,
+    DatasetList,
+    DatasetPair,
+    DatasetPairAdded,
+    DatasetPairDeleted,
+    DatasetPairList,
+    DatasetRevision,
+    DatasetRevisionList,
+)
+from api.errors import FileNotProcessed, InvalidRequest
+from api.faults import Fault
+from api.files.receive import ReceivedForm
+from api.idempotency import once
+from api.json_body import JsonBody
+from api.paging import cut
+from api.transactions import Work, transaction
+from intake import Report
+from store import dataset_tables, datasets, files, image_facts
+from store.blobs import Blobs
+from store.datasets import NewPair
+from store.errors import FileNotFound, RejectedNotFound
+from store.keys import Principal
+from store.models import File
+
+Side = Literal["chosen", "rejected"]
+
+
+# ------------------------------------------------------------------------------------------------- a data set itself
+
+
+def create(work: Work, blobs: Blobs, project_id: str, body: JsonBody) -> Dataset:
+    asked = parse(body.document, CreateDataset)
+    named_files = {f"file_ids.{index}": file_id for index, file_id in enumerate(asked.file_ids or [])}
+    found = _processed(work.session, project_id, named_files)
+    first = [pair for file in found for pair in _pairs(blobs, file)]
+    return Dataset.of(datasets.create(work.session, project_id, asked.name, asked.metadata, first))
+
+
+def check_there(backends: Backends, project_id: str, dataset_id: str) -> None:
+    """Before a body is read."""
+    with transaction(backends) as work:
+        datasets.get(work.session, project_id, dataset_id)
+
+
+def page(session: Session, project_id: str, *, after: str | None, limit: int) -> DatasetList:
+    rows, has_more = cut(datasets.newest_first(session, project_id, after=after, limit=limit + 1), limit)
+    data = [Dataset.of(row) for row in rows]
+    first, last = (data[0].id, data[-1].id) if data else (None, None)
+    return DatasetList(data=data, has_more=has_more, first_id=first, last_id=last)
+
+
+def revision_page(
+    session: Session, project_id: str, dataset_id: str, *, after: str | None, limit: int
+) -> DatasetRevisionList:
+    dataset = datasets.get(session, project_id, dataset_id)
+    before = _before(dataset, after) if after is not None else None
+    rows, has_more = cut(datasets.revisions(session, dataset, before=before, limit=limit + 1), limit)
+    data = [DatasetRevision.of(row) for row in rows]
+    first, last = (data[0].id, data[-1].id) if data else (None, None)
+    return DatasetRevisionList(data=data, has_more=has_more, first_id=first, last_id=last)
+
+
+def _before(dataset: dataset_tables.Dataset, after: str) -> int:
+    """Nothing comes after a name that is none of this data set's revisions, as in the other lists."""
+    last = named(after)
+    known = last is not None and last.dataset_id == dataset.id
+    return min(last.revision or 0, dataset.revision + 1) if known and last is not None else 0
+
+
+def report(backends: Backends, project_id: str, dataset_id: str, number: int | None) -> tuple[int, Report]:
+    """The revision's number and its review. Raises ReportNotReady."""
+    with transaction(backends) as work:
+        revision = datasets.revision(work.session, datasets.get(work.session, project_id, dataset_id), number)
+    review.measure_missing(backends, revision)
+    return revision.number, review.review(backends, revision)
+
+
+# ------------------------------------------------------------------------------------------------------------- files
+
+
+def add_file(work: Work, blobs: Blobs, project_id: str, dataset_id: str, body: JsonBody) -> Dataset:
+    """All pairs of a processed file. Its list is read before the data set is locked."""
+    asked = parse(body.document, AddDatasetFile)
+    [file] = _processed(work.session, project_id, {"file_id": asked.file_id})
+    pairs = _pairs(blobs, file)
+    dataset = datasets.lock(work.session, project_id, dataset_id)
+    datasets.add(work.session, dataset, pairs, f"{len(pairs)} pairs added from {file.id}")
+    return Dataset.of(dataset)
+
+
+def _processed(session: Session, project_id: str, named_files: dict[str, str]) -> list[File]:
+    """By the parameters that name them. Raises InvalidRequest, or FileNotProcessed when that is all that is wrong."""
+    found, faults = [], []
+    for param, file_id in named_files.items():
+        try:
+            file = files.get(session, project_id, file_id)
+        except FileNotFound as error:
+            faults.append(Fault(param, f"{param}: {error}", "file_not_found"))
+            continue
+        found.append(file)
+        if file.status == "error":
+            faults.append(Fault(param, f"{param}: {file.id} cannot be used: {file.status_details}", "invalid_file"))
+        elif file.status == "processed" and file.pairs_sha256 is None:
+            faults.append(
+                Fault(param, f"{param}: {file.id} holds no pairs; upload an archive of them.", "invalid_file")
+            )
+    if faults:
+        raise InvalidRequest(faults)
+    unread = [file for file in found if file.status != "processed"]
+    if unread:
+        raise FileNotProcessed(unread[0].id)
+    return found
+
+
+def _pairs(blobs: Blobs, file: File) -> list[NewPair]:
+    return [
+        NewPair(
+            pair.prompt,
+            pair.chosen,
+            pair.rejected,
+            pair.split,
+            pair.weight,
+            pair.annotator,
+            pair.seed,
+            file_id=file.id,
+            file_row=pair.row,
+        )
+        for pair in pairs_of(blobs, file.pairs_sha256 or "")
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------------- pairs
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A pair as it came, ready to be stored. ``body`` identifies the request."""
+
+    fields: PairFields
+    chosen: Picture
+    rejected: Picture | None
+    body: str
+
+    @property
+    def images(self) -> list[Picture]:
+        return [self.chosen] if self.rejected is None else [self.chosen, self.rejected]
+
+
+def decode(form: ReceivedForm) -> Sent:
+    """Takes memory and time for its images. Raises InvalidRequest with every fault of the form and of the images."""
+    fields, faults = pair_fields(form.fields)
+    came = {name: file for name, file in form.files.items() if file.filename is not None}
+    body = json.dumps([form.fields, {name: file.blob.sha256 for name, file in came.items()}], sort_keys=True)
+    known_faults = {fault.param for fault in form.faults}
+    faults = [*form.faults, *(fault for fault in faults if fault.param not in known_faults)]
+    read = {name: pictures.read(name, file) for name, file in came.items()}
+    faults += [found for found in read.values() if isinstance(found, Fault)]
+    good = {name: found for name, found in read.items() if isinstance(found, Picture)}
+    faults += _identical(good)
+    if fields is None or faults:
+        raise InvalidRequest(faults)
+    return Sent(fields, good["chosen"], good.get("rejected"), body)
+
+
+def _identical(images: dict[str, Picture]) -> list[Fault]:
+    if len({picture.blob.sha256 for picture in images.values()}) == len(images):
+        return []
+    message = "rejected: the same image as chosen; send another, or leave it out."
+    return [Fault("rejected", message, "pair_identical")]
+
+
+def add_pair(
+    backends: Backends, caller: Principal, dataset_id: str, sent: Sent, key: str | None
+) -> DatasetPairAdded | JSONResponse:
+    for picture in sent.images:  # before the transaction: a slow store must not hold a database connection
+        backends.blobs.take_file(picture.path, picture.blob)
+    with transaction(backends) as work:
+        add = partial(_add_pair, work.session, caller.project_id, dataset_id, sent)
+        return once(work, caller, key, "createDatasetPair", f"{dataset_id} {sent.body}", add)
+
+
+def _add_pair(session: Session, project_id: str, dataset_id: str, sent: Sent) -> DatasetPairAdded:
+    image_facts.keep(session, [review.facts_of(picture.stored) for picture in sent.images])
+    dataset = datasets.lock(session, project_id, dataset_id)
+    rejected = sent.rejected.stored if sent.rejected is not None else None
+    new = NewPair(
+        chosen_sha256=sent.chosen.stored.sha256,
+        rejected_sha256=rejected.sha256 if rejected is not None else None,
+        **sent.fields.model_dump(),
+    )
+    [pair_id] = datasets.add(session, dataset, [new], "1 pair added")
+    pair = datasets.get_pair(session, dataset, pair_id)
+    return DatasetPairAdded.made(pair, review.warnings(pair, sent.chosen.stored, rejected))
+
+
+def pair_page(
+    session: Session, project_id: str, dataset_id: str, number: int | None, *, after: str | None, limit: int
+) -> DatasetPairList:
+    revision = datasets.revision(session, datasets.get(session, project_id, dataset_id), number)
+    rows, has_more = cut(datasets.pairs(session, revision, after=after, limit=limit + 1), limit)
+    data = [DatasetPair.of(row) for row in rows]
+    first, last = (data[0].id, data[-1].id) if data else (None, None)
+    return DatasetPairList(data=data, has_more=has_more, first_id=first, last_id=last, revision=revision.number)
+
+
+def pair(session: Session, project_id: str, dataset_id: str, pair_id: str) -> dataset_tables.DatasetPair:
+    """Also one that was removed: older revisions hold it."""
+    return datasets.get_pair(session, datasets.get(session, project_id, dataset_id), pair_id)
+
+
+def remove_pair(session: Session, project_id: str, dataset_id: str, pair_id: str) -> DatasetPairDeleted:
+    dataset = datasets.lock(session, project_id, dataset_id)
+    removed = datasets.remove(session, dataset, pair_id)
+    return DatasetPairDeleted(id=removed.id, revision=dataset.revision)
+
+
+def image_of(backends: Backends, project_id: str, dataset_id: str, pair_id: str, side: Side) -> str:
+    """The image's SHA-256. Raises RejectedNotFound for a pair that has no such image."""
+    with transaction(backends) as work:
+        row = pair(work.session, project_id, dataset_id, pair_id)
+    sha256 = row.chosen_sha256 if side == "chosen" else row.rejected_sha256
+    if sha256 is None:
+        raise RejectedNotFound(pair_id)
+    return sha256

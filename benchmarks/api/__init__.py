@@ -1,0 +1,1 @@
+"""How fast the API answers, against the least that FastAPI and PostgreSQL need."""

@@ -1,0 +1,75 @@
+"""What tests do to data sets: make one, add pairs over HTTP, and a processed file as intake leaves it."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import asdict
+from typing import Any
+
+import httpx
+from PIL import Image
+from starlette.testclient import TestClient
+
+from intake import PreparedPair
+from store import leases
+from store.blobs import Blobs
+from store.database import Sessions
+from tests.api.conftest import add_file
+from tests.intake.build import encoded
+
+DATASETS = "/v1/datasets"
+
+
+def picture(seed: int, size: tuple[int, int] = (80, 64)) -> bytes:
+    """A PNG of noise that no other seed makes."""
+    return encoded(Image.frombytes("RGB", size, random.Random(seed).randbytes(3 * size[0] * size[1])))
+
+
+def create(client: TestClient, **fields: Any) -> dict[str, Any]:
+    answer = client.post(DATASETS, json={"name": "foxes"} | fields)
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def send(
+    client: TestClient | httpx.Client,
+    dataset_id: str,
+    fields: dict[str, Any] | None = None,
+    *,
+    headers: dict[str, str] | None = None,
+    **images: bytes,
+) -> httpx.Response:
+    files = {name: (f"{name}.png", content) for name, content in images.items()}
+    data = {"prompt": "a red fox"} if fields is None else fields
+    return client.post(f"{DATASETS}/{dataset_id}/pairs", data=data, files=files, headers=headers)
+
+
+def add(client: TestClient, dataset_id: str, *seeds: int, **fields: Any) -> dict[str, Any]:
+    """A pair of the images of one or two seeds."""
+    images = dict(zip(("chosen", "rejected"), map(picture, seeds), strict=False))
+    answer = send(client, dataset_id, {"prompt": "a red fox"} | fields, **images)
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def processed_file(sessions: Sessions, blobs: Blobs, project_id: str, *pairs: PreparedPair) -> str:
+    """The images of the pairs are to be stored already, if anybody looks at them."""
+    file = add_file(sessions, project_id, status="uploaded")
+    document = b"".join(json.dumps(asdict(pair)).encode() + b"\n" for pair in pairs)
+    with sessions.begin() as session:
+        owned = leases.claim_file(session, file.id, lease_seconds=60)
+        assert owned is not None
+        listed = blobs.put_bytes(document)
+        leases.finish_file(
+            session, owned, status="processed", details=None, pairs_sha256=listed.sha256, pairs_count=len(pairs)
+        )
+    return file.id
+
+
+def refused(answer: httpx.Response) -> dict[str | None, str]:
+    """Of a 400 every fault's code by its field."""
+    assert answer.status_code == 400, answer.text
+    return {fault["param"]: fault["code"] for fault in answer.json()["error"]["errors"]}

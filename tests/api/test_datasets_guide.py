@@ -1,0 +1,72 @@
+"""The commands of docs/datasets.md, one after the other as they stand there, against a real server and real intake."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from sqlalchemy import select
+
+from store.blobs import Blobs
+from store.hints import Hints
+from store.models import File
+from store.settings import REPOSITORY, Settings
+from tests.api.dataset_steps import picture
+from tests.api.serving import Live
+from tests.intake.build import good_files, zip_of
+from worker.file_intake import read_file
+from worker.resources import Resources
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(shutil.which("curl") is None, reason="the guide's commands are curl's"),
+]
+
+
+@pytest.fixture
+def intake(live: Live, valkey_url: str) -> Iterator[None]:
+    """What an intake worker does, for every file that comes."""
+    settings = Settings(home=live.home, broker_url=valkey_url)
+    resources = Resources(settings, live.sessions, Blobs(settings.effective_blob_url), Hints(valkey_url), "w")
+    ended = threading.Event()
+
+    def work() -> None:
+        while not ended.wait(0.05):
+            with live.sessions() as session:
+                waiting = list(session.scalars(select(File.id).where(File.status == "uploaded")))
+            for file_id in waiting:
+                read_file(resources, file_id)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    yield
+    ended.set()
+    worker.join()
+
+
+def test_the_guides_commands_run(live: Live, intake: None, tmp_path: Path) -> None:
+    guide = (REPOSITORY / "docs" / "datasets.md").read_text(encoding="utf-8")
+    commands = "\n".join(re.findall(r"```bash\n(.*?)```", guide, re.DOTALL))
+    for ours, here in (("http://127.0.0.1:8000", live.url), ("emoji-xl", "tiny")):
+        assert ours in commands
+        commands = commands.replace(ours, here)
+    (tmp_path / "var").mkdir()
+    (tmp_path / "var" / "local.key").write_text(live.tenant.api_key + "\n")
+    for seed, name in enumerate(("fox-1", "fox-2", "lighthouse")):
+        (tmp_path / f"{name}.png").write_bytes(picture(seed))
+    (tmp_path / "pairs.zip").write_bytes(zip_of(good_files().items()))
+    strict = ["bash", "-euo", "pipefail", "-c", commands]
+    ran = subprocess.run(strict, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert re.search(r"^ds-[0-9a-f]{32}@5$", ran.stdout, re.MULTILINE)
+    assert "dataset: 2 rows read, 2 pairs kept." in ran.stdout
+    assert '"what":"1 pair added"' in ran.stdout
+    assert "pair 1 removed" in ran.stdout
+    with Image.open(tmp_path / "fox.webp") as image:
+        assert image.format == "WEBP"

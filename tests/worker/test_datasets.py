@@ -1,0 +1,49 @@
+"""A job on a revision of a data set, through the worker and the real trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from api.datasets.prepared import materialise, pairs_of
+from store import datasets, jobs
+from store.datasets import NewPair
+from store.jobs import NewJob
+from tests.store.rows import read_events, read_job
+from tests.worker.conftest import Supervised, reread, upload
+from worker.file_intake import read_file
+from worker.resources import Resources
+
+pytestmark = pytest.mark.integration
+
+
+def test_a_job_trains_on_the_revision_that_it_pinned_of_a_data_set_that_went_on(
+    resources: Resources, supervised: Supervised, project_id: str, archive: bytes, tiny_base: Path
+) -> None:
+    file = upload(resources, project_id, archive)
+    read_file(resources, file.id)
+    listed = pairs_of(resources.blobs, reread(resources, file).pairs_sha256 or "")
+    pairs = [NewPair(pair.prompt, pair.chosen, pair.rejected, file_id=file.id, file_row=pair.row) for pair in listed]
+    spec = {
+        "base": {"name": "tiny", "family": "sdxl", "source": str(tiny_base)},
+        "method": {"type": "mapo", "mapo": {"hyperparameters": {"max_steps": 2, "batch_size": 2, "preset": "style"}}},
+        "adapter": {"rank": 2},
+        "validation": {"draws": 1},
+        "name": "line-art",
+    }
+    with resources.sessions.begin() as session:
+        dataset = datasets.create(session, project_id, "foxes", None, pairs)
+        revision = datasets.revision(session, dataset, None)
+        materialise(session, resources.blobs, revision)
+        job_id = jobs.create(session, NewJob(project_id, spec, revision, None, None, None)).id
+    with resources.sessions.begin() as session:
+        dataset = datasets.lock(session, project_id, dataset.id)
+        for pair in list(datasets.all_pairs(session, datasets.revision(session, dataset, 1))):
+            datasets.remove(session, dataset, pair.id)
+        datasets.delete(session, project_id, dataset.id)
+    supervised.run(job_id).result()
+    assert read_job(resources.sessions, job_id).status == "succeeded"
+    told = [event.data for event in read_events(resources.sessions, job_id) if event.data]
+    [prepared] = [data for data in told if data.get("event") == "data_prepared"]
+    assert prepared["training_pairs"] + prepared["validation_pairs"] == len(pairs) == 14
