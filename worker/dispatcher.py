@@ -77,7 +77,8 @@ def main() -> None:
         signal.signal(number, lambda *_: stop.set())
     log.info("dispatcher.started")
     # With database connections of its own, for which the tick never has to wait.
-    engine = open_engine(parts.settings.required_database_url, pool_size=4)
+    settings = parts.settings
+    engine = open_engine(settings.required_database_url, pool_size=4, idle_seconds=settings.lease_seconds / 2)
     sender = threading.Thread(target=webhooks.run, args=(replace(parts, sessions=open_sessions(engine)), stop))
     sender.start()
     try:
