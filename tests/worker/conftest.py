@@ -24,6 +24,7 @@ from tests import servers
 from tests.conftest import emptied, make_tenant
 from tests.store.rows import add_job
 from tests.trainer.tiny_sdxl import save_base
+from tests.worker.celery_worker import StartWorker, workers
 from tests.worker.pairs import archive_of
 from worker.file_intake import read_file
 from worker.resources import Resources
@@ -96,6 +97,12 @@ def parts(strict: Resources) -> Resources:
     """Whose webhooks may go to loopback."""
     update = {"webhooks_allow_http": True, "webhooks_allow_private": True}
     return replace(strict, settings=strict.settings.model_copy(update=update))
+
+
+@pytest.fixture
+def start_worker(resources: Resources, tmp_path: Path) -> Iterator[StartWorker]:
+    with workers(resources.settings, tmp_path / "worker.log") as start:
+        yield start
 
 
 @pytest.fixture(scope="package")
