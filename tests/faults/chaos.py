@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from redis.exceptions import RedisError
@@ -53,12 +54,12 @@ UNREACHABLE = (RedisError, OperationalError, ProcessLookupError)
 Say = Callable[[str], None]
 
 
-def run(seed: int, *, seconds: float, home: Path, say: Say = print) -> Verdict:
-    """``home``: an empty directory with a short path, for it holds sockets."""
+def run(seed: int, *, seconds: float, every: float, home: Path, say: Say = print) -> Verdict:
+    """``every``: seconds from one fault to the next, on average. ``home``: an empty directory with a short path, for it holds sockets."""
     home.chmod(0o755)  # as root, PostgreSQL runs as another user
     (home / "bases.toml").write_text('[[base]]\nname = "tiny"\nfamily = "sdxl"\nsource = "./tiny"\n')
     save_base(home / "tiny")
-    faults = schedule(seed, seconds=seconds, lease_seconds=LEASE, stall_seconds=STALL)
+    faults = schedule(seed, seconds=seconds, every=every, lease_seconds=LEASE, stall_seconds=STALL)
     with services(home) as (postgres, valkey):
         upgrade(postgres.url)
         engine = open_engine(postgres.url)
@@ -149,14 +150,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--minutes", type=float, default=10.0, help="how long things are broken")
     parser.add_argument("--seed", type=int, default=None, help="of an earlier run, to have its faults again")
+    parser.add_argument("--every", type=float, default=4.0, help="seconds from one fault to the next, on average")
     parser.add_argument("--keep", type=Path, default=None, help="a directory for all state and logs, to be kept")
     asked = parser.parse_args()
     seed = asked.seed if asked.seed is not None else random.randrange(10**6)
-    print(f"seed {seed}: python -m tests.faults.chaos --minutes {asked.minutes:g} --seed {seed}", flush=True)
+    again = f"--minutes {asked.minutes:g} --every {asked.every:g} --seed {seed}"
+    print(f"To have these faults again: python -m tests.faults.chaos {again}", flush=True)
     with tempfile.TemporaryDirectory(prefix="pt-") as temporary:
         home = asked.keep or Path(temporary)
         home.mkdir(exist_ok=True)
-        found = run(seed, seconds=60 * asked.minutes, home=home, say=lambda line: print(line, flush=True))
+        found = run(seed, seconds=60 * asked.minutes, every=asked.every, home=home, say=partial(print, flush=True))
     print(found.table())
     return 1 if found.violations else 0
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import psutil
+import redis
 from sqlalchemy import select
 
 from store.database import Sessions
 from store.hints import Hints
 from store.job_state import JobStatus
 from store.models import Job
-from tests import servers
 from tests.faults.fleet import Fleet, Member, is_trainer, send
 from tests.faults.schedule import Fault, Kind
 
@@ -133,16 +133,20 @@ class Inflictor:
         return pid is not None
 
     def _flush(self, _: Fault) -> bool:
-        with servers.broker_client(self._fleet.valkey.url) as client:
+        with self._broker() as client:
             client.flushall()
         return True
 
     def _kill_broker(self, fault: Fault) -> bool:
-        with servers.broker_client(self._fleet.valkey.url) as client:
+        with self._broker() as client:
             pid = int(client.info("server")["process_id"])
         self._fleet.down_until[self._fleet.valkey.name] = time.monotonic() + fault.seconds
         os.kill(pid, signal.SIGKILL)
         return True
+
+    def _broker(self) -> redis.Redis:
+        """Without patience: who waits here for a broker that is down keeps it from being started."""
+        return redis.Redis(unix_socket_path=self._fleet.valkey.url.removeprefix("redis+socket://"))
 
     def _repeat_hints(self, fault: Fault) -> bool:
         with self._sessions() as session:

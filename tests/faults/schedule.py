@@ -42,8 +42,8 @@ class Fault:
     seconds: float
 
 
-def schedule(seed: int, *, seconds: float, lease_seconds: float, stall_seconds: float) -> list[Fault]:
-    """A fault every 1 to 4 s. Every kind comes once before any comes again."""
+def schedule(seed: int, *, seconds: float, every: float, lease_seconds: float, stall_seconds: float) -> list[Fault]:
+    """A fault ``every`` so many seconds on average. Every kind comes once before any comes again."""
     draw = random.Random(seed)
     faults: list[Fault] = []
     deck: list[Kind] = []
@@ -55,7 +55,7 @@ def schedule(seed: int, *, seconds: float, lease_seconds: float, stall_seconds: 
         kind = deck.pop()
         lasts = _duration(draw, kind, lease_seconds=lease_seconds, stall_seconds=stall_seconds)
         faults.append(Fault(round(at, 2), kind, draw.randrange(60), round(lasts, 2)))
-        at += draw.uniform(1, 4)
+        at += draw.uniform(0.4 * every, 1.6 * every)
     return faults
 
 

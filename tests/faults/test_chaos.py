@@ -11,12 +11,12 @@ from tests.faults.chaos import run
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(480)]
 SEED = 20
-SECONDS = 45.0
+SECONDS, EVERY = 45.0, 2.5
 
 
 def test_whatever_breaks_every_accepted_job_ends_once_and_whole() -> None:
     with tempfile.TemporaryDirectory(prefix="pt-") as home:
-        found = run(SEED, seconds=SECONDS, home=Path(home))
+        found = run(SEED, seconds=SECONDS, every=EVERY, home=Path(home))
     print(found.table())
     assert found.violations == []
     assert found.ended["succeeded"] > 0

@@ -5,7 +5,7 @@ import pytest
 from tests.faults.schedule import Kind, schedule
 
 pytestmark = pytest.mark.unit
-TIMES = {"lease_seconds": 6.0, "stall_seconds": 20.0}
+TIMES = {"every": 2.5, "lease_seconds": 6.0, "stall_seconds": 20.0}
 
 
 def test_a_seed_is_a_schedule() -> None:
