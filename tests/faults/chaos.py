@@ -55,7 +55,10 @@ Say = Callable[[str], None]
 
 
 def run(seed: int, *, seconds: float, every: float, home: Path, say: Say = print) -> Verdict:
-    """``every``: seconds from one fault to the next, on average. ``home``: an empty directory with a short path, for it holds sockets."""
+    """``every``: seconds from one fault to the next, on average.
+
+    ``home``: an empty directory with a short path, for it holds sockets.
+    """
     home.chmod(0o755)  # as root, PostgreSQL runs as another user
     (home / "bases.toml").write_text('[[base]]\nname = "tiny"\nfamily = "sdxl"\nsource = "./tiny"\n')
     save_base(home / "tiny")
