@@ -46,7 +46,7 @@ SETTINGS = {
     "stall_seconds": STALL,
     "crash_cap": 1000,
 }
-DRAIN = 240.0  # seconds in which all that was accepted has to end once nothing is broken any more
+DRAIN = 300.0  # seconds in which all that was accepted has to end once nothing is broken any more
 START = 90.0  # seconds from the start of the processes to the first trainer
 TICK = 0.1
 UNREACHABLE = (RedisError, OperationalError, ProcessLookupError)

@@ -9,9 +9,9 @@ import pytest
 
 from tests.faults.chaos import run
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(480)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(540)]
 SEED = 20
-SECONDS, EVERY = 45.0, 2.5
+SECONDS, EVERY = 42.0, 2.3
 
 
 def test_whatever_breaks_every_accepted_job_ends_once_and_whole() -> None:

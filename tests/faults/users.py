@@ -16,7 +16,7 @@ import httpx
 from store.job_state import TERMINAL, JobStatus
 
 JOBS = "/v1/fine_tuning/jobs"
-STEPS, EVERY = 400, 50
+STEPS, EVERY = 160, 20
 IN_FLIGHT = 5
 PATIENCE = 120.0  # seconds; no outage of a run lasts nearly as long
 TIMEOUT = httpx.Timeout(5.0)
