@@ -10,7 +10,7 @@ import pytest
 from tests.faults.chaos import run
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(540)]
-SEED = 20
+SEED = 21
 SECONDS, EVERY = 42.0, 2.3
 
 
