@@ -104,8 +104,7 @@ def break_things(
             (injected if hit else missed)[fault.kind] += 1
             say(f"{time.monotonic() - began:7.1f} s  {fault.kind}{'' if hit else ' (no target)'}")
         time.sleep(TICK)
-    inflictor.relieve()
-    users.submit_no_more()
+    users.submit_no_more()  # what lasts goes on to its end
     return injected, missed
 
 

@@ -25,12 +25,10 @@ REPEATS = 20
 
 
 class Inflictor:
-    """``inflict`` returns whether the fault found its target. What lasts is undone by a timer, or by ``relieve``."""
+    """``inflict`` returns whether the fault found its target. What lasts is undone by a timer."""
 
     def __init__(self, fleet: Fleet, sessions: Sessions) -> None:
         self._fleet, self._sessions = fleet, sessions
-        self._undoing: list[threading.Timer] = []
-        self._lock = threading.Lock()
         self._acts: dict[Kind, Callable[[Fault], bool]] = {
             Kind.KILL_WORKER: lambda fault: self._signal(fault, self._fleet.workers, signal.SIGKILL),
             Kind.KILL_INTAKE: lambda fault: self._signal(fault, [self._fleet.intake], signal.SIGKILL),
@@ -54,22 +52,9 @@ class Inflictor:
     def inflict(self, fault: Fault) -> bool:
         return self._acts[fault.kind](fault)
 
-    def relieve(self) -> None:
-        """Undo at once whatever still lasts."""
-        for timer in self._undoing:
-            timer.cancel()
-        self._fleet.down_until.clear()
-        for worker in self._fleet.workers:
-            if worker.proxy is not None:
-                worker.proxy.speak()
-        for member in self._fleet.members:
-            for one in member.family():
-                send(one, signal.SIGCONT)
-
     def _later(self, seconds: float, undo: Callable[[], None]) -> None:
         timer = threading.Timer(seconds, undo)
         timer.daemon = True
-        self._undoing.append(timer)
         timer.start()
 
     def _trainers(self) -> list[psutil.Process]:

@@ -61,7 +61,7 @@ def schedule(seed: int, *, seconds: float, every: float, lease_seconds: float, s
 
 def _duration(draw: random.Random, kind: Kind, *, lease_seconds: float, stall_seconds: float) -> float:
     if kind in (Kind.FREEZE_WORKER, Kind.FREEZE_HOST, Kind.PARTITION):
-        return lease_seconds + draw.uniform(2, 6)
+        return lease_seconds + draw.uniform(4, 10)  # another has taken the job over by the end
     if kind is Kind.FREEZE_TRAINER:
         return stall_seconds + 5
     if kind in (Kind.FREEZE_DISPATCHER, Kind.FREEZE_API):

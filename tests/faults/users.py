@@ -17,7 +17,7 @@ from store.job_state import TERMINAL, JobStatus
 
 JOBS = "/v1/fine_tuning/jobs"
 STEPS, EVERY = 160, 20
-IN_FLIGHT = 5
+IN_FLIGHT = 2  # fewer than workers: what one loses another takes at once, while the first may still come back
 PATIENCE = 120.0  # seconds; no outage of a run lasts nearly as long
 TIMEOUT = httpx.Timeout(5.0)
 UPLOADED_ANEW = 4  # every so many jobs bring an archive of their own
