@@ -58,7 +58,7 @@ class Verdict:
             f"    until the job was queued again: {_spread([one.to_queue for one in self.recoveries])}",
             f"    until the next claim, a wait for a free worker included: "
             f"{_spread([one.to_claim for one in self.recoveries])}",
-            f"work lost: {sum(steps)} steps in all, {max(steps, default=0)} at most at once",
+            f"work lost, of the steps that had been told: {sum(steps)} in all, {max(steps, default=0)} at most at once",
             f"longest time until a request was answered: {self.longest_answer:.1f} s",
             f"violations: {len(self.violations)}",
             *(f"  {sentence}" for sentence in self.violations),
@@ -104,7 +104,8 @@ def recoveries(log: Sequence[JobEvent]) -> Iterator[Recovery]:
         said = [event for event in own if _status(event) in (None, JobStatus.RUNNING)][-1].created_at
         queued = [event for event in between if _status(event) == JobStatus.QUEUED][-1].created_at
         reached = max(_step(event) for event in own)
-        resumed = [_resumed(event) for event in log if event.attempt == after.attempt]
+        # The next attempt may end before it says from where it goes on; then a later one does.
+        resumed = [_resumed(event) for event in log if event.sequence > after.sequence]
         going_on_from = next((step for step in resumed if step is not None), reached)
         yield Recovery(
             to_queue=(queued - said).total_seconds(),
