@@ -3,13 +3,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test check up bench bench-claims lock clean
+.PHONY: demo test chaos check up bench bench-claims lock clean
 
 demo: $(STAMP)
 	$(BIN)/python -m demo run
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+# A deployment at work and a fault every few seconds: MINUTES=10, SEED=N to have an earlier run's faults again.
+chaos: $(STAMP)
+	$(BIN)/python -m tests.faults.chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
 up: $(STAMP)
 	$(BIN)/pairtune up

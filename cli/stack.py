@@ -25,6 +25,7 @@ from rich.console import Console
 
 from cli.embedded import Embedded, Postgres, ServiceDidNotStart, Valkey
 from cli.first_key import ensure_local_key
+from cli.log_files import keep_small
 from migrations.upgrade import upgrade
 from store.bases import read_bases
 from store.settings import REPOSITORY, Settings
@@ -83,11 +84,13 @@ def run_stack(settings: Settings, console: Console) -> None:
             cleanup.callback(one.stop)
         if _becomes_ready(settings, stop):
             _greet(settings, home, first_key, console)
+        logs = [store.log for store in embedded] + [one.log for one in running]
         while not stop.wait(0.5):
             for store in embedded:
                 _restart_if_dead(store, console)
             for one in running:
                 one.restart_if_dead(console)
+            keep_small(logs)
         console.print("Stopping; a running job checkpoints first.")
 
 
@@ -97,14 +100,14 @@ class Running:
     def __init__(self, service: Service, environment: Mapping[str, str], logs: Path, grace_seconds: float) -> None:
         self._service = service
         self._environment = dict(environment)
-        self._log = logs / f"{service.name}.log"
+        self.log = logs / f"{service.name}.log"
         self._grace_seconds = grace_seconds + 5  # the supervisor's own work after the trainer has ended
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
 
     def start(self) -> None:
         command = [sys.executable, "-m", *self._service.command]
-        self._process = process.start_logged(command, cwd=REPOSITORY, log=self._log, environment=self._environment)
+        self._process = process.start_logged(command, cwd=REPOSITORY, log=self.log, environment=self._environment)
         self._started_at = time.monotonic()
 
     def restart_if_dead(self, console: Console) -> None:
@@ -113,7 +116,7 @@ class Running:
         if time.monotonic() - self._started_at < RESTART_SECONDS:
             return
         console.print(
-            f"{self._service.name} ended with code {self._process.returncode}; starting it again ({self._log})."
+            f"{self._service.name} ended with code {self._process.returncode}; starting it again ({self.log})."
         )
         self.start()
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Engine, create_engine
+from psycopg import Connection
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 Sessions = sessionmaker[Session]
 
 
-def open_engine(url: str, *, pool_size: int = 10) -> Engine:
-    """Connections are checked before use, so that a restarted PostgreSQL costs no failed request afterwards."""
-    return create_engine(
+def open_engine(url: str, *, pool_size: int = 10, idle_seconds: float = 30.0) -> Engine:
+    """Connections are checked before use, so that a restarted PostgreSQL costs no failed request afterwards.
+
+    ``idle_seconds``: PostgreSQL ends a transaction that is open and asks for nothing for so long. Its process was
+    stopped or cut off, and would hold its locks until the network gives up: a job's row, and the dispatchers' lock.
+    """
+    engine = create_engine(
         url,
         pool_size=pool_size,
         max_overflow=pool_size,
@@ -26,6 +33,26 @@ def open_engine(url: str, *, pool_size: int = 10) -> Engine:
         },
     )
 
+    @event.listens_for(engine, "connect")
+    def limit_idle_transactions(connection: Connection, _: object) -> None:
+        connection.autocommit = True  # a statement, not a startup option: poolers in between refuse those
+        connection.execute("SELECT set_config('idle_in_transaction_session_timeout', %s, false)", [_ms(idle_seconds)])
+        connection.autocommit = False
+
+    event.listen(engine, "handle_error", _lost_connection_is_operational)
+    return engine
+
 
 def open_sessions(engine: Engine) -> Sessions:
     return sessionmaker(engine, expire_on_commit=False)
+
+
+def _ms(seconds: float) -> str:
+    return str(max(1, round(seconds * 1000)))
+
+
+def _lost_connection_is_operational(context: ExceptionContext) -> None:
+    """One type for a connection that is gone: psycopg files the end of an idle transaction elsewhere."""
+    error = context.sqlalchemy_exception
+    if context.is_disconnect and isinstance(error, DBAPIError) and not isinstance(error, OperationalError):
+        raise OperationalError(error.statement, error.params, context.original_exception, connection_invalidated=True)

@@ -6,11 +6,12 @@ As every transition passes here, the one that ends a job also leaves its webhook
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
-from sqlalchemy import BigInteger, Text, func, insert, literal, select
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import BigInteger, Text, func, literal, select
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Session
 
 from store.ids import new_id
@@ -24,19 +25,25 @@ Kind = Literal["message", "metrics"]  # the two types that OpenAI's clients know
 
 @dataclass(frozen=True)
 class NewEvent:
+    """``id`` is drawn once, so that a writer who cannot know whether its commit arrived may write it again."""
+
     message: str
     level: Level = "info"
     type: Kind = "message"
     data: Json | None = None
+    id: str = field(default_factory=partial(new_id, "ftevent"), compare=False)
 
 
 def append(session: Session, job_id: str, events: Sequence[NewEvent], *, attempt: int = 0) -> None:
-    """The caller holds the job's row (it has just updated it), so events of one job never interleave."""
+    """The caller holds the job's row (it has just updated it), so events of one job never interleave.
+
+    What stands in the log already is not written again.
+    """
     if not events:
         return
     rows = [
         {
-            "id": new_id("ftevent"),
+            "id": event.id,
             "job_id": job_id,
             "attempt": attempt,
             "level": event.level,
@@ -46,7 +53,7 @@ def append(session: Session, job_id: str, events: Sequence[NewEvent], *, attempt
         }
         for event in events
     ]
-    session.execute(insert(JobEvent), rows)
+    session.execute(insert(JobEvent).on_conflict_do_nothing(index_elements=["id"]), rows)
     for event in events:
         status = (event.data or {}).get("status")
         if isinstance(status, str) and status in TERMINAL:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 
 from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session
@@ -23,12 +24,13 @@ class NewFile:
     bytes: int
     sha256: str
     policy: Json | None = None
+    id: str = field(default_factory=partial(new_id, "file"))
 
 
 def create(session: Session, new: NewFile, *, status: str) -> File:
     """``status``: uploaded for an archive that intake has to read, processed for a file that is ready as it is."""
     file = File(
-        id=new_id("file"),
+        id=new.id,
         project_id=new.project_id,
         filename=new.filename,
         purpose=new.purpose,

@@ -33,6 +33,17 @@ class Hints:
     def train(self, job_id: str) -> bool:
         return self._send("worker.tasks.train", job_id)
 
+    def waiting(self, task: Task) -> int | None:
+        """How many hints no worker has taken yet; None when the broker cannot be reached."""
+        with self._celery.connection_for_write() as connection:
+            try:
+                connection.ensure_connection(max_retries=1, timeout=2, reraise_as_library_errors=True)
+                found: int = connection.channel().queue_declare(QUEUES[task]).message_count
+            except (OperationalError, *connection.recoverable_connection_errors) as error:
+                log.warning("hint.not_counted", task=task, reason=str(error))
+                return None
+            return found
+
     def reachable(self) -> bool:
         with self._celery.connection_for_write() as connection:
             try:

@@ -103,6 +103,14 @@ def add_checkpoint(session: Session, owned: Claim, *, step: int, metrics: Json, 
         events.append(session, owned.job_id, [NewEvent(f"Checkpoint at step {step}.")], attempt=owned.attempt)
 
 
+def add_sample(session: Session, owned: Claim, sheet: files.NewFile, told: NewEvent) -> None:
+    """The file and the event that names it; a repeated write of the same file changes nothing."""
+    _write(session, owned, worker=Job.worker)
+    if session.get(File, sheet.id) is None:
+        files.create(session, sheet, status="processed")
+        events.append(session, owned.job_id, [told], attempt=owned.attempt)
+
+
 def latest_checkpoint(session: Session, job_id: str) -> Checkpoint | None:
     return session.scalar(
         select(Checkpoint)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import structlog
 
-from store import files, leases
+from store import leases
 from store.blobs import Blobs
 from store.events import NewEvent
 from store.files import NewFile
+from store.ids import new_id
 from store.job_state import Request
 from store.leases import Claim
 from store.models import Json
@@ -38,7 +39,7 @@ class Attempt:
     _news: list[NewEvent] = field(default_factory=list)
     _latest: Progress | PhaseProgress | None = None
     _checkpoints: list[tuple[CheckpointWritten, Metrics | None]] = field(default_factory=list)
-    _samples: list[SampleWritten] = field(default_factory=list)
+    _samples: list[tuple[SampleWritten, str]] = field(default_factory=list)  # with the id of the file that it becomes
 
     def hear(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -52,7 +53,7 @@ class Attempt:
             elif isinstance(event, CheckpointWritten):
                 self._checkpoints.append((event, self._metrics))
             elif isinstance(event, SampleWritten):
-                self._samples.append(event)
+                self._samples.append((event, new_id("file")))
             elif isinstance(event, Done):
                 self.done = event
             elif isinstance(event, Failed):
@@ -61,7 +62,8 @@ class Attempt:
     def write(self, resources: Resources) -> Request | None:
         """Write what was heard; returns what the user asks for, when the row was read for it.
 
-        What an unreachable database does not take stays for the next call.
+        What an unreachable database does not take stays for the next call. Also what it may have taken, when the
+        answer to a commit was lost: each row has an id by now, and is written once.
         """
         requested = self._write_news(resources)
         self._news, self._latest = [], None
@@ -69,7 +71,7 @@ class Attempt:
             self._store_checkpoint(resources, *self._checkpoints[0])
             self._checkpoints.pop(0)
         while self._samples:
-            self._store_sample(resources, self._samples[0])
+            self._store_sample(resources, *self._samples[0])
             self._samples.pop(0)
         return requested
 
@@ -107,14 +109,13 @@ class Attempt:
                 manifest=manifest,
             )
 
-    def _store_sample(self, resources: Resources, event: SampleWritten) -> None:
+    def _store_sample(self, resources: Resources, event: SampleWritten, file_id: str) -> None:
         """The sheet becomes a file that can be downloaded while the job goes on; its event names it."""
         sheet = resources.blobs.put_file(self.folder / event.grid)
         name = f"samples-step-{event.step}.png"
-        new = NewFile(self.owned.project_id, name, RESULT_PURPOSE, sheet.bytes, sheet.sha256)
+        new = NewFile(self.owned.project_id, name, RESULT_PURPOSE, sheet.bytes, sheet.sha256, id=file_id)
         with resources.sessions.begin() as session:
-            file = files.create(session, new, status="processed")
-            leases.record(session, self.owned, [reports.sample_event(event, file.id)])
+            leases.add_sample(session, self.owned, new, reports.sample_event(event, file_id))
 
 
 def store_files(blobs: Blobs, folder: Path) -> Json:

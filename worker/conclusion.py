@@ -11,7 +11,7 @@ from trainer.spec.events import EXIT_DONE, EXIT_INTERRUPTED, Failed
 from worker.attempt import RESULT_PURPOSE, Attempt, store_files
 from worker.resources import Resources
 
-PASSING = ("base_unavailable", "cache_entry_lost")  # trouble that another attempt may not have
+PASSING = ("base_unavailable", "cache_entry_lost", "disk_full")  # trouble that another attempt may not have
 DIFFUSERS_ADAPTER = "pytorch_lora_weights.safetensors"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import structlog
@@ -18,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from store import files, idempotency, jobs, leases, webhook_deliveries
 from store.database import open_engine, open_sessions
-from store.hints import Hints
+from store.hints import Hints, Task
 from store.logs import configure_logs
 from store.settings import Settings
 from worker import upload_expiry, webhooks
@@ -49,9 +50,18 @@ def tick(parts: Resources) -> Due:
 
 def _publish(hints: Hints, due: Due) -> None:
     """Up to the first that is not sent: each try of a broker that is down takes seconds, and leases expire."""
-    sent = (hints.train(job_id) for job_id in due.jobs)
-    if all(sent):
-        all(hints.read_file(file_id) for file_id in due.files)
+    jobs_sent = not due.jobs or _send(hints, "worker.tasks.train", due.jobs, hints.train)
+    if jobs_sent and due.files:
+        _send(hints, "worker.tasks.read_file", due.files, hints.read_file)
+
+
+def _send(hints: Hints, task: Task, rows: list[str], send: Callable[[str], bool]) -> bool:
+    """Whether the broker answered. While as many hints wait as rows do, all workers are busy or away: more hints
+    would make none of them come sooner, and would pile up for as long as it lasts."""
+    waiting = hints.waiting(task)
+    if waiting is None:
+        return False
+    return waiting >= len(rows) or all(send(row) for row in rows)
 
 
 def _collect(session: Session, settings: Settings) -> Due:
@@ -77,7 +87,8 @@ def main() -> None:
         signal.signal(number, lambda *_: stop.set())
     log.info("dispatcher.started")
     # With database connections of its own, for which the tick never has to wait.
-    engine = open_engine(parts.settings.required_database_url, pool_size=4)
+    settings = parts.settings
+    engine = open_engine(settings.required_database_url, pool_size=4, idle_seconds=settings.lease_seconds / 2)
     sender = threading.Thread(target=webhooks.run, args=(replace(parts, sessions=open_sessions(engine)), stop))
     sender.start()
     try:
@@ -92,7 +103,7 @@ def _tick_until(stop: threading.Event, parts: Resources) -> None:
         try:
             due = tick(parts)
             if due.jobs or due.files:
-                log.info("dispatcher.published", jobs=due.jobs, files=due.files)
+                log.info("dispatcher.due", jobs=due.jobs, files=due.files)
         except OperationalError as error:
             log.warning("dispatcher.database_unreachable", reason=str(error.orig))
         stop.wait(parts.settings.dispatch_seconds)

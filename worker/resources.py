@@ -25,9 +25,10 @@ class Resources:
 @cache
 def resources() -> Resources:
     chosen = settings()
+    engine = open_engine(chosen.required_database_url, pool_size=2, idle_seconds=chosen.lease_seconds / 2)
     return Resources(
         settings=chosen,
-        sessions=open_sessions(open_engine(chosen.required_database_url, pool_size=2)),
+        sessions=open_sessions(engine),
         blobs=Blobs(chosen.effective_blob_url),
         hints=Hints(chosen.required_broker_url),
         worker=f"{socket.gethostname()}:{os.getpid()}",

@@ -15,7 +15,9 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 pytestmark = pytest.mark.unit
 
 
-@pytest.mark.parametrize("page", ["docs/journey.md", "docs/deployment.md", "docs/decisions/0002-one-lock-pip-torch.md"])
+@pytest.mark.parametrize(
+    "page", ["docs/journey.md", "docs/deployment.md", "docs/operations.md", "docs/decisions/0002-one-lock-pip-torch.md"]
+)
 def test_a_file_that_a_page_names_exists(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     named = re.findall(r"`([a-z_]+(?:/[\w.]+)+\.py|docker/[\w.]+)`", text)

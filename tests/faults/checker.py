@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from itertools import pairwise
 
@@ -45,6 +46,7 @@ def _of_one(job: Job, log: list[JobEvent], checkpoints: list[Checkpoint], *, all
     if all_ended and job.status not in TERMINAL:
         yield f"was accepted and is still {job.status}"
     yield from _fencing(job, log, checkpoints)
+    yield from _told_twice(log)
     if (job.status == JobStatus.SUCCEEDED) != (job.fine_tuned_model is not None):
         yield f"is {job.status} with model {job.fine_tuned_model}"
     if (job.status == JobStatus.FAILED) != (job.error is not None):
@@ -69,3 +71,10 @@ def _fencing(job: Job, log: list[JobEvent], checkpoints: list[Checkpoint]) -> It
         yield f"is at attempt {job.attempt}, but its log at {highest}"
     if any(checkpoint.attempt > job.attempt for checkpoint in checkpoints):
         yield "has a checkpoint of an attempt that never was"
+
+
+def _told_twice(log: list[JobEvent]) -> Iterator[str]:
+    """What a trainer says holds times and rates, so the same from one attempt is one saying, written twice."""
+    said = [event for event in log if event.type == "metrics" or "event" in (event.data or {})]
+    told = Counter(f"attempt {event.attempt}: {event.message!r} {event.data}" for event in said)
+    yield from (f"told {count} times by {what}" for what, count in told.items() if count > 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -12,7 +11,6 @@ from typing import Any
 
 import pytest
 import structlog
-from PIL import Image
 from sqlalchemy import Engine
 
 from store import files
@@ -24,9 +22,10 @@ from store.models import File, Json
 from store.settings import Settings
 from tests import servers
 from tests.conftest import emptied, make_tenant
-from tests.intake.build import encoded, jsonl, zip_of
 from tests.store.rows import add_job
-from tests.trainer.tiny_sdxl import PROMPTS, save_base
+from tests.trainer.tiny_sdxl import save_base
+from tests.worker.celery_worker import StartWorker, workers
+from tests.worker.pairs import archive_of
 from worker.file_intake import read_file
 from worker.resources import Resources
 from worker.supervisor import supervise
@@ -100,24 +99,15 @@ def parts(strict: Resources) -> Resources:
     return replace(strict, settings=strict.settings.model_copy(update=update))
 
 
+@pytest.fixture
+def start_worker(resources: Resources, tmp_path: Path) -> Iterator[StartWorker]:
+    with workers(resources.settings, tmp_path / "worker.log") as start:
+        yield start
+
+
 @pytest.fixture(scope="package")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_base(tmp_path_factory.mktemp("base"))
-
-
-def png(seed: int) -> bytes:
-    return encoded(Image.frombytes("RGB", (32, 32), random.Random(seed).randbytes(32 * 32 * 3)))
-
-
-def archive_of(*, rejected: bool) -> bytes:
-    """14 pairs over 7 prompts."""
-    sides = {"chosen": "a"} | ({"rejected": "b"} if rejected else {})
-    rows = [
-        {"prompt": PROMPTS[index % 7]} | {column: f"{index}-{side}.png" for column, side in sides.items()}
-        for index in range(14)
-    ]
-    images = {f"{index}-{side}.png": png(2 * index + (side == "b")) for index in range(14) for side in sides.values()}
-    return zip_of({"metadata.jsonl": jsonl(*rows), **images}.items())
 
 
 @pytest.fixture(scope="package")

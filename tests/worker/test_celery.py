@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
-import psutil
 import pytest
 
-from cli.stack import CELERY
-from store.settings import REPOSITORY
 from tests import servers
 from tests.api.polling import until
 from tests.store.rows import read_job
+from tests.worker.celery_worker import StartWorker
 from tests.worker.conftest import NewJob
 from tests.worker.watching import (
     attempts_left,
@@ -31,34 +24,6 @@ from worker.dispatcher import tick
 from worker.resources import Resources
 
 pytestmark = pytest.mark.integration
-
-StartWorker = Callable[[], psutil.Popen]
-
-
-@pytest.fixture
-def start_worker(resources: Resources, tmp_path: Path) -> Iterator[StartWorker]:
-    """A training worker as `pairtune up` starts it; its log is HOME/worker.log."""
-    settings = resources.settings
-    environment = {
-        **os.environ,
-        **{
-            f"PAIRTUNE_{name.upper()}": str(getattr(settings, name))
-            for name in ("home", "database_url", "broker_url", "lease_seconds", "heartbeat_seconds", "grace_seconds")
-        },
-    }
-    command = [sys.executable, "-m", *CELERY, "--queues", "train", "--hostname", "train@test"]
-    started: list[psutil.Popen] = []
-
-    def start() -> psutil.Popen:
-        with (tmp_path / "worker.log").open("ab") as log:
-            started.append(psutil.Popen(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=subprocess.STDOUT))
-        return started[-1]
-
-    yield start
-    for process in started:
-        for one in [*process.children(recursive=True), process] if process.is_running() else []:
-            one.kill()
-        process.wait()
 
 
 def test_sigterm_gives_the_job_back_with_a_checkpoint_and_kill_9_takes_everything_along(

@@ -62,3 +62,29 @@ def test_a_broker_that_is_down_delays_a_hint_and_loses_nothing(
     assert tick(resources).jobs == jobs
     with servers.broker_client(str(settings.broker_url)) as client:
         assert client.llen("train") == 3
+
+
+def test_hints_do_not_pile_up_while_no_worker_takes_them(
+    resources: Resources, project_id: str, broker_url: str
+) -> None:
+    jobs = [queued_job(resources.sessions, project_id) for _ in range(3)]
+    files = [add_file(resources.sessions, project_id, status="uploaded").id for _ in range(2)]
+
+    def due_again() -> None:
+        with resources.sessions.begin() as session:
+            connection = session.connection()
+            connection.exec_driver_sql("UPDATE jobs SET published_at = published_at - interval '1 minute'")
+            connection.exec_driver_sql("UPDATE files SET published_at = published_at - interval '1 minute'")
+
+    with servers.broker_client(broker_url) as client:
+        for _ in range(20):
+            assert tick(resources) == Due(jobs, files)
+            due_again()
+        assert (client.llen("train"), client.llen("intake")) == (3, 2)
+        client.lpop("train")  # lost, as by a worker that died with it
+        assert tick(resources) == Due(jobs, files)
+        assert client.llen("train") == 5
+        due_again()
+        client.flushall()
+        assert tick(resources) == Due(jobs, files)
+        assert (client.llen("train"), client.llen("intake")) == (3, 2)
