@@ -2,7 +2,7 @@
 
 StoreError
 ├── NotFound             FileNotFound, UploadNotFound, JobNotFound, CheckpointNotFound, ModelNotFound,
-│                        WebhookNotFound, DeliveryNotFound
+│                        GenerationNotFound, WebhookNotFound, DeliveryNotFound
 ├── IllegalTransition    the job's state does not allow this
 ├── LeaseLost            another attempt owns the row, or nobody does
 ├── InvalidKey           no such API key, or it was revoked
@@ -51,6 +51,10 @@ class CheckpointNotFound(NotFound):
 
 class ModelNotFound(NotFound):
     kind = "model"
+
+
+class GenerationNotFound(NotFound):
+    kind = "image generation"
 
 
 class WebhookNotFound(NotFound):

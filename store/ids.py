@@ -6,7 +6,9 @@ from typing import Literal
 
 from uuid_utils import uuid7
 
-Prefix = Literal["proj", "key", "file", "upload", "part", "ftjob", "ftevent", "ftckpt", "webhook", "delivery", "evt"]
+Prefix = Literal[
+    "proj", "key", "file", "upload", "part", "ftjob", "ftevent", "ftckpt", "imggen", "webhook", "delivery", "evt"
+]
 
 
 def new_id(prefix: Prefix) -> str:

@@ -36,6 +36,13 @@ class Settings(BaseSettings):
         60.0, gt=0, description="A client that sends nothing of its body for this long is cut off (408)."
     )
 
+    images_wait_seconds: float = Field(
+        120.0, gt=0, description="How long a request for images waits for them before it is answered 503 or 504."
+    )
+    images_limit_seconds: float = Field(
+        600.0, gt=0, description="Drawing the images of one request is ended after this long."
+    )
+
     webhooks_key: SecretStr | None = Field(
         None,
         min_length=32,
