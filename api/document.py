@@ -11,11 +11,18 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 
 from api.fine_tuning.request import CreateFineTuningJob
+from api.images.request import CreateImage
 from api.uploads.request import CompleteUpload, CreateUpload
 from api.webhooks.request import CreateWebhook
 
 REFERENCE = "#/components/schemas/{model}"
-PARSED_BY_SERVICES: tuple[type[BaseModel], ...] = (CreateFineTuningJob, CreateUpload, CompleteUpload, CreateWebhook)
+PARSED_BY_SERVICES: tuple[type[BaseModel], ...] = (
+    CreateFineTuningJob,
+    CreateImage,
+    CreateUpload,
+    CompleteUpload,
+    CreateWebhook,
+)
 
 
 def document(app: FastAPI) -> dict[str, Any]:

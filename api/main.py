@@ -19,6 +19,8 @@ from api.fine_tuning.following import Watch
 from api.fine_tuning.live_routes import router as fine_tuning_live
 from api.fine_tuning.routes import router as fine_tuning
 from api.health.routes import router as health
+from api.images.routes import router as images
+from api.images.waiting import Waiting
 from api.models.routes import router as models
 from api.request_context import RequestContext
 from api.uploads.routes import router as uploads
@@ -46,7 +48,7 @@ def create_app(deployment: Settings | None = None) -> FastAPI:
     app.add_middleware(Authentication)
     app.add_middleware(RequestContext)
     errors.install(app)
-    for router in (health, files, uploads, fine_tuning, fine_tuning_live, models, webhooks):
+    for router in (health, files, uploads, fine_tuning, fine_tuning_live, models, images, webhooks):
         app.include_router(router)
     app.include_router(document_routes(document(app)))
     return app
@@ -58,5 +60,7 @@ async def _lifespan(app: FastAPI, deployment: Settings) -> AsyncIterator[None]:
     with open_backends(deployment) as backends:
         app.state.backends = backends
         app.state.watch = Watch(backends.sessions)
+        app.state.waiting = Waiting(backends.sessions)
         yield
         await app.state.watch.close()
+        await app.state.waiting.close()

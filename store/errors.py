@@ -2,7 +2,7 @@
 
 StoreError
 ├── NotFound             FileNotFound, UploadNotFound, JobNotFound, CheckpointNotFound, ModelNotFound,
-│                        GenerationNotFound, WebhookNotFound, DeliveryNotFound
+│                        GenerationNotFound, ImageNotFound, WebhookNotFound, DeliveryNotFound
 ├── IllegalTransition    the job's state does not allow this
 ├── LeaseLost            another attempt owns the row, or nobody does
 ├── InvalidKey           no such API key, or it was revoked
@@ -55,6 +55,10 @@ class ModelNotFound(NotFound):
 
 class GenerationNotFound(NotFound):
     kind = "image generation"
+
+
+class ImageNotFound(NotFound):
+    kind = "image"
 
 
 class WebhookNotFound(NotFound):
