@@ -10,13 +10,15 @@ from starlette.testclient import TestClient
 
 from api.document import document
 from api.main import create_app
-from store import keys, leases, webhook_deliveries, webhooks
+from store import generation_leases, keys, leases, webhook_deliveries, webhooks
+from store.blobs import Blobs
 from store.database import Sessions
 from store.files import NewFile
 from store.models import ApiKey
 from store.settings import Settings
 from tests.api.conftest import add_file
 from tests.conftest import Tenant
+from tests.store.rows import add_generation
 
 pytestmark = pytest.mark.integration
 
@@ -42,8 +44,8 @@ def name(operation: Operation) -> str:
 
 
 def test_the_document_knows_every_route() -> None:
-    assert len(OPERATIONS) == 32
-    assert len(OF_ONE) == 24
+    assert len(OPERATIONS) == 35
+    assert len(OF_ONE) == 26
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=name)
@@ -72,9 +74,9 @@ def test_a_revoked_key_is_refused(client: TestClient, sessions: Sessions, projec
 
 
 @pytest.fixture
-def path_values(client: TestClient, sessions: Sessions, project: Tenant) -> dict[str, str]:
-    """Real ids of the first project: a file, an upload, a running job, the model that a finished job made, and the
-    webhook that is told of it."""
+def path_values(client: TestClient, sessions: Sessions, project: Tenant, settings: Settings) -> dict[str, str]:
+    """Real ids of the first project: a file, an upload, a running job, the model that a finished job made, the
+    webhook that is told of it, and an image."""
     begun = {"filename": "a", "bytes": 1, "mime_type": "application/zip", "purpose": "fine-tune"}
     upload = client.post("/v1/uploads", json=begun).json()["id"]
     file = add_file(sessions, project.id)
@@ -92,7 +94,19 @@ def path_values(client: TestClient, sessions: Sessions, project: Tenant) -> dict
         [delivery] = webhook_deliveries.newest_first(session, webhook, after=None, limit=2)
     model = client.get(f"/v1/fine_tuning/jobs/{made}").json()["fine_tuned_model"]
     ids = {"file_id": file.id, "upload_id": upload, "fine_tuning_job_id": running, "model": model}
-    return ids | {"webhook_id": webhook, "delivery_id": delivery.id}
+    drawn = {"generation_id": add_image(sessions, project.id, settings), "index": "0"}
+    return ids | drawn | {"webhook_id": webhook, "delivery_id": delivery.id}
+
+
+def add_image(sessions: Sessions, project_id: str, settings: Settings) -> str:
+    generation_id = add_generation(sessions, project_id)
+    blob = Blobs(settings.effective_blob_url).put_bytes(b"an image")
+    with sessions.begin() as session:
+        owned = generation_leases.claim(session, generation_id, worker="w", lease_seconds=60)
+        assert owned is not None
+        images = [{"sha256": blob.sha256, "bytes": blob.bytes}]
+        generation_leases.succeed(session, owned, result={"images": images})
+    return generation_id
 
 
 @pytest.mark.parametrize("operation", OF_ONE, ids=name)
