@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from api.paging import Page, PageWithEnds
 from store import models
+from store.job_state import JobStatus
 from store.leases import fine_tuned_model_name
 from trainer.spec.run import TrainingOptions
 
@@ -26,7 +27,7 @@ class FineTuningJob(BaseModel):
     object: Literal["fine_tuning.job"] = "fine_tuning.job"
     created_at: int = Field(description="Unix seconds.")
     finished_at: int | None
-    estimated_finish: int | None
+    estimated_finish: int | None = Field(description="By the rate of the steps; of a running job alone.")
     organization_id: str = Field(description="The project that the job belongs to.")
     status: str = Field(
         description="validating_files, queued, running, paused, succeeded, failed or cancelled. A running job that "
@@ -64,7 +65,7 @@ class FineTuningJob(BaseModel):
                 "id": row.id,
                 "created_at": int(row.created_at.timestamp()),
                 "finished_at": int(row.finished_at.timestamp()) if row.finished_at else None,
-                "estimated_finish": int(row.estimated_finish.timestamp()) if row.estimated_finish else None,
+                "estimated_finish": _estimated_finish(row),
                 "organization_id": row.project_id,
                 "status": row.status,
                 "model": row.spec["base"]["name"],
@@ -84,6 +85,12 @@ class FineTuningJob(BaseModel):
             }
             | {name: row.spec.get(name, {}) for name in ECHOED}
         )
+
+
+def _estimated_finish(row: models.Job) -> int | None:
+    """A job that waits again keeps what its last attempt foresaw, which holds no more."""
+    running = row.status == JobStatus.RUNNING
+    return int(row.estimated_finish.timestamp()) if running and row.estimated_finish else None
 
 
 class FineTuningJobList(Page[FineTuningJob]):
