@@ -13,6 +13,7 @@ from openai import OpenAI
 from PIL import Image
 
 from store import keys
+from store.generation_tables import Generation
 from store.models import Project
 from tests.api.conftest import open_client
 from tests.store.rows import read_job
@@ -39,6 +40,20 @@ def sdk(resources: Resources, project_id: str, tiny_base: Path, tmp_path: Path) 
         OpenAI(base_url="http://testserver/v1", api_key=key, http_client=http, max_retries=0) as client,
     ):
         yield client
+
+
+def test_the_sdks_own_retries_wait_for_the_same_images(
+    resources: Resources, sdk: OpenAI, tiny_base: Path, tmp_path: Path
+) -> None:
+    settings = resources.settings.model_copy(update={"bases_file": tmp_path / "bases.toml", "images_wait_seconds": 0.5})
+    with open_client(settings) as impatient:
+        client = sdk.with_options(http_client=impatient, max_retries=20)
+        answer = client.images.generate(model="tiny", prompt="a cat", extra_body={"steps": 2})
+    assert answer.data is not None
+    assert len(answer.data) == 1
+    with resources.sessions() as session:
+        [row] = session.query(Generation)
+        assert row.spec["seed"] == (answer.model_extra or {})["seed"]  # chosen once
 
 
 def decoded(content: str | None) -> Image.Image:
