@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from api.authentication import guarded
 from api.datasets.request import AddDatasetFile, CreateDataset
 from api.fine_tuning.request import CreateFineTuningJob
+from api.images.request import CreateImage
 from api.roles import needed_role
 from api.uploads.request import CompleteUpload, CreateUpload
 from api.webhooks.request import CreateWebhook
@@ -21,6 +22,7 @@ from store.roles import Role
 REFERENCE = "#/components/schemas/{model}"
 PARSED_BY_SERVICES: tuple[type[BaseModel], ...] = (
     CreateFineTuningJob,
+    CreateImage,
     CreateUpload,
     CompleteUpload,
     CreateDataset,

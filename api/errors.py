@@ -9,6 +9,9 @@ ApiError
 ├── FileNotProcessed       the file is still being read
 ├── ReportNotReady         not all images of the data set are measured yet
 ├── RangeNotSatisfiable    the file ends before the range begins
+├── GenerationFailed       the images could not be drawn
+├── GenerationQueued       nobody has begun to draw them in the time that a request waits
+├── GenerationRunning      they are being drawn, for longer than a request waits
 └── NotReady               something that the API needs does not answer
 """
 
@@ -42,9 +45,11 @@ from store.errors import (
     DeliveryNotFound,
     FileInUse,
     FileNotFound,
+    GenerationNotFound,
     IdempotencyInFlight,
     IdempotencyMismatch,
     IllegalTransition,
+    ImageNotFound,
     InsufficientRole,
     InvalidKey,
     JobNotFound,
@@ -117,6 +122,27 @@ class RangeNotSatisfiable(ApiError):
         self.size = size
 
 
+class GenerationFailed(ApiError):
+    def __init__(self, generation_id: str, reason: str) -> None:
+        super().__init__(f"Images {generation_id} could not be drawn: {reason}")
+        self.generation_id = generation_id
+
+
+class GenerationQueued(ApiError):
+    def __init__(self, generation_id: str) -> None:
+        super().__init__(
+            f"No worker has begun to draw yet. GET /v1/images/generations/{generation_id} tells when it is done; if "
+            "that stays so, the operator has to start a worker for the queue 'draw'."
+        )
+        self.generation_id = generation_id
+
+
+class GenerationRunning(ApiError):
+    def __init__(self, generation_id: str) -> None:
+        super().__init__(f"Still drawing. GET /v1/images/generations/{generation_id} tells when it is done.")
+        self.generation_id = generation_id
+
+
 class NotReady(ApiError):
     def __init__(self, checks: dict[str, str]) -> None:
         missing = ", ".join(name for name, state in checks.items() if state != "ok")
@@ -136,6 +162,9 @@ class Answer:
 
 # Passing states of a 409: the same request succeeds after a while.
 PASSING = (IdempotencyInFlight, FileNotProcessed, ReportNotReady)
+UNDRAWN = (GenerationFailed, GenerationQueued, GenerationRunning)
+FORESEEN = (NotReady, *UNDRAWN)  # whose traceback tells nothing
+LOOK_AGAIN_SECONDS = 5  # for images that were not drawn in time
 FAILED = "The server failed; its log holds the reason under this id."
 ANSWERS: dict[type[Exception], Answer] = {
     InvalidRequest: Answer(400, "invalid_request"),
@@ -148,6 +177,8 @@ ANSWERS: dict[type[Exception], Answer] = {
     CheckpointNotFound: Answer(404, "checkpoint_not_found", "checkpoint_id"),
     ModelNotFound: Answer(404, "model_not_found", "model"),
     UploadNotFound: Answer(404, "upload_not_found", "upload_id"),
+    GenerationNotFound: Answer(404, "image_generation_not_found", "generation_id"),
+    ImageNotFound: Answer(404, "image_not_found", "index"),
     WebhookNotFound: Answer(404, "webhook_not_found", "webhook_id"),
     DeliveryNotFound: Answer(404, "webhook_delivery_not_found", "delivery_id"),
     DatasetNotFound: Answer(404, "dataset_not_found", "dataset_id"),
@@ -170,12 +201,15 @@ ANSWERS: dict[type[Exception], Answer] = {
     IdempotencyMismatch: Answer(422, "idempotency_mismatch"),
     RateLimited: Answer(429, "rate_limit_exceeded"),
     BlobMissing: Answer(500, "file_content_missing", message="The file's content is gone from storage."),
+    GenerationFailed: Answer(500, "generation_failed"),
     OSError: Answer(500, "internal_error", message=FAILED),
     BaseError: Answer(500, "internal_error", message=FAILED),
     Exception: Answer(500, "internal_error", message=FAILED),
     NotReady: Answer(503, "not_ready"),
+    GenerationQueued: Answer(503, "generation_queued"),
     OperationalError: Answer(503, "database_unavailable", message="The database does not answer; try again."),
     PoolTimeout: Answer(503, "overloaded", message="Every database connection is in use; try again."),
+    GenerationRunning: Answer(504, "generation_running"),
     DiskFull: Answer(507, "insufficient_storage"),
 }
 
@@ -186,6 +220,7 @@ class ErrorDetail(BaseModel):
     param: str | None
     code: str | None
     errors: list[dict[str, str | None]] | None = Field(None, description="Every fault, where there are several.")
+    generation_id: str | None = Field(None, description="Of images that were not drawn, or not yet.")
 
 
 class Error(BaseModel):
@@ -211,7 +246,7 @@ def respond(request: Request, error: Exception) -> JSONResponse:
     error = _named(error)
     answer = next(ANSWERS[kind] for kind in type(error).__mro__ if kind in ANSWERS)
     if answer.status >= 500:
-        log.error("request.failed", code=answer.code, exc_info=None if isinstance(error, NotReady) else error)
+        log.error("request.failed", code=answer.code, exc_info=None if isinstance(error, FORESEEN) else error)
     faults = error.faults if isinstance(error, InvalidRequest) else ()
     body: dict[str, object] = {
         "message": answer.message or str(error),
@@ -221,6 +256,8 @@ def respond(request: Request, error: Exception) -> JSONResponse:
     }
     if faults:
         body["errors"] = [{"message": f.message, "param": f.param, "code": f.code} for f in faults]
+    if isinstance(error, UNDRAWN):
+        body["generation_id"] = error.generation_id
     whole: dict[str, object] = {"error": body}
     if isinstance(error, NotReady):
         whole["checks"] = error.checks
@@ -248,6 +285,10 @@ def _headers(request: Request, status: int, error: Exception) -> dict[str, str]:
         headers["x-should-retry"] = "false"
     if isinstance(error, RateLimited):
         headers |= rate_headers(error.burst, 0, error.full_in) | {"retry-after": str(ceil(error.retry_in))}
+    if isinstance(error, GenerationFailed):
+        headers["x-should-retry"] = "false"
+    if isinstance(error, GenerationQueued | GenerationRunning):
+        headers["retry-after"] = str(LOOK_AGAIN_SECONDS)
     if isinstance(error, RangeNotSatisfiable):
         headers["content-range"] = f"bytes */{error.size}"
     return headers

@@ -23,6 +23,8 @@ from api.fine_tuning.following import Watch
 from api.fine_tuning.live_routes import router as fine_tuning_live
 from api.fine_tuning.routes import router as fine_tuning
 from api.health.routes import router as health
+from api.images.routes import router as images
+from api.images.waiting import Waiting
 from api.models.routes import router as models
 from api.request_context import RequestContext
 from api.uploads.routes import router as uploads
@@ -51,7 +53,9 @@ def create_app(deployment: Settings | None = None) -> FastAPI:
     app.add_middleware(Authentication)
     app.add_middleware(RequestContext)
     errors.install(app)
-    routers = (health, files, uploads, datasets, dataset_images, fine_tuning, fine_tuning_live, models, webhooks, usage)
+    routers = (
+        health, files, uploads, datasets, dataset_images, fine_tuning, fine_tuning_live, models, images, webhooks, usage,
+    )  # fmt: skip
     for router in routers:
         app.include_router(router)
     described = document(app)
@@ -69,5 +73,7 @@ async def _lifespan(app: FastAPI, deployment: Settings) -> AsyncIterator[None]:
         app.state.watch = Watch(backends.sessions)
         app.state.decoding = asyncio.Semaphore(DECODED_AT_ONCE)
         app.state.reviewing = asyncio.Semaphore(1)  # it may take long, and must not hold up images that do not
+        app.state.waiting = Waiting(backends.sessions)
         yield
         await app.state.watch.close()
+        await app.state.waiting.close()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from sqlalchemy.orm import Session
 
 from api.backends import Backends
-from store import files, jobs
+from store import files, generations, jobs
 from store.database import Sessions
 from store.hints import Hints
 
@@ -21,6 +21,7 @@ class Work:
     session: Session
     files_to_read: list[str] = field(default_factory=list)
     jobs_to_train: list[str] = field(default_factory=list)
+    images_to_draw: list[str] = field(default_factory=list)
 
 
 @contextmanager
@@ -28,7 +29,7 @@ def transaction(backends: Backends) -> Iterator[Work]:
     with backends.sessions.begin() as session:
         work = Work(session)
         yield work
-    if work.files_to_read or work.jobs_to_train:
+    if work.files_to_read or work.jobs_to_train or work.images_to_draw:
         _publish(backends.sessions, backends.hints, work)
 
 
@@ -36,6 +37,8 @@ def _publish(sessions: Sessions, hints: Hints, work: Work) -> None:
     """What could not be sent stays unmarked, and the dispatcher sends it."""
     read = [file_id for file_id in work.files_to_read if hints.read_file(file_id)]
     train = [job_id for job_id in work.jobs_to_train if hints.train(job_id)]
+    draw = [generation_id for generation_id in work.images_to_draw if hints.draw(generation_id)]
     with sessions.begin() as session:
         files.mark_published(session, read)
         jobs.mark_published(session, train)
+        generations.mark_published(session, draw)

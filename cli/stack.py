@@ -1,8 +1,8 @@
 """``pairtune up``: the whole of pairtune on one machine, in the foreground.
 
-PostgreSQL and Valkey (unless their URLs are set), migrations, then the API, an intake worker, a training worker and
-the dispatcher, each a process of its own with a log under HOME/logs. A service that dies is started again; at the
-end all are stopped, workers first, so that a running job checkpoints and goes back to the queue.
+PostgreSQL and Valkey (unless their URLs are set), migrations, then the API, an intake worker, a training worker, one
+that draws images and the dispatcher, each a process of its own with a log under HOME/logs. A service that dies is
+started again; at the end all are stopped, workers first, so that a running job checkpoints and goes back to the queue.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ def services(settings: Settings) -> list[Service]:
     api = ["uvicorn", "api.main:create_app", "--factory", "--host", settings.host, "--port", str(settings.port)]
     return [
         Service("worker-train", (*CELERY, "--queues", "train", "--hostname", "train@%h")),
+        Service("worker-draw", (*CELERY, "--queues", "draw", "--hostname", "draw@%h")),
         Service("worker-intake", (*CELERY, "--queues", "intake", "--hostname", "intake@%h")),
         Service("dispatcher", ("worker.dispatcher",)),
         Service("api", (*api, "--no-access-log", "--timeout-graceful-shutdown", "5")),

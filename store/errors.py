@@ -3,7 +3,7 @@
 StoreError
 ├── NotFound             FileNotFound, UploadNotFound, DatasetNotFound, RevisionNotFound, PairNotFound,
 │                        RejectedNotFound, JobNotFound, CheckpointNotFound, ModelNotFound,
-│                        WebhookNotFound, DeliveryNotFound
+│                        GenerationNotFound, ImageNotFound, WebhookNotFound, DeliveryNotFound
 ├── IllegalTransition    the job's state does not allow this
 ├── LeaseLost            another attempt owns the row, or nobody does
 ├── InvalidKey           no such API key, or it was revoked
@@ -75,6 +75,14 @@ class CheckpointNotFound(NotFound):
 
 class ModelNotFound(NotFound):
     kind = "model"
+
+
+class GenerationNotFound(NotFound):
+    kind = "image generation"
+
+
+class ImageNotFound(NotFound):
+    kind = "image"
 
 
 class WebhookNotFound(NotFound):

@@ -14,8 +14,12 @@ from kombu.exceptions import OperationalError
 
 log = structlog.get_logger()
 
-Task = Literal["worker.tasks.read_file", "worker.tasks.train"]
-QUEUES: dict[Task, str] = {"worker.tasks.read_file": "intake", "worker.tasks.train": "train"}
+Task = Literal["worker.tasks.read_file", "worker.tasks.train", "worker.tasks.draw"]
+QUEUES: dict[Task, str] = {
+    "worker.tasks.read_file": "intake",
+    "worker.tasks.train": "train",
+    "worker.tasks.draw": "draw",
+}
 
 
 class Hints:
@@ -32,6 +36,9 @@ class Hints:
 
     def train(self, job_id: str) -> bool:
         return self._send("worker.tasks.train", job_id)
+
+    def draw(self, generation_id: str) -> bool:
+        return self._send("worker.tasks.draw", generation_id)
 
     def waiting(self, task: Task) -> int | None:
         """How many hints no worker has taken yet; None when the broker cannot be reached."""

@@ -7,7 +7,20 @@ from typing import Literal
 from uuid_utils import uuid7
 
 Prefix = Literal[
-    "proj", "key", "file", "upload", "part", "ds", "pair", "ftjob", "ftevent", "ftckpt", "webhook", "delivery", "evt"
+    "proj",
+    "key",
+    "file",
+    "upload",
+    "part",
+    "ds",
+    "pair",
+    "ftjob",
+    "ftevent",
+    "ftckpt",
+    "imggen",
+    "webhook",
+    "delivery",
+    "evt",
 ]
 
 

@@ -140,6 +140,12 @@ def checkpoints(session: Session, job_id: str, *, after: str | None, limit: int)
     return list(session.scalars(query))
 
 
+def checkpoint_at(session: Session, job_id: str, step: int) -> Checkpoint | None:
+    """The newest of this step: another attempt may have come to it again."""
+    query = select(Checkpoint).where(Checkpoint.job_id == job_id, Checkpoint.step == step)
+    return session.scalar(query.order_by(Checkpoint.attempt.desc()).limit(1))
+
+
 def cancel(session: Session, project_id: str, job_id: str) -> Job:
     """At once when nobody runs it; otherwise asked of the worker, whose finish and this never both win."""
     job = _locked(session, project_id, job_id)

@@ -211,6 +211,7 @@ class Checkpoint(Table):
 
 # Tables with a file of their own; they build on Table, so they come last.
 import store.dataset_tables  # noqa: E402
+import store.generation_tables  # noqa: E402
 import store.idempotency_table  # noqa: E402
 import store.upload_tables  # noqa: E402
 import store.webhook_tables  # noqa: E402, F401

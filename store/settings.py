@@ -49,6 +49,12 @@ class Settings(BaseSettings):
         1200, ge=1, le=60_000_000, description="Requests of one API key; `up` on a loopback address has no limit."
     )
     requests_burst: int = Field(300, ge=1, le=1_000_000, description="Requests of one API key that may come at once.")
+    images_wait_seconds: float = Field(
+        120.0, gt=0, description="How long a request for images waits for them before it is answered 503 or 504."
+    )
+    images_limit_seconds: float = Field(
+        600.0, gt=0, description="Drawing the images of one request is ended after this long."
+    )
 
     webhooks_key: SecretStr | None = Field(
         None,

@@ -6,6 +6,7 @@ TrainerError
 ├── Interrupted      SIGTERM: run again to go on
 ├── NonFiniteLoss    training diverged
 ├── OutOfMemory      the batch does not fit the device
+├── DrawingTooLarge  an image does not fit the device
 ├── RunInUse         another process trains in this run directory
 ├── CacheEntryLost   what was cached is gone or damaged: run again
 ├── DiskFull         nowhere to write a checkpoint, a cache entry or the output
@@ -83,6 +84,17 @@ class OutOfMemory(TrainerError):
         )
         self.peak_bytes = peak_bytes
         self.batch_size = batch_size
+
+
+class DrawingTooLarge(TrainerError):
+    code = "out_of_memory"
+
+    def __init__(self, width: int, height: int, peak_bytes: int) -> None:
+        super().__init__(
+            f"Out of memory drawing {width} x {height} pixels (peak {peak_bytes / 2**20:.0f} MiB). Ask for a smaller "
+            f"size, or again when nothing else runs there."
+        )
+        self.width, self.height, self.peak_bytes = width, height, peak_bytes
 
 
 class RunInUse(TrainerError):

@@ -1,4 +1,5 @@
 """``python -m trainer run DIR [--cache DIR]``: one training run, from DIR/spec.json to DIR/output/.
+``python -m trainer sample DIR``: images of a base or an adapter, from DIR/draw.json to DIR/images/.
 
 Events leave as JSON lines on stdout (trainer.spec.events), everything else on stderr. Exit codes: 0 done, 64 spec or
 data can never train, 75 stopped by SIGTERM (run again to go on), 1 any other failure.
@@ -20,8 +21,8 @@ from trainer.output import finished
 from trainer.recipes import recipe_for
 from trainer.reporting import Phases, Report, claim_stdout
 from trainer.run_lock import only_run_in
-from trainer.rundir import read_run
-from trainer.spec.events import EXIT_BAD_SPEC, EXIT_DONE, EXIT_INTERRUPTED, Done, Event, Failed
+from trainer.rundir import read_draw, read_run
+from trainer.spec.events import EXIT_BAD_SPEC, EXIT_DONE, EXIT_INTERRUPTED, Done, Drawn, Event, Failed
 
 EXIT_FAILED = 1
 IS_MAIN = os.environ.get("RANK", "0") == "0"  # as accelerate launch and torchrun number their processes
@@ -34,10 +35,15 @@ def main(arguments: Sequence[str], stop: StopRequest) -> int:
     run.add_argument("directory", type=Path, metavar="DIR")
     run.add_argument("--cache", type=Path, metavar="DIR", help="shared between runs; default: DIR/cache")
     run.add_argument("--cache-bytes", type=int, metavar="N", help="how large the cache may grow; default: any size")
+    sampling = commands.add_parser("sample", help="draw images")
+    sampling.add_argument("directory", type=Path, metavar="DIR")
     given = parser.parse_args(arguments)
     report = claim_stdout()
     sys.excepthook = unexpected(report if IS_MAIN else ignore)
     try:
+        if given.command == "sample":
+            report(sample(given.directory, report, stop))
+            return EXIT_DONE
         done = train(
             given.directory,
             given.cache or given.directory / "cache",
@@ -79,6 +85,18 @@ def train_alone(directory: Path, cache: Path, cache_bytes: int | None, report: R
         stop.alone = world.size == 1
         stop.agree(world.any(stop.requested))
         return recipe(run, opened, phases, stop, world)
+
+
+def sample(directory: Path, report: Report, stop: StopRequest) -> Drawn:
+    """What was there before is drawn anew."""
+    spec = read_draw(directory)
+    phases = Phases(report)
+    phases.enter("loading")
+    stop.check()
+    quiet_libraries()
+    from trainer.drawing.request import carry_out
+
+    return carry_out(spec, directory, phases, stop)
 
 
 def ignore(_event: Event) -> None:

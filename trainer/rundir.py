@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
@@ -18,10 +19,13 @@ from pydantic_core import from_json
 from trainer.errors import BadRun, Fault
 from trainer.holdout import Split, hold_out
 from trainer.images import upright_size
+from trainer.spec.draw import DrawSpec
 from trainer.spec.manifest import Pair
 from trainer.spec.problems import problems
 from trainer.spec.resolved import Resolved, resolve
 from trainer.spec.run import RunSpec
+
+Spec = TypeVar("Spec", RunSpec, DrawSpec)
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Run:
 def read_run(directory: Path) -> Run:
     """Raises BadRun with every fault found."""
     faults: list[Fault] = []
-    spec = _read_spec(directory / "spec.json", faults)
+    spec = _read_spec(directory / "spec.json", RunSpec, faults)
     pairs = _read_pairs(directory / "data", faults)
     if spec is None or faults:
         raise BadRun(faults)
@@ -80,16 +84,25 @@ def read_run(directory: Path) -> Run:
     )
 
 
-def _read_spec(path: Path, faults: list[Fault]) -> RunSpec | None:
+def read_draw(directory: Path) -> DrawSpec:
+    """What ``python -m trainer sample`` is to draw. Raises BadRun with every fault found."""
+    faults: list[Fault] = []
+    spec = _read_spec(directory / "draw.json", DrawSpec, faults)
+    if spec is None:
+        raise BadRun(faults)
+    return spec
+
+
+def _read_spec(path: Path, model: type[Spec], faults: list[Fault]) -> Spec | None:
     try:
         given = from_json(path.read_bytes())
-        return RunSpec.model_validate(given)
+        return model.model_validate(given)
     except OSError as error:
-        faults.append(Fault("spec.json", error.strerror or "unreadable", "the run specification is required"))
+        faults.append(Fault(path.name, error.strerror or "unreadable", "the specification is required"))
     except ValidationError as error:
-        faults.extend(model_faults(error, given, RunSpec))
+        faults.extend(model_faults(error, given, model))
     except ValueError as error:
-        faults.append(Fault("spec.json", "no JSON", str(error)))
+        faults.append(Fault(path.name, "no JSON", str(error)))
     return None
 
 

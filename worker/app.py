@@ -12,6 +12,7 @@ import mmap
 from celery import Celery
 from celery.signals import setup_logging, worker_shutting_down
 
+from store.hints import QUEUES
 from store.logs import configure_logs
 from store.settings import settings
 
@@ -22,7 +23,7 @@ app.conf.update(
     broker_transport_options={"socket_keepalive": True, "socket_timeout": 30, "socket_connect_timeout": 5},
     task_acks_late=False,
     task_ignore_result=True,
-    task_routes={"worker.tasks.read_file": {"queue": "intake"}, "worker.tasks.train": {"queue": "train"}},
+    task_routes={task: {"queue": queue} for task, queue in QUEUES.items()},
     worker_cancel_long_running_tasks_on_connection_loss=False,
     worker_disable_prefetch=True,
     worker_enable_remote_control=False,

@@ -10,14 +10,14 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import structlog
 from sqlalchemy import select, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from store import files, idempotency, jobs, leases, webhook_deliveries
+from store import files, generation_leases, generations, idempotency, jobs, leases, webhook_deliveries
 from store.database import open_engine, open_sessions
 from store.hints import Hints, Task
 from store.logs import configure_logs
@@ -36,6 +36,7 @@ class Due:
 
     jobs: list[str]
     files: list[str]
+    generations: list[str] = field(default_factory=list)
 
 
 def tick(parts: Resources) -> Due:
@@ -50,8 +51,9 @@ def tick(parts: Resources) -> Due:
 
 def _publish(hints: Hints, due: Due) -> None:
     """Up to the first that is not sent: each try of a broker that is down takes seconds, and leases expire."""
-    jobs_sent = not due.jobs or _send(hints, "worker.tasks.train", due.jobs, hints.train)
-    if jobs_sent and due.files:
+    sent = not due.generations or _send(hints, "worker.tasks.draw", due.generations, hints.draw)
+    sent = sent and (not due.jobs or _send(hints, "worker.tasks.train", due.jobs, hints.train))
+    if sent and due.files:
         _send(hints, "worker.tasks.read_file", due.files, hints.read_file)
 
 
@@ -66,6 +68,7 @@ def _send(hints: Hints, task: Task, rows: list[str], send: Callable[[str], bool]
 
 def _collect(session: Session, settings: Settings) -> Due:
     leases.expire(session, crash_cap=settings.crash_cap)
+    generation_leases.expire(session, crash_cap=settings.crash_cap)
     idempotency.forget(session)
     webhook_deliveries.forget(session)
     for file_id in leases.give_up_files(session, crash_cap=settings.crash_cap):
@@ -73,9 +76,11 @@ def _collect(session: Session, settings: Settings) -> Due:
     due = Due(
         jobs=jobs.unpublished(session, older_than_seconds=settings.republish_seconds),
         files=files.unpublished(session, older_than_seconds=settings.republish_seconds),
+        generations=generations.unpublished(session, older_than_seconds=settings.republish_seconds),
     )
     jobs.mark_published(session, due.jobs)
     files.mark_published(session, due.files)
+    generations.mark_published(session, due.generations)
     return due
 
 
@@ -102,8 +107,8 @@ def _tick_until(stop: threading.Event, parts: Resources) -> None:
     while not stop.is_set():
         try:
             due = tick(parts)
-            if due.jobs or due.files:
-                log.info("dispatcher.due", jobs=due.jobs, files=due.files)
+            if due != Due([], []):
+                log.info("dispatcher.due", jobs=due.jobs, files=due.files, generations=due.generations)
         except OperationalError as error:
             log.warning("dispatcher.database_unreachable", reason=str(error.orig))
         stop.wait(parts.settings.dispatch_seconds)

@@ -6,12 +6,12 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from store import leases
+from store import generation_leases, leases
 from worker.resources import Resources
 
 
 def attempt_folder(work_directory: Path, row_id: str, attempt: int) -> Path:
-    """Where an attempt at a job or a file works; it exists only while the attempt owns the row."""
+    """Where an attempt at a job, a file or images works; it exists only while the attempt owns the row."""
     return work_directory / "attempts" / row_id / str(attempt)
 
 
@@ -30,7 +30,8 @@ def clear(resources: Resources) -> None:
     if not folders:
         return
     with resources.sessions() as session:
-        live = {(row_id, str(attempt)) for row_id, attempt in leases.live_attempts(session)}
+        owned = leases.live_attempts(session) | generation_leases.live_attempts(session)
+    live = {(row_id, str(attempt)) for row_id, attempt in owned}
     for folder in folders:
         if (folder.parent.name, folder.name) not in live:
             remove_folder(folder)

@@ -11,6 +11,7 @@ from trainer.spec.events import (
     CheckpointWritten,
     DataPrepared,
     Done,
+    Drawn,
     Event,
     Failed,
     MemoryPlanned,
@@ -62,7 +63,7 @@ def to_job_event(event: Event) -> NewEvent | None:
             return NewEvent(_metrics(event), type="metrics", data=metrics_data(event))
         case Warned():
             return NewEvent(event.message, level="warn", data={"code": event.code})
-        case PhaseProgress() | SampleWritten() | CheckpointWritten() | Done() | Failed():
+        case PhaseProgress() | SampleWritten() | CheckpointWritten() | Done() | Drawn() | Failed():
             return None
         case _:
             assert_never(event)

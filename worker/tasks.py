@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from worker.app import app, stopping
+from worker.drawing import draw as run_drawing
 from worker.file_intake import read_file as run_intake
 from worker.resources import resources
 from worker.supervisor import supervise
@@ -16,3 +17,8 @@ def read_file(file_id: str) -> None:
 @app.task(name="worker.tasks.train")
 def train(job_id: str) -> None:
     supervise(resources(), job_id, stopping=stopping)
+
+
+@app.task(name="worker.tasks.draw")
+def draw(generation_id: str) -> None:
+    run_drawing(resources(), generation_id, stopping=stopping)

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator, model_
 from api.faults import Fault, describe
 from trainer.spec.methods import MapoMethod, Method
 from trainer.spec.run import TrainingOptions
+from trainer.spec.strict import Flag
 
 Key = Annotated[str, Field(min_length=1, max_length=64)]
 Value = Annotated[str, Field(max_length=512)]
@@ -46,6 +47,7 @@ class CreateFineTuningJob(TrainingOptions):
         None, description="Becomes part of the fine-tuned model's name, and the name of its file for ComfyUI."
     )
     metadata: Annotated[dict[Key, Value], Field(max_length=16)] | None = None
+    dry_run: Flag = Field(False, description="Check all of it, answer what it would cost, and make nothing.")
     integrations: list[Any] | None = Field(None, description="Must be empty: no integration is offered.")
 
     @model_validator(mode="before")

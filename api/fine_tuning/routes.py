@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from api.backends import Caller, Opened
 from api.errors import failures
 from api.fine_tuning import service
+from api.fine_tuning.estimate import FineTuningJobEstimate
 from api.fine_tuning.metadata_filter import PARAMETER, MetadataFilter
 from api.fine_tuning.request import CreateFineTuningJob
 from api.fine_tuning.run_spec import Offer
@@ -41,7 +42,7 @@ RetryCount = Annotated[
 @router.post(
     "",
     operation_id="createFineTuningJob",
-    response_model=FineTuningJob,
+    response_model=FineTuningJob | FineTuningJobEstimate,
     responses=failures(400, 409, 413, 422),
     openapi_extra=CREATE_BODY,
 )
@@ -51,11 +52,14 @@ def create_job(
     backends: Opened,
     idempotency_key: IdempotencyKey = None,
     x_stainless_retry_count: RetryCount = "0",
-) -> FineTuningJob | JSONResponse:
-    """Start a fine-tuning job. Every fault of the request is reported at once."""
+) -> FineTuningJob | FineTuningJobEstimate | JSONResponse:
+    """Start a fine-tuning job, or with `dry_run` tell what it would cost. Every fault of the request is reported at
+    once."""
     offer = Offer(backends.bases, backends.settings.dinov2)
     is_retry = x_stainless_retry_count not in ("", "0")
     with transaction(backends) as work:
+        if body.document.get("dry_run") is True:
+            return service.dry_run(work, offer, caller, body)
         create = partial(service.create, work, offer, backends.blobs, caller, body, is_retry=is_retry)
         return once(work, caller, idempotency_key, "createFineTuningJob", body.sha256, create)
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from api.datasets.revision_ids import revision_id
 from api.paging import Page, PageWithEnds
 from store import models
+from store.job_state import JobStatus
 from store.leases import fine_tuned_model_name
 from trainer.spec.run import TrainingOptions
 
@@ -27,7 +28,7 @@ class FineTuningJob(BaseModel):
     object: Literal["fine_tuning.job"] = "fine_tuning.job"
     created_at: int = Field(description="Unix seconds.")
     finished_at: int | None
-    estimated_finish: int | None
+    estimated_finish: int | None = Field(description="By the rate of the steps; of a running job alone.")
     organization_id: str = Field(description="The project that the job belongs to.")
     status: str = Field(
         description="validating_files, queued, running, paused, succeeded, failed or cancelled. A running job that "
@@ -65,7 +66,7 @@ class FineTuningJob(BaseModel):
                 "id": row.id,
                 "created_at": int(row.created_at.timestamp()),
                 "finished_at": int(row.finished_at.timestamp()) if row.finished_at else None,
-                "estimated_finish": int(row.estimated_finish.timestamp()) if row.estimated_finish else None,
+                "estimated_finish": _estimated_finish(row),
                 "organization_id": row.project_id,
                 "status": row.status,
                 "model": row.spec["base"]["name"],
@@ -89,6 +90,12 @@ class FineTuningJob(BaseModel):
 
 def _source(file_id: str | None, dataset_id: str | None, number: int | None) -> str | None:
     return revision_id(dataset_id, number) if dataset_id is not None and number is not None else file_id
+
+
+def _estimated_finish(row: models.Job) -> int | None:
+    """A job that waits again keeps what its last attempt foresaw, which holds no more."""
+    running = row.status == JobStatus.RUNNING
+    return int(row.estimated_finish.timestamp()) if running and row.estimated_finish else None
 
 
 class FineTuningJobList(Page[FineTuningJob]):

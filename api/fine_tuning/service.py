@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from api.datasets.prepared import materialise
 from api.errors import InvalidRequest
+from api.fine_tuning.estimate import FineTuningJobEstimate, estimate, planned
 from api.fine_tuning.references import References, look_up
 from api.fine_tuning.request import CreateFineTuningJob, parse
 from api.fine_tuning.run_spec import Offer, run_spec
@@ -22,13 +23,14 @@ from api.fine_tuning.schemas import (
 from api.json_body import JsonBody
 from api.paging import cut
 from api.transactions import Work
-from store import events, jobs, quotas
+from store import events, jobs, measured_runs, quotas
 from store.blobs import Blobs
 from store.ids import new_id
 from store.job_state import JobStatus
 from store.jobs import NewJob
 from store.keys import Principal
 from store.models import Job
+from trainer.spec.run import RunSpec
 
 # Longer than any automatic retry of a client waits; a later request with the same body is a new wish.
 RETRY_WINDOW = timedelta(minutes=10)
@@ -43,15 +45,31 @@ def create(
         earlier = jobs.by_request(work.session, caller.key_id, body.sha256, within=RETRY_WINDOW)
         if earlier is not None:
             return FineTuningJob.of(earlier)
-    request, faults = parse(body.document)
-    named = look_up(work.session, offer.bases, caller.project_id, body.document)
-    if request is None or faults or named.faults:
-        raise InvalidRequest([*faults, *named.faults])
+    request, named = _checked(work, offer, caller, body)
     quotas.require_waiting_job(work.session, caller.project_id, caller.limits)
     for revision in named.revisions:
         materialise(work.session, blobs, revision)
     job = jobs.create(work.session, _new_job(caller, request, named, offer, body.sha256))
     return _tell(work, job)
+
+
+def dry_run(work: Work, offer: Offer, caller: Principal, body: JsonBody) -> FineTuningJobEstimate:
+    """All that ``create`` checks, and what the job would cost; makes nothing."""
+    request, named = _checked(work, offer, caller, body)
+    new = _new_job(caller, request, named, offer, body.sha256)
+    spec = RunSpec.model_validate(new.spec)
+    held_out = new.validation_file.pairs_count if new.validation_file is not None else 0
+    plan = planned(spec, new.training_file.pairs_count, held_out)
+    return estimate(plan, measured_runs.of_base(work.session, spec.base.name))
+
+
+def _checked(work: Work, offer: Offer, caller: Principal, body: JsonBody) -> tuple[CreateFineTuningJob, References]:
+    """Raises InvalidRequest with every fault."""
+    request, faults = parse(body.document)
+    named = look_up(work.session, offer.bases, caller.project_id, body.document)
+    if request is None or faults or named.faults:
+        raise InvalidRequest([*faults, *named.faults])
+    return request, named
 
 
 def _new_job(

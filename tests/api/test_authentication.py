@@ -15,7 +15,8 @@ from starlette.testclient import TestClient
 from api.authentication import guarded
 from api.document import document
 from api.main import create_app
-from store import keys, leases, webhook_deliveries, webhooks
+from store import generation_leases, keys, leases, webhook_deliveries, webhooks
+from store.blobs import Blobs
 from store.database import Sessions
 from store.files import NewFile
 from store.models import ApiKey, Table
@@ -25,6 +26,7 @@ from tests.api.conftest import add_file
 from tests.api.job_steps import JOBS
 from tests.conftest import Tenant
 from tests.intake.build import png
+from tests.store.rows import add_generation
 
 pytestmark = pytest.mark.integration
 
@@ -50,8 +52,8 @@ def name(operation: Operation) -> str:
 
 
 def test_the_document_knows_every_route() -> None:
-    assert len(OPERATIONS) == 45
-    assert len(OF_ONE) == 34
+    assert len(OPERATIONS) == 48
+    assert len(OF_ONE) == 36
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=name)
@@ -79,13 +81,18 @@ def test_a_revoked_key_is_refused(client: TestClient, sessions: Sessions, projec
     assert client.get("/v1/models").status_code == 401
 
 
+def ids_in(path: str) -> list[str]:
+    """Words such as the side of a pair, and places in a list, are nobody's."""
+    return [one for one in re.findall(r"{(\w+)}", path) if one not in ("side", "index")]
+
+
 def bearer(key: str) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"}
 
 
-def ids_of(client: TestClient, sessions: Sessions, tenant: Tenant) -> dict[str, str]:
+def ids_of(client: TestClient, sessions: Sessions, tenant: Tenant, settings: Settings) -> dict[str, str]:
     """Real ids of a project: a file, an upload, a pair of a data set, a running job, the model that a finished job
-    made, and the webhook that is told of it."""
+    made, the webhook that is told of it, and an image."""
     theirs = bearer(tenant.api_key)
     begun = {"filename": "a", "bytes": 1, "mime_type": "application/zip", "purpose": "fine-tune"}
     upload = client.post("/v1/uploads", json=begun, headers=theirs).json()["id"]
@@ -108,12 +115,24 @@ def ids_of(client: TestClient, sessions: Sessions, tenant: Tenant) -> dict[str, 
     model = client.get(f"{JOBS}/{made}", headers=theirs).json()["fine_tuned_model"]
     ids = {"file_id": file.id, "upload_id": upload, "fine_tuning_job_id": running, "model": model}
     of_dataset = {"dataset_id": dataset, "pair_id": pair, "side": "chosen"}
-    return ids | of_dataset | {"webhook_id": webhook, "delivery_id": delivery.id}
+    drawn = {"generation_id": add_image(sessions, tenant.id, settings), "index": "0"}
+    return ids | of_dataset | drawn | {"webhook_id": webhook, "delivery_id": delivery.id}
 
 
 @pytest.fixture
-def path_values(client: TestClient, sessions: Sessions, project: Tenant) -> dict[str, str]:
-    return ids_of(client, sessions, project)
+def path_values(client: TestClient, sessions: Sessions, project: Tenant, settings: Settings) -> dict[str, str]:
+    return ids_of(client, sessions, project, settings)
+
+
+def add_image(sessions: Sessions, project_id: str, settings: Settings) -> str:
+    generation_id = add_generation(sessions, project_id)
+    blob = Blobs(settings.effective_blob_url).put_bytes(b"an image")
+    with sessions.begin() as session:
+        owned = generation_leases.claim(session, generation_id, worker="w", lease_seconds=60)
+        assert owned is not None
+        images = [{"sha256": blob.sha256, "bytes": blob.bytes}]
+        generation_leases.succeed(session, owned, result={"images": images})
+    return generation_id
 
 
 def everything(sessions: Sessions) -> dict[str, list[object]]:
@@ -166,14 +185,18 @@ def test_another_projects_ids_do_not_exist(
     assert client.request(operation.method, path).status_code != 404
 
 
-@pytest.mark.parametrize("operation", [one for one in OF_ONE if one.path.count("{") > 1], ids=name)
+@pytest.mark.parametrize("operation", [one for one in OF_ONE if len(ids_in(one.path)) > 1], ids=name)
 def test_an_id_of_ones_own_beside_another_projects_opens_nothing(
-    client: TestClient, sessions: Sessions, path_values: dict[str, str], other_project: Tenant, operation: Operation
+    client: TestClient,
+    sessions: Sessions,
+    path_values: dict[str, str],
+    other_project: Tenant,
+    operation: Operation,
+    settings: Settings,
 ) -> None:
-    own = ids_of(client, sessions, other_project)
+    own = ids_of(client, sessions, other_project, settings)
     before = everything(sessions)
-    named = [one for one in re.findall(r"{(\w+)}", operation.path) if own[one] != path_values[one]]
-    assert len(named) > 1  # a word such as the side of a pair is nobody's
+    named = ids_in(operation.path)
     for foreign in named:
         path = operation.path.format(**(own | {foreign: path_values[foreign]}))
         answer = client.request(operation.method, path, headers=bearer(other_project.api_key))
@@ -244,10 +267,10 @@ def test_every_id_that_a_body_may_name_is_known_to_the_test_below() -> None:
 
 
 def test_a_body_cannot_name_what_is_another_projects(
-    client: TestClient, sessions: Sessions, path_values: dict[str, str], other_project: Tenant
+    client: TestClient, sessions: Sessions, path_values: dict[str, str], other_project: Tenant, settings: Settings
 ) -> None:
     theirs = bearer(other_project.api_key)
-    own = ids_of(client, sessions, other_project)
+    own = ids_of(client, sessions, other_project, settings)
     job = {"model": "tiny", "training_file": own["file_id"]}
     for field in ("training_file", "validation_file"):
         answer = client.post(JOBS, json=job | {field: path_values["file_id"]}, headers=theirs)

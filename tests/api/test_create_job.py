@@ -257,7 +257,7 @@ def test_faults_of_form_and_of_references_come_together(client: TestClient, sess
         ({"seed": 2**31}, "seed"),
         ({"seed": True}, "seed"),
         ({"adapter": {"rank": "16"}}, "adapter.rank"),
-        ({"dry_run": True}, "dry_run"),
+        ({"dryrun": True}, "dryrun"),
     ],
 )
 def test_each_fault_is_named_by_its_field(

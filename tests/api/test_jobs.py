@@ -95,6 +95,9 @@ def test_events_come_newest_first_in_pages(client: TestClient, file_id: str, ses
     read = client.get(f"{JOBS}/{job}").json()
     assert read["progress"] == {"step": 10}
     assert 0 <= read["estimated_finish"] - first["created_at"] - 60 <= 5
+    with sessions.begin() as session:
+        leases.give_back(session, owned, "Stopped.")
+    assert client.get(f"{JOBS}/{job}").json()["estimated_finish"] is None  # nobody knows when it begins again
 
 
 def test_checkpoints_name_a_model_and_carry_metrics(client: TestClient, file_id: str, sessions: Sessions) -> None:

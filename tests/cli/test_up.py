@@ -22,7 +22,7 @@ from tests.api.polling import until
 pytestmark = pytest.mark.integration
 
 READY = 90.0  # seconds, on a machine that may be busy
-SERVICES = 4  # API, dispatcher, two workers
+SERVICES = 5  # API, dispatcher, three workers
 
 
 @pytest.mark.parametrize(

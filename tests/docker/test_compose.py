@@ -79,15 +79,17 @@ def test_a_training_worker_may_checkpoint_before_it_is_killed(compose: dict[str,
     assert grace >= Settings().grace_seconds + 30
 
 
-def test_the_training_worker_alone_reserves_a_gpu(compose: dict[str, Any]) -> None:
+def test_training_and_drawing_alone_reserve_a_gpu(compose: dict[str, Any]) -> None:
     reserving = {name: service["deploy"] for name, service in compose["services"].items() if "deploy" in service}
-    assert set(reserving) == {"worker-train"}
-    (device,) = reserving["worker-train"]["resources"]["reservations"]["devices"]
-    assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+    assert set(reserving) == {"worker-train", "worker-draw"}
+    for deploy in reserving.values():
+        (device,) = deploy["resources"]["reservations"]["devices"]
+        assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
 
 
-def test_a_training_worker_sees_one_gpu(compose: dict[str, Any]) -> None:
-    assert compose["services"]["worker-train"]["environment"]["CUDA_VISIBLE_DEVICES"] == "${PAIRTUNE_GPU:-0}"
+@pytest.mark.parametrize("name", ["worker-train", "worker-draw"])
+def test_a_worker_with_a_gpu_sees_one(compose: dict[str, Any], name: str) -> None:
+    assert compose["services"][name]["environment"]["CUDA_VISIBLE_DEVICES"] == "${PAIRTUNE_GPU:-0}"
 
 
 def test_the_api_alone_is_published_and_on_loopback(compose: dict[str, Any]) -> None:

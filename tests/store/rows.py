@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from store import files, jobs, leases
+from store import files, generations, jobs, leases
 from store.database import Sessions
 from store.files import NewFile
+from store.generation_tables import Generation
+from store.generations import NewGeneration
 from store.jobs import NewJob
 from store.leases import Claim
-from store.models import File, Job, JobEvent
+from store.models import ApiKey, File, Job, JobEvent
 
 SPEC: dict[str, Any] = {
     "base": {"name": "tiny", "family": "sdxl", "source": "/tiny"},
@@ -61,3 +63,18 @@ def read_events(sessions: Sessions, job_id: str) -> list[JobEvent]:
     """Oldest first."""
     with sessions() as session:
         return list(session.query(JobEvent).filter_by(job_id=job_id).order_by(JobEvent.sequence))
+
+
+def add_generation(sessions: Sessions, project_id: str, *, files: dict[str, str] | None = None, **asked: Any) -> str:
+    """Queued images of the tiny base, by the project's first key; ``files`` are the adapter's."""
+    spec = {"base": SPEC["base"], "prompt": "a cat", "seed": 3, "steps": 2} | asked
+    with sessions.begin() as session:
+        key = session.query(ApiKey).filter_by(project_id=project_id).first()
+        assert key is not None
+        new = NewGeneration(project_id, "tiny", spec, files or {}, key.id, "0" * 64)
+        return generations.create(session, new).id
+
+
+def read_generation(sessions: Sessions, generation_id: str) -> Generation:
+    with sessions() as session:
+        return session.get_one(Generation, generation_id)

@@ -15,6 +15,7 @@ from torch import Tensor
 from tests.trainer.families.bases import SAVE_BASE
 from tests.trainer.program import run_program
 from tests.trainer.tiny_sdxl import PROMPTS, save_run, write_spec
+from trainer.drawing.request import put_on
 from trainer.errors import BadRun
 from trainer.families import open_family
 from trainer.families.family import Denoiser
@@ -22,6 +23,7 @@ from trainer.families.lora import ADAPTER_FILE
 from trainer.families.precision import compute_faults
 from trainer.families.text import token_faults
 from trainer.learner import Learner, new_learner
+from trainer.spec.draw import DrawSpec
 from trainer.spec.events import Failed, Metrics, Progress
 from trainer.spec.methods import SftMethod
 from trainer.spec.run import Adapter, Base, Compute, FamilyName, RunSpec
@@ -107,6 +109,24 @@ def test_the_file_reloads_as_the_trained_network(tiny_base: Path, kind: str, tmp
         trained = prediction(made.denoiser, prompt)
         made.denoiser.reload_adapter(tmp_path / ADAPTER_FILE)
         torch.testing.assert_close(prediction(made.denoiser, prompt), trained, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("family", "kind"), [("sdxl", "lora"), ("sdxl", "dora"), ("sdxl", "all"), ("sd1", "all"), ("sd2", "a word")]
+)
+def test_the_files_load_into_a_network_that_was_never_trained(family: FamilyName, kind: str, tmp_path: Path) -> None:
+    base = SAVE_BASE[family](tmp_path / "base")
+    adapter = Adapter.model_validate({"rank": 4, **KINDS[kind]})
+    made, prompt = learner(base, adapter, family), prompts(base, adapter, family)
+    train(made, prompt)
+    made.denoiser.save_adapter(tmp_path / ADAPTER_FILE, {})
+    assert made.denoiser.save_token(tmp_path / "learned_embeds.safetensors") == (adapter.token is not None)
+    opened = Base(name="tiny", family=family, source=str(base))
+    fresh = open_family(opened, adapter).load_denoiser(CPU)
+    asked = DrawSpec(base=opened, prompt="a cat", seed=0, adapter=adapter, weights="export")
+    put_on(fresh, asked, tmp_path)
+    with torch.no_grad():
+        torch.testing.assert_close(prediction(fresh, prompt), prediction(made.denoiser, prompt), rtol=0, atol=1e-5)
 
 
 def test_text_encoders_and_words_load_in_a_fresh_pipeline(tiny_base: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Training workers in processes of their own, as `pairtune up` starts them."""
+"""Workers in processes of their own, as `pairtune up` starts them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def workers(settings: Settings, log: Path) -> Iterator[StartWorker]:
     """What is yielded starts one; its arguments are settings of its own. All of them write to ``log``."""
     started: list[psutil.Popen] = []
 
-    def start(**own: object) -> psutil.Popen:
+    def start(queue: str = "train", **own: object) -> psutil.Popen:
         given = {name: getattr(settings, name) for name in SHARED} | own
         variables = {f"PAIRTUNE_{name.upper()}": str(value) for name, value in given.items()}
-        command = [sys.executable, "-m", *CELERY, "--queues", "train", "--hostname", f"train-{len(started)}@test"]
+        command = [sys.executable, "-m", *CELERY, "--queues", queue, "--hostname", f"{queue}-{len(started)}@test"]
         with log.open("ab") as output:
             started.append(
                 psutil.Popen(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 import pytest
 
 from tests import servers
 from tests.api.polling import until
-from tests.store.rows import read_job
+from tests.store.rows import add_generation, read_generation, read_job
 from tests.worker.celery_worker import StartWorker
 from tests.worker.conftest import NewJob
 from tests.worker.watching import (
@@ -78,3 +79,22 @@ def test_queued_jobs_survive_a_flushed_broker_and_twenty_messages_run_a_job_once
     assert states(resources.sessions, job_id) == ["queued", "running", "succeeded"]
     assert read_job(resources.sessions, job_id).attempt == 1
     assert found(lambda: attempts_left(resources.settings.home)) == []
+
+
+def test_a_drawing_worker_draws_what_its_queue_names_and_gives_it_back_at_sigterm(
+    resources: Resources, start_worker: StartWorker, project_id: str, tiny_base: Path
+) -> None:
+    base = {"name": "tiny", "family": "sdxl", "source": str(tiny_base)}
+    short = add_generation(resources.sessions, project_id, base=base)
+    long = add_generation(resources.sessions, project_id, base=base, steps=200, n=10, width=512, height=512)
+    worker = start_worker("draw")
+    assert resources.hints.draw(short)
+    until(lambda: read_generation(resources.sessions, short).status == "succeeded", seconds=90)
+    assert resources.hints.draw(long)
+    program = found(lambda: trainer_of(long))
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(resources.settings.grace_seconds) == 0
+    assert not program.is_running()
+    row = read_generation(resources.sessions, long)
+    assert (row.status, row.crashes, row.attempt) == ("queued", 0, 1)
+    assert attempts_left(resources.settings.home) == []

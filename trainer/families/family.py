@@ -123,6 +123,10 @@ class Denoiser(Protocol):
         """Write the learned word's embedding as safetensors in diffusers' format; False where none was learned."""
         ...
 
+    def load_token(self, path: Path) -> None:
+        """Take the learned word's embedding from what ``save_token`` wrote."""
+        ...
+
     def reload_adapter(self, path: Path) -> None:
         """Take the adapter off and load the file as a user would, with the family's diffusers pipeline."""
         ...

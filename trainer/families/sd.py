@@ -218,6 +218,10 @@ class SdDenoiser:
             return False
         return self.text.save_token(path, {"text_encoder": self.text.token.text})
 
+    def load_token(self, path: Path) -> None:
+        if self.text is not None and self.text.token is not None:
+            self.text.load_token(path, {"text_encoder": self.text.token.text})
+
     def reload_adapter(self, path: Path) -> None:
         from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 

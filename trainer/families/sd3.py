@@ -238,6 +238,9 @@ class Sd3Denoiser:
     def save_token(self, path: Path) -> bool:
         return False
 
+    def load_token(self, path: Path) -> None:
+        raise AssertionError("no word is learned in this family")
+
     def reload_adapter(self, path: Path) -> None:
         from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
 

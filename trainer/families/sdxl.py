@@ -49,6 +49,7 @@ from trainer.spec.run import PLAIN_ADAPTER, PLAIN_COMPUTE, Adapter, Base, Comput
 
 ENCODER_PARTS = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2", "vae")
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+EMBEDDING_KEYS = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
 WEIGHTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 
 
@@ -232,9 +233,11 @@ class SdxlDenoiser:
 
     def save_token(self, path: Path) -> bool:
         """A table for each encoder, by the names that are usual for SDXL."""
-        if self.text is None:
-            return False
-        return self.text.save_token(path, {"text_encoder": "clip_l", "text_encoder_2": "clip_g"})
+        return self.text is not None and self.text.save_token(path, EMBEDDING_KEYS)
+
+    def load_token(self, path: Path) -> None:
+        if self.text is not None:
+            self.text.load_token(path, EMBEDDING_KEYS)
 
     def reload_adapter(self, path: Path) -> None:
         from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from trainer.errors import BadRun, Fault
@@ -145,6 +145,13 @@ class TrainedText:
         rows = {keys[name]: one.learned.detach().float().cpu().contiguous() for name, one in self.learned.items()}
         save_file(rows, path, {"format": "pt"})
         return True
+
+    @torch.no_grad()
+    def load_token(self, path: Path, keys: Mapping[str, str]) -> None:
+        """What ``save_token`` wrote."""
+        rows = load_file(path)
+        for name, one in self.learned.items():
+            one.learned.copy_(rows[keys[name]])
 
     def drop_lora(self) -> None:
         for encoder in self.adapted.values():

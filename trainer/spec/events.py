@@ -201,6 +201,17 @@ class Done(Strict):
     files: dict[str, str]
 
 
+class Drawn(Strict):
+    """``files`` maps the names under ``images/``, in order, to SHA-256; ``guidance`` is what "auto" became."""
+
+    event: Literal["drawn"] = "drawn"
+    files: dict[str, str]
+    width: int
+    height: int
+    guidance: float
+    seconds: float
+
+
 class Failed(Strict):
     event: Literal["failed"] = "failed"
     code: str
@@ -222,6 +233,7 @@ Event = Annotated[
     | CheckpointWritten
     | Warned
     | Done
+    | Drawn
     | Failed,
     Field(discriminator="event"),
 ]

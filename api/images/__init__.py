@@ -1,0 +1,1 @@
+"""Images drawn from base models, fine-tuned models and checkpoints."""

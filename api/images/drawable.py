@@ -1,0 +1,78 @@
+"""What a model's name stands for when images are drawn: a base, and the adapter's files on it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from sqlalchemy.orm import Session
+
+from api.faults import Fault
+from store import files, jobs
+from store.bases import RegisteredBase
+from store.errors import JobNotFound
+from store.leases import fine_tuned_model_name
+from store.models import Job, Json
+
+# A run's files that hold its adapter: in its results, and in a checkpoint.
+EXPORTED = ("pytorch_lora_weights.safetensors", "learned_embeds.safetensors")
+CHECKPOINTED = "tensors.safetensors"
+CHECKPOINT = ":ckpt-step-"  # between the model's name and the step
+
+
+@dataclass(frozen=True)
+class Drawable:
+    """``spec`` are the fields of a DrawSpec that the model decides; ``weights`` maps its files to their blobs."""
+
+    spec: Json
+    weights: dict[str, str]
+
+
+def find(
+    session: Session, bases: dict[str, RegisteredBase], project_id: str, name: object
+) -> tuple[Drawable | None, list[Fault]]:
+    """What is drawn with, or what is wrong with the name; one that is no text is left to the check of the form."""
+    if not isinstance(name, str):
+        return None, []
+    tuned = jobs.by_fine_tuned_model(session, project_id, name)
+    if tuned is not None:
+        return _exported(session, tuned)
+    checkpoint = _checkpoint(session, project_id, name)
+    if checkpoint is not None:
+        return checkpoint, []
+    if name in bases:
+        return Drawable({"base": asdict(bases[name])}, {}), []
+    known = ", ".join(sorted(bases))
+    message = f"model: No such model: '{name}'. Base models here: {known}; GET /v1/models lists the fine-tuned ones."
+    return None, [Fault("model", message, "model_not_found")]
+
+
+def _exported(session: Session, job: Job) -> tuple[Drawable | None, list[Fault]]:
+    results = {file.filename: file for file in files.by_ids(session, job.result_files) if file.filename in EXPORTED}
+    gone = [file.id for file in results.values() if file.deleted_at is not None]
+    if gone or EXPORTED[0] not in results:
+        message = f"model: the adapter file of {job.fine_tuned_model} was deleted; one of its checkpoints may do."
+        return None, [Fault("model", message, "adapter_deleted")]
+    weights = {name: file.sha256 for name, file in results.items()}
+    return Drawable(_adapted(job, "export"), weights), []
+
+
+def _checkpoint(session: Session, project_id: str, name: str) -> Drawable | None:
+    model, _, step = name.rpartition(CHECKPOINT)
+    if not model or not step.isascii() or not step.isdigit() or len(step) > 9:
+        return None
+    try:
+        job = jobs.get(session, project_id, f"ftjob-{model.rpartition(':')[2]}")
+    except JobNotFound:
+        return None
+    found = jobs.checkpoint_at(session, job.id, int(step)) if fine_tuned_model_name(job) == model else None
+    if found is None or CHECKPOINTED not in found.manifest:
+        return None
+    return Drawable(_adapted(job, "checkpoint"), {CHECKPOINTED: found.manifest[CHECKPOINTED]["sha256"]})
+
+
+def _adapted(job: Job, weights: Literal["export", "checkpoint"]) -> Json:
+    """The base and precision that the adapter was trained on, whatever the operator's list says now."""
+    precision = job.spec.get("compute", {}).get("base_precision", "auto")
+    adapter = job.spec.get("adapter", {})
+    return {"base": job.spec["base"], "adapter": adapter, "weights": weights, "base_precision": precision}

@@ -1,0 +1,84 @@
+"""What a client asks to be drawn: OpenAI's fields, and beside them what a diffusion model takes."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from api.faults import Fault, describe
+from trainer.spec.draw import LONGEST_SIDE, DrawingOptions
+from trainer.spec.strict import Seed
+
+SHORTEST_SIDE = 16
+SIZE = re.compile(r"([1-9]\d{1,3})x([1-9]\d{1,3})")
+
+# Fields of OpenAI's requests that have no meaning here, by their names.
+OPENAI_FIELDS = {
+    "quality": "give steps, the denoising steps of an image",
+    "style": "say it in the prompt",
+    "background": "say it in the prompt",
+    "moderation": "nothing is moderated here",
+    "output_format": "images are PNG",
+    "output_compression": "images are PNG",
+    "stream": "the answer comes at once, when all images are drawn",
+    "partial_images": "the answer comes at once, when all images are drawn",
+}
+
+Form = Literal["b64_json", "url"]
+
+
+class CreateImage(DrawingOptions):
+    """A `null` means what leaving the field out means."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {"model": "emoji-xl", "prompt": "red apple", "n": 2, "size": "64x64", "seed": 7, "steps": 25}
+        }
+    )
+
+    model: str = Field(description="A base model, a fine-tuned model, or a job's `fine_tuned_model_checkpoint`.")
+    size: str = Field(
+        "auto",
+        description=f"`<width>x<height>` in pixels, each {SHORTEST_SIDE} to {LONGEST_SIDE} and a multiple of what the "
+        "base takes (mostly 8); auto: the base's own.",
+    )
+    response_format: Form = Field("b64_json", description="`url`: an address here, which needs the key.")
+    seed: Seed | None = Field(None, description="The same seed draws the same image; without it, one is chosen.")
+    user: Annotated[str, Field(max_length=512)] | None = Field(None, description="Taken, and not kept.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, document: Any) -> Any:
+        if not isinstance(document, dict):
+            return document
+        return {name: value for name, value in document.items() if value is not None}
+
+    @field_validator("size")
+    @classmethod
+    def _pixels(cls, given: str) -> str:
+        if given != "auto" and not all(SHORTEST_SIDE <= side <= LONGEST_SIDE for side in _sides(given)):
+            raise ValueError(
+                f'should be "auto" or "<width>x<height>", each side {SHORTEST_SIDE} to {LONGEST_SIDE} pixels'
+            )
+        return given
+
+    @property
+    def sides(self) -> tuple[int, int] | None:
+        """Width and height; None is the base's own size."""
+        return None if self.size == "auto" else _sides(self.size)
+
+
+def _sides(size: str) -> tuple[int, int]:
+    """(0, 0) for what is no size."""
+    match = SIZE.fullmatch(size)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def parse(document: dict[str, object]) -> tuple[CreateImage | None, list[Fault]]:
+    """The request, or None and everything that is wrong with its form."""
+    try:
+        return CreateImage.model_validate(document), []
+    except ValidationError as error:
+        return None, describe(error, document, CreateImage, OPENAI_FIELDS)

@@ -1,0 +1,94 @@
+"""What clients see of drawn images: OpenAI's ImagesResponse, and a generation that is looked up later."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
+
+ID = "imggen-0198c1f2a3b47c5d8e6f708192a3b4c5"
+DRAWN: JsonDict = {
+    "b64_json": None,
+    "url": f"http://127.0.0.1:8000/v1/images/generations/{ID}/images/0",
+    "seed": 7,
+}
+CHOSEN: JsonDict = {
+    "id": ID,
+    "model": "emoji-xl",
+    "size": "64x64",
+    "seed": 7,
+    "steps": 25,
+    "guidance": 5.0,
+    "adapter_scale": 1.0,
+    "data": [DRAWN],
+}
+
+
+class DrawnImage(BaseModel):
+    """One of `b64_json` and `url`, as asked for."""
+
+    b64_json: str | None = Field(None, description="A PNG in base64.")
+    url: str | None = Field(None, description="Where the PNG is, for whoever has a key of the project.")
+    seed: int = Field(description="That draws this image alone again. An addition.")
+
+
+class ImagesResponse(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={"example": CHOSEN | {"created": 1764102000, "output_format": "png", "seconds": 3.2}}
+    )
+
+    created: int = Field(description="Unix seconds.")
+    data: list[DrawnImage]
+    size: str
+    output_format: Literal["png"] = "png"
+    id: str = Field(description="This and the rest are additions. GET /v1/images/generations/{id} finds it again.")
+    model: str
+    seed: int = Field(description="Of the first image; the others have the next ones.")
+    steps: int
+    guidance: float = Field(description="The scale that was used.")
+    adapter_scale: float
+    seconds: float = Field(description="That the drawing took, loading the model included.")
+
+
+class GenerationError(BaseModel):
+    code: str
+    message: str
+    param: str | None = None
+
+
+class ImageGeneration(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": CHOSEN
+            | {
+                "object": "image.generation",
+                "created_at": 1764102000,
+                "finished_at": 1764102004,
+                "status": "succeeded",
+                "prompt": "red apple",
+                "negative_prompt": "",
+                "n": 1,
+                "seconds": 3.2,
+                "error": None,
+            }
+        }
+    )
+
+    id: str
+    object: Literal["image.generation"] = "image.generation"
+    created_at: int = Field(description="Unix seconds.")
+    finished_at: int | None
+    status: Literal["queued", "running", "succeeded", "failed"]
+    model: str
+    prompt: str
+    negative_prompt: str
+    n: int
+    size: str = Field(description="`auto` until it is known.")
+    seed: int
+    steps: int
+    guidance: Any = Field(description="`auto` until it is known.")
+    adapter_scale: float
+    seconds: float | None
+    data: list[DrawnImage] = Field(description="Empty until all images are drawn.")
+    error: GenerationError | None

@@ -1,0 +1,115 @@
+"""The rules of drawing images: what is queued, and what the client is told of it."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from datetime import timedelta
+
+from pydantic import BaseModel
+from sqlalchemy.orm import Session
+
+from api.errors import GenerationFailed, GenerationQueued, GenerationRunning, InvalidRequest
+from api.faults import Fault
+from api.images.drawable import Drawable, find
+from api.images.request import CreateImage, Form, parse
+from api.images.schemas import DrawnImage, GenerationError, ImageGeneration, ImagesResponse
+from api.json_body import JsonBody
+from api.transactions import Work
+from store import generations, jobs
+from store.bases import RegisteredBase
+from store.blobs import Blobs
+from store.errors import ImageNotFound
+from store.generation_tables import Generation, GenerationStatus
+from store.generations import NewGeneration
+from store.keys import Principal
+from trainer.spec.draw import LAST_SEED, DrawingOptions, DrawSpec
+
+# Longer than a client's automatic retries go on; a later request with the same body is a new wish.
+RETRY_WINDOW = timedelta(minutes=30)
+
+
+class Accepted(BaseModel):
+    """What an idempotency key keeps of a request for images: the answer itself may be large."""
+
+    id: str
+
+
+def begin(
+    work: Work, bases: dict[str, RegisteredBase], caller: Principal, body: JsonBody, *, is_retry: bool
+) -> Accepted:
+    """Queue what was asked for. ``is_retry``: the client has sent this before; then that try is waited for again."""
+    jobs.serialize_request(work.session, caller.key_id, body.sha256)
+    if is_retry:
+        earlier = generations.by_request(work.session, caller.key_id, body.sha256, within=RETRY_WINDOW)
+        if earlier is not None:
+            return Accepted(id=earlier.id)
+    asked, faults = parse(body.document)
+    drawable, unusable = find(work.session, bases, caller.project_id, body.document.get("model"))
+    if asked is None or drawable is None or faults:
+        raise InvalidRequest([*faults, *unusable])
+    spec = _spec(asked, drawable).model_dump(mode="json")
+    new = NewGeneration(caller.project_id, asked.model, spec, drawable.weights, caller.key_id, body.sha256)
+    row = generations.create(work.session, new)
+    work.images_to_draw.append(row.id)
+    return Accepted(id=row.id)
+
+
+def _spec(asked: CreateImage, drawable: Drawable) -> DrawSpec:
+    options = {name: getattr(asked, name) for name in DrawingOptions.model_fields}
+    width, height = asked.sides or (None, None)
+    seed = secrets.randbelow(LAST_SEED + 1) if asked.seed is None else asked.seed
+    return DrawSpec.model_validate({**options, **drawable.spec, "seed": seed, "width": width, "height": height})
+
+
+def answer(row: Generation, blobs: Blobs, origin: str, form: Form) -> ImagesResponse:
+    """Raises GenerationQueued, GenerationRunning, GenerationFailed; InvalidRequest where the request was at fault."""
+    if row.status == GenerationStatus.QUEUED:
+        raise GenerationQueued(row.id)
+    if row.status == GenerationStatus.RUNNING:
+        raise GenerationRunning(row.id)
+    found = generation(row, blobs, origin, form)
+    if found.error is not None and found.error.param is not None:
+        raise InvalidRequest([Fault(found.error.param, f"{found.error.message}.", found.error.code)])
+    if found.error is not None:
+        raise GenerationFailed(row.id, found.error.message)
+    told = found.model_dump(include=set(ImagesResponse.model_fields))
+    return ImagesResponse.model_validate(told | {"created": found.finished_at})
+
+
+def generation(row: Generation, blobs: Blobs, origin: str, form: Form) -> ImageGeneration:
+    """``origin`` is the scheme and host of the images' URLs."""
+    spec, result = DrawSpec.model_validate(row.spec), row.result or {}
+    width, height = result.get("width", spec.width), result.get("height", spec.height)
+    return ImageGeneration(
+        id=row.id,
+        created_at=int(row.created_at.timestamp()),
+        finished_at=int(row.finished_at.timestamp()) if row.finished_at else None,
+        status=GenerationStatus(row.status).value,
+        model=row.model,
+        size=f"{width}x{height}" if width else "auto",
+        guidance=result.get("guidance", spec.guidance),
+        seconds=result.get("seconds"),
+        data=_images(row, spec, blobs, origin, form),
+        error=GenerationError.model_validate(row.error) if row.error else None,
+        **spec.model_dump(include={"prompt", "negative_prompt", "n", "seed", "steps", "adapter_scale"}),
+    )
+
+
+def _images(row: Generation, spec: DrawSpec, blobs: Blobs, origin: str, form: Form) -> list[DrawnImage]:
+    made = (row.result or {}).get("images", [])
+    if form == "url":
+        urls = [f"{origin}/v1/images/generations/{row.id}/images/{index}" for index in range(len(made))]
+        return [DrawnImage(url=url, seed=seed) for url, seed in zip(urls, spec.seeds, strict=False)]
+    contents = [base64.b64encode(blobs.read(image["sha256"])).decode("ascii") for image in made]
+    return [DrawnImage(b64_json=content, seed=seed) for content, seed in zip(contents, spec.seeds, strict=False)]
+
+
+def image(session: Session, project_id: str, generation_id: str, index: int) -> str:
+    """SHA-256 of one image. Raises GenerationNotFound, ImageNotFound."""
+    row = generations.get(session, project_id, generation_id)
+    made = (row.result or {}).get("images", [])
+    if index >= len(made):
+        raise ImageNotFound(f"{generation_id}/images/{index}")
+    sha256: str = made[index]["sha256"]
+    return sha256

@@ -1,0 +1,145 @@
+"""Estimates: hand-worked numbers, and that nothing is told that nothing measured."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from api.fine_tuning.estimate import FineTuningJobEstimate, estimate, planned
+from store.database import Sessions
+from store.idempotency_table import IdempotencyKey
+from store.measured_runs import MeasuredRun
+from store.models import File, Job
+from tests.api.conftest import add_file
+from tests.api.job_steps import JOBS, create
+from tests.conftest import Tenant
+from trainer.spec.run import RunSpec
+
+BASE = {"name": "tiny", "family": "sdxl", "source": "/tiny"}
+
+
+def spec(method: str = "sft", *, asked: dict[str, Any] | None = None, **options: Any) -> RunSpec:
+    hyperparameters = {"max_steps": 100, "batch_size": 4} if asked is None else asked
+    given = {"base": BASE, "method": {"type": method, method: {"hyperparameters": hyperparameters}}}
+    return RunSpec.model_validate(given | options)
+
+
+# 10 s of loading and the rest, 20 s of caching 40 pairs, 70 s of training 50 steps of 2 pairs.
+MEASURED = MeasuredRun(
+    spec=spec(asked={"max_steps": 50, "batch_size": 2}, adapter={"rank": 8}).model_dump(mode="json"),
+    device="cpu",
+    seconds=100,
+    training_seconds=70,
+    caching_seconds=20,
+    steps=50,
+    step_size=2,
+    pairs=40,
+    pixels=1024,
+    peak_memory_bytes=1000,
+    result_bytes=300,
+    checkpoint_bytes=100,
+)
+
+
+def numbers(found: FineTuningJobEstimate) -> tuple[int | None, ...]:
+    return found.seconds, found.seconds_low, found.seconds_high, found.peak_memory_bytes, found.disk_bytes
+
+
+@pytest.mark.unit
+def test_time_grows_with_steps_batch_and_pairs_and_the_rest_stays() -> None:
+    plan = planned(spec(adapter={"rank": 8}), 60, 0)
+    found = estimate(plan, [MEASURED])
+    # 10 + 70 * (100 * 4) / (50 * 2) + 20 * 60 / 40 = 320; memory by the batch; 300 + 4 checkpoints of 100.
+    assert numbers(found) == (320, 320, 320, 2000, 700)
+    assert (found.steps, found.pairs, found.device, found.measured_runs) == (100, 60, "cpu", 1)
+    assert found.basis == "measured on 1 job of sft on tiny"
+
+
+@pytest.mark.unit
+def test_pixels_scale_training_caching_and_memory_and_rank_scales_the_disk() -> None:
+    plan = planned(spec(data={"resolution": 64}, adapter={"rank": 16}, checkpoints={"every_steps": 30}), 40, 0)
+    found = estimate(plan, [MEASURED])
+    # 4 times the pixels: 10 + 70 * 4 * 4 + 20 * 4; batch 2 times; twice the rank, 4 checkpoints in 100 steps.
+    assert numbers(found) == (1210, 1210, 1210, 8000, 1400)
+    smaller = estimate(planned(spec(asked={"max_steps": 50, "batch_size": 1}), 40, 0), [MEASURED])
+    assert smaller.peak_memory_bytes == 1000  # never below what was measured
+
+
+@pytest.mark.unit
+def test_several_runs_give_the_median_and_their_range() -> None:
+    runs = [replace(MEASURED, seconds=seconds) for seconds in (100, 130, 400)]
+    found = estimate(planned(spec(asked={"max_steps": 50, "batch_size": 2}), 40, 0), runs)
+    assert (found.seconds, found.seconds_low, found.seconds_high) == (130, 100, 400)
+    assert found.basis == "measured on 3 jobs of sft on tiny"
+
+
+@pytest.mark.unit
+def test_runs_of_the_method_come_before_others_and_of_the_newest_device_alone() -> None:
+    other = replace(MEASURED, spec=spec("dpo").model_dump(mode="json"))
+    old = replace(MEASURED, device="another", seconds=1000)
+    found = estimate(planned(spec(), 40, 0), [other, MEASURED, old])
+    assert (found.measured_runs, found.device) == (1, "cpu")
+    rough = estimate(planned(spec(), 40, 0), [other])
+    assert rough.basis == "no measured run of sft on tiny: rough estimate from 1 job of dpo"
+
+
+@pytest.mark.unit
+def test_what_nothing_measured_is_null() -> None:
+    nothing = estimate(planned(spec(), 40, 0), [])
+    assert numbers(nothing) == (None,) * 5
+    assert (nothing.steps, nothing.device, nothing.measured_runs) == (100, None, 0)
+    assert nothing.basis == "no measured run of tiny: no estimate"
+    larger = replace(MEASURED, spec=spec(data={"resolution": 64}).model_dump(mode="json"))
+    assert numbers(estimate(planned(spec(), 40, 0), [larger])) == (None,) * 5  # at the base's own size nothing ran
+    unread = estimate(planned(spec(asked={"n_epochs": 2}), None, 0), [MEASURED])
+    assert numbers(unread) == (None,) * 5
+    assert unread.basis.startswith("the files are not read yet")
+    assert estimate(planned(spec(), None, 0), [MEASURED]).seconds == 310  # the steps are known without the pairs
+
+
+@pytest.mark.unit
+def test_epochs_count_the_pairs_that_are_left_for_training() -> None:
+    asked = {"n_epochs": 3, "batch_size": 4}
+    assert planned(spec(asked=asked), 100, 0).resolved.max_steps == 3 * 23  # type: ignore[union-attr]  # of 90
+    held_out = planned(spec(asked=asked), 100, 20)
+    assert held_out.pairs == 120
+    assert held_out.resolved.max_steps == 3 * 25  # type: ignore[union-attr]
+
+
+def rows(sessions: Sessions) -> tuple[int, int]:
+    with sessions() as session:
+        return session.query(Job).count(), session.query(IdempotencyKey).count()
+
+
+@pytest.mark.integration
+def test_a_dry_run_checks_everything_and_makes_nothing(
+    client: TestClient, sessions: Sessions, project: Tenant, file_id: str
+) -> None:
+    before = rows(sessions)
+    with sessions.begin() as session:
+        session.get_one(File, file_id).pairs_count = 30
+    asked = {"model": "tiny", "training_file": file_id, "dry_run": True, "method": {"type": "dreambooth"}}
+    refused = client.post(JOBS, json=asked | {"seed": -1}, headers={"idempotency-key": "dry"})
+    assert {fault["param"] for fault in refused.json()["error"]["errors"]} >= {"seed"}
+    asked["method"] = {"type": "sft"}
+    headers = {"idempotency-key": "dry", "x-stainless-retry-count": "1"}
+    answer = client.post(JOBS, json=asked, headers=headers)
+    assert answer.status_code == 200, answer.text
+    told = answer.json()
+    assert (told["object"], told["model"], told["method"], told["pairs"]) == (
+        "fine_tuning.job.estimate",
+        "tiny",
+        "sft",
+        30,
+    )
+    assert told["steps"] == 100  # the least of "auto"
+    unread = add_file(sessions, project.id, status="uploaded")
+    told = client.post(JOBS, json=asked | {"training_file": unread.id}).json()
+    assert (told["pairs"], told["steps"], told["seconds"]) == (None, None, None)
+    assert rows(sessions) == before
+    faulty = client.post(JOBS, json=asked | {"dry_run": "yes"})
+    assert (faulty.status_code, faulty.json()["error"]["param"]) == (400, "dry_run")
+    assert "dry_run" not in create(client, file_id, dry_run=False)

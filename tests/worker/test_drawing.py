@@ -1,0 +1,159 @@
+"""Drawing as a worker does it: the real program on the tiny base, its faults, and what the dispatcher brings back."""
+
+from __future__ import annotations
+
+import io
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from store import generation_leases
+from store.generation_tables import Generation
+from tests import servers
+from tests.api.polling import until
+from tests.store.rows import add_generation, read_generation
+from tests.worker.watching import PATIENCE, attempts_left, found, trainer_of
+from worker.dispatcher import Due, tick
+from worker.drawing import draw
+from worker.resources import Resources
+
+pytestmark = pytest.mark.integration
+
+Ask = Callable[..., str]
+LONG = {"steps": 200, "n": 10, "width": 512, "height": 512}  # minutes
+
+
+@pytest.fixture
+def ask(resources: Resources, project_id: str, tiny_base: Path) -> Ask:
+    """A queued generation of the tiny base."""
+    base = {"name": "tiny", "family": "sdxl", "source": str(tiny_base)}
+    return lambda **asked: add_generation(resources.sessions, project_id, **{"base": base, **asked})
+
+
+def never() -> bool:
+    return False
+
+
+def drawn(resources: Resources, generation_id: str) -> Generation:
+    draw(resources, generation_id, stopping=never)
+    return read_generation(resources.sessions, generation_id)
+
+
+class Drawing:
+    """``draw`` in a thread; ``stopping`` is the worker's own end."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        self.stopping = Event()
+
+    def start(self, resources: Resources, generation_id: str) -> Future[None]:
+        return self._pool.submit(draw, resources, generation_id, stopping=self.stopping.is_set)
+
+    def close(self) -> None:
+        self.stopping.set()
+        self._pool.shutdown()
+
+
+@pytest.fixture
+def beside() -> Iterator[Drawing]:
+    thread = Drawing()
+    yield thread
+    thread.close()
+
+
+def test_images_are_drawn_once_and_stored_with_how_they_came_about(resources: Resources, ask: Ask) -> None:
+    first, again = (drawn(resources, ask(n=2, width=24, height=40)) for _ in range(2))
+    assert first.status == again.status == "succeeded"
+    result: dict[str, Any] = first.result or {}
+    assert (result["width"], result["height"], result["guidance"]) == (24, 40, 5.0)
+    assert result["seconds"] > 0
+    contents = [resources.blobs.read(image["sha256"]) for image in result["images"]]
+    assert [len(content) for content in contents] == [image["bytes"] for image in result["images"]]
+    assert [Image.open(io.BytesIO(content)).size for content in contents] == [(24, 40)] * 2
+    assert contents[0] != contents[1]
+    assert (again.result or {})["images"] == result["images"]  # the same seed
+    draw(resources, first.id, stopping=never)
+    assert read_generation(resources.sessions, first.id).attempt == 1
+    assert attempts_left(resources.settings.home) == []
+
+
+def test_a_size_that_the_base_cannot_have_fails_with_the_field_and_what_it_can(resources: Resources, ask: Ask) -> None:
+    row = drawn(resources, ask(width=42, height=24))
+    assert (row.status, row.crashes) == ("failed", 0)
+    message = "size: given 42x24; sides of tiny are multiples of 4"
+    assert row.error == {"code": "invalid_size", "message": message, "param": "size"}
+
+
+def test_an_adapter_whose_file_is_gone_fails_with_the_reason(resources: Resources, ask: Ask) -> None:
+    files = {"pytorch_lora_weights.safetensors": "f" * 64}
+    row = drawn(resources, ask(adapter={"rank": 4}, weights="export", files=files))
+    assert (row.status, (row.error or {})["code"]) == ("failed", "data_missing")
+
+
+def test_what_takes_too_long_is_ended(resources: Resources, ask: Ask) -> None:
+    hasty = replace(resources, settings=resources.settings.model_copy(update={"images_limit_seconds": 0.5}))
+    row = drawn(hasty, ask(**LONG))
+    assert (row.status, row.crashes, (row.error or {})["code"]) == ("failed", 0, "time_limit")
+    assert (row.error or {})["message"].startswith("Drawing took longer than 0.5 s and was ended.")
+
+
+def test_a_killed_program_is_tried_again_and_given_up_at_the_cap(
+    resources: Resources, ask: Ask, beside: Drawing
+) -> None:
+    generation_id = ask(**LONG)
+    for status in ("queued", "queued", "failed"):
+        ended = beside.start(resources, generation_id)
+        found(lambda: trainer_of(generation_id)).send_signal(signal.SIGKILL)
+        ended.result(PATIENCE)
+        assert read_generation(resources.sessions, generation_id).status == status
+    row = read_generation(resources.sessions, generation_id)
+    assert (row.error or {})["code"] == "trainer_crashed"
+    assert "signal SIGKILL" in (row.error or {})["message"]
+    assert attempts_left(resources.settings.home) == []
+
+
+def test_a_stopping_worker_gives_the_images_back(resources: Resources, ask: Ask, beside: Drawing) -> None:
+    generation_id = ask(**LONG)
+    ended = beside.start(resources, generation_id)
+    program = found(lambda: trainer_of(generation_id))
+    beside.stopping.set()
+    ended.result(PATIENCE)
+    assert not program.is_running()
+    row = read_generation(resources.sessions, generation_id)
+    assert (row.status, row.crashes) == ("queued", 0)
+
+
+def test_a_worker_that_lost_its_lease_ends_the_program_and_writes_nothing(
+    resources: Resources, ask: Ask, beside: Drawing
+) -> None:
+    generation_id = ask(**LONG)
+    ended = beside.start(resources, generation_id)
+    program = found(lambda: trainer_of(generation_id))
+    with resources.sessions.begin() as session:
+        row = session.get_one(Generation, generation_id)
+        generation_leases.give_back(
+            session, generation_leases.GenerationClaim(generation_id, row.attempt, row.spec, row.weights)
+        )
+    ended.result(PATIENCE)
+    until(lambda: not program.is_running(), seconds=5)
+    row = read_generation(resources.sessions, generation_id)
+    assert (row.status, row.attempt, row.error) == ("queued", 1, None)
+
+
+def test_a_tick_publishes_what_is_queued_and_takes_back_what_a_dead_worker_held(
+    resources: Resources, ask: Ask, broker_url: str
+) -> None:
+    lost, queued = ask(), ask()
+    with resources.sessions.begin() as session:
+        generation_leases.claim(session, lost, worker="dead", lease_seconds=-1)
+    assert tick(resources) == Due([], [], [lost, queued])
+    assert read_generation(resources.sessions, lost).crashes == 1
+    with servers.broker_client(broker_url) as client:
+        assert client.llen("draw") == 2
