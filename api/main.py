@@ -54,8 +54,9 @@ def create_app(deployment: Settings | None = None) -> FastAPI:
     app.add_middleware(RequestContext)
     errors.install(app)
     routers = (
-        health, files, uploads, datasets, dataset_images, fine_tuning, fine_tuning_live, models, images, webhooks, usage,
-    )  # fmt: skip
+        *(health, files, uploads, datasets, dataset_images, fine_tuning, fine_tuning_live),
+        *(models, images, webhooks, usage),
+    )
     for router in routers:
         app.include_router(router)
     described = document(app)
