@@ -113,9 +113,8 @@ class RangeNotSatisfiable(ApiError):
 
 
 class NotReady(ApiError):
-    def __init__(self, checks: dict[str, str]) -> None:
-        missing = ", ".join(name for name, state in checks.items() if state != "ok")
-        super().__init__(f"No answer from: {missing}.")
+    def __init__(self, checks: dict[str, str], missing: Sequence[str]) -> None:
+        super().__init__(f"No answer from: {', '.join(missing)}.")
         self.checks = checks
 
 

@@ -23,6 +23,8 @@ from api.fine_tuning.following import Watch
 from api.fine_tuning.live_routes import router as fine_tuning_live
 from api.fine_tuning.routes import router as fine_tuning
 from api.health.routes import router as health
+from api.metrics.requests import Requests
+from api.metrics.routes import router as metrics
 from api.models.routes import router as models
 from api.request_context import RequestContext
 from api.uploads.routes import router as uploads
@@ -48,9 +50,11 @@ def create_app(deployment: Settings | None = None) -> FastAPI:
     # The one added last is the outermost.
     app.add_middleware(BodyLimit)
     app.add_middleware(Authentication)
-    app.add_middleware(RequestContext)
+    app.state.requests = Requests()
+    app.add_middleware(RequestContext, requests=app.state.requests)
     errors.install(app)
-    routers = (health, files, uploads, datasets, dataset_images, fine_tuning, fine_tuning_live, models, webhooks)
+    data = (files, uploads, datasets, dataset_images)
+    routers = (health, metrics, *data, fine_tuning, fine_tuning_live, models, webhooks)
     for router in routers:
         app.include_router(router)
     described = document(app)

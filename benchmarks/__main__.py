@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHMARKS = ("trainer", "intake", "uploads")
+BENCHMARKS = ("trainer", "intake", "uploads", "queue")
 
 
 def main() -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +13,11 @@ from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from store.errors import BlobMissing
+from store.full_disk import says_full_disk
 from store.placement import PARTS_AT_ONCE, place
 
 CHUNK = 1024 * 1024
+PROBE = "ready"  # beside the blobs
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,16 @@ class Blobs:
             self.store = from_url(url)
 
     def reachable(self) -> bool:
-        """Whether the store answers; a local directory must be there and be writable."""
-        if isinstance(self.store, LocalStore):
-            return self.store.prefix is not None and os.access(self.store.prefix, os.R_OK | os.W_OK | os.X_OK)
+        """Whether the store takes and gives bytes: something is written to it and read again."""
         try:
-            self.exists("0" * 64)
-        except BaseError:
-            return False
-        return True
+            if isinstance(self.store, LocalStore):
+                # Not by the store, which would make a directory that is gone.
+                with tempfile.TemporaryFile(dir=self.store.prefix) as probe:
+                    return probe.write(b"ready") == 5
+            obstore.put(self.store, PROBE, b"ready")
+            return bytes(obstore.get(self.store, PROBE).bytes()) == b"ready"
+        except (BaseError, OSError) as error:
+            return says_full_disk(error)
 
     def put_bytes(self, content: bytes) -> StoredBlob:
         blob = StoredBlob(hashlib.sha256(content).hexdigest(), len(content))

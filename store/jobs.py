@@ -46,6 +46,7 @@ def create(session: Session, new: NewJob) -> Job:
         id=new.id,
         project_id=new.project_id,
         status=JobStatus.QUEUED if ready else JobStatus.VALIDATING_FILES,
+        queued_at=func.clock_timestamp() if ready else None,
         spec=new.spec,
         **_columns("training", new.training_file),
         **_columns("validation", new.validation_file),
@@ -179,6 +180,7 @@ def transition(
     """Move a job whose row is locked and that no worker owns; writes the event. Not for workers: see leases."""
     if not may_become(JobStatus(job.status), to):
         raise IllegalTransition(job.id, action, job.status)
+    now = session.scalar(select(func.clock_timestamp()))
     job.status = to
     job.lease_expires_at = None
     job.requested = None
@@ -186,7 +188,9 @@ def transition(
     if error is not None:
         job.error = error
     if to in TERMINAL:
-        job.finished_at = session.scalar(select(func.clock_timestamp()))
+        job.finished_at = now
+    elif to is JobStatus.QUEUED:
+        job.queued_at = now
     session.flush()
     level: events.Level = "error" if to is JobStatus.FAILED else "info"
     data: Json = {"status": to} if error is None else {"status": to, "error": error}

@@ -17,6 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from store import events, files
+from store.counters import count
 from store.errors import LeaseLost
 from store.events import NewEvent
 from store.ids import new_id
@@ -52,12 +53,14 @@ def claim(session: Session, job_id: str, *, worker: str, lease_seconds: float) -
     owned = Claim(job_id, row.project_id, row.attempt)
     started = NewEvent("Started.", data={"status": JobStatus.RUNNING, "worker": worker})
     events.append(session, job_id, [started], attempt=owned.attempt)
+    count(session, "claims", "train")
     return owned
 
 
 def renew(session: Session, owned: Claim, *, lease_seconds: float) -> Request | None:
     """Extend the lease; returns what the user has asked for meanwhile."""
     requested = _write(session, owned, lease_expires_at=_expiry(lease_seconds))
+    count(session, "renewals", "train")
     return Request(requested) if requested is not None else None
 
 
@@ -142,6 +145,7 @@ def crash(session: Session, owned: Claim, *, code: str, message: str, crash_cap:
     A cancel or a pause that the user asked for comes before both.
     """
     held = _held(session, owned)
+    count(session, "crashes", "train")
     if held.requested is None and held.crashes + 1 >= crash_cap:
         fail(session, owned, code=code, message=f"Gave up after {held.crashes + 1} crashes. {message}")
         return JobStatus.FAILED
@@ -208,11 +212,15 @@ def claim_file(session: Session, file_id: str, *, lease_seconds: float) -> FileC
         .values(attempt=File.attempt + 1, lease_expires_at=_expiry(lease_seconds))
         .returning(File.project_id, File.attempt, File.sha256, File.filename, File.policy)
     ).one_or_none()
-    return FileClaim(file_id, row.project_id, row.attempt, row.sha256, row.filename, row.policy) if row else None
+    if row is None:
+        return None
+    count(session, "claims", "intake")
+    return FileClaim(file_id, row.project_id, row.attempt, row.sha256, row.filename, row.policy)
 
 
 def renew_file(session: Session, owned: FileClaim, *, lease_seconds: float) -> None:
     _write_file(session, owned, lease_expires_at=_expiry(lease_seconds))
+    count(session, "renewals", "intake")
 
 
 def note_file_progress(session: Session, owned: FileClaim, progress: Json) -> None:
@@ -280,9 +288,13 @@ def _give_back(session: Session, owned: Claim, requested: str | None, told: NewE
     to, outcome = _AS_ASKED[Request(requested) if requested else None]
     if to is JobStatus.CANCELLED:
         changes["finished_at"] = func.clock_timestamp()
+    elif to is JobStatus.QUEUED:
+        changes["queued_at"] = func.clock_timestamp()
     _release(session, owned, to, **changes)
     event = replace(told, message=f"{told.message} {outcome}".strip(), data={**(told.data or {}), "status": to})
     events.append(session, owned.job_id, [event], attempt=owned.attempt)
+    if to is JobStatus.QUEUED:
+        count(session, "requeues", "train")
     return to
 
 

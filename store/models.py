@@ -108,13 +108,15 @@ class Job(Table):
     """A fine-tuning job. ``attempt`` is the fencing token: it grows with each claim, and every write of a worker
     names it. ``spec`` is the RunSpec that validated the request; ``progress`` the trainer's latest progress.
     ``key_id`` and ``request_sha256`` tell a client's retry of the same create from a second job. Its pairs are those of
-    a file, or of a data set at the revision that it had when the job was created."""
+    a file, or of a data set at the revision that it had when the job was created. ``queued_at`` is when it last joined
+    the queue."""
 
     __tablename__ = "jobs"
     __table_args__ = (
         CheckConstraint(f"status IN ({', '.join(repr(str(s)) for s in JobStatus)})", name="status"),
         CheckConstraint("requested IN ('cancel', 'pause')", name="requested"),
         CheckConstraint("(status = 'running') = (lease_expires_at IS NOT NULL)", name="lease_when_running"),
+        CheckConstraint("status != 'queued' OR queued_at IS NOT NULL", name="queued_since"),
         CheckConstraint("num_nonnulls(training_file_id, training_dataset_id) = 1", name="training_source"),
         CheckConstraint("num_nonnulls(validation_file_id, validation_dataset_id) <= 1", name="validation_source"),
         CheckConstraint("(training_dataset_id IS NULL) = (training_revision IS NULL)", name="training_pinned"),
@@ -127,6 +129,7 @@ class Job(Table):
             ["dataset_revisions.dataset_id", "dataset_revisions.number"],
         ),
         Index(None, "project_id", "id"),
+        Index("ix_jobs_queued", "queued_at", postgresql_where=text("status = 'queued'")),
         Index("ix_jobs_request", "key_id", "request_sha256", postgresql_where=text("request_sha256 IS NOT NULL")),
         Index(
             "ix_jobs_live",
@@ -155,6 +158,7 @@ class Job(Table):
     crashes: Mapped[int] = mapped_column(server_default=text("0"))
     worker: Mapped[str | None]
     lease_expires_at: Mapped[datetime | None]
+    queued_at: Mapped[datetime | None]
     published_at: Mapped[datetime | None]
     progress: Mapped[Json | None]
     error: Mapped[Json | None]
@@ -200,5 +204,6 @@ class Checkpoint(Table):
 # Tables with a file of their own; they build on Table, so they come last.
 import store.dataset_tables  # noqa: E402
 import store.idempotency_table  # noqa: E402
+import store.signal_tables  # noqa: E402
 import store.upload_tables  # noqa: E402
 import store.webhook_tables  # noqa: E402, F401

@@ -31,6 +31,13 @@ class Settings(BaseSettings):
     )
     max_upload_bytes: int = Field(20 * 2**30, description="A larger upload is answered 413.")
 
+    min_free_bytes: int = Field(
+        2**30,
+        ge=0,
+        description="With less than this free where a process writes, nothing new is begun there: uploads and jobs "
+        "are answered 507, workers claim nothing.",
+    )
+
     upload_seconds: float = Field(24 * 3600.0, gt=0, description="Time that an upload in parts has to be completed.")
     upload_idle_seconds: float = Field(
         60.0, gt=0, description="A client that sends nothing of its body for this long is cut off (408)."

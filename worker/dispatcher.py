@@ -16,7 +16,7 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from store import files, idempotency, jobs, leases, webhook_deliveries
+from store import counters, files, idempotency, jobs, leases, webhook_deliveries
 from store.database import open_engine, open_sessions
 from store.hints import Hints
 from store.logs import configure_logs
@@ -55,6 +55,7 @@ def _publish(hints: Hints, due: Due) -> None:
 
 
 def _collect(session: Session, settings: Settings) -> Due:
+    counters.beat(session, "dispatcher")
     leases.expire(session, crash_cap=settings.crash_cap)
     idempotency.forget(session)
     webhook_deliveries.forget(session)
