@@ -7,7 +7,6 @@ share a slot from waiting for each other in a circle.
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Literal
 
 from sqlalchemy import func, select
@@ -36,5 +35,8 @@ def beat(session: Session, loop: Loop) -> None:
     session.execute(row.on_conflict_do_update(index_elements=["name"], set_={"at": now}))
 
 
-def last_beat(session: Session, loop: Loop) -> datetime | None:
-    return session.scalar(select(Heartbeat.at).where(Heartbeat.name == loop))
+def last_beat_age(session: Session, loop: Loop) -> float | None:
+    """In seconds; None if it was never round."""
+    age = func.extract("epoch", func.clock_timestamp() - Heartbeat.at)
+    found = session.scalar(select(age).where(Heartbeat.name == loop))
+    return None if found is None else float(found)

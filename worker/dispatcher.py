@@ -2,7 +2,7 @@
 
 Every tick it takes back expired leases, refuses files that keep killing their reader, publishes again what is
 queued and was not claimed, and clears away uploads that were not completed in time. Any number may run; an advisory
-lock lets one act at a time. Webhooks are sent from a thread beside it, by all of them.
+lock lets one act at a time. Beside it run threads that send webhooks, all of them, and make room, one of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from store.database import open_engine, open_sessions
 from store.hints import Hints
 from store.logs import configure_logs
 from store.settings import Settings
-from worker import upload_expiry, webhooks
+from worker import housekeeping, upload_expiry, webhooks
 from worker.resources import Resources, resources
 
 log = structlog.get_logger()
@@ -77,10 +77,14 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     log.info("dispatcher.started")
-    # With database connections of its own, for which the tick never has to wait.
-    engine = open_engine(parts.settings.required_database_url, pool_size=4)
-    sender = threading.Thread(target=webhooks.run, args=(replace(parts, sessions=open_sessions(engine)), stop))
+    # With database connections of their own, for which the tick never has to wait.
+    sessions = open_sessions(open_engine(parts.settings.required_database_url, pool_size=4))
+    beside = replace(parts, sessions=sessions)
+    sender = threading.Thread(target=webhooks.run, args=(beside, stop))
+    # A daemon: a round may take long, and may be broken off anywhere.
+    tidier = threading.Thread(target=housekeeping.run, args=(beside, stop), daemon=True)
     sender.start()
+    tidier.start()
     try:
         _tick_until(stop, parts)
     finally:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
+from store.blob_lock import renewing
 from store.blobs import Blobs
 from store.database import Sessions, open_engine, open_sessions
 from store.hints import Hints
@@ -25,10 +26,11 @@ class Resources:
 @cache
 def resources() -> Resources:
     chosen = settings()
+    sessions = open_sessions(open_engine(chosen.required_database_url, pool_size=2))
     return Resources(
         settings=chosen,
-        sessions=open_sessions(open_engine(chosen.required_database_url, pool_size=2)),
-        blobs=Blobs(chosen.effective_blob_url),
+        sessions=sessions,
+        blobs=Blobs(chosen.effective_blob_url, partial(renewing, sessions)),
         hints=Hints(chosen.required_broker_url),
         worker=f"{socket.gethostname()}:{os.getpid()}",
     )

@@ -24,7 +24,7 @@ from store.job_state import Request
 from store.leases import Claim
 from store.settings import Settings
 from trainer.spec.run import RunSpec
-from worker import conclusion, leftovers, process, run_directory
+from worker import conclusion, leftovers, process, room, run_directory
 from worker.attempt import Attempt
 from worker.conclusion import TrainerEnd
 from worker.lease_keeper import LeaseKeeper, ended_when_lost, kept
@@ -50,6 +50,8 @@ def supervise(resources: Resources, job_id: str, *, stopping: Callable[[], bool]
     """Run the job if it is still queued. ``stopping`` tells that this worker has to end."""
     settings = resources.settings
     leftovers.clear(resources)
+    if not room.is_left(resources):
+        return
     claimed_at = time.monotonic()
     with resources.sessions.begin() as session:
         owned = leases.claim(session, job_id, worker=resources.worker, lease_seconds=settings.lease_seconds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import JSONResponse
 
 from api.backends import Caller, Opened
@@ -23,6 +23,7 @@ from api.fine_tuning.schemas import (
 from api.idempotency import IdempotencyKey, once
 from api.json_body import Json
 from api.paging import After
+from api.room import has_room
 from api.transactions import transaction
 from store import jobs
 
@@ -41,8 +42,9 @@ RetryCount = Annotated[
 @router.post(
     "",
     operation_id="createFineTuningJob",
+    dependencies=[Depends(has_room)],
     response_model=FineTuningJob,
-    responses=failures(400, 409, 413, 422),
+    responses=failures(400, 409, 413, 422, 507),
     openapi_extra=CREATE_BODY,
 )
 def create_job(
