@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -141,6 +142,17 @@ def test_a_writer_that_comes_during_a_removal_waits_and_stores_anew(parts: Resou
     writer.join(timeout=20)
     assert parts.blobs.read(sha256) == b"orphan"
     assert blob_sweep.sweep(parts).blobs == 0
+
+
+def test_a_sweep_waits_for_a_writer_that_is_renewing_and_spares_its_blob(parts: Resources) -> None:
+    sha256 = orphan(parts)
+    with ThreadPoolExecutor(1) as pool:
+        with blob_lock.renewing(parts.sessions):
+            swept = pool.submit(blob_sweep.sweep, parts)
+            until(lambda: waits_for_the_lock(parts.sessions), seconds=20)
+            os.utime(path_of(parts, sha256))
+        assert swept.result(timeout=20).blobs == 0
+    assert parts.blobs.exists(sha256)
 
 
 def waits_for_the_lock(sessions: Sessions) -> bool:
