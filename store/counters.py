@@ -1,8 +1,7 @@
 """Counters and heartbeats that several processes share. Nothing here commits.
 
-A count is committed with what it counts, or not at all. The slot follows from the database connection, so one
-transaction has one slot; within it the counters are locked in the order of Counted, which keeps two transactions that
-share a slot from waiting for each other in a circle.
+A count is committed with what it counts, or not at all. It goes to whichever of the counter's rows nobody has locked,
+or to a new one: nobody waits for another's transaction, least of all for that of a worker that was frozen in it.
 """
 
 from __future__ import annotations
@@ -15,15 +14,16 @@ from sqlalchemy.orm import Session
 
 from store.signal_tables import Counter, Heartbeat
 
-SLOTS = 16
 Counted = Literal["claims", "crashes", "renewals", "requeues"]
 Queue = Literal["train", "intake"]
 Loop = Literal["dispatcher", "housekeeping"]
 
 
 def count(session: Session, what: Counted, queue: Queue) -> None:
-    slot = func.mod(func.pg_backend_pid(), SLOTS)
-    row = insert(Counter).values(name=what, queue=queue, slot=slot, value=1)
+    of = (Counter.name == what, Counter.queue == queue)
+    unlocked = select(Counter.slot).where(*of).limit(1).with_for_update(skip_locked=True)
+    slot = session.scalar(unlocked)
+    row = insert(Counter).values(name=what, queue=queue, value=1, slot=func.pg_backend_pid() if slot is None else slot)
     session.execute(
         row.on_conflict_do_update(index_elements=["name", "queue", "slot"], set_={"value": Counter.value + 1})
     )

@@ -35,6 +35,7 @@ class NewJob:
     metadata: dict[str, str] | None
     key_id: str | None = None
     request_sha256: str | None = None
+    priority: int = 0
     id: str = field(default_factory=partial(new_id, "ftjob"))
 
 
@@ -54,6 +55,7 @@ def create(session: Session, new: NewJob) -> Job:
         job_metadata=dict(new.metadata) if new.metadata is not None else None,
         key_id=new.key_id,
         request_sha256=new.request_sha256,
+        priority=new.priority,
     )
     session.add(job)
     session.flush()

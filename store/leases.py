@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Row, func, select, union_all, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from store import events, files
+from store import events, files, queue
 from store.counters import count
 from store.errors import LeaseLost
 from store.events import NewEvent
@@ -35,24 +35,35 @@ class Claim:
 
 
 def claim(session: Session, job_id: str, *, worker: str, lease_seconds: float) -> Claim | None:
-    """Take a queued job; None when it is not queued (any more), so a repeated message does nothing."""
+    """Take this job; None when it is not queued (any more), so a repeated call does nothing."""
+    return _claim(session, Job.id == job_id, worker, lease_seconds)
+
+
+def claim_next(session: Session, *, worker: str, lease_seconds: float) -> Claim | None:
+    """Take the job whose turn it is (store/queue.py); None when there is none that nobody else is taking."""
+    return _claim(session, Job.id == queue.first().scalar_subquery(), worker, lease_seconds)
+
+
+def _claim(session: Session, which: ColumnElement[bool], worker: str, lease_seconds: float) -> Claim | None:
     row = session.execute(
         update(Job)
-        .where(Job.id == job_id, Job.status == JobStatus.QUEUED)
+        .where(which, Job.status == JobStatus.QUEUED)
         .values(
             status=JobStatus.RUNNING,
             attempt=Job.attempt + 1,
             worker=worker,
             requested=None,
+            claimed_at=func.clock_timestamp(),
             lease_expires_at=_expiry(lease_seconds),
         )
-        .returning(Job.project_id, Job.attempt)
+        .returning(Job.id, Job.project_id, Job.attempt)
     ).one_or_none()
     if row is None:
         return None
-    owned = Claim(job_id, row.project_id, row.attempt)
+    owned = Claim(row.id, row.project_id, row.attempt)
+    queue.served(session, owned.project_id)
     started = NewEvent("Started.", data={"status": JobStatus.RUNNING, "worker": worker})
-    events.append(session, job_id, [started], attempt=owned.attempt)
+    events.append(session, owned.job_id, [started], attempt=owned.attempt)
     count(session, "claims", "train")
     return owned
 

@@ -24,6 +24,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from store.job_state import TERMINAL, JobStatus
 
 Json = dict[str, Any]
+MOST_PRIORITY = 10
 
 
 class Table(DeclarativeBase):
@@ -46,13 +47,14 @@ class Table(DeclarativeBase):
 
 
 class Project(Table):
-    """A tenant: every file, job and key belongs to one."""
+    """A tenant: every file, job and key belongs to one. ``served_at`` is when a worker last took a job of its."""
 
     __tablename__ = "projects"
 
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    served_at: Mapped[datetime | None]
 
 
 class ApiKey(Table):
@@ -109,13 +111,14 @@ class Job(Table):
     names it. ``spec`` is the RunSpec that validated the request; ``progress`` the trainer's latest progress.
     ``key_id`` and ``request_sha256`` tell a client's retry of the same create from a second job. Its pairs are those of
     a file, or of a data set at the revision that it had when the job was created. ``queued_at`` is when it last joined
-    the queue."""
+    the queue, ``claimed_at`` when it was last taken from it (store/queue.py)."""
 
     __tablename__ = "jobs"
     __table_args__ = (
         CheckConstraint(f"status IN ({', '.join(repr(str(s)) for s in JobStatus)})", name="status"),
         CheckConstraint("requested IN ('cancel', 'pause')", name="requested"),
         CheckConstraint("(status = 'running') = (lease_expires_at IS NOT NULL)", name="lease_when_running"),
+        CheckConstraint(f"priority BETWEEN {-MOST_PRIORITY} AND {MOST_PRIORITY}", name="priority"),
         CheckConstraint("status != 'queued' OR queued_at IS NOT NULL", name="queued_since"),
         CheckConstraint("num_nonnulls(training_file_id, training_dataset_id) = 1", name="training_source"),
         CheckConstraint("num_nonnulls(validation_file_id, validation_dataset_id) <= 1", name="validation_source"),
@@ -158,7 +161,9 @@ class Job(Table):
     crashes: Mapped[int] = mapped_column(server_default=text("0"))
     worker: Mapped[str | None]
     lease_expires_at: Mapped[datetime | None]
+    priority: Mapped[int] = mapped_column(server_default=text("0"))
     queued_at: Mapped[datetime | None]
+    claimed_at: Mapped[datetime | None]
     published_at: Mapped[datetime | None]
     progress: Mapped[Json | None]
     error: Mapped[Json | None]

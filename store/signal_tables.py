@@ -11,8 +11,8 @@ from store.models import Table
 
 
 class Counter(Table):
-    """How often something happened since the installation. The figure is the sum over ``slot``: several rows, so that
-    workers do not wait for each other."""
+    """How often something happened since the installation. The figure is the sum over ``slot``: as many rows as there
+    ever were transactions at once, so that none waits for another."""
 
     __tablename__ = "counters"
 

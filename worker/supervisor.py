@@ -47,17 +47,19 @@ class Abandoned(Exception):
 
 
 def supervise(resources: Resources, job_id: str, *, stopping: Callable[[], bool]) -> None:
-    """Run the job if it is still queued. ``stopping`` tells that this worker has to end."""
+    """Run the job whose turn it is: the hint names one, and the queue may know another that comes first, for which
+    there is a hint too. ``stopping`` tells that this worker has to end."""
     settings = resources.settings
     leftovers.clear(resources)
     if not room.is_left(resources):
         return
     claimed_at = time.monotonic()
     with resources.sessions.begin() as session:
-        owned = leases.claim(session, job_id, worker=resources.worker, lease_seconds=settings.lease_seconds)
+        owned = leases.claim_next(session, worker=resources.worker, lease_seconds=settings.lease_seconds)
     if owned is None:
-        log.info("job.nothing_to_do", job=job_id)
+        log.info("job.nothing_to_do", hint=job_id)
         return
+    job_id = owned.job_id
     log.info("job.claimed", job=job_id, attempt=owned.attempt)
     attempt = Attempt(owned, leftovers.attempt_folder(settings.work_directory, job_id, owned.attempt))
     renew = partial(_renew, resources.sessions, owned, settings.lease_seconds)

@@ -79,7 +79,8 @@ def list_jobs(
 def retrieve_job(fine_tuning_job_id: str, caller: Caller, backends: Opened) -> FineTuningJob:
     """One job."""
     with transaction(backends) as work:
-        return FineTuningJob.of(jobs.get(work.session, caller.project_id, fine_tuning_job_id))
+        [job] = service.shown(work.session, [jobs.get(work.session, caller.project_id, fine_tuning_job_id)])
+        return job
 
 
 @router.post("/{fine_tuning_job_id}/cancel", operation_id="cancelFineTuningJob", responses=failures(400, 404, 409))

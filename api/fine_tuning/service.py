@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from sqlalchemy.orm import Session
@@ -22,7 +23,7 @@ from api.fine_tuning.schemas import (
 from api.json_body import JsonBody
 from api.paging import cut
 from api.transactions import Work
-from store import events, jobs
+from store import events, jobs, queue
 from store.blobs import Blobs
 from store.ids import new_id
 from store.job_state import JobStatus
@@ -69,7 +70,14 @@ def _new_job(
         metadata=request.metadata,
         key_id=caller.key_id,
         request_sha256=request_sha256,
+        priority=request.priority,
     )
+
+
+def shown(session: Session, rows: Sequence[Job]) -> list[FineTuningJob]:
+    """With the places of those that are queued."""
+    places = queue.places(session, [row.id for row in rows if row.status == JobStatus.QUEUED])
+    return [FineTuningJob.of(row, places.get(row.id)) for row in rows]
 
 
 def cancel(work: Work, project_id: str, job_id: str) -> FineTuningJob:
@@ -88,8 +96,8 @@ def page(
     session: Session, project_id: str, *, after: str | None, limit: int, metadata: dict[str, str] | None
 ) -> FineTuningJobList:
     rows = jobs.newest_first(session, project_id, after=after, limit=limit + 1, metadata=metadata)
-    shown, has_more = cut(rows, limit)
-    return FineTuningJobList(data=[FineTuningJob.of(row) for row in shown], has_more=has_more)
+    found, has_more = cut(rows, limit)
+    return FineTuningJobList(data=shown(session, found), has_more=has_more)
 
 
 def event_page(

@@ -1,4 +1,4 @@
-"""What operators watch: counters, heartbeats, and since when a job is queued."""
+"""What operators watch: counters, heartbeats, and since when a job is queued; the order of the queue."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -24,6 +24,10 @@ def upgrade() -> None:
         sa.Column("at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_heartbeats")),
     )
+    op.add_column("projects", sa.Column("served_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("jobs", sa.Column("priority", sa.BigInteger(), server_default=sa.text("0"), nullable=False))
+    op.create_check_constraint(op.f("ck_jobs_priority"), "jobs", "priority BETWEEN -10 AND 10")
+    op.add_column("jobs", sa.Column("claimed_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("jobs", sa.Column("queued_at", sa.DateTime(timezone=True), nullable=True))
     op.execute("UPDATE jobs SET queued_at = created_at WHERE status = 'queued'")
     op.create_check_constraint(op.f("ck_jobs_queued_since"), "jobs", "status != 'queued' OR queued_at IS NOT NULL")
@@ -34,5 +38,9 @@ def downgrade() -> None:
     op.drop_index("ix_jobs_queued", table_name="jobs")
     op.drop_constraint(op.f("ck_jobs_queued_since"), "jobs")
     op.drop_column("jobs", "queued_at")
+    op.drop_column("jobs", "claimed_at")
+    op.drop_constraint(op.f("ck_jobs_priority"), "jobs")
+    op.drop_column("jobs", "priority")
+    op.drop_column("projects", "served_at")
     op.drop_table("heartbeats")
     op.drop_table("counters")
