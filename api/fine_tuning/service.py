@@ -43,7 +43,7 @@ def create(
     if is_retry:
         earlier = jobs.by_request(work.session, caller.key_id, body.sha256, within=RETRY_WINDOW)
         if earlier is not None:
-            return FineTuningJob.of(earlier)
+            return _shown(work.session, earlier)
     request, faults = parse(body.document)
     named = look_up(work.session, offer.bases, caller.project_id, body.document)
     if request is None or faults or named.faults:
@@ -121,4 +121,9 @@ def checkpoint_page(
 def _tell(work: Work, job: Job) -> FineTuningJob:
     if job.status == JobStatus.QUEUED:
         work.jobs_to_train.append(job.id)
-    return FineTuningJob.of(job)
+    return _shown(work.session, job)
+
+
+def _shown(session: Session, job: Job) -> FineTuningJob:
+    [one] = shown(session, [job])
+    return one
