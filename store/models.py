@@ -133,6 +133,7 @@ class Job(Table):
         ),
         Index(None, "project_id", "id"),
         Index("ix_jobs_queued", "queued_at", postgresql_where=text("status = 'queued'")),
+        Index("ix_jobs_succeeded", "id", postgresql_where=text("status = 'succeeded'")),
         Index("ix_jobs_request", "key_id", "request_sha256", postgresql_where=text("request_sha256 IS NOT NULL")),
         Index(
             "ix_jobs_live",

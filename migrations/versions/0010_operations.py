@@ -32,9 +32,11 @@ def upgrade() -> None:
     op.execute("UPDATE jobs SET queued_at = created_at WHERE status = 'queued'")
     op.create_check_constraint(op.f("ck_jobs_queued_since"), "jobs", "status != 'queued' OR queued_at IS NOT NULL")
     op.create_index("ix_jobs_queued", "jobs", ["queued_at"], postgresql_where=sa.text("status = 'queued'"))
+    op.create_index("ix_jobs_succeeded", "jobs", ["id"], postgresql_where=sa.text("status = 'succeeded'"))
 
 
 def downgrade() -> None:
+    op.drop_index("ix_jobs_succeeded", table_name="jobs")
     op.drop_index("ix_jobs_queued", table_name="jobs")
     op.drop_constraint(op.f("ck_jobs_queued_since"), "jobs")
     op.drop_column("jobs", "queued_at")
