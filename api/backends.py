@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
 
 from store.bases import RegisteredBase, read_bases
+from store.blob_lock import renewing
 from store.blobs import Blobs
 from store.database import Sessions, open_engine, open_sessions
 from store.hints import Hints
@@ -33,11 +35,12 @@ class Backends:
 def open_backends(settings: Settings) -> Iterator[Backends]:
     engine = open_engine(settings.required_database_url)
     buckets = Buckets(settings.required_broker_url)
+    sessions = open_sessions(engine)
     try:
         yield Backends(
             settings=settings,
-            sessions=open_sessions(engine),
-            blobs=Blobs(settings.effective_blob_url),
+            sessions=sessions,
+            blobs=Blobs(settings.effective_blob_url, partial(renewing, sessions)),
             hints=Hints(settings.required_broker_url),
             buckets=buckets,
             bases=read_bases(settings.bases_file),

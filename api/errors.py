@@ -5,6 +5,7 @@ ApiError
 ├── RequestTooLarge        the body is over its cap
 ├── RequestTimeout         the client stopped sending half way
 ├── DiskFull               no room for what was sent
+├── LittleRoom             nothing new is taken while so little of the disk is free
 ├── NoReport               the file was not read
 ├── FileNotProcessed       the file is still being read
 ├── ReportNotReady         not all images of the data set are measured yet
@@ -99,6 +100,14 @@ class DiskFull(ApiError):
         super().__init__("The server has no room for this; nothing of it was kept. Its operator has to make room.")
 
 
+class LittleRoom(ApiError):
+    def __init__(self, free_bytes: int, kept_bytes: int) -> None:
+        super().__init__(
+            f"The server takes no new uploads, pairs or jobs for lack of disk space: {free_bytes // 2**20} MiB are "
+            f"free, and the last {kept_bytes // 2**20} MiB are kept for work under way. Its operator has to make room."
+        )
+
+
 class NoReport(ApiError):
     def __init__(self, file_id: str, status: str) -> None:
         super().__init__(f"File {file_id} is {status} and has no report: one is made when an uploaded archive is read.")
@@ -144,9 +153,8 @@ class GenerationRunning(ApiError):
 
 
 class NotReady(ApiError):
-    def __init__(self, checks: dict[str, str]) -> None:
-        missing = ", ".join(name for name, state in checks.items() if state != "ok")
-        super().__init__(f"No answer from: {missing}.")
+    def __init__(self, checks: dict[str, str], missing: Sequence[str]) -> None:
+        super().__init__(f"No answer from: {', '.join(missing)}.")
         self.checks = checks
 
 
@@ -211,6 +219,7 @@ ANSWERS: dict[type[Exception], Answer] = {
     PoolTimeout: Answer(503, "overloaded", message="Every database connection is in use; try again."),
     GenerationRunning: Answer(504, "generation_running"),
     DiskFull: Answer(507, "insufficient_storage"),
+    LittleRoom: Answer(507, "insufficient_storage"),
 }
 
 
@@ -246,7 +255,8 @@ def respond(request: Request, error: Exception) -> JSONResponse:
     error = _named(error)
     answer = next(ANSWERS[kind] for kind in type(error).__mro__ if kind in ANSWERS)
     if answer.status >= 500:
-        log.error("request.failed", code=answer.code, exc_info=None if isinstance(error, FORESEEN) else error)
+        foreseen = isinstance(error, (*FORESEEN, LittleRoom))
+        log.error("request.failed", code=answer.code, exc_info=None if foreseen else error)
     faults = error.faults if isinstance(error, InvalidRequest) else ()
     body: dict[str, object] = {
         "message": answer.message or str(error),

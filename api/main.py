@@ -25,6 +25,8 @@ from api.fine_tuning.routes import router as fine_tuning
 from api.health.routes import router as health
 from api.images.routes import router as images
 from api.images.waiting import Waiting
+from api.metrics.requests import Requests
+from api.metrics.routes import router as metrics
 from api.models.routes import router as models
 from api.request_context import RequestContext
 from api.uploads.routes import router as uploads
@@ -51,10 +53,11 @@ def create_app(deployment: Settings | None = None) -> FastAPI:
     # The one added last is the outermost.
     app.add_middleware(BodyLimit)
     app.add_middleware(Authentication)
-    app.add_middleware(RequestContext)
+    app.state.requests = Requests()
+    app.add_middleware(RequestContext, requests=app.state.requests)
     errors.install(app)
     routers = (
-        *(health, files, uploads, datasets, dataset_images, fine_tuning, fine_tuning_live),
+        *(health, metrics, files, uploads, datasets, dataset_images, fine_tuning, fine_tuning_live),
         *(models, images, webhooks, usage),
     )
     for router in routers:

@@ -1,4 +1,4 @@
-"""The outermost layer: a request id on each answer and log line, and the headers that every answer carries."""
+"""The outermost layer: a request id on each answer and log line, the headers that every answer carries, the figures."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.metrics.requests import Answered, Requests
+
 log = structlog.get_logger()
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # The API answers with data alone: nothing in it may load, run or be framed when a browser shows it.
 SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
@@ -20,8 +23,11 @@ SECURITY_HEADERS = {
 
 
 class RequestContext:
-    def __init__(self, app: ASGIApp) -> None:
+    """``requests`` learns of each request when its answer has been sent."""
+
+    def __init__(self, app: ASGIApp, requests: Requests) -> None:
         self._app = app
+        self._requests = requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -31,6 +37,7 @@ class RequestContext:
         scope.setdefault("state", {})["request_id"] = request_id
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
+        self._requests.in_flight += 1
         started = time.perf_counter()
         status = 500  # what the client gets when the layers below raise instead of answering
 
@@ -44,13 +51,26 @@ class RequestContext:
         try:
             await self._app(scope, receive, send_with_headers)
         finally:
+            self._requests.in_flight -= 1
             seconds = round(time.perf_counter() - started, 6)
+            self._requests.answered(Answered(_method(scope), _route(scope), status), seconds)
             log.info("request", method=scope["method"], path=scope["path"], status=status, seconds=seconds)
 
 
 def edge_headers(scope: Scope) -> dict[str, str]:
     request_id = scope.get("state", {}).get("request_id", "")
     return SECURITY_HEADERS | {"x-request-id": request_id}
+
+
+def _method(scope: Scope) -> str:
+    """Anything may stand in a request; the figures know the usual ones."""
+    method: str = scope["method"]
+    return method if method in KNOWN_METHODS else "other"
+
+
+def _route(scope: Scope) -> str:
+    """Its template; one name for all that no route has answered, a refused key and an unknown path."""
+    return getattr(scope.get("route"), "path", "none")
 
 
 def _request_id(scope: Scope) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHMARKS = ("trainer", "intake", "uploads", "api", "rate_limit")
+BENCHMARKS = ("trainer", "intake", "uploads", "api", "rate_limit", "queue")
 
 
 def main() -> int:

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import obstore
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from store.errors import BlobMissing
+from store.full_disk import says_full_disk
 from store.placement import PARTS_AT_ONCE, place
 
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
+
 CHUNK = 1024 * 1024
+FOLDER = "sha256"
+PROBE = "ready"  # beside the blobs
+RENEWED_AFTER = 3600.0  # seconds; an older blob is made young when its bytes are stored again
 
 
 @dataclass(frozen=True)
@@ -24,10 +35,18 @@ class StoredBlob:
     bytes: int
 
 
-class Blobs:
-    """A blob appears whole or not at all (obstore writes beside and renames); the same bytes are stored once."""
+Renewing = Callable[[], AbstractContextManager[None]]
 
-    def __init__(self, url: str) -> None:
+
+class Blobs:
+    """A blob appears whole or not at all (obstore writes beside and renames); the same bytes are stored once.
+
+    ``renewing`` keeps a sweep out while an old blob is made young again (store/blob_lock.py). A young one no sweep
+    touches, so whoever stores bytes has hours to commit the row that names them.
+    """
+
+    def __init__(self, url: str, renewing: Renewing = nullcontext) -> None:
+        self._renewing = renewing
         if url.startswith("file://"):
             directory = Path(url.removeprefix("file://"))
             directory.mkdir(parents=True, exist_ok=True)
@@ -36,47 +55,41 @@ class Blobs:
             self.store = from_url(url)
 
     def reachable(self) -> bool:
-        """Whether the store answers; a local directory must be there and be writable."""
-        if isinstance(self.store, LocalStore):
-            return self.store.prefix is not None and os.access(self.store.prefix, os.R_OK | os.W_OK | os.X_OK)
+        """Whether the store takes and gives bytes: something is written to it and read again."""
         try:
-            self.exists("0" * 64)
-        except BaseError:
-            return False
-        return True
+            if isinstance(self.store, LocalStore):
+                # Not by the store, which would make a directory that is gone.
+                with tempfile.TemporaryFile(dir=self.store.prefix) as probe:
+                    return probe.write(b"ready") == 5
+            obstore.put(self.store, PROBE, b"ready")
+            return bytes(obstore.get(self.store, PROBE).bytes()) == b"ready"
+        except (BaseError, OSError) as error:
+            return says_full_disk(error)
 
     def put_bytes(self, content: bytes) -> StoredBlob:
         blob = StoredBlob(hashlib.sha256(content).hexdigest(), len(content))
-        if not self.exists(blob.sha256):
-            obstore.put(self.store, _path(blob.sha256), content)
+        self._keep(blob.sha256, lambda: obstore.put(self.store, _path(blob.sha256), content))
         return blob
 
     def put_file(self, path: Path) -> StoredBlob:
         """Memory stays bounded by the upload's chunk size."""
         blob = hash_file(path)
-        if not self.exists(blob.sha256):
-            with path.open("rb") as content:
-                obstore.put(self.store, _path(blob.sha256), content, max_concurrency=PARTS_AT_ONCE)
+        self._keep(blob.sha256, lambda: self._put(path, blob.sha256))
         return blob
 
     def take_file(self, path: Path, blob: StoredBlob) -> None:
         """Store a file of ours that was hashed while it was written. ``path`` may be gone afterwards."""
-        if not self.exists(blob.sha256):
-            place(self.store, path, _path(blob.sha256))
+        self._keep(blob.sha256, lambda: place(self.store, path, _path(blob.sha256)))
 
     def exists(self, sha256: str) -> bool:
-        try:
-            obstore.head(self.store, _path(sha256))
-        except (NotFoundError, FileNotFoundError):
-            return False
-        return True
+        return self._head(sha256) is not None
 
     def size(self, sha256: str) -> int:
         """In bytes."""
-        try:
-            return obstore.head(self.store, _path(sha256))["size"]
-        except (NotFoundError, FileNotFoundError) as error:
-            raise BlobMissing(sha256) from error
+        found = self._head(sha256)
+        if found is None:
+            raise BlobMissing(sha256)
+        return found["size"]
 
     def read(self, sha256: str) -> bytes:
         return b"".join(self.stream(sha256))
@@ -100,6 +113,49 @@ class Blobs:
             raise BlobMissing(sha256)
         partial.replace(path)
 
+    def older_than(self, seconds: float) -> Iterator[str]:
+        """The SHA-256 of every blob that was written or renewed longer ago."""
+        before = datetime.now(UTC) - timedelta(seconds=seconds)
+        for batch in obstore.list(self.store, prefix=FOLDER):
+            for item in batch:
+                name = item["path"].rpartition("/")[2]
+                if item["last_modified"] < before and item["path"] == _path(name):
+                    yield name
+
+    def remove_old(self, sha256: str, seconds: float) -> int | None:
+        """Remove the blob if it is older than that; returns its bytes then. The caller keeps writers out."""
+        found = self._head(sha256)
+        if found is None or _age(found) < seconds:
+            return None
+        obstore.delete(self.store, _path(sha256))
+        return found["size"]
+
+    def _keep(self, sha256: str, write: Callable[[], object]) -> None:
+        found = self._head(sha256)
+        if found is None:
+            write()
+        elif _age(found) > RENEWED_AFTER:
+            with self._renewing():
+                self._renew(sha256, write)
+
+    def _renew(self, sha256: str, write: Callable[[], object]) -> None:
+        """An object store knows when bytes were written, not when they were wanted: they are written again."""
+        if isinstance(self.store, LocalStore) and self.store.prefix is not None:
+            with suppress(FileNotFoundError):  # swept before the lock was ours
+                os.utime(Path(self.store.prefix) / _path(sha256))
+                return
+        write()
+
+    def _put(self, path: Path, sha256: str) -> None:
+        with path.open("rb") as content:
+            obstore.put(self.store, _path(sha256), content, max_concurrency=PARTS_AT_ONCE)
+
+    def _head(self, sha256: str) -> ObjectMeta | None:
+        try:
+            return obstore.head(self.store, _path(sha256))
+        except (NotFoundError, FileNotFoundError):
+            return None
+
     def _chunks(self, sha256: str, start: int, end: int) -> Iterator[bytes]:
         while start < end:
             length = min(CHUNK, end - start)
@@ -113,5 +169,10 @@ def hash_file(path: Path) -> StoredBlob:
     return StoredBlob(digest.hexdigest(), path.stat().st_size)
 
 
+def _age(found: ObjectMeta) -> float:
+    """Seconds, by this machine's clock and the store's: what hangs on it is hours."""
+    return (datetime.now(UTC) - found["last_modified"]).total_seconds()
+
+
 def _path(sha256: str) -> str:
-    return f"sha256/{sha256[:2]}/{sha256}"
+    return f"{FOLDER}/{sha256[:2]}/{sha256}"

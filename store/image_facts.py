@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -41,6 +41,10 @@ def known(session: Session, sha256s: Collection[str]) -> dict[str, Facts]:
         for some in _batches(sha256s)
         for row in session.execute(select(*columns).where(table.sha256.in_(some)))
     }
+
+
+def forget(session: Session, sha256s: Sequence[str]) -> None:
+    session.execute(delete(ImageFacts).where(ImageFacts.sha256.in_(sha256s)))
 
 
 def _batches(sha256s: Collection[str]) -> Iterator[list[str]]:

@@ -35,6 +35,7 @@ class NewJob:
     metadata: dict[str, str] | None
     key_id: str | None = None
     request_sha256: str | None = None
+    priority: int = 0
     id: str = field(default_factory=partial(new_id, "ftjob"))
 
 
@@ -46,6 +47,7 @@ def create(session: Session, new: NewJob) -> Job:
         id=new.id,
         project_id=new.project_id,
         status=JobStatus.QUEUED if ready else JobStatus.VALIDATING_FILES,
+        queued_at=func.clock_timestamp() if ready else None,
         spec=new.spec,
         **_columns("training", new.training_file),
         **_columns("validation", new.validation_file),
@@ -53,6 +55,7 @@ def create(session: Session, new: NewJob) -> Job:
         job_metadata=dict(new.metadata) if new.metadata is not None else None,
         key_id=new.key_id,
         request_sha256=new.request_sha256,
+        priority=new.priority,
     )
     session.add(job)
     session.flush()
@@ -185,6 +188,7 @@ def transition(
     """Move a job whose row is locked and that no worker owns; writes the event. Not for workers: see leases."""
     if not may_become(JobStatus(job.status), to):
         raise IllegalTransition(job.id, action, job.status)
+    now = session.scalar(select(func.clock_timestamp()))
     job.status = to
     job.lease_expires_at = None
     job.requested = None
@@ -192,7 +196,9 @@ def transition(
     if error is not None:
         job.error = error
     if to in TERMINAL:
-        job.finished_at = session.scalar(select(func.clock_timestamp()))
+        job.finished_at = now
+    elif to is JobStatus.QUEUED:
+        job.queued_at = now
     session.flush()
     level: events.Level = "error" if to is JobStatus.FAILED else "info"
     data: Json = {"status": to} if error is None else {"status": to, "error": error}

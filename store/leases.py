@@ -16,7 +16,8 @@ from sqlalchemy import ColumnElement, Row, func, select, union_all, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from store import events, files, quotas, usage
+from store import events, files, queue, quotas, usage
+from store.counters import count
 from store.errors import LeaseLost
 from store.events import NewEvent
 from store.ids import new_id
@@ -37,10 +38,20 @@ class Claim:
 def claim(
     session: Session, job_id: str, *, worker: str, lease_seconds: float, limits: Limits = UNLIMITED
 ) -> Claim | None:
-    """Take a queued job; None when it is not queued (any more), so a repeated message does nothing, and while its
-    project has as many running as it may. ``limits``: the deployment's."""
+    """Take this job; None when it is not queued (any more), so a repeated call does nothing, and while its project has
+    as many running as it may. ``limits``: the deployment's."""
     if not quotas.may_run(session, job_id, limits):
         return None
+    return _claim(session, job_id, worker, lease_seconds)
+
+
+def claim_next(session: Session, *, worker: str, lease_seconds: float, limits: Limits = UNLIMITED) -> Claim | None:
+    """Take the job whose turn it is (store/queue.py); None when there is none that nobody else is taking."""
+    turn = session.scalar(queue.first(limits.running_jobs))
+    return None if turn is None else claim(session, turn, worker=worker, lease_seconds=lease_seconds, limits=limits)
+
+
+def _claim(session: Session, job_id: str, worker: str, lease_seconds: float) -> Claim | None:
     row = session.execute(
         update(Job)
         .where(Job.id == job_id, Job.status == JobStatus.QUEUED)
@@ -52,19 +63,22 @@ def claim(
             claimed_at=func.clock_timestamp(),
             lease_expires_at=_expiry(lease_seconds),
         )
-        .returning(Job.project_id, Job.attempt)
+        .returning(Job.id, Job.project_id, Job.attempt)
     ).one_or_none()
     if row is None:
         return None
-    owned = Claim(job_id, row.project_id, row.attempt)
+    owned = Claim(row.id, row.project_id, row.attempt)
+    queue.served(session, owned.project_id)
     started = NewEvent("Started.", data={"status": JobStatus.RUNNING, "worker": worker})
-    events.append(session, job_id, [started], attempt=owned.attempt)
+    events.append(session, owned.job_id, [started], attempt=owned.attempt)
+    count(session, "claims", "train")
     return owned
 
 
 def renew(session: Session, owned: Claim, *, lease_seconds: float) -> Request | None:
     """Extend the lease; returns what the user has asked for meanwhile."""
     requested = _write(session, owned, lease_expires_at=_expiry(lease_seconds))
+    count(session, "renewals", "train")
     return Request(requested) if requested is not None else None
 
 
@@ -157,6 +171,7 @@ def crash(session: Session, owned: Claim, *, code: str, message: str, crash_cap:
     A cancel or a pause that the user asked for comes before both.
     """
     held = _held(session, owned)
+    count(session, "crashes", "train")
     if held.requested is None and held.crashes + 1 >= crash_cap:
         fail(session, owned, code=code, message=f"Gave up after {held.crashes + 1} crashes. {message}")
         return JobStatus.FAILED
@@ -223,11 +238,15 @@ def claim_file(session: Session, file_id: str, *, lease_seconds: float) -> FileC
         .values(attempt=File.attempt + 1, lease_expires_at=_expiry(lease_seconds))
         .returning(File.project_id, File.attempt, File.sha256, File.filename, File.policy)
     ).one_or_none()
-    return FileClaim(file_id, row.project_id, row.attempt, row.sha256, row.filename, row.policy) if row else None
+    if row is None:
+        return None
+    count(session, "claims", "intake")
+    return FileClaim(file_id, row.project_id, row.attempt, row.sha256, row.filename, row.policy)
 
 
 def renew_file(session: Session, owned: FileClaim, *, lease_seconds: float) -> None:
     _write_file(session, owned, lease_expires_at=_expiry(lease_seconds))
+    count(session, "renewals", "intake")
 
 
 def note_file_progress(session: Session, owned: FileClaim, progress: Json) -> None:
@@ -296,9 +315,13 @@ def _give_back(session: Session, owned: Claim, requested: str | None, told: NewE
     to, outcome = _AS_ASKED[Request(requested) if requested else None]
     if to is JobStatus.CANCELLED:
         changes["finished_at"] = func.clock_timestamp()
+    elif to is JobStatus.QUEUED:
+        changes["queued_at"] = func.clock_timestamp()
     _release(session, owned, to, **changes)
     event = replace(told, message=f"{told.message} {outcome}".strip(), data={**(told.data or {}), "status": to})
     events.append(session, owned.job_id, [event], attempt=owned.attempt)
+    if to is JobStatus.QUEUED:
+        count(session, "requeues", "train")
     return to
 
 

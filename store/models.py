@@ -26,6 +26,7 @@ from store.job_state import TERMINAL, JobStatus
 from store.roles import Role
 
 Json = dict[str, Any]
+MOST_PRIORITY = 10
 
 
 class Table(DeclarativeBase):
@@ -48,7 +49,8 @@ class Table(DeclarativeBase):
 
 
 class Project(Table):
-    """A tenant: every file, job and key belongs to one. ``limits`` are those that differ from the deployment's."""
+    """A tenant: every file, job and key belongs to one. ``limits`` are those that differ from the deployment's,
+    ``served_at`` is when a worker last took a job of its."""
 
     __tablename__ = "projects"
 
@@ -56,6 +58,7 @@ class Project(Table):
     name: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     limits: Mapped[Json] = mapped_column(server_default=text("'{}'"))
+    served_at: Mapped[datetime | None]
 
 
 class ApiKey(Table):
@@ -118,13 +121,16 @@ class Job(Table):
     names it; ``training_seconds`` is what the attempts that have ended took. ``spec`` is the RunSpec that validated
     the request; ``progress`` the trainer's latest progress. ``key_id`` and ``request_sha256`` tell a client's retry of
     the same create from a second job. Its pairs are those of a file, or of a data set at the revision that it had when
-    the job was created."""
+    the job was created. ``queued_at`` is when it last joined the queue, ``claimed_at`` when it was last taken from it
+    (store/queue.py)."""
 
     __tablename__ = "jobs"
     __table_args__ = (
         CheckConstraint(f"status IN ({', '.join(repr(str(s)) for s in JobStatus)})", name="status"),
         CheckConstraint("requested IN ('cancel', 'pause')", name="requested"),
         CheckConstraint("(status = 'running') = (lease_expires_at IS NOT NULL)", name="lease_when_running"),
+        CheckConstraint(f"priority BETWEEN {-MOST_PRIORITY} AND {MOST_PRIORITY}", name="priority"),
+        CheckConstraint("status != 'queued' OR queued_at IS NOT NULL", name="queued_since"),
         CheckConstraint("num_nonnulls(training_file_id, training_dataset_id) = 1", name="training_source"),
         CheckConstraint("num_nonnulls(validation_file_id, validation_dataset_id) <= 1", name="validation_source"),
         CheckConstraint("(training_dataset_id IS NULL) = (training_revision IS NULL)", name="training_pinned"),
@@ -137,6 +143,8 @@ class Job(Table):
             ["dataset_revisions.dataset_id", "dataset_revisions.number"],
         ),
         Index(None, "project_id", "id"),
+        Index("ix_jobs_queued", "queued_at", postgresql_where=text("status = 'queued'")),
+        Index("ix_jobs_succeeded", "id", postgresql_where=text("status = 'succeeded'")),
         Index("ix_jobs_request", "key_id", "request_sha256", postgresql_where=text("request_sha256 IS NOT NULL")),
         Index(
             "ix_jobs_live",
@@ -167,6 +175,8 @@ class Job(Table):
     claimed_at: Mapped[datetime | None]
     training_seconds: Mapped[float] = mapped_column(Double, server_default=text("0"))
     lease_expires_at: Mapped[datetime | None]
+    priority: Mapped[int] = mapped_column(server_default=text("0"))
+    queued_at: Mapped[datetime | None]
     published_at: Mapped[datetime | None]
     progress: Mapped[Json | None]
     error: Mapped[Json | None]
@@ -213,5 +223,6 @@ class Checkpoint(Table):
 import store.dataset_tables  # noqa: E402
 import store.generation_tables  # noqa: E402
 import store.idempotency_table  # noqa: E402
+import store.signal_tables  # noqa: E402
 import store.upload_tables  # noqa: E402
 import store.webhook_tables  # noqa: E402, F401

@@ -42,13 +42,17 @@ def require_waiting_job(session: Session, project_id: str, limits: Limits) -> No
 
 
 def may_run(session: Session, job_id: str, defaults: Limits) -> bool:
-    """Whether the project of this queued job may have one more running; none of its other jobs is claimed meanwhile."""
-    queued = select(Job.project_id).where(Job.id == job_id, Job.status == JobStatus.QUEUED).scalar_subquery()
-    project = session.execute(_locked(queued)).one_or_none()
+    """Whether the project of this queued job may have one more running. Where there is a limit, none of its other jobs
+    is claimed meanwhile."""
+    of_job = select(Project.id, Project.limits).join(Job, Job.project_id == Project.id)
+    project = session.execute(of_job.where(Job.id == job_id, Job.status == JobStatus.QUEUED)).one_or_none()
     if project is None:
         return False
     most = defaults.with_own(project.limits).running_jobs
-    return most is None or usage.jobs_in(session, project.id, JobStatus.RUNNING) < most
+    if most is None:
+        return True
+    _lock(session, project.id)
+    return usage.jobs_in(session, project.id, JobStatus.RUNNING) < most
 
 
 def _lock(session: Session, project_id: str) -> None:

@@ -31,6 +31,23 @@ class Settings(BaseSettings):
     )
     max_upload_bytes: int = Field(20 * 2**30, description="A larger upload is answered 413.")
 
+    min_free_bytes: int = Field(
+        2**30,
+        ge=0,
+        description="With less than this free where a process writes, nothing new is begun there: uploads and jobs "
+        "are answered 507, workers claim nothing.",
+    )
+
+    checkpoint_days: float = Field(
+        14.0, ge=0, description="Days after a job's end for which the files of all of its checkpoints are kept."
+    )
+    blob_grace_seconds: float = Field(
+        24 * 3600.0,
+        ge=2 * 3600.0,  # twice Blobs' RENEWED_AFTER: from storing bytes to naming them in a row a writer has the rest
+        description="Time for which a blob that no row names is kept, and one whose row was deleted.",
+    )
+    sweep_seconds: float = Field(6 * 3600.0, gt=0, description="How often old checkpoints and blobs are cleared away.")
+
     upload_seconds: float = Field(24 * 3600.0, gt=0, description="Time that an upload in parts has to be completed.")
     upload_idle_seconds: float = Field(
         60.0, gt=0, description="A client that sends nothing of its body for this long is cut off (408)."

@@ -2,7 +2,7 @@
 
 Every tick it takes back expired leases, refuses files that keep killing their reader, publishes again what is
 queued and was not claimed, and clears away uploads that were not completed in time. Any number may run; an advisory
-lock lets one act at a time. Webhooks are sent from a thread beside it, by all of them.
+lock lets one act at a time. Beside it run threads that send webhooks, all of them, and make room, one of them.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from store import files, generation_leases, generations, idempotency, jobs, leases, webhook_deliveries
+from store import counters, files, generation_leases, generations, idempotency, jobs, leases, webhook_deliveries
 from store.database import open_engine, open_sessions
 from store.hints import Hints, Task
 from store.logs import configure_logs
 from store.settings import Settings
-from worker import upload_expiry, webhooks
+from worker import housekeeping, upload_expiry, webhooks
 from worker.resources import Resources, resources
 
 log = structlog.get_logger()
@@ -67,6 +67,7 @@ def _send(hints: Hints, task: Task, rows: list[str], send: Callable[[str], bool]
 
 
 def _collect(session: Session, settings: Settings) -> Due:
+    counters.beat(session, "dispatcher")
     leases.expire(session, crash_cap=settings.crash_cap)
     generation_leases.expire(session, crash_cap=settings.crash_cap)
     idempotency.forget(session)
@@ -91,11 +92,15 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     log.info("dispatcher.started")
-    # With database connections of its own, for which the tick never has to wait.
+    # With database connections of their own, for which the tick never has to wait.
     settings = parts.settings
     engine = open_engine(settings.required_database_url, pool_size=4, idle_seconds=settings.lease_seconds / 2)
-    sender = threading.Thread(target=webhooks.run, args=(replace(parts, sessions=open_sessions(engine)), stop))
+    beside = replace(parts, sessions=open_sessions(engine))
+    sender = threading.Thread(target=webhooks.run, args=(beside, stop))
+    # A daemon: a round may take long, and may be broken off anywhere.
+    tidier = threading.Thread(target=housekeeping.run, args=(beside, stop), daemon=True)
     sender.start()
+    tidier.start()
     try:
         _tick_until(stop, parts)
     finally:

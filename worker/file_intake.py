@@ -19,7 +19,7 @@ from store.database import Sessions
 from store.errors import BlobMissing, LeaseLost
 from store.image_facts import Facts
 from store.leases import FileClaim
-from worker import leftovers
+from worker import leftovers, room
 from worker.lease_keeper import kept
 from worker.resources import Resources
 
@@ -33,6 +33,8 @@ SHOWN_FINDINGS = 50  # of status_details; the rest is counted
 def read_file(resources: Resources, file_id: str) -> None:
     settings, sessions = resources.settings, resources.sessions
     leftovers.clear(resources)
+    if not room.is_left(resources):
+        return
     claimed_at = time.monotonic()
     with sessions.begin() as session:
         owned = leases.claim_file(session, file_id, lease_seconds=settings.lease_seconds)

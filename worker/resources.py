@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
+from store.blob_lock import renewing
 from store.blobs import Blobs
 from store.database import Sessions, open_engine, open_sessions
 from store.hints import Hints
@@ -26,10 +27,11 @@ class Resources:
 def resources() -> Resources:
     chosen = settings()
     engine = open_engine(chosen.required_database_url, pool_size=2, idle_seconds=chosen.lease_seconds / 2)
+    sessions = open_sessions(engine)
     return Resources(
         settings=chosen,
-        sessions=open_sessions(engine),
-        blobs=Blobs(chosen.effective_blob_url),
+        sessions=sessions,
+        blobs=Blobs(chosen.effective_blob_url, partial(renewing, sessions)),
         hints=Hints(chosen.required_broker_url),
         worker=f"{socket.gethostname()}:{os.getpid()}",
     )

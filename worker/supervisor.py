@@ -24,7 +24,7 @@ from store.job_state import Request
 from store.leases import Claim
 from store.settings import Settings
 from trainer.spec.run import RunSpec
-from worker import conclusion, leftovers, process, run_directory
+from worker import conclusion, leftovers, process, room, run_directory
 from worker.attempt import Attempt
 from worker.conclusion import TrainerEnd
 from worker.lease_keeper import LeaseKeeper, ended_when_lost, kept
@@ -47,21 +47,24 @@ class Abandoned(Exception):
 
 
 def supervise(resources: Resources, job_id: str, *, stopping: Callable[[], bool]) -> None:
-    """Run the job if it is still queued. ``stopping`` tells that this worker has to end."""
+    """Run the job whose turn it is: the hint names one, and the queue may know another that comes first, for which
+    there is a hint too. ``stopping`` tells that this worker has to end."""
     settings = resources.settings
     leftovers.clear(resources)
+    if not room.is_left(resources):
+        return
     claimed_at = time.monotonic()
     with resources.sessions.begin() as session:
-        owned = leases.claim(
+        owned = leases.claim_next(
             session,
-            job_id,
             worker=resources.worker,
             lease_seconds=settings.lease_seconds,
             limits=limits.defaults(settings),
         )
     if owned is None:
-        log.info("job.nothing_to_do", job=job_id)
+        log.info("job.nothing_to_do", hint=job_id)
         return
+    job_id = owned.job_id
     log.info("job.claimed", job=job_id, attempt=owned.attempt)
     attempt = Attempt(owned, leftovers.attempt_folder(settings.work_directory, job_id, owned.attempt))
     renew = partial(_renew, resources.sessions, owned, settings.lease_seconds)

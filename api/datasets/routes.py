@@ -30,6 +30,7 @@ from api.files.receive import received_form
 from api.idempotency import IdempotencyKey, once
 from api.json_body import Json, JsonBody
 from api.paging import After
+from api.room import has_room
 from api.transactions import transaction
 from store import datasets
 
@@ -184,6 +185,7 @@ def add_file(
 @router.post(
     "/{dataset_id}/pairs",
     operation_id="createDatasetPair",
+    dependencies=[Depends(has_room)],
     response_model=DatasetPairAdded,
     responses=failures(400, 404, 408, 409, 413, 422, 507),
     openapi_extra=PAIR_FORM,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
@@ -18,6 +18,7 @@ from api.files.report import FileReport
 from api.files.schemas import File, FileDeleted, FileList
 from api.idempotency import IdempotencyKey, once, replay
 from api.paging import After
+from api.room import has_room
 from api.transactions import transaction
 from store import files
 from store.keys import Principal
@@ -61,6 +62,7 @@ CONTENT_RESPONSES: dict[int | str, dict[str, Any]] = {
 @router.post(
     "",
     operation_id="createFile",
+    dependencies=[Depends(has_room)],
     response_model=File,
     responses=failures(400, 408, 409, 413, 422, 507),
     openapi_extra=UPLOAD_FORM,

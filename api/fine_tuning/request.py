@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from api.faults import Fault, describe
+from store.models import MOST_PRIORITY
 from trainer.spec.methods import MapoMethod, Method
 from trainer.spec.run import TrainingOptions
 from trainer.spec.strict import Flag
@@ -48,6 +49,11 @@ class CreateFineTuningJob(TrainingOptions):
     )
     metadata: Annotated[dict[Key, Value], Field(max_length=16)] | None = None
     dry_run: Flag = Field(False, description="Check all of it, answer what it would cost, and make nothing.")
+    priority: Annotated[int, Field(strict=True, ge=-MOST_PRIORITY, le=MOST_PRIORITY)] = Field(
+        0,
+        description="Among the project's own queued jobs: a step of 1 counts as 6 hours of waiting. Other projects' "
+        "jobs are neither overtaken nor held up by it.",
+    )
     integrations: list[Any] | None = Field(None, description="Must be empty: no integration is offered.")
 
     @model_validator(mode="before")

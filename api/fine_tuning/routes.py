@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import JSONResponse
 
 from api.backends import Caller, Opened
@@ -24,6 +24,7 @@ from api.fine_tuning.schemas import (
 from api.idempotency import IdempotencyKey, once
 from api.json_body import Json
 from api.paging import After
+from api.room import has_room
 from api.transactions import transaction
 from store import jobs
 
@@ -42,8 +43,9 @@ RetryCount = Annotated[
 @router.post(
     "",
     operation_id="createFineTuningJob",
+    dependencies=[Depends(has_room)],
     response_model=FineTuningJob | FineTuningJobEstimate,
-    responses=failures(400, 409, 413, 422),
+    responses=failures(400, 409, 413, 422, 507),
     openapi_extra=CREATE_BODY,
 )
 def create_job(
@@ -81,7 +83,8 @@ def list_jobs(
 def retrieve_job(fine_tuning_job_id: str, caller: Caller, backends: Opened) -> FineTuningJob:
     """One job."""
     with transaction(backends) as work:
-        return FineTuningJob.of(jobs.get(work.session, caller.project_id, fine_tuning_job_id))
+        [job] = service.shown(work.session, [jobs.get(work.session, caller.project_id, fine_tuning_job_id)])
+        return job
 
 
 @router.post("/{fine_tuning_job_id}/cancel", operation_id="cancelFineTuningJob", responses=failures(400, 404, 409))

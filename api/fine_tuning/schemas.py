@@ -11,6 +11,7 @@ from api.paging import Page, PageWithEnds
 from store import models
 from store.job_state import JobStatus
 from store.leases import fine_tuned_model_name
+from store.queue import Place
 from trainer.spec.run import TrainingOptions
 
 # Options that the job repeats as they are; a job of an earlier version may lack one.
@@ -57,10 +58,18 @@ class FineTuningJob(BaseModel):
     progress: dict[str, Any] | None = Field(description="The trainer's latest progress: step, losses, ETA, ...")
     attempt: int = Field(description="How often a worker has taken the job.")
     requested: Literal["cancel", "pause"] | None
+    priority: int
+    queue_position: int | None = Field(
+        None, description="Of a queued job, when it is read: how many start until it does, itself included, as of now."
+    )
+    expected_start: int | None = Field(
+        None, description="Unix seconds; null while no job runs or none has succeeded yet, as then nothing tells."
+    )
 
     @classmethod
-    def of(cls, row: models.Job) -> Self:
+    def of(cls, row: models.Job, place: Place | None = None) -> Self:
         method = row.spec["method"]
+        start = place.expected_start if place is not None else None
         return cls.model_validate(
             {
                 "id": row.id,
@@ -83,6 +92,9 @@ class FineTuningJob(BaseModel):
                 "progress": row.progress,
                 "attempt": row.attempt,
                 "requested": row.requested,
+                "priority": row.priority,
+                "queue_position": place.position if place is not None else None,
+                "expected_start": int(start.timestamp()) if start is not None else None,
             }
             | {name: row.spec.get(name, {}) for name in ECHOED}
         )

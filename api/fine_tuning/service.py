@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from sqlalchemy.orm import Session
@@ -23,7 +24,7 @@ from api.fine_tuning.schemas import (
 from api.json_body import JsonBody
 from api.paging import cut
 from api.transactions import Work
-from store import events, jobs, measured_runs, quotas
+from store import events, jobs, measured_runs, queue, quotas
 from store.blobs import Blobs
 from store.ids import new_id
 from store.job_state import JobStatus
@@ -44,7 +45,7 @@ def create(
     if is_retry:
         earlier = jobs.by_request(work.session, caller.key_id, body.sha256, within=RETRY_WINDOW)
         if earlier is not None:
-            return FineTuningJob.of(earlier)
+            return _shown(work.session, earlier)
     request, named = _checked(work, offer, caller, body)
     quotas.require_waiting_job(work.session, caller.project_id, caller.limits)
     for revision in named.revisions:
@@ -88,7 +89,14 @@ def _new_job(
         metadata=request.metadata,
         key_id=caller.key_id,
         request_sha256=request_sha256,
+        priority=request.priority,
     )
+
+
+def shown(session: Session, rows: Sequence[Job]) -> list[FineTuningJob]:
+    """With the places of those that are queued."""
+    places = queue.places(session, [row.id for row in rows if row.status == JobStatus.QUEUED])
+    return [FineTuningJob.of(row, places.get(row.id)) for row in rows]
 
 
 def cancel(work: Work, project_id: str, job_id: str) -> FineTuningJob:
@@ -107,8 +115,8 @@ def page(
     session: Session, project_id: str, *, after: str | None, limit: int, metadata: dict[str, str] | None
 ) -> FineTuningJobList:
     rows = jobs.newest_first(session, project_id, after=after, limit=limit + 1, metadata=metadata)
-    shown, has_more = cut(rows, limit)
-    return FineTuningJobList(data=[FineTuningJob.of(row) for row in shown], has_more=has_more)
+    found, has_more = cut(rows, limit)
+    return FineTuningJobList(data=shown(session, found), has_more=has_more)
 
 
 def event_page(
@@ -132,4 +140,9 @@ def checkpoint_page(
 def _tell(work: Work, job: Job) -> FineTuningJob:
     if job.status == JobStatus.QUEUED:
         work.jobs_to_train.append(job.id)
-    return FineTuningJob.of(job)
+    return _shown(work.session, job)
+
+
+def _shown(session: Session, job: Job) -> FineTuningJob:
+    [one] = shown(session, [job])
+    return one

@@ -20,5 +20,6 @@ async def healthz() -> Alive:
 
 @router.get("/readyz", operation_id="readyz", responses={503: {"model": Error, "description": "Says what is missing"}})
 def readyz(backends: Opened) -> Ready:
-    """The database, the broker and the blob store answer."""
+    """The database answers and the blob store can be written: else 503. Without a broker, or with little room on the
+    disk, it is ready and `degraded`."""
     return service.check(backends)

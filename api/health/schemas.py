@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-State = Literal["ok", "no answer"]
+State = Literal["ok", "no answer", "low"]
 
 
 class Alive(BaseModel):
@@ -14,5 +14,7 @@ class Alive(BaseModel):
 
 
 class Ready(BaseModel):
-    status: Literal["ok"] = "ok"
+    status: Literal["ok", "degraded"] = Field(
+        description="degraded: requests are answered, but jobs start late (broker) or nothing new is taken (disk)."
+    )
     checks: dict[str, State]

@@ -15,6 +15,7 @@ from api.files.receive import received
 from api.idempotency import IdempotencyKey, once
 from api.json_body import Json
 from api.paging import After
+from api.room import has_room
 from api.transactions import transaction
 from api.uploads import service
 from api.uploads.schemas import Upload, UploadPart, UploadPartList
@@ -56,8 +57,9 @@ async def _content(request: Request) -> bytes:
 @router.post(
     "",
     operation_id="createUpload",
+    dependencies=[Depends(has_room)],
     response_model=Upload,
-    responses=failures(400, 409, 413, 422),
+    responses=failures(400, 409, 413, 422, 507),
     openapi_extra=_body("CreateUpload"),
 )
 def create_upload(
@@ -80,6 +82,7 @@ def retrieve_upload(upload_id: str, caller: Caller, backends: Opened) -> Upload:
 @router.post(
     "/{upload_id}/parts",
     operation_id="createUploadPart",
+    dependencies=[Depends(has_room)],
     responses=failures(400, 404, 408, 409, 413, 507),
     openapi_extra=PART_FORM,
 )

@@ -118,5 +118,5 @@ def test_a_database_that_does_not_answer_is_a_503(settings: Settings, tmp_path: 
         ready = client.get("/readyz")
         assert ready.status_code == 503
         assert ready.json()["error"]["message"] == "No answer from: database."
-        assert ready.json()["checks"] == {"database": "no answer", "broker": "ok", "blobs": "ok"}
+        assert ready.json()["checks"] == {"database": "no answer", "broker": "ok", "blobs": "ok", "disk": "ok"}
         assert client.get("/healthz").json() == {"status": "ok"}

@@ -63,7 +63,9 @@ def cramped(request: pytest.FixtureRequest, tmp_path: Path, postgres_url: str, v
     home = tmp_path / "home"
     if request.param == "size limit":
         home.mkdir()
-        with serving(home, postgres_url, valkey_url, log=log, limits={resource.RLIMIT_FSIZE: ROOM}) as server:
+        with serving(
+            home, postgres_url, valkey_url, log=log, min_free_bytes=0, limits={resource.RLIMIT_FSIZE: ROOM}
+        ) as server:
             unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
             yield Cramped(
                 server,
@@ -76,7 +78,7 @@ def cramped(request: pytest.FixtureRequest, tmp_path: Path, postgres_url: str, v
     with small_filesystem(disk) as relieve:
         home.mkdir(exist_ok=True)
         options = {} if disk == home else {"blob_url": f"file://{disk}/blobs"}
-        with serving(home, postgres_url, valkey_url, log=log, **options) as server:
+        with serving(home, postgres_url, valkey_url, log=log, min_free_bytes=0, **options) as server:
             yield Cramped(server, client_of(server), relieve, range(2))
 
 
@@ -145,7 +147,11 @@ def test_a_completion_without_room_loses_no_part(cramped: Cramped) -> None:
 
 def test_a_disk_without_a_byte_left_even_for_the_log_is_507(tmp_path: Path, postgres_url: str, valkey_url: str) -> None:
     disk = tmp_path / "disk"
-    with small_filesystem(disk), serving(disk, postgres_url, valkey_url) as server, client_of(server) as client:
+    with (
+        small_filesystem(disk),
+        serving(disk, postgres_url, valkey_url, min_free_bytes=0) as server,
+        client_of(server) as client,
+    ):
         kept = send(client, THIRD).json()["id"]
         with contextlib.suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
             while True:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from store.blobs import Blobs
 from store.settings import Settings
 from tests.api.conftest import open_client
 
@@ -16,16 +17,39 @@ pytestmark = pytest.mark.integration
 def test_alive_and_ready_need_no_key(anonymous: TestClient) -> None:
     assert anonymous.get("/healthz").json() == {"status": "ok"}
     ready = anonymous.get("/readyz")
-    checks = {"database": "ok", "broker": "ok", "blobs": "ok"}
+    checks = {"database": "ok", "broker": "ok", "blobs": "ok", "disk": "ok"}
     assert (ready.status_code, ready.json()) == (200, {"status": "ok", "checks": checks})
 
 
-def test_readiness_names_a_broker_and_a_blob_store_that_are_gone(settings: Settings, tmp_path: Path) -> None:
+def test_without_a_database_or_a_blob_store_it_is_not_ready_and_says_which(settings: Settings, tmp_path: Path) -> None:
     blobs = tmp_path / "blobs"
-    gone = {"broker_url": f"redis+socket://{tmp_path}/gone.sock", "blob_url": blobs.as_uri()}
+    gone = {"database_url": f"postgresql+psycopg://u@/none?host={tmp_path}", "blob_url": blobs.as_uri()}
     with open_client(settings.model_copy(update=gone)) as client:
         blobs.rmdir()
         ready = client.get("/readyz")
     assert ready.status_code == 503
-    assert ready.json()["checks"] == {"database": "ok", "broker": "no answer", "blobs": "no answer"}
-    assert ready.json()["error"]["message"] == "No answer from: broker, blobs."
+    assert ready.json()["checks"] == {"database": "no answer", "broker": "ok", "blobs": "no answer", "disk": "ok"}
+    assert ready.json()["error"]["message"] == "No answer from: database, blobs."
+
+
+def test_without_a_broker_or_with_little_room_it_is_ready_and_degraded(settings: Settings, tmp_path: Path) -> None:
+    """Jobs are accepted without a broker, and downloads go on with a full disk: no reason to take the API away."""
+    for update, checks in (
+        ({"broker_url": f"redis+socket://{tmp_path}/gone.sock"}, {"broker": "no answer"}),
+        ({"min_free_bytes": 2**60}, {"disk": "low"}),
+    ):
+        with open_client(settings.model_copy(update=update)) as client:
+            ready = client.get("/readyz")
+        assert ready.status_code == 200
+        well = {"database": "ok", "broker": "ok", "blobs": "ok", "disk": "ok"}
+        assert ready.json() == {"status": "degraded", "checks": well | checks}
+
+
+def test_a_blob_store_is_ready_when_it_can_be_written(tmp_path: Path) -> None:
+    """A full one counts as ready: what it holds can be downloaded."""
+    blobs = Blobs((tmp_path / "blobs").as_uri())
+    assert blobs.reachable()
+    assert list((tmp_path / "blobs").iterdir()) == []
+    (tmp_path / "blobs").rmdir()
+    (tmp_path / "blobs").write_text("a file in its place")
+    assert not blobs.reachable()

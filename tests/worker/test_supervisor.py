@@ -67,6 +67,16 @@ def test_a_job_beyond_what_its_project_may_run_stays_queued(resources: Resources
     assert (job.status, job.attempt) == ("queued", 0)
 
 
+def test_a_hint_for_one_job_runs_the_job_whose_turn_it_is(resources: Resources, new_job: NewJob) -> None:
+    """So that a fair order holds whichever hint arrives first; there is one for each job."""
+    first, second = new_job(), new_job()
+    with resources.sessions.begin() as session:
+        session.execute(update(Job).where(Job.id == second).values(priority=1))
+    stopped = {"stopping": lambda: True}  # gives a job back as soon as it has it
+    supervise(resources, first, **stopped)
+    assert [read_job(resources.sessions, job_id).attempt for job_id in (first, second)] == [0, 1]
+
+
 def test_a_killed_trainer_is_started_again_and_goes_on_from_the_stored_checkpoint(
     resources: Resources, supervised: Supervised, new_job: NewJob
 ) -> None:

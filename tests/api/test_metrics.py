@@ -1,0 +1,141 @@
+"""/metrics: figures that all processes share, those of this process, and the format."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from starlette.testclient import TestClient
+
+from api.metrics.exposition import MEDIA_TYPE, Family, Sample, render
+from api.metrics.requests import Answered, Requests
+from store import counters, leases
+from store.database import Sessions
+from store.events import NewEvent
+from store.job_state import JobStatus
+from store.settings import Settings
+from tests.api.conftest import add_file, open_client
+from tests.api.job_steps import claim, create
+from tests.conftest import Tenant
+
+LINE = re.compile(r'(?P<name>[a-z_]+)(?P<labels>\{[a-z_]+="[^"]*"(?:,[a-z_]+="[^"]*")*\})? (?P<value>[0-9.e+-]+)')
+OPERATIONS = Path(__file__).resolve().parent.parent.parent / "docs" / "operations.md"
+
+
+def figures(client: TestClient) -> dict[str, float]:
+    """Each sample by its name and labels, as written."""
+    answer = client.get("/metrics")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, MEDIA_TYPE)
+    lines = [line for line in answer.text.splitlines() if not line.startswith("#")]
+    matches = [match for match in map(LINE.fullmatch, lines) if match is not None]
+    assert len(matches) == len(lines)
+    return {f"{match['name']}{match['labels'] or ''}": float(match["value"]) for match in matches}
+
+
+@pytest.mark.unit
+def test_the_format_escapes_what_would_end_a_label_or_a_line() -> None:
+    family = Family("a", "gauge", "Two\nlines.", (Sample(1.5, {"worker": 'a"b\\c\n'}), Sample(2)))
+    assert render([family]) == (
+        "# HELP pairtune_a Two\\nlines.\n# TYPE pairtune_a gauge\n"
+        'pairtune_a{worker="a\\"b\\\\c\\n"} 1.5\npairtune_a 2\n'
+    )
+
+
+@pytest.mark.unit
+def test_a_duration_counts_in_every_bucket_that_it_fits_into() -> None:
+    requests = Requests()
+    for seconds in (0.005, 0.02, 700.0):
+        requests.answered(Answered("GET", "/v1/files", 200), seconds)
+    told = render(requests.families())
+    labels = 'method="GET",route="/v1/files",status="200"'
+    for bound, count in (("0.005", 1), ("0.01", 1), ("0.025", 2), ("600", 2), ("+Inf", 3)):
+        assert f'pairtune_http_request_duration_seconds_bucket{{{labels},le="{bound}"}} {count}\n' in told
+    assert f"pairtune_http_request_duration_seconds_count{{{labels}}} 3\n" in told
+    assert f"pairtune_http_request_duration_seconds_sum{{{labels}}} 700.025\n" in told
+
+
+@pytest.mark.integration
+def test_it_needs_no_key_and_counts_what_workers_did(
+    client: TestClient, sessions: Sessions, project: Tenant, file_id: str
+) -> None:
+    def change(before: dict[str, float], name: str) -> float:
+        return figures(client)[f"pairtune_{name}"] - before[f"pairtune_{name}"]
+
+    first, second = create(client, file_id)["id"], create(client, file_id)["id"]
+    add_file(sessions, project.id, status="uploaded")
+    client.headers.pop("authorization")
+    start = figures(client)
+    owned = claim(sessions, first)
+    with sessions.begin() as session:
+        leases.renew(session, owned, lease_seconds=60)
+        progress = {"pairs_per_second": 12.5, "peak_memory_bytes": 2**20}
+        leases.record(session, owned, [NewEvent("Step.")], progress=progress)
+    assert change(start, 'claims_total{queue="train"}') == 1
+    assert change(start, 'renewals_total{queue="train"}') == 1
+    assert change(start, 'jobs{status="running"}') == 1
+    assert change(start, 'jobs{status="queued"}') == -1
+    assert figures(client)['pairtune_training_pairs_per_second{worker="w1"}'] == 12.5
+    assert figures(client)['pairtune_training_peak_memory_bytes{worker="w1"}'] == 2**20
+    with sessions.begin() as session:
+        assert leases.crash(session, owned, code="c", message="m", crash_cap=3) is JobStatus.QUEUED
+    assert change(start, 'crashes_total{queue="train"}') == 1
+    assert change(start, 'requeues_total{queue="train"}') == 1
+    assert figures(client)["pairtune_files_waiting"] >= 1
+    with sessions.begin() as session:
+        earlier = text("UPDATE jobs SET queued_at = queued_at - interval '1 hour' WHERE id = :id")
+        session.execute(earlier, {"id": second})
+    assert figures(client)['pairtune_queue_age_seconds{queue="train"}'] >= 3600
+
+
+@pytest.mark.integration
+def test_what_is_rolled_back_is_not_counted(client: TestClient, sessions: Sessions, file_id: str) -> None:
+    job_id = create(client, file_id)["id"]
+    before = figures(client)['pairtune_claims_total{queue="train"}']
+    with sessions() as session:
+        assert leases.claim(session, job_id, worker="w", lease_seconds=60) is not None
+        session.rollback()
+    assert figures(client)['pairtune_claims_total{queue="train"}'] == before
+
+
+@pytest.mark.integration
+def test_the_dispatchers_lag_is_that_of_its_last_round(anonymous: TestClient, sessions: Sessions) -> None:
+    with sessions.begin() as session:
+        counters.beat(session, "dispatcher")
+    assert 0 <= figures(anonymous)['pairtune_loop_lag_seconds{loop="dispatcher"}'] < 60
+    with sessions.begin() as session:
+        session.execute(text("UPDATE heartbeats SET at = at - interval '5 minutes'"))
+    assert 300 <= figures(anonymous)['pairtune_loop_lag_seconds{loop="dispatcher"}'] < 360
+
+
+@pytest.mark.integration
+def test_requests_are_counted_by_route_and_status_whatever_ids_are_asked_for(client: TestClient) -> None:
+    count = "pairtune_http_request_duration_seconds_count"
+    missing = f'{count}{{method="GET",route="/v1/files/{{file_id}}",status="404"}}'
+    unknown = f'{count}{{method="GET",route="none",status="404"}}'
+    before = figures(client)
+    for name in ("a", "b", "c"):
+        assert client.get(f"/v1/files/{name}").status_code == 404
+        assert client.get(f"/v1/{name}").status_code == 404
+    after = figures(client)
+    assert after[missing] - before.get(missing, 0) == 3
+    assert after[unknown] - before.get(unknown, 0) == 3
+    assert after["pairtune_http_requests_in_flight"] == 1  # this one
+
+
+@pytest.mark.integration
+def test_without_a_database_the_process_tells_what_it_knows(settings: Settings, tmp_path: Path) -> None:
+    gone = {"database_url": f"postgresql+psycopg://u@/none?host={tmp_path}"}
+    with open_client(settings.model_copy(update=gone)) as client:
+        found = figures(client)
+    assert found["pairtune_database_up"] == 0
+    assert found['pairtune_disk_free_bytes{use="blobs"}'] > 0
+    assert "pairtune_files_waiting" not in found
+
+
+@pytest.mark.integration
+def test_the_operators_page_explains_every_figure_and_no_other(anonymous: TestClient, sessions: Sessions) -> None:
+    told = set(re.findall(r"^# TYPE (\S+)", anonymous.get("/metrics").text, re.MULTILINE))
+    page = OPERATIONS.read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(pairtune_[a-z_]+)", page, re.MULTILINE)) == told
