@@ -124,7 +124,7 @@ def copy(blobs: Blobs, disk: Path) -> None:
 def test_a_worker_whose_disk_fills_up_says_so_and_the_job_goes_on_from_its_checkpoint_elsewhere(
     resources: Resources, new_job: NewJob, disk: Path
 ) -> None:
-    settings = resources.settings.model_copy(update={"home": disk})
+    settings = resources.settings.model_copy(update={"home": disk, "min_free_bytes": 0})
     worker = Supervised(replace(resources, settings=settings))
     job_id = new_job(steps=150, every=10)
     ended = worker.run(job_id)
