@@ -14,7 +14,7 @@ from api.authentication import Authentication
 from api.backends import open_backends
 from api.body_limit import BodyLimit
 from api.datasets.image_routes import router as dataset_images
-from api.datasets.pictures import DECODED_AT_ONCE, give_memory_back
+from api.datasets.pictures import DECODED_AT_ONCE
 from api.datasets.routes import router as datasets
 from api.document import document, document_routes
 from api.files.receive import prepare_directory
@@ -25,6 +25,7 @@ from api.fine_tuning.routes import router as fine_tuning
 from api.health.routes import router as health
 from api.images.routes import router as images
 from api.images.waiting import Waiting
+from api.memory import give_large_pieces_back
 from api.metrics.requests import Requests
 from api.metrics.routes import router as metrics
 from api.models.routes import router as models
@@ -71,7 +72,7 @@ def create_app(deployment: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI, deployment: Settings) -> AsyncIterator[None]:
     await run_in_threadpool(prepare_directory, deployment.upload_directory)
-    give_memory_back()
+    give_large_pieces_back()
     with open_backends(deployment) as backends:
         app.state.backends = backends
         app.state.watch = Watch(backends.sessions)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, _imaging
+from PIL import Image
 
 from api.datasets.request import LIMITS
 from api.faults import Fault
@@ -20,9 +20,6 @@ from store.blobs import Blobs, StoredBlob
 
 # At 50 megapixels, intake's limit, one takes up to 850 MB while it is converted.
 DECODED_AT_ONCE = 2
-# Pillow takes memory in blocks. Those below 32 MiB malloc may keep for the thread that had them: after large images it
-# was 800 MB for each of the server's threads. Larger ones go back to the system when an image is done with.
-BLOCK_BYTES = 64 * 1024 * 1024
 SMALLEST_SIDE, LARGEST_SIDE = 64, 512
 THUMBNAIL_TYPE = "image/webp"
 _MEDIA_TYPES = ((b"\x89PNG", "image/png"), (b"\xff\xd8\xff", "image/jpeg"), (b"RIFF", "image/webp"))
@@ -35,11 +32,6 @@ class Picture:
     path: Path
     blob: StoredBlob
     stored: StoredImage
-
-
-def give_memory_back() -> None:
-    """For the whole process, from now on."""
-    _imaging.set_block_size(BLOCK_BYTES)
 
 
 def read(column: str, file: ReceivedFile) -> Picture | Fault:

@@ -36,11 +36,14 @@ def proxied(engine: Engine) -> Iterator[tuple[Proxy, str]]:
         yield proxied
 
 
-def send(worker: psutil.Process, number: signal.Signals) -> None:
-    """To the worker and its pool process; its trainer goes on."""
-    for one in [worker, *worker.children(recursive=True)]:
-        if not is_trainer(one):
-            one.send_signal(number)
+def without_trainer(worker: psutil.Process) -> list[psutil.Process]:
+    """The worker and its pool process, which may be stopped while the trainer goes on."""
+    return [one for one in [worker, *worker.children(recursive=True)] if not is_trainer(one)]
+
+
+def send(processes: list[psutil.Process], number: signal.Signals) -> None:
+    for one in processes:
+        one.send_signal(number)
 
 
 def written(sessions: Sessions) -> tuple[int, ...]:
@@ -83,13 +86,14 @@ def test_a_worker_stopped_past_its_lease_is_refused_every_write_when_it_goes_on(
     assert resources.hints.train(job_id)
     step = first_checkpoint(sessions, job_id)
     trainer = found(lambda: trainer_of(job_id))
-    send(worker, signal.SIGSTOP)
+    stopped = without_trainer(worker)
+    send(stopped, signal.SIGSTOP)
     job = finished_by_another(resources, tmp_path, job_id)
     assert resumed_from(sessions, job_id)[1] >= step
     # Its own trainer has long written an adapter by now, and said so to nobody.
     until(lambda: trainer.status() == psutil.STATUS_ZOMBIE or not trainer.is_running(), seconds=60)
     before = written(sessions)
-    send(worker, signal.SIGCONT)
+    send(stopped, signal.SIGCONT)
     until(lambda: lost(tmp_path / "worker.log"), seconds=20)
     until(lambda: not trainer.is_running(), seconds=20)
     check_that_nothing_was_changed(resources, job, before)
