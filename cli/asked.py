@@ -13,6 +13,9 @@ from cli.output import say
 
 Parameters = ParamSpec("Parameters")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Timeout = Annotated[
+    float | None, typer.Option(min=0, metavar="SECONDS", help="Stop waiting then (exit code 6); the job goes on.")
+]
 
 
 def told(command: Callable[Parameters, None]) -> Callable[Parameters, None]:

@@ -1,13 +1,18 @@
 """What goes wrong for the command line, and the exit code of each.
 
-CommandError
-├── NoKey             2   there is no key to be found
-├── NotReachable      3   no API answers at the URL
-├── Refused           4   the API says no; its message says what to do
-└── JobEnded          5   the job failed or was cancelled
+CommandError             1   something is wrong on this machine
+├── NoKey                2   there is no key to be found
+├── NotReachable         3   no API answers at the URL
+├── Refused              4   the API says no; its message says what to do
+├── JobEnded             5   the job failed, was cancelled or is paused
+├── DrawingFailed        5   the images could not be drawn
+├── TimeIsOver           6   what was waited for goes on, longer than it was to be waited for
+└── Interrupted        130   Ctrl-C: what was waited for goes on
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 
 class CommandError(Exception):
@@ -25,19 +30,24 @@ class NoKey(CommandError):
 
 class NotReachable(CommandError):
     exit_code = 3
+    retry_after = 0.0
 
     def __init__(self, url: str, reason: str) -> None:
         super().__init__(f"No answer from {url} ({reason}). Start `pairtune up`, or set PAIRTUNE_URL.")
 
 
 class Refused(CommandError):
+    """``details`` is the error's object in the answer; ``retry_after`` in seconds, 0 where the answer does not say."""
+
     exit_code = 4
 
-    def __init__(self, status: int, message: str, code: str | None, request_id: str | None) -> None:
-        marks = (str(status), code, f"request {request_id}" if request_id else None)
-        super().__init__(f"{message} [{', '.join(mark for mark in marks if mark)}]")
+    def __init__(self, status: int, details: dict[str, Any], request_id: str | None, retry_after: float = 0.0) -> None:
         self.status = status
-        self.code = code
+        self.code: str | None = details.get("code")
+        self.generation_id: str | None = details.get("generation_id")
+        self.retry_after = retry_after
+        marks = (str(status), self.code, f"request {request_id}" if request_id else None)
+        super().__init__(f"{details['message']} [{', '.join(mark for mark in marks if mark)}]")
 
 
 class JobEnded(CommandError):
@@ -45,3 +55,21 @@ class JobEnded(CommandError):
 
     def __init__(self, job_id: str, status: str, reason: str | None) -> None:
         super().__init__(f"{job_id} is {status}{f': {reason}' if reason else '.'}")
+
+
+class DrawingFailed(CommandError):
+    exit_code = 5
+
+    def __init__(self, generation_id: str, reason: str) -> None:
+        super().__init__(f"{generation_id} could not be drawn: {reason}")
+
+
+class TimeIsOver(CommandError):
+    exit_code = 6
+
+    def __init__(self, what: str, status: str) -> None:
+        super().__init__(f"{what} is still {status}, and goes on.")
+
+
+class Interrupted(CommandError):
+    exit_code = 130  # as shells have it for SIGINT

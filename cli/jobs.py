@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from cli.asked import AsJson, told
+from cli.asked import AsJson, Timeout, told
 from cli.errors import JobEnded
 from cli.options import request_of
-from cli.output import console, duration, messages, moment, print_json, print_table, say
+from cli.output import console, duration, messages, moment, print_json, print_table, say, tell
 from cli.server import Json, Server, connected
-from cli.watching import ENDED, JOBS, watch
+from cli.watching import JOBS, watch
 from store.settings import settings
 
 JobId = Annotated[str, typer.Argument(help="The job's id, ftjob-...")]
@@ -34,7 +34,8 @@ def train(
     validation: Annotated[str | None, typer.Option(help="An archive or id of held-out pairs.")] = None,
     suffix: Annotated[str | None, typer.Option(help="Becomes part of the model's name.")] = None,
     seed: Annotated[int, typer.Option()] = 0,
-    wait: Annotated[bool, typer.Option("--wait", help="Watch the job until it has ended.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Watch the job until it has ended or was paused.")] = False,
+    timeout: Timeout = None,
     as_json: AsJson = False,
 ) -> None:
     """Upload pairs and start a job on them."""
@@ -48,8 +49,10 @@ def train(
         job = server.post(JOBS, body)
         say(f"{job['id']} is {job['status']}.")
         if wait:
-            job = watch(server, job["id"], messages if as_json else console)
-    _finish(job, as_json)
+            job = watch(server, job["id"], messages if as_json else console, timeout)
+    _show(job, as_json)
+    if wait:
+        _require_success(job)
 
 
 @told
@@ -78,11 +81,13 @@ def jobs(
 
 
 @told
-def watch_job(job_id: JobId, as_json: AsJson = False) -> None:
-    """Follow a job until it has ended; the exit code is 0 only if it succeeded."""
+def watch_job(job_id: JobId, timeout: Timeout = None, as_json: AsJson = False) -> None:
+    """Follow a job until it has ended or was paused; the exit code is 0 only if it succeeded."""
     with connected(settings()) as server:
-        job = watch(server, job_id, messages if as_json else console)
-    _finish(job, as_json)
+        server.get(f"{JOBS}/{job_id}")  # a server that was never there is not waited for
+        job = watch(server, job_id, messages if as_json else console, timeout)
+    _show(job, as_json)
+    _require_success(job)
 
 
 @told
@@ -118,7 +123,7 @@ def download(
         written = []
         for file_id in job["result_files"]:
             path = to / Path(server.get(f"/v1/files/{file_id}")["filename"]).name
-            written.append({"path": str(path), "bytes": server.download(file_id, path)})
+            written.append({"path": str(path), "bytes": server.download(f"/v1/files/{file_id}/content", path)})
     if as_json:
         print_json(written)
     else:
@@ -154,16 +159,21 @@ def _ask(job_id: str, what: str, as_json: bool) -> None:
         print_json(job)
     else:
         asked = f"; asked to {job['requested']}, it stops after its step" if job["requested"] else ""
-        console.print(f"{job['id']} is {job['status']}{asked}.", highlight=False)
+        tell(f"{job['id']} is {job['status']}{asked}.")
 
 
-def _finish(job: Json, as_json: bool) -> None:
-    """Raises JobEnded for a job that ended without success."""
+def _show(job: Json, as_json: bool) -> None:
     if as_json:
         print_json(job)
     elif job["status"] == "succeeded":
-        console.print(f"{job['fine_tuned_model']}: `pairtune download {job['id']}` fetches it.", highlight=False)
+        tell(f"{job['fine_tuned_model']}: `pairtune download {job['id']}` fetches it.")
     else:
-        console.print(job["id"], highlight=False)
-    if job["status"] in ENDED and job["status"] != "succeeded":
+        tell(job["id"])
+
+
+def _require_success(job: Json) -> None:
+    """Raises JobEnded for a job that was watched and did not succeed."""
+    if job["status"] == "paused":
+        raise JobEnded(job["id"], job["status"], f"`pairtune resume {job['id']}` has it go on.")
+    if job["status"] != "succeeded":
         raise JobEnded(job["id"], job["status"], (job["error"] or {}).get("message"))

@@ -1,8 +1,4 @@
-"""The ``pairtune`` command: the local stack, jobs, data sets, models and keys.
-
-Exit codes: 0 done; 1 something is wrong here; 2 wrong usage, or no key; 3 no API answers; 4 the API refuses; 5 the job
-failed or was cancelled.
-"""
+"""The ``pairtune`` command: the local stack, jobs, images, data sets, models, keys. Exit codes: cli/errors.py."""
 
 from __future__ import annotations
 
@@ -16,6 +12,7 @@ from cli.keys import keys_app
 from cli.models import models_app
 from cli.output import console, say
 from cli.projects import projects_app
+from cli.sample import sample
 from cli.stack import StackError, run_stack
 from store.errors import BasesInvalid
 from store.settings import settings
@@ -41,6 +38,7 @@ app.command()(jobs.cancel)
 app.command()(jobs.pause)
 app.command()(jobs.resume)
 app.command()(jobs.download)
+app.command()(sample)
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(models_app, name="models")
 app.add_typer(keys_app, name="keys")

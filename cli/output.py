@@ -9,8 +9,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
+WIDEST = 10_000  # characters of a table's line
 console = Console()
 messages = Console(stderr=True)
 
@@ -20,10 +23,24 @@ def print_json(document: object) -> None:
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    table = Table(*headings, box=None, header_style="bold")
-    for row in rows:
-        table.add_row(*["" if cell is None else str(cell) for cell in row])
-    console.print(table)
+    """For people; for programs a row a line, its cells separated by tabs, without headings. No cell is ever cut."""
+    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    if not console.is_terminal:
+        sys.stdout.writelines("\t".join(" ".join(cell.split()) for cell in row) + "\n" for row in cells)
+        return
+    table = Table(box=None, header_style="bold")
+    for heading, column in zip(headings, zip(*cells, strict=True) if cells else [()] * len(headings), strict=True):
+        table.add_column(heading, no_wrap=not any(" " in cell for cell in column))
+    for row in cells:
+        table.add_row(*map(escape, row))
+    needed = Measurement.get(console, console.options.update(max_width=WIDEST), table)
+    width = console.width if needed.minimum <= console.width else needed.maximum  # then the terminal breaks its lines
+    Console(width=width).print(table, highlight=False)
+
+
+def tell(text: str) -> None:
+    """The answer, in lines as long as they are: what is copied from them has no breaks."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def say(text: str) -> None:

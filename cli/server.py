@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from cli.errors import NoKey, NotReachable, Refused
+from cli.patience import Patience
 from store.settings import Settings
 
 Json = dict[str, Any]
@@ -19,16 +21,26 @@ TIMEOUT = httpx.Timeout(300, connect=5)
 
 
 class Server:
-    """Raises NotReachable and Refused."""
+    """Raises NotReachable and Refused; while ``patience`` lasts, what may be asked twice is asked again instead."""
 
-    def __init__(self, client: httpx.Client) -> None:
+    def __init__(self, client: httpx.Client, patience: Patience | None = None) -> None:
         self._client = client
+        self._patience = patience or Patience(0)
+
+    def patient(self, patience: Patience) -> Server:
+        return Server(self._client, patience)
 
     def get(self, path: str, **parameters: Any) -> Json:
-        return self._json("GET", path, params={key: value for key, value in parameters.items() if value is not None})
+        given = {key: value for key, value in parameters.items() if value is not None}
+        return self._patience.answered(partial(self._json, "GET", path, params=given))
 
     def post(self, path: str, body: Json | None = None) -> Json:
         return self._json("POST", path, json=body or {})
+
+    def post_once(self, path: str, body: Json, key: str) -> Json:
+        """However often it is sent: the API knows it by its idempotency key."""
+        headers = {"idempotency-key": key}
+        return self._patience.answered(partial(self._json, "POST", path, json=body, headers=headers))
 
     def delete(self, path: str) -> Json:
         return self._json("DELETE", path)
@@ -53,13 +65,16 @@ class Server:
             files = {"file": (path.name, content, "application/octet-stream")}
             return self._json("POST", "/v1/files", data={"purpose": "fine-tune"} | policy, files=files)
 
-    def download(self, file_id: str, path: Path) -> int:
+    def download(self, path: str, to: Path) -> int:
         """Write the file whole or not at all; returns its length in bytes."""
-        partial, length = path.with_name(f"{path.name}.partial"), 0
-        with self._answered("GET", f"/v1/files/{file_id}/content", stream=True) as answer, partial.open("wb") as out:
+        return self._patience.answered(partial(self._download, path, to))
+
+    def _download(self, path: str, to: Path) -> int:
+        beside, length = to.with_name(f"{to.name}.partial"), 0
+        with self._answered("GET", path, stream=True) as answer, beside.open("wb") as out:
             for chunk in answer.iter_bytes():
                 length += out.write(chunk)
-        partial.replace(path)
+        beside.replace(to)
         return length
 
     def _json(self, method: str, path: str, **request: Any) -> Json:
@@ -100,9 +115,11 @@ def api_key(settings: Settings) -> str:
 
 def refusal(answer: httpx.Response) -> Refused:
     """In the API's error shape, or whatever a proxy in front of it says."""
-    request_id = answer.headers.get("x-request-id")
+    request_id, wait = answer.headers.get("x-request-id"), answer.headers.get("retry-after", "")
+    retry_after = float(wait) if wait.isdecimal() else 0.0
     try:
         error = answer.json()["error"]
-        return Refused(answer.status_code, error["message"], error.get("code"), request_id)
+        return Refused(answer.status_code, dict(error), request_id, retry_after)
     except (ValueError, KeyError, TypeError):
-        return Refused(answer.status_code, answer.text[:200] or answer.reason_phrase, None, request_id)
+        said = {"message": answer.text[:200] or answer.reason_phrase}
+        return Refused(answer.status_code, said, request_id, retry_after)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from cli.errors import Interrupted, TimeIsOver
 from cli.output import duration
+from cli.patience import Patience
 from cli.server import Json, Server
 
 POLL_SECONDS = 1.0
@@ -18,8 +19,11 @@ AT_REST = (*ENDED, "paused")
 JOBS = "/v1/fine_tuning/jobs"
 
 
-def watch(server: Server, job_id: str, console: Console) -> Json:
-    """Until the job has ended or was paused; returns it as it is then."""
+def watch(server: Server, job_id: str, console: Console, seconds: float | None = None) -> Json:
+    """Until the job has ended or was paused, at most that long; returns it as it is then.
+
+    A server that goes away is waited for. Raises TimeIsOver, Interrupted.
+    """
     bar = Progress(
         TextColumn("  {task.fields[phase]}"),
         BarColumn(30),
@@ -28,21 +32,34 @@ def watch(server: Server, job_id: str, console: Console) -> Json:
         console=console,
         transient=True,
     )
-    with bar:
-        shown = Shown(bar, bar.add_task("", total=None, phase="waiting"))
-        return follow(server, job_id, shown.show)
+    try:
+        with bar:
+            shown = Shown(bar, bar.add_task("", total=None, phase="waiting"))
+            return follow(server, job_id, shown.show, Patience(seconds, shown.say))
+    except KeyboardInterrupt as error:
+        raise Interrupted(f"{job_id} goes on: `pairtune watch {job_id}` follows it again.") from error
 
 
-def follow(server: Server, job_id: str, show: Callable[[Json], None], *, poll_seconds: float = POLL_SECONDS) -> Json:
+def follow(
+    server: Server,
+    job_id: str,
+    show: Callable[[Json], None],
+    patience: Patience,
+    *,
+    poll_seconds: float = POLL_SECONDS,
+) -> Json:
     """Every event once, oldest first, the last ones of an ended job included."""
+    patient = server.patient(patience)
     seen: set[str] = set()
     while True:
-        job = server.get(f"{JOBS}/{job_id}")
-        for event in reversed(list(unseen(server, job_id, seen))):
+        job = patient.get(f"{JOBS}/{job_id}")
+        for event in reversed(list(unseen(patient, job_id, seen))):
             show(event)
         if job["status"] in AT_REST:
             return job
-        time.sleep(poll_seconds)
+        if patience.is_over:
+            raise TimeIsOver(job_id, job["status"])
+        patience.pause(poll_seconds)
 
 
 def unseen(server: Server, job_id: str, seen: set[str]) -> Iterator[Json]:
@@ -79,7 +96,11 @@ class Shown:
         if kind == "phase":
             self.bar.update(self.task, phase=data["phase"])
         else:
-            self.bar.console.print(f"  {event['message']}", highlight=False, markup=False)
+            self.say(f"  {event['message']}")
+
+    def say(self, text: str) -> None:
+        """Above the bar."""
+        self.bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def line(self, data: Json) -> str:
         """E.g. ``120/300  loss 0.1234  margin +0.0210  accuracy 0.81  26 pairs/s  0:41 left``."""

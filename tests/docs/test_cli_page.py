@@ -34,4 +34,4 @@ def _named(row: str) -> list[str]:
 
 def test_every_exit_code_is_on_the_page() -> None:
     codes = {error.exit_code for error in errors.CommandError.__subclasses__()} | {0, 1}
-    assert {int(code) for code in re.findall(r"^\| (\d) \|", PAGE, re.MULTILINE)} == codes
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", PAGE, re.MULTILINE)} == codes
