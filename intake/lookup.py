@@ -6,10 +6,14 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 from functools import cached_property
+from typing import Literal
 
 from intake.entries import Entry, canonical, collision_key
 from intake.findings import printable
 
+# What a row's path may mean: where it leads; else the one file of its name, wherever it lies; or also the one that
+# another system stored under such a name.
+Search = Literal["path", "name", "stored name"]
 _STORED = re.compile(r"^[0-9a-f]{8}-(?P<name>.+)$")
 
 
@@ -21,17 +25,17 @@ class Lookup:
         self._prefixes = (f"{folder}/", "") if folder else ("",)
         self._meant: dict[str, str] = {}  # which stored name a file of the archive was taken for
 
-    def find(self, path: str, *, by_name: bool = False) -> Entry | None:
-        """``by_name``: where the path leads nowhere, the one file of its name anywhere in the archive."""
+    def find(self, path: str, search: Search = "path", folder: str = "") -> Entry | None:
+        """The file that is meant; ``folder`` is one where paths may start, too ("train/")."""
         name = canonical(path)
-        found = (self._files.get(f"{prefix}{name}") for prefix in self._prefixes)
+        found = (self._files.get(f"{prefix}{start}{name}") for start in ("", folder) for prefix in self._prefixes)
         entry = next((entry for entry in found if entry is not None), None)
-        return self._named(name.rpartition("/")[2]) if entry is None and by_name else entry
+        return self._named(name.rpartition("/")[2], search) if entry is None and search != "path" else entry
 
-    def _named(self, name: str) -> Entry | None:
-        """Also under the name that a file had before Label Studio stored it as ``1a2b3c4d-fox.png``, unless two stored
+    def _named(self, name: str, search: Search) -> Entry | None:
+        """A stored name is that of a file before Label Studio stored it as ``1a2b3c4d-fox.png``, unless two stored
         files had it."""
-        if name in self._by_name:
+        if name in self._by_name or search == "name":
             return self._only(name)
         stored = _STORED.match(name)
         if stored is None or self._meant.setdefault(stored["name"], name) != name:

@@ -198,7 +198,7 @@ class _Preparation:
     ) -> Iterator[StoredImage | Finding]:
         where = f"{file} row {judgement.number}: {column} image {printable(path)}"
         held = judgement.held.get(path)
-        entry = held or lookup.find(path, by_name=judgement.by_name)
+        entry = held or lookup.find(path, judgement.search, judgement.folder)
         if entry is None:
             text = f"{where} is not in the archive; {lookup.hint(path)}"
             yield Finding("image_missing", "error", text, printable(path), judgement.number)

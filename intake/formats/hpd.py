@@ -1,7 +1,8 @@
 """Human Preference Dataset v2 (arXiv 2306.09341), in both shapes that it is passed on in.
 
-As pairs: ``prompt``, ``image_left``, ``image_right``, ``pref`` (1 for left, -1 for right). As its own training file: a
-list of ``prompt``, ``image_path`` (two paths) and ``human_preference`` (1 for the preferred one, 0 for the other).
+As pairs: ``prompt``, ``image_left``, ``image_right``, ``pref`` (1 for left, -1 for right). As it is published: a list,
+``train.json``, of ``prompt``, ``file_path`` (two names of files in ``train/``; ``image_path`` in copies of it),
+``human_preference`` (1 for the preferred one, 0 for the other) and ``user_hash``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from collections.abc import Iterator
 
 from intake.findings import Finding
 from intake.formats.judgement import Fields, Judgement, Layout, compared, number_of, refused, truth, unlabelled
+
+PATHS = ("file_path", "image_path")
+FOLDER = "train/"  # where the published archive has the images
 
 
 def translate_pairs(number: int, fields: Fields, file: str) -> Iterator[Judgement | Finding]:
@@ -26,9 +30,10 @@ def translate_pairs(number: int, fields: Fields, file: str) -> Iterator[Judgemen
 
 
 def translate_lists(number: int, fields: Fields, file: str) -> Iterator[Judgement | Finding]:
-    paths, preferences = fields.get("image_path"), fields.get("human_preference")
+    column = next((name for name in PATHS if name in fields), PATHS[0])
+    paths, preferences = fields.get(column), fields.get("human_preference")
     if not isinstance(paths, list) or not isinstance(preferences, list) or not len(paths) == len(preferences) == 2:
-        yield refused(file, number, "image_path and human_preference have to be lists of two; correct the row")
+        yield refused(file, number, f"{column} and human_preference have to be lists of two; correct the row")
         return
     if None in preferences:
         yield unlabelled(file, number)
@@ -38,7 +43,8 @@ def translate_lists(number: int, fields: Fields, file: str) -> Iterator[Judgemen
         yield refused(file, number, "human_preference has to be of 1 (preferred) and 0; correct the row")
         return
     known = {"prompt": fields.get("prompt"), "annotator": _text(fields.get("user_hash"))}
-    yield compared(file, number, None if first == second else first, (paths[0], paths[1]), known)
+    preferred = None if first == second else first
+    yield compared(file, number, preferred, (paths[0], paths[1]), known, search="name", folder=FOLDER)
 
 
 def _text(value: object) -> str | None:
@@ -46,4 +52,4 @@ def _text(value: object) -> str | None:
 
 
 HPD_PAIRS = Layout("hpdv2", frozenset({"prompt", "image_left", "image_right", "pref"}), translate_pairs)
-HPD_LISTS = Layout("hpdv2", frozenset({"prompt", "image_path", "human_preference"}), translate_lists)
+HPD_LISTS = Layout("hpdv2", frozenset({"prompt", "human_preference"}), translate_lists)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from intake.entries import Entry
 from intake.findings import Code, Finding
+from intake.lookup import Search
 
 Fields = Mapping[str, object]
 
@@ -16,15 +17,16 @@ class Judgement:
     """``fields`` have the names of ``intake.rows.Row`` and are not checked yet; ``number`` is the row's, from 1.
 
     ``tied``: neither image was preferred, and "chosen" is merely the first. ``held`` are images that the row itself
-    holds, by the text that stands for their path. ``by_name``: paths are another system's, and a file of that name
-    anywhere in the archive is meant.
+    holds, by the text that stands for their path. ``search`` says what a path may mean besides itself,
+    and ``folder`` where it may start, too ("train/").
     """
 
     number: int
     fields: Fields
     tied: bool = False
     held: Mapping[str, Entry] = field(default_factory=dict)
-    by_name: bool = False
+    search: Search = "path"
+    folder: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ def compared(
     images: tuple[object, object],
     fields: Fields,
     *,
-    by_name: bool = False,
+    search: Search = "path",
+    folder: str = "",
 ) -> Judgement | Finding:
     """The judgement of two images in the order shown; ``first_preferred`` is None for a tie.
 
@@ -95,4 +98,4 @@ def compared(
         return refused(file, number, "one of its two images is missing; add it, or remove the row", "image_missing")
     chosen, rejected = images if first_preferred is not False else reversed(images)
     known = {"chosen": chosen, "rejected": rejected, **fields}
-    return Judgement(number, known, tied=first_preferred is None, by_name=by_name)
+    return Judgement(number, known, tied=first_preferred is None, search=search, folder=folder)

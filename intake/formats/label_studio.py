@@ -58,7 +58,7 @@ def _judgement(
     prompt = next((data[name] for name in PROMPTS if data.get(name)), None)
     known = {"prompt": prompt, "annotator": _annotator(annotation.get("completed_by"))}
     left, right = (path_of(str(image)) for image in images)
-    return compared(file, number, selected == "left", (left, right), known, by_name=True)
+    return compared(file, number, selected == "left", (left, right), known, search="stored name")
 
 
 def _names(to_name: object) -> list[str]:

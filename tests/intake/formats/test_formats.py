@@ -140,17 +140,51 @@ def test_hpdv2_as_pairs_in_csv(tmp_path: Path) -> None:
     assert [pair.annotator for pair in prepared.pairs] == ["3", "5"]
 
 
-def test_hpdv2_as_its_own_training_list(tmp_path: Path) -> None:
+def hpdv2(paths: str = "file_path", **names: str) -> bytes:
+    """Rows as ``train.json`` has them on the hub."""
+    a, b = names.get("a", "000904704-0044.jpg"), names.get("b", "001904704-0044.jpg")
     rows = [
-        {"human_preference": [0, 1], "prompt": "one", "image_path": ["a.png", "b.png"], "user_hash": "u1"},
-        {"human_preference": [1, 0], "prompt": "two", "image_path": ["a.png", "b.png"], "user_hash": "u2"},
+        {"prompt": "one", paths: [a, b], "user_hash": "u1", "human_preference": [0, 1]},
+        {"prompt": "two", paths: [a, b], "user_hash": "u2", "human_preference": [1, 0]},
     ]
-    files = [("train.json", json.dumps(rows, indent=2).encode()), ("a.png", RED), ("b.png", BLUE)]
+    return json.dumps(rows).encode()
+
+
+@pytest.mark.parametrize("folder", ["train/", "", "more/train/images/"])
+@pytest.mark.parametrize("top", ["", "HPDv2/"])
+def test_hpdv2_as_it_is_published(folder: str, top: str, tmp_path: Path) -> None:
+    images = {"000904704-0044.jpg": RED, "001904704-0044.jpg": BLUE}
+    files = {f"{top}{folder}{name}": data for name, data in images.items()}
+    if folder == "train/":
+        files |= {f"{top}test/{name}": GREEN for name in images}  # the other split's, of the same names
+    prepared = prepare(zip_of([(f"{top}train.json", hpdv2()), *files.items()]), tmp_path)
+    assert prepared.format == "archive/hpdv2"
+    assert preferred(prepared) == [("one", "blue", "red"), ("two", "red", "blue")]
+    assert [pair.annotator for pair in prepared.pairs] == ["u1", "u2"]
+    assert prepared.findings == ()
+
+
+def test_hpdv2_with_the_paths_of_its_images(tmp_path: Path) -> None:
+    files = [("train.json", hpdv2("image_path", a="a.png", b="b.png")), ("a.png", RED), ("b.png", BLUE)]
     prepared = prepare(zip_of(files), tmp_path)
-    assert (prepared.format, preferred(prepared)) == (
-        "archive/hpdv2",
-        [("one", "blue", "red"), ("two", "red", "blue")],
-    )
+    assert (prepared.format, preferred(prepared)) == ("archive/hpdv2", [("one", "blue", "red"), ("two", "red", "blue")])
+
+
+def test_hpdv2_takes_no_image_for_another_by_a_part_of_its_name(tmp_path: Path) -> None:
+    """As Label Studio's stored names are."""
+    files = [("train.json", hpdv2(a="1a2b3c4d-a.png", b="b.png")), ("train/a.png", RED), ("train/b.png", BLUE)]
+    assert codes(prepare(zip_of(files), tmp_path)) == ["image_missing", "image_missing"]
+
+
+def test_an_hpdv2_name_that_two_folders_have_is_no_image(tmp_path: Path) -> None:
+    files = [("train.json", hpdv2(a="a.png", b="b.png")), ("x/a.png", RED), ("y/a.png", GREEN), ("x/b.png", BLUE)]
+    assert codes(prepare(zip_of(files), tmp_path)) == ["image_missing", "image_missing"]
+
+
+def test_an_hpdv2_row_without_its_images_is_named(tmp_path: Path) -> None:
+    row = json.dumps([{"prompt": "one", "human_preference": [0, 1]}]).encode()
+    prepared = prepare(zip_of([("train.json", row), ("a.png", RED)]), tmp_path)
+    assert only(prepared.findings).message.startswith("train.json row 1: file_path and human_preference have to be")
 
 
 def annotation(selected: str | None, by: object = 1, **more: object) -> dict[str, Any]:
