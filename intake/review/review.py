@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 
 from intake.findings import Code, Finding
 from intake.fingerprint import NEAR, distance
 from intake.image_folder import StoredImage
 from intake.report import SHOWN_SIZES, Figures
-from intake.review.agreement import krippendorff_alpha
-from intake.review.pair import ReviewedPair, same_prompt
-from intake.review.shapes import Shapes
+from intake.review.agreement import Judges, krippendorff_alpha
+from intake.review.pair import Digest, ReviewedPair, digest, same_prompt
+from intake.review.rows_before import RowsBefore
+from intake.review.shapes import Shapes, unlike
 from intake.review.tokens import truncated_by
 
 # Below this a picture has fewer latents than any base makes of its own size (SD 1.x: 64 at 512 pixels).
 SMALL = 64
-LOOSE = 0.02  # how much the images' shapes may differ (width by height) before one of them is cropped noticeably
-
-Key = bytes
+TRAINED, VALIDATED, LEAKED = 1, 2, 3  # a prompt's uses; rows without a split are trained on where others are marked
 
 
 class Review:
@@ -27,16 +25,15 @@ class Review:
 
     def __init__(self, file: str) -> None:
         self._file = file
-        self._rows: dict[Key, int] = {}  # the first row of each pair, by prompt and both images
-        self._prompts: dict[Key, set[str]] = defaultdict(set)  # the splits that a prompt is in
+        self._before = RowsBefore()
+        self._prompts: dict[Digest, int] = {}  # the uses of each
         self._images: set[bytes] = set()
         self._sizes: Counter[str] = Counter()
         self._shapes = Shapes()
         self._splits: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()
         self._truncated: Counter[str] = Counter()
-        self._judged: dict[Key, Counter[str]] = defaultdict(Counter)
-        self._annotators: set[str] = set()
+        self._judges = Judges()
         self._first_small: tuple[int, str] | None = None
 
     def add(self, reviewed: ReviewedPair) -> Iterator[Finding]:
@@ -53,6 +50,8 @@ class Review:
         self._note_small(reviewed)
         if reviewed.rejected is not None:
             yield from self._both(reviewed, reviewed.rejected)
+        if not reviewed.tied:  # in both orders it would contradict itself
+            yield from self._compared_with_before(reviewed)
 
     def conclude(self) -> Iterator[Finding]:
         """What is told once for the whole data set, after the last pair."""
@@ -66,6 +65,7 @@ class Review:
             yield Finding("image_small", "warning", text, self._file, row)
 
     def figures(self) -> Figures:
+        units = self._judges.units()
         largest = dict(self._sizes.most_common(SHOWN_SIZES))
         return Figures(
             pairs=self._counts["pairs"],
@@ -81,25 +81,23 @@ class Review:
             near_identical=self._counts["near_identical"],
             leaked_prompts=self._counts["leaked"],
             truncated_prompts=dict(self._truncated),
-            annotators=len(self._annotators),
-            compared_again=sum(judged.total() > 1 for judged in self._judged.values()),
-            agreement=krippendorff_alpha(self._judged.values()),
+            annotators=self._judges.count,
+            compared_again=len(units),
+            agreement=krippendorff_alpha(units),
         )
 
     def _prompt(self, reviewed: ReviewedPair) -> Iterator[Finding]:
-        prompt = same_prompt(reviewed.pair.prompt)
-        splits = self._prompts[_key(prompt)]
-        first = not splits
-        before = len(splits & {"train", "validation"})
-        splits.add(reviewed.pair.split or "unassigned")
-        if before == 1 and {"train", "validation"} <= splits:
+        key = digest(same_prompt(reviewed.pair.prompt))
+        before = self._prompts.get(key, 0)
+        now = self._prompts[key] = before | (VALIDATED if reviewed.pair.split == "validation" else TRAINED)
+        if now == LEAKED and before != LEAKED:
             self._counts["leaked"] += 1
             yield self._warning(
                 "prompt_leaked",
                 reviewed,
                 "the prompt is in training and in validation, which makes validation too kind; keep it in one",
             )
-        too_long = truncated_by(reviewed.pair.prompt) if first else []
+        too_long = truncated_by(reviewed.pair.prompt) if not before else []
         self._truncated.update(too_long)
         if too_long:
             yield self._warning(
@@ -116,32 +114,24 @@ class Review:
 
     def _both(self, reviewed: ReviewedPair, rejected: StoredImage) -> Iterator[Finding]:
         chosen = reviewed.chosen
-        if abs(chosen.width * rejected.height / (chosen.height * rejected.width) - 1) > LOOSE:
-            text = (
-                f"chosen is {chosen.width}x{chosen.height} and rejected {rejected.width}x{rejected.height}: both are "
-                "cropped to one shape; check that nothing that matters is at an edge"
-            )
-            yield self._warning("image_sizes_differ", reviewed, text)
+        consequences = unlike(chosen, rejected)
+        if consequences:
+            sizes = f"chosen is {chosen.width}x{chosen.height} and rejected {rejected.width}x{rejected.height}"
+            yield self._warning("image_sizes_differ", reviewed, f"{sizes}: {'; '.join(consequences)}")
         if distance(chosen.fingerprint, rejected.fingerprint) <= NEAR:
             self._counts["near_identical"] += 1
             text = "chosen and rejected hardly differ, so that noise decides; remove the row unless the detail is meant"
             yield self._warning("pair_near_identical", reviewed, text)
-        if not reviewed.tied:  # in both orders it would contradict itself
-            yield from self._before(reviewed, rejected)
 
-    def _before(self, reviewed: ReviewedPair, rejected: StoredImage) -> Iterator[Finding]:
-        """Judgements of the same two images for the same prompt: by others they count, by nobody else they repeat."""
+    def _compared_with_before(self, reviewed: ReviewedPair) -> Iterator[Finding]:
+        """Judgements of the same images for the same prompt: by others they count, by nobody else they repeat."""
         pair, prompt = reviewed.pair, same_prompt(reviewed.pair.prompt)
-        unordered = _key(prompt, *sorted((reviewed.chosen.sha256, rejected.sha256)))
-        if pair.annotator is not None:
-            self._annotators.add(pair.annotator)
-            self._judged[unordered][reviewed.chosen.sha256[:16]] += 1
-        by = pair.annotator or ""
-        mine = self._rows.setdefault(_key(prompt, reviewed.chosen.sha256, rejected.sha256, by), pair.row)
-        if mine != pair.row:
+        same, opposite = self._before.add(pair, prompt)
+        self._judges.add(pair, prompt)
+        if same is not None:
             self._counts["repeated"] += 1
-            yield self._warning("pair_repeated", reviewed, f"the pair is the one of row {mine} again; remove one")
-        opposite = self._rows.get(_key(prompt, rejected.sha256, reviewed.chosen.sha256, by))
+            which = "this row" if same == pair.row else f"row {same}"
+            yield self._warning("pair_repeated", reviewed, f"the pair is the one of {which} again; remove one")
         if opposite is not None:
             self._counts["contradicted"] += 1
             which = "it" if opposite == pair.row else f"row {opposite}"
@@ -151,8 +141,3 @@ class Review:
     def _warning(self, code: Code, reviewed: ReviewedPair, text: str) -> Finding:
         row = reviewed.pair.row
         return Finding(code, "warning", f"{self._file} row {row}: {text}.", self._file, row)
-
-
-def _key(*parts: str) -> Key:
-    """16 bytes: with 100,000 of them two are the same by chance once in 10^28."""
-    return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).digest()

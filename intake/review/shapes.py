@@ -1,4 +1,4 @@
-"""Which sizes pairs would train at, as the trainer forms its aspect-ratio buckets."""
+"""Which sizes pairs would train at, as the trainer forms its aspect-ratio buckets, and images that go ill together."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 
+from intake.image_folder import StoredImage
 from intake.report import SHOWN_SIZES
 from trainer.spec.buckets import Bucket, buckets, shared_bucket
 
@@ -16,6 +17,10 @@ BASES: Mapping[str, tuple[int, int, int | None]] = {
     "sdxl": (1024, 32, None),
     "sd3": (1024, 16, 1536),
 }
+LOOSE = 0.02  # how much the images' shapes may differ (width by height) before one of them is cropped noticeably
+# How many times the pixels of the other an image may have: more than twice the side, and one of them is blurred where
+# both are scaled to one size. Generators of 512 and of 1024 pixels are commonly compared.
+MORE_PIXELS = 4
 
 
 class Shapes:
@@ -43,3 +48,14 @@ def _buckets_of(sizes: tuple[tuple[int, int], ...]) -> dict[str, str]:
 @cache
 def _candidates(family: str) -> list[Bucket]:
     return buckets(*BASES[family])
+
+
+def unlike(chosen: StoredImage, rejected: StoredImage) -> list[str]:
+    """What comes of the sizes of a pair's images, and what to do."""
+    consequences = []
+    if abs(chosen.width * rejected.height / (chosen.height * rejected.width) - 1) > LOOSE:
+        consequences.append("both are cropped to one shape, check that nothing that matters is at an edge")
+    fewer, more = sorted((chosen.width * chosen.height, rejected.width * rejected.height))
+    if more > MORE_PIXELS * fewer:
+        consequences.append("one has far fewer pixels, and training would learn sharpness, use images of like size")
+    return consequences

@@ -70,6 +70,40 @@ def test_annotators_who_judge_alike_or_differently_are_neither(tmp_path: Path) -
     assert figures.agreement == pytest.approx(0.0)
 
 
+def test_an_annotator_who_judges_again_counts_once_with_the_last_judgement(tmp_path: Path) -> None:
+    alone = prepared(tmp_path, row("a", "b", annotator="kim"), row("a", "b", annotator="kim"))
+    figures = alone.report.figures
+    assert (figures.annotators, figures.compared_again, figures.agreement) == (1, 0, None)
+    assert told(alone) == [("pair_repeated", 2)]
+    changed = prepared(
+        tmp_path,
+        row("a", "b", annotator="kim"),
+        row("b", "a", annotator="lee"),
+        row("b", "a", annotator="kim"),
+        row("c", "d", annotator="kim"),
+        row("c", "d", annotator="lee"),
+    )
+    figures = changed.report.figures
+    assert (figures.annotators, figures.compared_again, figures.agreement) == (2, 2, 1.0)
+    assert told(changed) == [("pair_contradicted", 3)]
+
+
+@pytest.mark.parametrize("named_first", [True, False])
+def test_a_judgement_by_nobody_named_may_be_anyones(named_first: bool, tmp_path: Path) -> None:
+    by = [{"annotator": "kim"}, {}] if named_first else [{}, {"annotator": "kim"}]
+    assert told(prepared(tmp_path, row("a", "b", **by[0]), row("b", "a", **by[1]))) == [("pair_contradicted", 2)]
+    assert told(prepared(tmp_path, row("a", "b", **by[0]), row("a", "b", **by[1]))) == [("pair_repeated", 2)]
+
+
+def test_two_rows_of_one_image_without_a_rejected_one_are_the_same_pair(tmp_path: Path) -> None:
+    found = prepared(tmp_path, row("a", None), row("a", None), row("b", None), row("a", "b"), row("b", "a"))
+    assert [one for one in told(found) if one[0] != "rejected_missing"] == [
+        ("pair_repeated", 2),
+        ("pair_contradicted", 5),
+    ]
+    assert found.report.figures.repeated == 1
+
+
 def test_images_that_hardly_differ_are_told(tmp_path: Path) -> None:
     images = {"a": png((200, 30, 60)), "b": png((201, 30, 60))}
     assert told(prepared(tmp_path, row(), images=images)) == [("pair_near_identical", 1)]
@@ -78,6 +112,36 @@ def test_images_that_hardly_differ_are_told(tmp_path: Path) -> None:
 def test_images_of_different_shapes_are_told_and_of_different_sizes_not(tmp_path: Path) -> None:
     images = IMAGES | {"b": png((0, 0, 255), (192, 128)), "d": png((9, 9, 9), (96, 96))}
     assert told(prepared(tmp_path, row(), row("c", "d"), images=images)) == [("image_sizes_differ", 2)]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "told_of"),
+    [
+        ((384, 384), (96, 96), True),
+        ((96, 96), (384, 384), True),
+        ((192, 192), (96, 96), False),
+        ((194, 193), (96, 96), True),
+    ],
+)
+def test_images_of_very_different_size_are_told_whatever_their_shape(
+    chosen: tuple[int, int], rejected: tuple[int, int], told_of: bool, tmp_path: Path
+) -> None:
+    """More than four times the pixels."""
+    images = {"a": png((255, 0, 0), chosen), "b": png((0, 0, 255), rejected)}
+    found = prepared(tmp_path, row(), images=images)
+    assert told(found) == ([("image_sizes_differ", 1)] if told_of else [])
+    if told_of:
+        assert (
+            f"chosen is {chosen[0]}x{chosen[1]} and rejected {rejected[0]}x{rejected[1]}" in found.findings[0].message
+        )
+
+
+def test_another_shape_and_size_is_one_finding(tmp_path: Path) -> None:
+    images = {"a": png((255, 0, 0), (900, 300)), "b": png((0, 0, 255), (96, 64))}
+    found = prepared(tmp_path, row(), images=images)
+    assert told(found) == [("image_sizes_differ", 1)]
+    assert "one shape" in found.findings[0].message
+    assert "sharpness" in found.findings[0].message
 
 
 def test_small_images_are_told_once(tmp_path: Path) -> None:
@@ -98,6 +162,18 @@ def test_a_prompt_in_training_and_validation_is_told_once(tmp_path: Path) -> Non
     assert told(found) == [("prompt_leaked", 2)]
     assert found.report.figures.leaked_prompts == 1
     assert dict(found.report.figures.splits) == {"train": 2, "validation": 2}
+
+
+@pytest.mark.parametrize("first", [{}, {"split": "validation"}], ids=["unmarked first", "validation first"])
+def test_rows_without_a_split_are_training_beside_a_validation_row(first: dict[str, str], tmp_path: Path) -> None:
+    second = {} if first else {"split": "validation"}
+    found = prepared(tmp_path, row(**first), row("c", "d", **second), row("a", "d", **second))
+    assert told(found) == [("prompt_leaked", 2)]
+    assert found.report.figures.leaked_prompts == 1
+
+
+def test_rows_without_a_split_and_none_for_validation_leak_nothing(tmp_path: Path) -> None:
+    assert told(prepared(tmp_path, row(), row("c", "d", split="train"), row("a", "d"))) == []
 
 
 def test_a_prompt_that_text_encoders_cut_is_told_by_family(tmp_path: Path) -> None:
