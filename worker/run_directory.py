@@ -26,8 +26,8 @@ class Inputs:
     checkpoint: Mapping[str, Any]
 
 
-def prepare(folder: Path, inputs: Inputs, blobs: Blobs, check: Callable[[], None]) -> None:
-    """``check`` is called between files and may raise: copying a large data set takes a while."""
+def prepare(folder: Path, inputs: Inputs, blobs: Blobs, check: Callable[[], None]) -> list[Pair]:
+    """The pairs; ``check`` is called between files and may raise: copying a large data set takes a while."""
     images = folder / "data" / "images"
     images.mkdir(parents=True)
     (folder / "spec.json").write_text(inputs.spec.model_dump_json(indent=2), encoding="utf-8")
@@ -40,6 +40,7 @@ def prepare(folder: Path, inputs: Inputs, blobs: Blobs, check: Callable[[], None
         blobs.fetch(Path(name).name, folder / "data" / name)
     if inputs.checkpoint_step is not None:
         _restore_checkpoint(folder / "checkpoints", inputs.checkpoint_step, inputs.checkpoint, blobs)
+    return pairs
 
 
 def assign_splits(inputs: Inputs, blobs: Blobs) -> list[Pair]:

@@ -24,7 +24,7 @@ from store.job_state import Request
 from store.leases import Claim
 from store.settings import Settings
 from trainer.spec.run import RunSpec
-from worker import conclusion, leftovers, process, room, run_directory
+from worker import conclusion, leakage, leftovers, process, room, run_directory
 from worker.attempt import Attempt
 from worker.conclusion import TrainerEnd
 from worker.lease_keeper import LeaseKeeper, ended_when_lost, kept
@@ -190,7 +190,8 @@ def _materialise(resources: Resources, attempt: Attempt, keeper: LeaseKeeper, st
 
     attempt.folder.mkdir(parents=True)
     inputs = _written(keeper, owned, partial(_inputs, resources.sessions, owned))
-    run_directory.prepare(attempt.folder, inputs, resources.blobs, check)
+    pairs = run_directory.prepare(attempt.folder, inputs, resources.blobs, check)
+    attempt.hear(list(leakage.warnings(pairs)))
 
 
 def _inputs(sessions: Sessions, owned: Claim) -> Inputs:

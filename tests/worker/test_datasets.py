@@ -18,7 +18,7 @@ from worker.resources import Resources
 pytestmark = pytest.mark.integration
 
 
-def test_a_job_trains_on_the_revision_that_it_pinned_of_a_data_set_that_went_on(
+def test_a_job_trains_on_the_revision_that_it_pinned_and_tells_what_its_validation_file_shares_with_it(
     resources: Resources, supervised: Supervised, project_id: str, archive: bytes, tiny_base: Path
 ) -> None:
     file = upload(resources, project_id, archive)
@@ -36,7 +36,7 @@ def test_a_job_trains_on_the_revision_that_it_pinned_of_a_data_set_that_went_on(
         dataset = datasets.create(session, project_id, "foxes", None, pairs)
         revision = datasets.revision(session, dataset, None)
         materialise(session, resources.blobs, revision)
-        job_id = jobs.create(session, NewJob(project_id, spec, revision, None, None, None)).id
+        job_id = jobs.create(session, NewJob(project_id, spec, revision, reread(resources, file), None, None)).id
     with resources.sessions.begin() as session:
         dataset = datasets.lock(session, project_id, dataset.id)
         for pair in list(datasets.all_pairs(session, datasets.revision(session, dataset, 1))):
@@ -44,6 +44,8 @@ def test_a_job_trains_on_the_revision_that_it_pinned_of_a_data_set_that_went_on(
         datasets.delete(session, project_id, dataset.id)
     supervised.run(job_id).result()
     assert read_job(resources.sessions, job_id).status == "succeeded"
-    told = [event.data for event in read_events(resources.sessions, job_id) if event.data]
-    [prepared] = [data for data in told if data.get("event") == "data_prepared"]
-    assert prepared["training_pairs"] + prepared["validation_pairs"] == len(pairs) == 14
+    events = [event for event in read_events(resources.sessions, job_id) if event.data]
+    [prepared] = [event.data for event in events if event.data and event.data.get("event") == "data_prepared"]
+    assert (prepared["training_pairs"], prepared["validation_pairs"], len(pairs)) == (14, 14, 14)
+    codes = [event.data["code"] for event in events if event.level == "warn" and event.data]
+    assert {"prompt_leaked", "image_leaked"} <= set(codes)

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+
+from trainer.spec.manifest import Pair
+from worker.leakage import warnings
+
+pytestmark = pytest.mark.unit
+
+
+def pair(name: str, prompt: str, split: str, *, chosen: str | None = None, rejected: str | None = None) -> Pair:
+    return Pair.model_validate(
+        {"id": name, "prompt": prompt, "chosen": chosen or f"images/{name}", "rejected": rejected, "split": split}
+    )
+
+
+def test_prompts_that_are_trained_on_and_validated_on_are_counted_and_named() -> None:
+    pairs = [pair(f"t{number}", f"prompt {number}", "train") for number in range(6)]
+    pairs += [pair(f"v{number}", f"  Prompt   {number}", "validation") for number in range(2, 8)]
+    pairs.append(pair("v8", "prompt 2", "validation"))
+    [told] = warnings(pairs)
+    assert told.code == "prompt_leaked"
+    assert told.message.startswith("5 of 7 validation pairs have a prompt that is trained on too (")
+    assert "and 1 more" in told.message
+
+
+def test_images_that_are_trained_on_and_validated_on_are_counted_on_either_side() -> None:
+    pairs = [
+        pair("t1", "a fox", "train", chosen="images/a", rejected="images/b"),
+        pair("v1", "a hen", "validation", chosen="images/b", rejected="images/c"),
+        pair("v2", "an owl", "validation", chosen="images/c", rejected="images/a"),
+        pair("v3", "an elk", "validation", chosen="images/c"),
+    ]
+    [told] = warnings(pairs)
+    assert (told.code, told.message.partition(" which")[0]) == (
+        "image_leaked",
+        "2 of 3 validation pairs have an image that is trained on too,",
+    )
+
+
+def test_nothing_is_told_of_data_that_are_apart_or_not_marked() -> None:
+    assert list(warnings([pair("t1", "a", "train"), pair("v1", "b", "validation")])) == []
+    assert list(warnings([pair("t1", "a", "train"), pair("t2", "a", "train")])) == []
+
+
+def test_prompts_are_printable_in_a_message() -> None:
+    [told] = warnings([pair("t", "a\x1b[31m" + "x" * 500, "train"), pair("v", "a\x1b[31m" + "x" * 500, "validation")])
+    assert told.message.isprintable()
+    assert len(told.message) < 400
