@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import astuple, dataclass
 
 import structlog
@@ -15,9 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.backends import Backends
 from api.errors import respond
 from api.rate_headers import rate_headers
-from api.roles import needed_role
+from api.roles import READING, needed_role
 from store import keys, limits, roles
-from store.database import Sessions
+from store.database import Sessions, read
 from store.errors import InsufficientRole, InvalidKey, RateLimited
 from store.keys import Principal
 from store.rate_limits import Allowance
@@ -45,7 +46,7 @@ class Authentication:
         request = Request(scope)
         try:
             secret = _bearer(request)
-            admitted = await run_in_threadpool(_admit, request.app.state.backends, secret)
+            admitted = await _admitted(request.app.state.backends, secret, request.method in READING)
             roles.require(admitted.principal.role, needed_role(request.method, scope["path"]))
         except REFUSALS as error:
             await respond(request, error)(scope, receive, send)
@@ -72,13 +73,28 @@ def _bearer(request: Request) -> str:
     return secret.strip()
 
 
-def _admit(backends: Backends, secret: str) -> Admitted:
-    with backends.sessions() as session:
-        principal = keys.authenticate(session, secret, limits.defaults(backends.settings))
-    allowance = backends.buckets.take(principal.key_id, principal.limits)
+async def _admitted(backends: Backends, secret: str, reads: bool) -> Admitted:
+    """Most requests of a client that polls need neither the database nor the broker, and so no thread. For those that
+    change something the key is looked up each time."""
+    looked_up_at = time.monotonic()
+    principal = backends.principals.known(secret) if reads else None
+    if principal is None:
+        principal = await run_in_threadpool(_look_up, backends, secret)
+        backends.principals.remember(secret, principal, looked_up_at)
+    if principal.limits.requests_per_minute is None:
+        return Admitted(principal, None)
+    allowance = backends.buckets.at_hand(principal.key_id, principal.limits)
+    if allowance is None:
+        allowance = await run_in_threadpool(backends.buckets.take, principal.key_id, principal.limits)
+    return Admitted(principal, allowance)
+
+
+def _look_up(backends: Backends, secret: str) -> Principal:
+    deployment = limits.defaults(backends.settings)
+    principal = read(backends.reader, lambda connection: keys.authenticate(connection, secret, deployment))
     if not principal.use_is_noted:
         _note_use(backends.sessions, principal.key_id)
-    return Admitted(principal, allowance)
+    return principal
 
 
 def _note_use(sessions: Sessions, key_id: str) -> None:

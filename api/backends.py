@@ -10,11 +10,14 @@ from typing import Annotated
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
+from sqlalchemy import Engine
 
+from api.fine_tuning.places import Places
+from api.principals import Principals
 from store.bases import RegisteredBase, read_bases
 from store.blob_lock import renewing
 from store.blobs import Blobs
-from store.database import Sessions, open_engine, open_sessions
+from store.database import Sessions, open_engine, open_reader, open_sessions
 from store.hints import Hints
 from store.keys import Principal
 from store.rate_limits import Buckets
@@ -23,8 +26,13 @@ from store.settings import Settings
 
 @dataclass(frozen=True)
 class Backends:
+    """``reader`` is for requests that one statement answers; ``principals`` and ``places`` are known for a moment."""
+
     settings: Settings
     sessions: Sessions
+    reader: Engine
+    principals: Principals
+    places: Places
     blobs: Blobs
     hints: Hints
     buckets: Buckets
@@ -33,13 +41,16 @@ class Backends:
 
 @contextmanager
 def open_backends(settings: Settings) -> Iterator[Backends]:
-    engine = open_engine(settings.required_database_url)
+    engine, reader = open_engine(settings.required_database_url), open_reader(settings.required_database_url)
     buckets = Buckets(settings.required_broker_url)
     sessions = open_sessions(engine)
     try:
         yield Backends(
             settings=settings,
             sessions=sessions,
+            reader=reader,
+            principals=Principals(),
+            places=Places(),
             blobs=Blobs(settings.effective_blob_url, partial(renewing, sessions)),
             hints=Hints(settings.required_broker_url),
             buckets=buckets,
@@ -47,6 +58,7 @@ def open_backends(settings: Settings) -> Iterator[Backends]:
         )
     finally:
         buckets.close()
+        reader.dispose()
         engine.dispose()
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
+import sqlalchemy
 from psycopg import Connection
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import ExceptionContext
@@ -9,6 +13,16 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 Sessions = sessionmaker[Session]
+Found = TypeVar("Found")
+KEEPALIVE = {
+    "connect_timeout": 5,
+    "application_name": "pairtune",
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,  # ms; keepalives do not bound a write to a host that went silent
+}
 
 
 def open_engine(url: str, *, pool_size: int = 10, idle_seconds: float = 30.0) -> Engine:
@@ -22,15 +36,7 @@ def open_engine(url: str, *, pool_size: int = 10, idle_seconds: float = 30.0) ->
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_pre_ping=True,
-        connect_args={
-            "connect_timeout": 5,
-            "application_name": "pairtune",
-            "keepalives": 1,
-            "keepalives_idle": 10,
-            "keepalives_interval": 5,
-            "keepalives_count": 3,
-            "tcp_user_timeout": 10_000,  # ms; keepalives do not bound a write to a host that went silent
-        },
+        connect_args=KEEPALIVE,
     )
 
     @event.listens_for(engine, "connect")
@@ -41,6 +47,27 @@ def open_engine(url: str, *, pool_size: int = 10, idle_seconds: float = 30.0) ->
 
     event.listen(engine, "handle_error", _lost_connection_is_operational)
     return engine
+
+
+def open_reader(url: str, *, pool_size: int = 5) -> Engine:
+    """For ``read`` alone: a statement is one round trip, without a transaction around it or a check before it."""
+    reader = create_engine(
+        url, pool_size=pool_size, max_overflow=pool_size, isolation_level="AUTOCOMMIT", connect_args=KEEPALIVE
+    )
+    event.listen(reader, "handle_error", _lost_connection_is_operational)
+    return reader
+
+
+def read(reader: Engine, look: Callable[[sqlalchemy.Connection], Found]) -> Found:
+    """What ``look`` finds; it only reads, and looks once more where the connection turns out to be gone."""
+    try:
+        with reader.connect() as connection:
+            return look(connection)
+    except OperationalError as error:
+        if not error.connection_invalidated:
+            raise
+    with reader.connect() as connection:  # a new one: the pool has let go of all that are as old
+        return look(connection)
 
 
 def open_sessions(engine: Engine) -> Sessions:

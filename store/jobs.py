@@ -8,7 +8,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Select, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, func, inspect, select, update
 from sqlalchemy.orm import Session
 
 from store import events, files
@@ -21,6 +21,9 @@ from store.models import Checkpoint, File, Job, Json
 
 # Where pairs come from.
 Source = File | DatasetRevision
+_READ = select(*(getattr(Job, column.key).label(column.key) for column in inspect(Job).column_attrs)).where(
+    Job.id == bindparam("job_id"), Job.project_id == bindparam("project_id")
+)
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,14 @@ def get(session: Session, project_id: str, job_id: str) -> Job:
     if job is None:
         raise JobNotFound(job_id)
     return job
+
+
+def read(connection: Connection, project_id: str, job_id: str) -> Row[Any]:
+    """All columns of the job, under their names in Job: read by one statement, for those who change nothing."""
+    row = connection.execute(_READ, {"project_id": project_id, "job_id": job_id}).one_or_none()
+    if row is None:
+        raise JobNotFound(job_id)
+    return row
 
 
 def newest_first(

@@ -7,7 +7,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, Connection, func, select, update
 from sqlalchemy.orm import Session
 
 from store.errors import InvalidKey
@@ -51,7 +51,7 @@ def create(session: Session, project: Project, name: str, role: Role = Role.MEMB
     return secret
 
 
-def authenticate(session: Session, secret: str, limits: Limits = UNLIMITED) -> Principal:
+def authenticate(session: Session | Connection, secret: str, limits: Limits = UNLIMITED) -> Principal:
     """The look-up is by digest, so its time tells nothing about any stored key. ``limits``: the deployment's."""
     query = select(ApiKey.id, ApiKey.project_id, ApiKey.role, Project.limits, _use_is_noted())
     query = query.join(Project, Project.id == ApiKey.project_id)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, Select, Subquery, case, func, select, text, update
+from sqlalchemy import ColumnElement, Connection, Integer, Select, Subquery, case, func, select, text, update
 from sqlalchemy.orm import Session, aliased
 
 from store.job_state import JobStatus
@@ -64,6 +64,13 @@ def rank(job: type[Job]) -> ColumnElement[Any]:
     return key
 
 
+def everyone(connection: Connection) -> dict[str, Place]:
+    """The places of all that are queued."""
+    ids = [job_id for job_id, _ in connection.execute(_line().order_by("position"))]
+    starts = _starts(connection, len(ids)) if ids else []
+    return {job_id: Place(at, starts[at - 1] if starts else None) for at, job_id in enumerate(ids, 1)}
+
+
 def places(session: Session, job_ids: Collection[str]) -> dict[str, Place]:
     """Of those that are queued, as the queue stands now: what ends, comes or is paused moves them."""
     if not job_ids:
@@ -97,7 +104,7 @@ def _line() -> Select[Any]:
     return select(queued.c.id, func.row_number().over(order_by=order).label("position"))
 
 
-def _starts(session: Session, count: int) -> list[datetime]:
+def _starts(session: Session | Connection, count: int) -> list[datetime]:
     """When the first ``count`` of the queue may start; empty where that cannot be told.
 
     Each worker that runs a job takes the next one at its end, and each takes as long as the latest ones did.
@@ -121,7 +128,7 @@ def starts(ends: Sequence[datetime], takes: timedelta, count: int) -> list[datet
     return found
 
 
-def _typical(session: Session) -> timedelta | None:
+def _typical(session: Session | Connection) -> timedelta | None:
     """The median time on a worker of the latest jobs that succeeded; those of before this was noted do not count."""
     latest = (
         select((Job.finished_at - Job.claimed_at).label("took"))

@@ -86,7 +86,7 @@ class Buckets:
         """A token of this key's bucket; None where there is no limit, or no broker. Raises RateLimited."""
         if limits.requests_per_minute is None:
             return None
-        allowance = self._spend(key_id, limits)
+        allowance = self.at_hand(key_id, limits)
         if allowance is not None or time.monotonic() < self._silent_until:
             return allowance
         try:
@@ -99,8 +99,8 @@ class Buckets:
     def close(self) -> None:
         self._broker.close()
 
-    def _spend(self, key_id: str, limits: Limits) -> Allowance | None:
-        """A token that was taken ahead, if there is one."""
+    def at_hand(self, key_id: str, limits: Limits) -> Allowance | None:
+        """A token that was taken ahead, if there is one: without the broker."""
         now = time.monotonic()
         with self._lock:
             purse = self._purses.get((key_id, limits))

@@ -26,7 +26,6 @@ from api.json_body import Json
 from api.paging import After
 from api.room import has_room
 from api.transactions import transaction
-from store import jobs
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
 CREATE_BODY = {
@@ -75,16 +74,13 @@ def list_jobs(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> FineTuningJobList:
     """The project's jobs, newest first."""
-    with transaction(backends) as work:
-        return service.page(work.session, caller.project_id, after=after, limit=limit, metadata=metadata)
+    return service.page(backends, caller.project_id, after=after, limit=limit, metadata=metadata)
 
 
 @router.get("/{fine_tuning_job_id}", operation_id="retrieveFineTuningJob", responses=failures(400, 404))
 def retrieve_job(fine_tuning_job_id: str, caller: Caller, backends: Opened) -> FineTuningJob:
     """One job."""
-    with transaction(backends) as work:
-        [job] = service.shown(work.session, [jobs.get(work.session, caller.project_id, fine_tuning_job_id)])
-        return job
+    return service.one(backends, caller.project_id, fine_tuning_job_id)
 
 
 @router.post("/{fine_tuning_job_id}/cancel", operation_id="cancelFineTuningJob", responses=failures(400, 404, 409))

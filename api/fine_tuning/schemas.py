@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field
+from sqlalchemy import Row
 
 from api.datasets.revision_ids import revision_id
 from api.paging import Page, PageWithEnds
@@ -67,7 +68,7 @@ class FineTuningJob(BaseModel):
     )
 
     @classmethod
-    def of(cls, row: models.Job, place: Place | None = None) -> Self:
+    def of(cls, row: models.Job | Row[Any], place: Place | None = None) -> Self:
         method = row.spec["method"]
         start = place.expected_start if place is not None else None
         return cls.model_validate(
@@ -104,7 +105,7 @@ def _source(file_id: str | None, dataset_id: str | None, number: int | None) -> 
     return revision_id(dataset_id, number) if dataset_id is not None and number is not None else file_id
 
 
-def _estimated_finish(row: models.Job) -> int | None:
+def _estimated_finish(row: models.Job | Row[Any]) -> int | None:
     """A job that waits again keeps what its last attempt foresaw, which holds no more."""
     running = row.status == JobStatus.RUNNING
     return int(row.estimated_finish.timestamp()) if running and row.estimated_finish else None

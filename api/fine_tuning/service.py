@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
+from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
+from api.backends import Backends
 from api.datasets.prepared import materialise
 from api.errors import InvalidRequest
 from api.fine_tuning.estimate import FineTuningJobEstimate, estimate, planned
@@ -26,6 +29,7 @@ from api.paging import cut
 from api.transactions import Work
 from store import events, jobs, measured_runs, queue, quotas
 from store.blobs import Blobs
+from store.database import read
 from store.ids import new_id
 from store.job_state import JobStatus
 from store.jobs import NewJob
@@ -93,10 +97,14 @@ def _new_job(
     )
 
 
-def shown(session: Session, rows: Sequence[Job]) -> list[FineTuningJob]:
-    """With the places of those that are queued."""
-    places = queue.places(session, [row.id for row in rows if row.status == JobStatus.QUEUED])
-    return [FineTuningJob.of(row, places.get(row.id)) for row in rows]
+def one(backends: Backends, project_id: str, job_id: str) -> FineTuningJob:
+    row = read(backends.reader, lambda connection: jobs.read(connection, project_id, job_id))
+    place = backends.places.of(backends.reader, _queued([row])).get(job_id)
+    return FineTuningJob.of(row, place)
+
+
+def _queued(rows: Sequence[Job | Row[Any]]) -> list[str]:
+    return [row.id for row in rows if row.status == JobStatus.QUEUED]
 
 
 def cancel(work: Work, project_id: str, job_id: str) -> FineTuningJob:
@@ -112,11 +120,14 @@ def resume(work: Work, project_id: str, job_id: str) -> FineTuningJob:
 
 
 def page(
-    session: Session, project_id: str, *, after: str | None, limit: int, metadata: dict[str, str] | None
+    backends: Backends, project_id: str, *, after: str | None, limit: int, metadata: dict[str, str] | None
 ) -> FineTuningJobList:
-    rows = jobs.newest_first(session, project_id, after=after, limit=limit + 1, metadata=metadata)
+    with backends.sessions() as session:
+        rows = jobs.newest_first(session, project_id, after=after, limit=limit + 1, metadata=metadata)
     found, has_more = cut(rows, limit)
-    return FineTuningJobList(data=shown(session, found), has_more=has_more)
+    places = backends.places.of(backends.reader, _queued(found))
+    data = [FineTuningJob.of(row, places.get(row.id)) for row in found]
+    return FineTuningJobList(data=data, has_more=has_more)
 
 
 def event_page(
@@ -144,5 +155,5 @@ def _tell(work: Work, job: Job) -> FineTuningJob:
 
 
 def _shown(session: Session, job: Job) -> FineTuningJob:
-    [one] = shown(session, [job])
-    return one
+    """As the transaction sees it, which has just changed the queue."""
+    return FineTuningJob.of(job, queue.places(session, _queued([job])).get(job.id))

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 
 from fastapi import FastAPI
-from sqlalchemy import select
+from sqlalchemy import create_engine, select
+from sqlalchemy.orm import sessionmaker
 
-from store.database import open_engine, open_sessions
 from store.models import Job
 
 
 def create_app() -> FastAPI:
     app = FastAPI()
-    sessions = open_sessions(open_engine(os.environ["BENCHMARK_DATABASE_URL"]))
+    sessions = sessionmaker(create_engine(os.environ["BENCHMARK_DATABASE_URL"]))
 
     @app.get("/jobs/{job_id}")
     def job(job_id: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 from api.authentication import guarded
 from api.document import document
 from api.main import create_app
+from api.principals import KNOWN_SECONDS
 from store import generation_leases, keys, leases, webhook_deliveries, webhooks
 from store.blobs import Blobs
 from store.database import Sessions
@@ -24,6 +25,7 @@ from store.roles import Role
 from store.settings import Settings
 from tests.api.conftest import add_file
 from tests.api.job_steps import JOBS
+from tests.api.polling import until
 from tests.conftest import Tenant
 from tests.intake.build import png
 from tests.store.rows import add_generation
@@ -73,12 +75,15 @@ def test_an_unknown_route_under_v1_tells_nothing_without_a_key(anonymous: TestCl
     assert anonymous.get("/v1/nothing").status_code == 401
 
 
-def test_a_revoked_key_is_refused(client: TestClient, sessions: Sessions, project: Tenant) -> None:
+def test_a_revoked_key_changes_nothing_from_then_on_and_reads_nothing_after_a_moment(
+    client: TestClient, sessions: Sessions, project: Tenant
+) -> None:
     assert client.get("/v1/models").status_code == 200
     with sessions.begin() as session:
         key = session.query(ApiKey).filter_by(project_id=project.id).one()
         assert keys.revoke(session, key.id)
-    assert client.get("/v1/models").status_code == 401
+    assert client.post("/v1/datasets", json={"name": "after"}).status_code == 401
+    until(lambda: client.get("/v1/models").status_code == 401, seconds=2 * KNOWN_SECONDS)
 
 
 WORDS = ("side", "index")  # the side of a pair, a place in a list: nobody's

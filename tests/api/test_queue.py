@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 from starlette.testclient import TestClient
 
+from api.fine_tuning.places import Places
 from store import leases
-from store.database import Sessions
+from store.database import Sessions, open_reader
 from tests.api.job_steps import JOBS, claim, create
+from tests.api.polling import until
 
 pytestmark = pytest.mark.integration
 
@@ -40,9 +42,29 @@ def test_a_job_tells_its_priority_and_while_it_is_queued_its_place(
         leases.record(session, owned, [], progress={"step": 1}, eta=60)
         leases.succeed(session, owned, results=[])
     running = claim(sessions, create(client, file_id)["id"])
-    waiting = client.get(f"{JOBS}/{plain['id']}").json()
-    assert waiting["queue_position"] >= 1
-    assert waiting["expected_start"] >= waiting["created_at"]
+
+    def waiting() -> dict[str, int | None]:
+        answer: dict[str, int | None] = client.get(f"{JOBS}/{plain['id']}").json()
+        return answer
+
+    until(lambda: waiting()["expected_start"] is not None, seconds=5)  # places are remembered for a moment
+    assert (waiting()["queue_position"] or 0) >= 1
+    assert (waiting()["expected_start"] or 0) >= (waiting()["created_at"] or 0)
     with sessions.begin() as session:
         leases.fail(session, running, code="c", message="m")
     assert client.post(f"{JOBS}/{plain['id']}/cancel").json()["queue_position"] is None
+
+
+def test_places_are_remembered_for_a_moment_and_a_job_that_came_since_has_one_at_once(
+    client: TestClient, sessions: Sessions, file_id: str, database_url: str
+) -> None:
+    reader, places = open_reader(database_url), Places()
+    first = create(client, file_id)["id"]
+    before = places.of(reader, [first])
+    client.post(f"{JOBS}/{first}/cancel")
+    assert places.of(reader, [first]) == before
+    second = create(client, file_id)["id"]
+    assert set(places.of(reader, [first, second])) == {second}
+    until(lambda: places.of(reader, [first]) == {}, seconds=5)
+    client.post(f"{JOBS}/{second}/cancel")
+    reader.dispose()

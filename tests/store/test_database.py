@@ -7,7 +7,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 
 from store import leases
-from store.database import Sessions, open_engine, open_sessions
+from store.database import Sessions, open_engine, open_reader, open_sessions, read
 from tests.api.polling import until
 from tests.faults.proxy import in_front_of
 from tests.store.rows import read_job, running_job
@@ -60,3 +60,31 @@ def test_an_idle_transaction_ends_as_any_lost_connection_does_and_the_next_is_go
     with short.connect() as again:
         assert again.scalar(text("SELECT 1")) == 1
     short.dispose()
+
+
+def test_what_only_reads_looks_again_where_its_connection_was_lost(engine: Engine) -> None:
+    reader = open_reader(url_of(engine))
+    own = text("SELECT pg_backend_pid()")
+    first = read(reader, lambda connection: connection.scalar(own))
+    with engine.connect() as other:
+        assert other.scalar(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": first})
+    second = read(reader, lambda connection: connection.scalar(own))
+    assert second not in (None, first)
+    reader.dispose()
+
+
+def test_what_only_reads_holds_no_transaction(engine: Engine) -> None:
+    reader = open_reader(url_of(engine))
+    pid = read(reader, lambda connection: connection.scalar(text("SELECT pg_backend_pid()")))
+    with engine.connect() as other:
+        state = other.scalar(text("SELECT state FROM pg_stat_activity WHERE pid = :pid"), {"pid": pid})
+    assert state == "idle"
+    reader.dispose()
+
+
+def test_a_reader_that_reaches_no_database_says_so(engine: Engine) -> None:
+    with in_front_of(url_of(engine)) as (_, url):
+        reader = open_reader(url)
+    with pytest.raises(OperationalError):
+        read(reader, lambda connection: connection.scalar(text("SELECT 1")))
+    reader.dispose()

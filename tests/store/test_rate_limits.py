@@ -83,7 +83,7 @@ def test_tokens_taken_ahead_are_worth_nothing_once_the_bucket_is_full_without_th
         assert buckets.take("key", limits) is not None
         now = time.monotonic()
         monkeypatch.setattr(rate_limits.time, "monotonic", lambda: now + 0.021)
-        assert buckets._spend("key", limits) is None
+        assert buckets.at_hand("key", limits) is None
 
 
 def test_another_limit_is_another_purse(broker_url: str) -> None:
