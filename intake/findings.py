@@ -1,8 +1,8 @@
-"""The vocabulary of what can be wrong with an upload. ``docs/data.md`` has the cure for each code."""
+"""The vocabulary of what can be wrong with an upload, and the cure for each; ``docs/data.md`` says more of both."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,6 +11,8 @@ from intake.policy import Policy
 Severity = Literal["error", "warning"]
 
 Code = Literal[
+    "upload_damaged",
+    "intake_crashed",
     "archive_unreadable",
     "archive_limits",
     "archive_path",
@@ -46,6 +48,55 @@ Code = Literal[
     "findings_omitted",
 ]
 
+ADVICE: Mapping[Code, str] = {
+    "upload_damaged": "Upload the file again.",
+    "intake_crashed": (
+        "Upload the file again in smaller parts; if that fails too, tell the operator, whose intake worker's "
+        "log has the reason."
+    ),
+    "archive_unreadable": "Pack the folder again, without a password, and upload the whole file.",
+    "archive_limits": "Upload the pairs in several parts, and unpack archives that are inside the archive.",
+    "archive_path": "Rename the file and pack the folder again.",
+    "archive_entry_type": "Put the file itself in its place; tar does so with --dereference --hard-dereference.",
+    "metadata_missing": (
+        "Add metadata.jsonl or metadata.csv at the top of the archive or in one folder there, or captions to "
+        "images that stand alone."
+    ),
+    "metadata_ambiguous": "Keep one table, or call the one that is meant metadata.",
+    "metadata_unreadable": "Save the table again in UTF-8, or upload the pairs in several parts.",
+    "metadata_empty": "Add one row per pair.",
+    "metadata_columns": (
+        "Name prompt, chosen and, where there is one, rejected in the first line, each column once; or use "
+        "the columns of another format that is read."
+    ),
+    "column_unknown": "Correct the column's name if it is misspelt; leave it otherwise.",
+    "row_invalid": "Correct the row.",
+    "label_missing": "Have the pair judged, or remove the row.",
+    "pair_tied": "Decide for one of the images, remove the row, or upload with another policy for ties.",
+    "prompt_empty": "Write the prompt, or remove the row.",
+    "prompt_too_long": "Shorten the prompt; text encoders read a few hundred words at most.",
+    "image_missing": "Add the file, or correct the path; upper and lower case count.",
+    "image_unreadable": "Save the image again from the original.",
+    "image_truncated": "Copy the whole file again.",
+    "image_format": "Convert the image to PNG, JPEG or WebP.",
+    "image_too_large": "Scale the image down.",
+    "image_animated": "Save the frame you want as one image.",
+    "image_profile": "Check the image's colours, and save it in sRGB if they are wrong.",
+    "pair_identical": "Correct one of the paths, or remove the row.",
+    "pair_near_identical": "Remove the row, unless the detail is what is meant to be learnt.",
+    "pair_repeated": "Remove one of the rows.",
+    "pair_contradicted": "Keep one of the judgements, or neither.",
+    "image_sizes_differ": (
+        "Use images of like shape and size, or check that nothing that matters is cropped or blurred."
+    ),
+    "image_small": "Use the original images.",
+    "prompt_truncated": "Say first what matters.",
+    "prompt_leaked": "Keep each prompt in one of them.",
+    "rejected_missing": "Name the column rejected if you have rejected images; there is nothing to do otherwise.",
+    "pairs_none": "Correct what the other findings name, or what the report counts as dropped.",
+    "findings_omitted": "Correct the ones that are listed, and upload again.",
+}
+
 SHOWN_CHARACTERS = 120
 
 
@@ -63,6 +114,11 @@ class Finding:
     message: str
     file: str | None = None
     row: int | None = None
+
+    @property
+    def advice(self) -> str:
+        """What to do about it, whatever the file and row."""
+        return ADVICE[self.code]
 
 
 class FindingList:

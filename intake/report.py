@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
 from intake.findings import Code, Finding
 
 SHOWN_SIZES = 20
 SHOWN_BUCKETS = 4  # in words
+_OF_A_FINDING = tuple(field.name for field in fields(Finding))
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,15 @@ class Report:
     tied: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        findings = [asdict(finding) | {"advice": finding.advice} for finding in self.findings]
+        return asdict(replace(self, findings=())) | {"findings": findings}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Of ``as_json``'s."""
+        """Of ``as_json``'s, or of an older version's, which gave no advice."""
         figures = Figures(**document["figures"])
-        findings = tuple(Finding(**finding) for finding in document["findings"])
+        told = ({name: finding.get(name) for name in _OF_A_FINDING} for finding in document["findings"])
+        findings = tuple(Finding(**finding) for finding in told)
         return cls(**{**document, "figures": figures, "findings": findings})
 
     def in_words(self) -> str:
@@ -107,4 +110,7 @@ class Report:
                 f"{found.agreement:.2f} (Krippendorff's alpha; 1 is full agreement, 0 chance)."
             )
         lines += [f"{finding.severity}: {finding.code}: {finding.message}" for finding in self.findings]
+        if self.findings:
+            lines.append("What to do:")
+        lines += [f"  {code}: {advice}" for code, advice in {one.code: one.advice for one in self.findings}.items()]
         return "\n".join(lines) + "\n"

@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, Row, func, select, union_all, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from intake.findings import ADVICE
 from store import events, files, queue, quotas, usage
 from store.counters import count
 from store.errors import LeaseLost
@@ -218,7 +219,7 @@ def give_up_files(session: Session, *, crash_cap: int) -> list[str]:
                 status="error",
                 lease_expires_at=None,
                 status_details=f"intake_crashed: reading this file broke off {crash_cap} times. "
-                "Upload it again in smaller parts, or tell the operator.",
+                f"{ADVICE['intake_crashed']}",
             )
             .returning(File.id)
         )

@@ -77,7 +77,8 @@ def _read(resources: Resources, owned: FileClaim, folder: Path) -> list[str]:
     try:
         resources.blobs.fetch(owned.sha256, folder / "upload")
     except BlobMissing as missing:
-        return _refuse(resources, owned, f"upload_damaged: {missing} Upload the file again.")
+        damaged = Finding("upload_damaged", "error", str(missing))
+        return _refuse(resources, owned, f"{describe((damaged,))} {damaged.advice}")
     prepared = prepare_upload(
         folder / "upload",
         folder,

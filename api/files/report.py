@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field
@@ -16,6 +15,7 @@ class FileFinding(BaseModel):
     message: str
     file: str | None
     row: int | None
+    advice: str = Field(description="What to do about a finding of this code.")
 
 
 class FileReport(BaseModel):
@@ -31,4 +31,4 @@ class FileReport(BaseModel):
 
     @classmethod
     def of(cls, report: Report) -> Self:
-        return cls.model_validate(asdict(report))
+        return cls.model_validate(report.as_json())

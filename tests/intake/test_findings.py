@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import get_args
@@ -7,7 +8,7 @@ from typing import get_args
 import pytest
 
 from intake import Code, Finding, Policy, Prepared, PreparedPair, Report
-from intake.findings import FindingList, printable
+from intake.findings import ADVICE, FindingList, printable
 from intake.review import Review
 
 pytestmark = pytest.mark.unit
@@ -17,10 +18,33 @@ PAIR = PreparedPair(1, "p", "a" * 64, "b" * 64)
 ERROR, WARNING = Finding("row_invalid", "error", "m"), Finding("column_unknown", "warning", "m")
 
 
-def test_every_code_has_its_cure_in_the_docs():
+def test_every_code_stands_in_the_docs_with_what_was_found_and_the_advice():
     section = DOCS.read_text(encoding="utf-8").partition("## Findings")[2]
-    documented = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
-    assert sorted(documented) == sorted(get_args(Code))
+    documented = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+?) \|$", section, re.MULTILINE)
+    assert {code: advice for code, _, advice in documented} == dict(ADVICE)
+    assert len(documented) == len(ADVICE)
+
+
+@pytest.mark.parametrize("code", get_args(Code))
+def test_every_code_has_advice_in_the_report_as_json_and_in_words(code):
+    assert re.fullmatch(r"[A-Z].{10,}\.", ADVICE[code])
+    findings = (Finding(code, "error", "m", "f", 1), Finding(code, "error", "n", "f", 2))
+    report = Report("archive", 0, 0, {}, Review("").figures(), findings)
+    shown = json.loads(json.dumps(report.as_json()))
+    assert [finding["advice"] for finding in shown["findings"]] == [ADVICE[code]] * 2
+    assert Report.from_json(shown) == report
+    assert report.in_words().endswith(f"error: {code}: n\nWhat to do:\n  {code}: {ADVICE[code]}\n")
+
+
+def test_a_report_of_an_older_version_is_read():
+    report = Report("archive", 0, 0, {}, Review("").figures(), (WARNING,))
+    stored = report.as_json()
+    del stored["findings"][0]["advice"]
+    assert Report.from_json(stored) == report
+
+
+def test_a_report_without_findings_advises_nothing():
+    assert "What to do" not in Report("archive", 0, 0, {}, Review("").figures()).in_words()
 
 
 @pytest.mark.parametrize(

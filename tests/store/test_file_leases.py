@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import func, update
 
+from intake.findings import ADVICE
 from store import files, jobs, leases
 from store.database import Sessions
 from store.errors import FileInUse, FileNotFound, LeaseLost
@@ -87,7 +88,7 @@ def test_a_file_that_keeps_breaking_its_readers_is_refused(sessions: Sessions, p
     with sessions() as session:
         given_up = files.get(session, project_id, file.id)
     assert given_up.status == "error"
-    assert "broke off 3 times" in (given_up.status_details or "")
+    assert given_up.status_details == f"intake_crashed: reading this file broke off 3 times. {ADVICE['intake_crashed']}"
     assert claim_file(sessions, file.id) is None
 
 

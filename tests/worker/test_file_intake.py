@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from intake import Finding, Report
+from intake.findings import ADVICE
 from store import image_facts, leases
 from store.models import File, Json
 from tests import servers
@@ -100,7 +101,9 @@ def test_an_upload_whose_bytes_are_gone_is_refused_and_says_so(
         if path.is_file():
             path.write_bytes(archive[:-1])
     read_file(resources, file.id)
-    assert (reread(resources, file).status_details or "").startswith("upload_damaged")
+    details = reread(resources, file).status_details or ""
+    assert details.startswith("upload_damaged: ")
+    assert details.endswith(ADVICE["upload_damaged"])
 
 
 @pytest.mark.integration
