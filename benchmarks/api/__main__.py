@@ -1,7 +1,7 @@
 """``python -m benchmarks.api``: rates and latencies of a real uvicorn on loopback, as ratios within one run. Linux.
 
 One job by id, queued and ended, against a bare FastAPI route with one indexed SELECT; the first page of jobs with a
-million of them against a thousand; 500 followers of a job's events: the server's processor time and its database connections.
+million of them against a thousand; 500 followers of a job's events: the server's processor time and its connections.
 """
 
 from __future__ import annotations
