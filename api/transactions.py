@@ -16,11 +16,11 @@ from store.hints import Hints
 
 @dataclass(frozen=True)
 class Work:
-    """An open transaction and what workers are to be told once it is committed."""
+    """An open transaction and what workers are to be told once it is committed; jobs with the memory they need."""
 
     session: Session
     files_to_read: list[str] = field(default_factory=list)
-    jobs_to_train: list[str] = field(default_factory=list)
+    jobs_to_train: dict[str, int | None] = field(default_factory=dict)
     images_to_draw: list[str] = field(default_factory=list)
 
 
@@ -36,7 +36,7 @@ def transaction(backends: Backends) -> Iterator[Work]:
 def _publish(sessions: Sessions, hints: Hints, work: Work) -> None:
     """What could not be sent stays unmarked, and the dispatcher sends it."""
     read = [file_id for file_id in work.files_to_read if hints.read_file(file_id)]
-    train = [job_id for job_id in work.jobs_to_train if hints.train(job_id)]
+    train = [job_id for job_id, memory_gib in work.jobs_to_train.items() if hints.train(job_id, memory_gib)]
     draw = [generation_id for generation_id in work.images_to_draw if hints.draw(generation_id)]
     with sessions.begin() as session:
         files.mark_published(session, read)

@@ -7,9 +7,10 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from store.errors import BasesInvalid, ModelNotFound
+from store.memory_classes import MOST_MEMORY
 from trainer.spec.run import FamilyName
 
 
@@ -20,16 +21,23 @@ class _Entry(BaseModel):
     family: FamilyName
     source: str
     revision: str | None = None
+    memory_gib: int | None = Field(None, ge=1, le=MOST_MEMORY)
 
 
 @dataclass(frozen=True)
 class RegisteredBase:
-    """``source`` is an absolute directory, or a hub id that ``revision`` pins."""
+    """``source`` is an absolute directory, or a hub id that ``revision`` pins; ``memory_gib`` the device memory that a
+    worker needs for a job on it, None for none in particular."""
 
     name: str
     family: FamilyName
     source: str
     revision: str | None
+    memory_gib: int | None = None
+
+    def pinned(self) -> dict[str, str | None]:
+        """As the trainer is told of it."""
+        return {"name": self.name, "family": self.family, "source": self.source, "revision": self.revision}
 
 
 def read_bases(path: Path) -> dict[str, RegisteredBase]:
@@ -54,9 +62,9 @@ def find_base(bases: dict[str, RegisteredBase], name: str) -> RegisteredBase:
 def _register(entry: _Entry, path: Path) -> RegisteredBase:
     local = (path.parent / entry.source).resolve()
     if local.is_dir():
-        return RegisteredBase(entry.name, entry.family, str(local), entry.revision)
+        return RegisteredBase(entry.name, entry.family, str(local), entry.revision, entry.memory_gib)
     if entry.source.startswith((".", "/")):
         raise BasesInvalid(str(path), f"{entry.name}: there is no directory {local}")
     if entry.revision is None:
         raise BasesInvalid(str(path), f"{entry.name}: a hub model needs a revision (a commit hash)")
-    return RegisteredBase(entry.name, entry.family, entry.source, entry.revision)
+    return RegisteredBase(entry.name, entry.family, entry.source, entry.revision, entry.memory_gib)

@@ -12,12 +12,14 @@ import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
 
+from store.memory_classes import TRAIN, queue_of
+
 log = structlog.get_logger()
 
 Task = Literal["worker.tasks.read_file", "worker.tasks.train", "worker.tasks.draw"]
 QUEUES: dict[Task, str] = {
     "worker.tasks.read_file": "intake",
-    "worker.tasks.train": "train",
+    "worker.tasks.train": TRAIN,
     "worker.tasks.draw": "draw",
 }
 
@@ -34,20 +36,21 @@ class Hints:
     def read_file(self, file_id: str) -> bool:
         return self._send("worker.tasks.read_file", file_id)
 
-    def train(self, job_id: str) -> bool:
-        return self._send("worker.tasks.train", job_id)
+    def train(self, job_id: str, memory_gib: int | None = None) -> bool:
+        """``memory_gib``: the device memory that the job needs."""
+        return self._send("worker.tasks.train", job_id, queue_of(memory_gib))
 
     def draw(self, generation_id: str) -> bool:
         return self._send("worker.tasks.draw", generation_id)
 
-    def waiting(self, task: Task) -> int | None:
+    def waiting(self, queue: str) -> int | None:
         """How many hints no worker has taken yet; None when the broker cannot be reached."""
         with self._celery.connection_for_write() as connection:
             try:
                 connection.ensure_connection(max_retries=1, timeout=2, reraise_as_library_errors=True)
-                found: int = connection.channel().queue_declare(QUEUES[task]).message_count
+                found: int = connection.channel().queue_declare(queue).message_count
             except (OperationalError, *connection.recoverable_connection_errors) as error:
-                log.warning("hint.not_counted", task=task, reason=str(error))
+                log.warning("hint.not_counted", queue=queue, reason=str(error))
                 return None
             return found
 
@@ -59,10 +62,10 @@ class Hints:
                 return False
             return True
 
-    def _send(self, task: Task, row_id: str) -> bool:
+    def _send(self, task: Task, row_id: str, queue: str | None = None) -> bool:
         """False when the broker cannot be reached; the row stays as it is and is published later."""
         try:
-            self._celery.send_task(task, args=[row_id], queue=QUEUES[task], retry=False)
+            self._celery.send_task(task, args=[row_id], queue=queue or QUEUES[task], retry=False)
         except OperationalError as error:
             log.warning("hint.not_sent", task=task, row=row_id, reason=str(error))
             return False

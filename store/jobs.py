@@ -39,6 +39,7 @@ class NewJob:
     key_id: str | None = None
     request_sha256: str | None = None
     priority: int = 0
+    memory_gib: int | None = None
     id: str = field(default_factory=partial(new_id, "ftjob"))
 
 
@@ -59,6 +60,7 @@ def create(session: Session, new: NewJob) -> Job:
         key_id=new.key_id,
         request_sha256=new.request_sha256,
         priority=new.priority,
+        memory_gib=new.memory_gib,
     )
     session.add(job)
     session.flush()
@@ -242,6 +244,12 @@ def files_ready(session: Session, file_id: str) -> list[str]:
 
 def mark_published(session: Session, job_ids: list[str]) -> None:
     session.execute(update(Job).where(Job.id.in_(job_ids)).values(published_at=func.clock_timestamp()))
+
+
+def memory_needs(session: Session, job_ids: Collection[str]) -> dict[str, int | None]:
+    """GiB of device memory; None where any worker will do."""
+    found = session.execute(select(Job.id, Job.memory_gib).where(Job.id.in_(job_ids)))
+    return {row.id: row.memory_gib for row in found}
 
 
 def unpublished(session: Session, *, older_than_seconds: float) -> list[str]:

@@ -46,9 +46,17 @@ def claim(
     return _claim(session, job_id, worker, lease_seconds)
 
 
-def claim_next(session: Session, *, worker: str, lease_seconds: float, limits: Limits = UNLIMITED) -> Claim | None:
-    """Take the job whose turn it is (store/queue.py); None when there is none that nobody else is taking."""
-    turn = session.scalar(queue.first(limits.running_jobs))
+def claim_next(
+    session: Session,
+    *,
+    worker: str,
+    lease_seconds: float,
+    limits: Limits = UNLIMITED,
+    memory_gib: int | None = None,
+) -> Claim | None:
+    """Take the job whose turn it is (store/queue.py); None when there is none that nobody else is taking, or none
+    that fits into the worker's ``memory_gib``."""
+    turn = session.scalar(queue.first(limits.running_jobs, memory_gib))
     return None if turn is None else claim(session, turn, worker=worker, lease_seconds=lease_seconds, limits=limits)
 
 

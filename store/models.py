@@ -121,7 +121,8 @@ class Job(Table):
     names it; ``training_seconds`` is what the attempts that have ended took. ``spec`` is the RunSpec that validated
     the request; ``progress`` the trainer's latest progress. ``key_id`` and ``request_sha256`` tell a client's retry of
     the same create from a second job. Its pairs are those of a file, or of a data set at the revision that it had when
-    the job was created. ``queued_at`` is when it last joined the queue, ``claimed_at`` when it was last taken from it
+    the job was created. ``memory_gib`` is the device memory that a worker needs to take it (store/memory_classes.py);
+    ``queued_at`` is when it last joined the queue, ``claimed_at`` when it was last taken from it
     (store/queue.py)."""
 
     __tablename__ = "jobs"
@@ -176,6 +177,7 @@ class Job(Table):
     training_seconds: Mapped[float] = mapped_column(Double, server_default=text("0"))
     lease_expires_at: Mapped[datetime | None]
     priority: Mapped[int] = mapped_column(server_default=text("0"))
+    memory_gib: Mapped[int | None]
     queued_at: Mapped[datetime | None]
     published_at: Mapped[datetime | None]
     progress: Mapped[Json | None]

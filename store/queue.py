@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Integer, Select, Subquery, case, func, select, text, update
+from sqlalchemy import ColumnElement, Connection, Integer, Select, Subquery, case, func, select, text, true, update
 from sqlalchemy.orm import Session, aliased
 
 from store.job_state import JobStatus
@@ -33,9 +33,10 @@ class Place:
     expected_start: datetime | None
 
 
-def first(most_running: int | None = None) -> Select[str]:
+def first(most_running: int | None = None, memory_gib: int | None = None) -> Select[str]:
     """The id of the job to take now, its row locked; one that another worker is taking is passed over, and so are
-    those of projects that run as many as they may: ``most_running``, or what is their own."""
+    those of projects that run as many as they may, ``most_running`` or what is their own, and those that need more
+    device memory than the worker has (None: it takes any)."""
     job, running = aliased(Job), _running_by_project()
     own = Project.limits["running_jobs"].astext.cast(Integer)
     most = case((Project.limits.has_key("running_jobs"), own), else_=most_running)
@@ -43,7 +44,11 @@ def first(most_running: int | None = None) -> Select[str]:
         select(job.id)
         .join(Project, Project.id == job.project_id)
         .outerjoin(running, running.c.project_id == job.project_id)
-        .where(job.status == JobStatus.QUEUED, most.is_(None) | (func.coalesce(running.c.jobs, 0) < most))
+        .where(
+            job.status == JobStatus.QUEUED,
+            most.is_(None) | (func.coalesce(running.c.jobs, 0) < most),
+            true() if memory_gib is None else func.coalesce(job.memory_gib, 0) <= memory_gib,
+        )
         .order_by(func.coalesce(running.c.jobs, 0), Project.served_at.nulls_first(), Project.id, rank(job), job.id)
         .limit(1)
         .with_for_update(of=job, skip_locked=True)

@@ -87,6 +87,10 @@ class Settings(BaseSettings):
         10.0, gt=0, description="How long a receiver of webhooks may take from connecting to its answer."
     )
 
+    worker_memory_gib: int | None = Field(
+        None, ge=1, description="This training worker's device memory: it takes no job that needs more. None: any job."
+    )
+
     # Times in seconds. A worker is given up after `lease`; three missed heartbeats fit into it with room to spare.
     lease_seconds: float = 60.0
     heartbeat_seconds: float = 10.0

@@ -8,12 +8,14 @@ process whose worker was killed.
 from __future__ import annotations
 
 import mmap
+from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging, worker_shutting_down
+from celery.signals import celeryd_after_setup, setup_logging, worker_shutting_down
 
 from store.hints import QUEUES
 from store.logs import configure_logs
+from store.memory_classes import TRAIN, heard_by
 from store.settings import settings
 
 app = Celery("pairtune", broker=settings().required_broker_url, include=["worker.tasks"])
@@ -40,6 +42,15 @@ _stopping = mmap.mmap(-1, 1)
 def stopping() -> bool:
     """Whether the worker was asked to end: the running task checkpoints and gives its job back."""
     return _stopping[0] != 0
+
+
+@celeryd_after_setup.connect
+def _hear_of_what_fits(instance: Any, **_: object) -> None:
+    """A worker that was started for training hears the queues of jobs that its device's memory holds."""
+    queues = instance.app.amqp.queues
+    if TRAIN in queues.consume_from:
+        for queue in heard_by(settings().worker_memory_gib):
+            queues.select_add(queue)
 
 
 @worker_shutting_down.connect

@@ -19,8 +19,9 @@ from sqlalchemy.orm import Session
 
 from store import counters, files, generation_leases, generations, idempotency, jobs, leases, webhook_deliveries
 from store.database import open_engine, open_sessions
-from store.hints import Hints, Task
+from store.hints import QUEUES, Hints
 from store.logs import configure_logs
+from store.memory_classes import queue_of
 from store.settings import Settings
 from worker import housekeeping, upload_expiry, webhooks
 from worker.resources import Resources, resources
@@ -37,6 +38,7 @@ class Due:
     jobs: list[str]
     files: list[str]
     generations: list[str] = field(default_factory=list)
+    memory_needs: dict[str, int | None] = field(default_factory=dict, compare=False)  # of the jobs, in GiB
 
 
 def tick(parts: Resources) -> Due:
@@ -51,16 +53,26 @@ def tick(parts: Resources) -> Due:
 
 def _publish(hints: Hints, due: Due) -> None:
     """Up to the first that is not sent: each try of a broker that is down takes seconds, and leases expire."""
-    sent = not due.generations or _send(hints, "worker.tasks.draw", due.generations, hints.draw)
-    sent = sent and (not due.jobs or _send(hints, "worker.tasks.train", due.jobs, hints.train))
-    if sent and due.files:
-        _send(hints, "worker.tasks.read_file", due.files, hints.read_file)
+    sent = _send(hints, QUEUES["worker.tasks.draw"], due.generations, hints.draw)
+    for queue, job_ids in _by_queue(due).items():
+        sent = sent and _send(hints, queue, job_ids, lambda job_id: hints.train(job_id, due.memory_needs[job_id]))
+    if sent:
+        _send(hints, QUEUES["worker.tasks.read_file"], due.files, hints.read_file)
 
 
-def _send(hints: Hints, task: Task, rows: list[str], send: Callable[[str], bool]) -> bool:
+def _by_queue(due: Due) -> dict[str, list[str]]:
+    queues: dict[str, list[str]] = {}
+    for job_id in due.jobs:
+        queues.setdefault(queue_of(due.memory_needs[job_id]), []).append(job_id)
+    return queues
+
+
+def _send(hints: Hints, queue: str, rows: list[str], send: Callable[[str], bool]) -> bool:
     """Whether the broker answered. While as many hints wait as rows do, all workers are busy or away: more hints
     would make none of them come sooner, and would pile up for as long as it lasts."""
-    waiting = hints.waiting(task)
+    if not rows:
+        return True
+    waiting = hints.waiting(queue)
     if waiting is None:
         return False
     return waiting >= len(rows) or all(send(row) for row in rows)
@@ -74,8 +86,10 @@ def _collect(session: Session, settings: Settings) -> Due:
     webhook_deliveries.forget(session)
     for file_id in leases.give_up_files(session, crash_cap=settings.crash_cap):
         jobs.files_ready(session, file_id)
+    job_ids = jobs.unpublished(session, older_than_seconds=settings.republish_seconds)
     due = Due(
-        jobs=jobs.unpublished(session, older_than_seconds=settings.republish_seconds),
+        jobs=job_ids,
+        memory_needs=jobs.memory_needs(session, job_ids),
         files=files.unpublished(session, older_than_seconds=settings.republish_seconds),
         generations=generations.unpublished(session, older_than_seconds=settings.republish_seconds),
     )

@@ -61,7 +61,9 @@ def read_file(resources: Resources, file_id: str) -> None:
 
 def publish_jobs(resources: Resources, job_ids: list[str]) -> None:
     """After the commit that queued them."""
-    sent = [job_id for job_id in job_ids if resources.hints.train(job_id)]
+    with resources.sessions() as session:
+        needs = jobs.memory_needs(session, job_ids)
+    sent = [job_id for job_id in job_ids if resources.hints.train(job_id, needs[job_id])]
     with resources.sessions.begin() as session:
         jobs.mark_published(session, sent)
 

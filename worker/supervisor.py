@@ -60,6 +60,7 @@ def supervise(resources: Resources, job_id: str, *, stopping: Callable[[], bool]
             worker=resources.worker,
             lease_seconds=settings.lease_seconds,
             limits=limits.defaults(settings),
+            memory_gib=settings.worker_memory_gib,
         )
     if owned is None:
         log.info("job.nothing_to_do", hint=job_id)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from api.faults import Fault, describe
+from store.memory_classes import MOST_MEMORY
 from store.models import MOST_PRIORITY
 from trainer.spec.methods import MapoMethod, Method
 from trainer.spec.run import TrainingOptions
@@ -53,6 +54,11 @@ class CreateFineTuningJob(TrainingOptions):
         0,
         description="Among the project's own queued jobs: a step of 1 counts as 6 hours of waiting. Other projects' "
         "jobs are neither overtaken nor held up by it.",
+    )
+    memory_gib: Annotated[int, Field(strict=True, ge=1, le=MOST_MEMORY)] | None = Field(
+        None,
+        description="Device memory that the job needs, in GiB: workers with less leave it to others. The base's own, "
+        "which the operator registered, if not given.",
     )
     integrations: list[Any] | None = Field(None, description="Must be empty: no integration is offered.")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -29,7 +29,7 @@ def run_spec(request: CreateFineTuningJob, base: RegisteredBase, offer: Offer, j
     try:
         return RunSpec(
             **options,
-            base=Base(**asdict(base)),
+            base=Base.model_validate(base.pinned()),
             name=adapter_name(request.suffix, request.method, job_id),
             dinov2=str(offer.dinov2.resolve()) if offer.dinov2 else None,
         )

@@ -60,6 +60,7 @@ class FineTuningJob(BaseModel):
     attempt: int = Field(description="How often a worker has taken the job.")
     requested: Literal["cancel", "pause"] | None
     priority: int
+    memory_gib: int | None = Field(description="Device memory that a worker needs to take the job; null: any will do.")
     queue_position: int | None = Field(
         None, description="Of a queued job, when it is read: how many start until it does, itself included, as of now."
     )
@@ -94,6 +95,7 @@ class FineTuningJob(BaseModel):
                 "attempt": row.attempt,
                 "requested": row.requested,
                 "priority": row.priority,
+                "memory_gib": row.memory_gib,
                 "queue_position": place.position if place is not None else None,
                 "expected_start": int(start.timestamp()) if start is not None else None,
             }

@@ -94,6 +94,7 @@ def _new_job(
         key_id=caller.key_id,
         request_sha256=request_sha256,
         priority=request.priority,
+        memory_gib=request.memory_gib if request.memory_gib is not None else named.base.memory_gib,
     )
 
 
@@ -150,7 +151,7 @@ def checkpoint_page(
 
 def _tell(work: Work, job: Job) -> FineTuningJob:
     if job.status == JobStatus.QUEUED:
-        work.jobs_to_train.append(job.id)
+        work.jobs_to_train[job.id] = job.memory_gib
     return _shown(work.session, job)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 from sqlalchemy.orm import Session
@@ -41,7 +41,7 @@ def find(
     if checkpoint is not None:
         return checkpoint, []
     if name in bases:
-        return Drawable({"base": asdict(bases[name])}, {}), []
+        return Drawable({"base": bases[name].pinned()}, {}), []
     known = ", ".join(sorted(bases))
     message = f"model: No such model: '{name}'. Base models here: {known}; GET /v1/models lists the fine-tuned ones."
     return None, [Fault("model", message, "model_not_found")]

@@ -8,6 +8,7 @@ from starlette.testclient import TestClient
 from api.fine_tuning.places import Places
 from store import leases
 from store.database import Sessions, open_reader
+from tests import servers
 from tests.api.job_steps import JOBS, claim, create
 from tests.api.polling import until
 
@@ -68,3 +69,19 @@ def test_places_are_remembered_for_a_moment_and_a_job_that_came_since_has_one_at
     until(lambda: places.of(reader, [first]) == {}, seconds=5)
     client.post(f"{JOBS}/{second}/cancel")
     reader.dispose()
+
+
+@pytest.mark.parametrize("given", [0, 289, 1.5, "24"])
+def test_needed_memory_is_a_number_of_gib_that_some_device_has(client: TestClient, file_id: str, given: object) -> None:
+    answer = client.post(JOBS, json={"model": "tiny", "training_file": file_id, "memory_gib": given})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "memory_gib")
+
+
+def test_a_job_tells_the_memory_that_it_needs_and_goes_to_workers_that_have_it(
+    client: TestClient, file_id: str, broker_url: str
+) -> None:
+    assert create(client, file_id)["memory_gib"] is None
+    with servers.broker_client(broker_url) as broker:
+        before = broker.llen("train-48g")
+        assert create(client, file_id, memory_gib=40)["memory_gib"] == 40
+        assert broker.llen("train-48g") == before + 1

@@ -46,6 +46,7 @@ def test_a_base_of_every_family_that_is_trained_can_be_listed(tmp_path: Path, fa
         (LOCAL.replace("./model", "./nowhere"), "there is no directory"),
         (HUB, "needs a revision"),
         (LOCAL + LOCAL, "named twice: local"),
+        (LOCAL + "memory_gib = 0\n", "memory_gib"),
     ],
 )
 def test_a_list_that_cannot_be_used_is_refused_with_the_reason(tmp_path: Path, text: str, reason: str) -> None:
@@ -57,3 +58,8 @@ def test_a_list_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bases.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(BasesInvalid):
         read_bases(tmp_path / "bases.toml")
+
+
+def test_a_base_may_say_how_much_device_memory_its_jobs_need(tmp_path: Path) -> None:
+    bases = read_bases(write(tmp_path, LOCAL + "memory_gib = 24\n" + HUB + 'revision = "abc123"\n'))
+    assert (bases["local"].memory_gib, bases["hub"].memory_gib) == (24, None)

@@ -33,21 +33,25 @@ class Projects:
         self._files = {letter: add_file(sessions, project) for letter, project in self.ids.items()}
         self._names: dict[str, str] = {}
 
-    def submit(self, letter: str, *, priority: int = 0, waited: timedelta = timedelta()) -> str:
-        new = NewJob(self.ids[letter], SPEC, self._files[letter], None, None, None, priority=priority)
+    def submit(
+        self, letter: str, *, priority: int = 0, waited: timedelta = timedelta(), memory_gib: int | None = None
+    ) -> str:
+        new = NewJob(
+            *(self.ids[letter], SPEC, self._files[letter], None, None, None), priority=priority, memory_gib=memory_gib
+        )
         with self.sessions.begin() as session:
             job = jobs.create(session, new)
             session.execute(update(Job).where(Job.id == job.id).values(queued_at=Job.queued_at - waited))
         self._names[job.id] = f"{letter}{sum(name[0] == letter for name in self._names.values()) + 1}"
         return self._names[job.id]
 
-    def take(self) -> tuple[str, Claim] | None:
+    def take(self, *, memory_gib: int | None = None) -> tuple[str, Claim] | None:
         with self.sessions.begin() as session:
-            owned = leases.claim_next(session, worker="w", lease_seconds=600)
+            owned = leases.claim_next(session, worker="w", lease_seconds=600, memory_gib=memory_gib)
         return (self._names[owned.job_id], owned) if owned is not None else None
 
-    def take_and_end(self) -> str:
-        taken = self.take()
+    def take_and_end(self, *, memory_gib: int | None = None) -> str:
+        taken = self.take(memory_gib=memory_gib)
         assert taken is not None
         self.end(taken[1])
         return taken[0]
@@ -269,3 +273,18 @@ def test_the_expected_start_follows_from_running_jobs_and_how_long_the_latest_to
         now = session.scalars(select(func.clock_timestamp())).one()
     assert start is not None
     assert timedelta() <= now - start < timedelta(minutes=1)
+
+
+@pytest.mark.integration
+def test_a_worker_passes_over_what_its_memory_does_not_hold_and_a_larger_one_takes_the_line_as_it_is(
+    sessions: Sessions,
+) -> None:
+    projects = Projects(sessions, "A")
+    for needed in (None, 80, 24, 8, 25, 80):
+        projects.submit("A", memory_gib=needed)
+    assert [projects.take_and_end(memory_gib=24) for _ in range(3)] == ["A1", "A3", "A4"]
+    assert projects.take(memory_gib=24) is None
+    assert projects.take_and_end(memory_gib=80) == "A2"
+    projects.submit("A", memory_gib=8)
+    # Small jobs that keep coming do not hold up a large one where a worker holds both.
+    assert [projects.take_and_end(memory_gib=80) for _ in range(3)] == ["A5", "A6", "A7"]

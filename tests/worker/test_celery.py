@@ -98,3 +98,16 @@ def test_a_drawing_worker_draws_what_its_queue_names_and_gives_it_back_at_sigter
     row = read_generation(resources.sessions, long)
     assert (row.status, row.crashes, row.attempt) == ("queued", 0, 1)
     assert attempts_left(resources.settings.home) == []
+
+
+def test_a_worker_hears_of_jobs_that_its_memory_holds(
+    resources: Resources, start_worker: StartWorker, broker_url: str
+) -> None:
+    for memory_gib in (None, 16, 24):
+        assert resources.hints.train("ftjob-nobody", memory_gib)
+    with servers.broker_client(broker_url) as client:
+        start_worker(worker_memory_gib=16)
+        until(lambda: client.llen("train") + client.llen("train-16g") == 0, seconds=30)
+        assert client.llen("train-24g") == 1
+        start_worker()
+        until(lambda: client.llen("train-24g") == 0, seconds=30)

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from store.hints import Hints
+from store.models import Job
 from store.settings import Settings
 from tests import servers
 from tests.store.rows import add_file, queued_job, read_job, running_job
@@ -88,3 +89,17 @@ def test_hints_do_not_pile_up_while_no_worker_takes_them(
         client.flushall()
         assert tick(resources) == Due(jobs, files)
         assert (client.llen("train"), client.llen("intake")) == (3, 2)
+
+
+def test_a_job_that_needs_memory_is_told_to_the_workers_that_have_it(
+    resources: Resources, project_id: str, broker_url: str
+) -> None:
+    small, large = queued_job(resources.sessions, project_id), queued_job(resources.sessions, project_id)
+    with resources.sessions.begin() as session:
+        session.get_one(Job, large).memory_gib = 20
+    with servers.broker_client(broker_url) as client:
+        for _ in range(2):  # while its hint waits there is no second one
+            assert tick(resources).jobs == [small, large]
+            assert (client.llen("train"), client.llen("train-24g")) == (1, 1)
+            with resources.sessions.begin() as session:
+                session.connection().exec_driver_sql("UPDATE jobs SET published_at = published_at - interval '1 hour'")

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from store.memory_classes import CLASSES, MOST_MEMORY, heard_by, queue_of
+
+pytestmark = pytest.mark.unit
+NEEDS = st.none() | st.integers(1, MOST_MEMORY)
+
+
+def test_a_job_is_in_the_queue_of_the_smallest_class_that_holds_it() -> None:
+    assert [queue_of(needed) for needed in (None, 1, 8, 9, 24, 25, 80, 288)] == [
+        *("train", "train-8g", "train-8g", "train-12g", "train-24g", "train-32g", "train-80g", "train-288g")
+    ]
+
+
+def test_a_worker_hears_of_what_it_holds_and_one_that_tells_no_memory_of_everything() -> None:
+    assert heard_by(16) == ["train", "train-8g", "train-12g", "train-16g"]
+    assert heard_by(4) == ["train"]
+    assert len(heard_by(None)) == 1 + len(CLASSES)
+
+
+@given(needed=NEEDS, memory=st.integers(1, 2 * MOST_MEMORY))
+def test_what_a_worker_hears_of_it_can_take(needed: int | None, memory: int) -> None:
+    if queue_of(needed) in heard_by(memory):
+        assert needed is None or needed <= memory
