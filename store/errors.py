@@ -10,6 +10,7 @@ StoreError
 ├── InsufficientRole     the API key's role does not reach to this
 ├── QuotaExceeded        the project has no more room for this
 ├── RateLimited          the API key has sent too many requests
+├── ModelIsBase          a base model is the operator's, not a project's
 ├── FileInUse            an unfinished job still needs the file
 ├── IdempotencyInFlight  the first request with this key is not answered yet
 ├── IdempotencyMismatch  the key was used for another request
@@ -75,6 +76,12 @@ class CheckpointNotFound(NotFound):
 
 class ModelNotFound(NotFound):
     kind = "model"
+
+
+class ModelIsBase(StoreError):
+    def __init__(self, model: str) -> None:
+        super().__init__(f"{model} is a base model, which only the operator can take away (bases.toml).")
+        self.model = model
 
 
 class GenerationNotFound(NotFound):

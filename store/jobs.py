@@ -13,11 +13,12 @@ from sqlalchemy.orm import Session
 
 from store import events, files
 from store.dataset_tables import DatasetRevision
-from store.errors import IllegalTransition, JobNotFound
+from store.errors import IllegalTransition, JobNotFound, ModelNotFound
 from store.events import NewEvent
 from store.ids import new_id
 from store.job_state import TERMINAL, JobStatus, Request, may_become
 from store.models import Checkpoint, File, Job, Json
+from store.retention import NO_FILES
 
 # Where pairs come from.
 Source = File | DatasetRevision
@@ -141,6 +142,21 @@ def fine_tuned(session: Session, project_id: str) -> list[Job]:
     """Succeeded jobs, newest first: each is a model."""
     query = select(Job).where(Job.project_id == project_id, Job.fine_tuned_model.is_not(None))
     return list(session.scalars(query.order_by(Job.id.desc())))
+
+
+def delete_model(session: Session, project_id: str, model: str) -> None:
+    """Unname the model that a job made, and let go of the adapter: its files and those of the job's checkpoints. The
+    job itself, its events, metrics and other results stay."""
+    named = select(Job).where(Job.project_id == project_id, Job.fine_tuned_model == model)
+    job = session.scalar(named.with_for_update())
+    if job is None:
+        raise ModelNotFound(model)
+    for file in files.by_ids(session, job.result_files):
+        if file.filename.endswith(".safetensors") and file.deleted_at is None:
+            files.delete(session, project_id, file.id)
+    session.execute(update(Checkpoint).where(Checkpoint.job_id == job.id).values(manifest=NO_FILES))
+    job.fine_tuned_model = None
+    events.append(session, job.id, [NewEvent(f"The model {model} was deleted, with its adapter files.")])
 
 
 def statuses(session: Session, job_ids: Collection[str]) -> dict[str, JobStatus]:

@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from api.backends import Caller, Opened
 from api.errors import failures
 from api.models import service
-from api.models.schemas import Model, ModelList
+from api.models.schemas import Model, ModelDeleted, ModelList
 from api.transactions import transaction
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
@@ -26,3 +26,10 @@ def retrieve_model(model: str, caller: Caller, backends: Opened) -> Model:
     """One model by name."""
     with transaction(backends) as work:
         return service.one(work.session, backends.bases, caller.project_id, model)
+
+
+@router.delete("/{model:path}", operation_id="deleteModel", responses=failures(400, 403, 404))
+def delete_model(model: str, caller: Caller, backends: Opened) -> ModelDeleted:
+    """Delete a fine-tuned model: its name, its adapter files and those of its job's checkpoints."""
+    with transaction(backends) as work:
+        return service.delete(work.session, backends.bases, caller.project_id, model)

@@ -14,6 +14,12 @@ class Model(BaseModel):
     owned_by: str = Field(description="`system` for a base model, the project's id for a fine-tuned one.")
 
 
+class ModelDeleted(BaseModel):
+    id: str
+    object: Literal["model"] = "model"
+    deleted: Literal[True] = True
+
+
 class ModelList(BaseModel):
     object: Literal["list"] = "list"
     data: list[Model]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
-from api.models.schemas import Model, ModelList
+from api.models.schemas import Model, ModelDeleted, ModelList
 from store import jobs
 from store.bases import RegisteredBase, find_base
+from store.errors import ModelIsBase
 from store.models import Job
 
 
@@ -18,6 +19,13 @@ def every(session: Session, bases: dict[str, RegisteredBase], project_id: str) -
 def one(session: Session, bases: dict[str, RegisteredBase], project_id: str, name: str) -> Model:
     job = jobs.by_fine_tuned_model(session, project_id, name)
     return _tuned(job, name) if job is not None else _base(find_base(bases, name))
+
+
+def delete(session: Session, bases: dict[str, RegisteredBase], project_id: str, name: str) -> ModelDeleted:
+    if name in bases:
+        raise ModelIsBase(name)
+    jobs.delete_model(session, project_id, name)
+    return ModelDeleted(id=name)
 
 
 def _base(base: RegisteredBase) -> Model:

@@ -7,8 +7,9 @@ from urllib.parse import quote
 import pytest
 from starlette.testclient import TestClient
 
-from store import leases
+from store import jobs, leases
 from store.database import Sessions
+from store.files import NewFile
 from tests.api.conftest import add_file
 from tests.conftest import Tenant
 
@@ -31,6 +32,40 @@ def test_bases_and_fine_tuned_models_are_listed_and_found(
     assert tuned["owned_by"] == project.id
     assert client.get("/v1/models/tiny").json() == base
     assert client.get(f"/v1/models/{quote(tuned['id'], safe='')}").json() == tuned
+
+
+def weights(project: Tenant, name: str) -> NewFile:
+    return NewFile(project.id, name, "fine-tune-results", sha256=name, bytes=1)
+
+
+def test_a_deleted_model_leaves_its_job_and_takes_its_adapter_along(
+    client: TestClient, sessions: Sessions, project: Tenant
+) -> None:
+    training = add_file(sessions, project.id)
+    job = client.post("/v1/fine_tuning/jobs", json={"model": "tiny", "training_file": training.id}).json()["id"]
+    results = [weights(project, "pytorch_lora_weights.safetensors"), weights(project, "README.md")]
+    with sessions.begin() as session:
+        owned = leases.claim(session, job, worker="w", lease_seconds=60)
+        assert owned is not None
+        leases.add_checkpoint(session, owned, step=3, metrics={}, manifest={"a": {"sha256": "a", "bytes": 1}})
+        leases.succeed(session, owned, results=results)
+    name = client.get(f"/v1/fine_tuning/jobs/{job}").json()["fine_tuned_model"]
+    path = f"/v1/models/{quote(name, safe='')}"
+    assert client.delete(path).json() == {"id": name, "object": "model", "deleted": True}
+    assert (client.get(path).status_code, client.delete(path).status_code) == (404, 404)
+    left = client.get(f"/v1/fine_tuning/jobs/{job}").json()
+    assert (left["status"], left["fine_tuned_model"], len(left["result_files"])) == ("succeeded", None, 2)
+    adapter, card = (client.get(f"/v1/files/{file_id}").status_code for file_id in left["result_files"])
+    assert (adapter, card) == (404, 200)
+    with sessions() as session:
+        assert [row.manifest for row in jobs.checkpoints(session, job, after=None, limit=9)] == [{}]
+    drawn = client.post("/v1/images/generations", json={"model": f"{name}:ckpt-step-3", "prompt": "x"})
+    assert drawn.json()["error"]["code"] == "model_not_found"
+
+
+def test_a_base_is_the_operators(client: TestClient) -> None:
+    answer = client.delete("/v1/models/tiny")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "model_is_base")
 
 
 def test_an_unknown_model_is_a_404_with_openais_code(client: TestClient) -> None:
