@@ -8,11 +8,13 @@ from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI
 from starlette.concurrency import run_in_threadpool
+from starlette.middleware.cors import CORSMiddleware
 
 from api import errors
 from api.authentication import Authentication
 from api.backends import open_backends
 from api.body_limit import BodyLimit
+from api.cross_origin import cross_origin
 from api.datasets.image_routes import router as dataset_images
 from api.datasets.pictures import DECODED_AT_ONCE
 from api.datasets.routes import router as datasets
@@ -43,17 +45,20 @@ VERSION = "0.1.0"
 def create_app(deployment: Settings | None = None) -> FastAPI:
     """Nothing is opened before the application starts; ``deployment`` defaults to the environment's settings."""
     configure_logs()
+    chosen = deployment or settings()
     app = FastAPI(
         title="pairtune",
         version=VERSION,
         summary="Preference fine-tuning of image models: pairs in, a LoRA adapter out.",
-        lifespan=lambda app: _lifespan(app, deployment or settings()),
+        lifespan=lambda app: _lifespan(app, chosen),
         dependencies=[Depends(refuse_nul)],
         openapi_url=None,  # ours, below, knows the create request too
     )
     # The one added last is the outermost.
     app.add_middleware(BodyLimit)
     app.add_middleware(Authentication)
+    if chosen.cors_origins:
+        app.add_middleware(CORSMiddleware, **cross_origin(chosen.cors_origins.split()))
     app.state.requests = Requests()
     app.add_middleware(RequestContext, requests=app.state.requests)
     errors.install(app)

@@ -48,6 +48,11 @@ class Settings(BaseSettings):
     )
     sweep_seconds: float = Field(6 * 3600.0, gt=0, description="How often old checkpoints and blobs are cleared away.")
 
+    cors_origins: str = Field(
+        "",
+        description="Web origins whose pages may call the API, with spaces between; none without it.",
+    )
+
     upload_seconds: float = Field(24 * 3600.0, gt=0, description="Time that an upload in parts has to be completed.")
     upload_idle_seconds: float = Field(
         60.0, gt=0, description="A client that sends nothing of its body for this long is cut off (408)."

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterator
 
 import pytest
+from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from api.main import create_app
@@ -13,11 +15,14 @@ from store import files, leases
 from store.blobs import Blobs
 from store.database import Sessions, open_engine, open_sessions
 from store.files import NewFile
+from store.hints import Hints
 from store.models import File
 from store.settings import Settings
 from tests import servers
 from tests.api.serving import Live, serving, write_bases
 from tests.conftest import Tenant, make_tenant
+from worker.file_intake import read_file
+from worker.resources import Resources
 
 MAX_UPLOAD = 300_000
 
@@ -113,3 +118,24 @@ def finish_intake(sessions: Sessions, file_id: str, *, status: str, details: str
 def live(tmp_path_factory: pytest.TempPathFactory, postgres_url: str, valkey_url: str) -> Iterator[Live]:
     with serving(tmp_path_factory.mktemp("live"), postgres_url, valkey_url, max_upload_bytes=MAX_UPLOAD) as server:
         yield server
+
+
+@pytest.fixture
+def reading(live: Live, valkey_url: str) -> Iterator[None]:
+    """What an intake worker does, for every file that comes."""
+    settings = Settings(home=live.home, broker_url=valkey_url)
+    resources = Resources(settings, live.sessions, Blobs(settings.effective_blob_url), Hints(valkey_url), "w")
+    ended = threading.Event()
+
+    def work() -> None:
+        while not ended.wait(0.05):
+            with live.sessions() as session:
+                waiting = list(session.scalars(select(File.id).where(File.status == "uploaded")))
+            for file_id in waiting:
+                read_file(resources, file_id)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    yield
+    ended.set()
+    worker.join()

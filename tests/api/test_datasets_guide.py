@@ -5,23 +5,15 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from sqlalchemy import select
 
-from store.blobs import Blobs
-from store.hints import Hints
-from store.models import File
-from store.settings import REPOSITORY, Settings
+from store.settings import REPOSITORY
 from tests.api.dataset_steps import picture
 from tests.api.serving import Live
 from tests.intake.build import good_files, zip_of
-from worker.file_intake import read_file
-from worker.resources import Resources
 
 pytestmark = [
     pytest.mark.integration,
@@ -29,28 +21,7 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def intake(live: Live, valkey_url: str) -> Iterator[None]:
-    """What an intake worker does, for every file that comes."""
-    settings = Settings(home=live.home, broker_url=valkey_url)
-    resources = Resources(settings, live.sessions, Blobs(settings.effective_blob_url), Hints(valkey_url), "w")
-    ended = threading.Event()
-
-    def work() -> None:
-        while not ended.wait(0.05):
-            with live.sessions() as session:
-                waiting = list(session.scalars(select(File.id).where(File.status == "uploaded")))
-            for file_id in waiting:
-                read_file(resources, file_id)
-
-    worker = threading.Thread(target=work)
-    worker.start()
-    yield
-    ended.set()
-    worker.join()
-
-
-def test_the_guides_commands_run(live: Live, intake: None, tmp_path: Path) -> None:
+def test_the_guides_commands_run(live: Live, reading: None, tmp_path: Path) -> None:
     guide = (REPOSITORY / "docs" / "datasets.md").read_text(encoding="utf-8")
     commands = "\n".join(re.findall(r"```bash\n(.*?)```", guide, re.DOTALL))
     for ours, here in (("http://127.0.0.1:8000", live.url), ("emoji-xl", "tiny")):
