@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from errno import EPIPE
 from functools import wraps
 from typing import Annotated, ParamSpec
 
@@ -28,5 +29,13 @@ def told(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
         except CommandError as error:
             say(str(error))
             raise typer.Exit(error.exit_code) from error
+        except UnicodeEncodeError as error:  # of an argument, when it was to be sent or stored
+            say(f"{error.object[error.start : error.end]!r} is no text in UTF-8.")
+            raise typer.Exit(2) from error
+        except OSError as error:
+            if error.errno == EPIPE:  # whoever read our output has seen enough: that is typer's to end
+                raise
+            say(f"{error.filename or 'This machine'}: {error.strerror or error}.")
+            raise typer.Exit(1) from error
 
     return run

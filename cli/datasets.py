@@ -10,13 +10,14 @@ import typer
 from rich.status import Status
 
 from cli.asked import AsJson, told
+from cli.configured import settings
 from cli.errors import CommandError, Refused
-from cli.output import messages, moment, print_json, print_table, say
-from cli.server import Json, Server, connected
-from store.settings import settings
+from cli.output import answer, messages, moment, print_json, print_table, say
+from cli.patience import Patience
+from cli.server import Json, Server, at, connected
 
 datasets_app = typer.Typer(no_args_is_help=True, help="Data sets: pairs gathered over time, in revisions.")
-DATASETS = "/v1/datasets"
+DATASETS, FILES = "/v1/datasets", "/v1/files"
 POLL_SECONDS = 0.5
 DatasetId = Annotated[str, typer.Argument(help="The data set's id, ds-...")]
 Files = Annotated[list[str], typer.Argument(help="Uploads in any format of docs/data.md, or ids of files.")]
@@ -56,7 +57,7 @@ def add(
         dataset: Json = {}
         for file in files:
             file_id = read(server, file, policy)["id"]
-            dataset = server.post(f"{DATASETS}/{dataset_id}/files", {"file_id": file_id})
+            dataset = server.post(f"{at(DATASETS, dataset_id)}/files", {"file_id": file_id})
     _show(dataset, as_json)
 
 
@@ -89,7 +90,7 @@ def report(
             found = _reviewed(server, what, revision, as_json)
         else:
             file = read(server, what, {"ties": ties, "invalid_rows": invalid_rows, "prompt": prompt}, refuse=False)
-            found = _report(server, f"/v1/files/{file['id']}/report", as_json)
+            found = _report(server, f"{at(FILES, file['id'])}/report", as_json)
     if as_json:
         print_json(found)
     else:
@@ -102,8 +103,9 @@ def read(server: Server, file: str, policy: dict[str, str | None], *, refuse: bo
     if path.is_file():
         say(f"Uploading {path} ({path.stat().st_size:,} bytes).")
         file = server.upload(path, **{name: value for name, value in policy.items() if value is not None})["id"]
+    patient = server.patient(Patience(None))
     with Status(f"{file} is being read.", console=messages) as status:
-        while (found := server.get(f"/v1/files/{file}"))["status"] == "uploaded":
+        while (found := patient.get(at(FILES, file)))["status"] == "uploaded":
             progress = found["progress"]
             if progress is not None:
                 of = f" of {progress['total']:,}" if progress["total"] else ""
@@ -118,7 +120,7 @@ def _reviewed(server: Server, dataset_id: str, revision: int | None, as_json: bo
     """Large sets take more than one request to be measured."""
     while True:
         try:
-            return _report(server, f"{DATASETS}/{dataset_id}/report", as_json, revision=revision)
+            return _report(server, f"{at(DATASETS, dataset_id)}/report", as_json, revision=revision)
         except Refused as refused:
             if refused.code != "report_not_ready":
                 raise
@@ -130,7 +132,5 @@ def _report(server: Server, path: str, as_json: bool, **parameters: int | None) 
 
 
 def _show(dataset: Json, as_json: bool) -> None:
-    if as_json:
-        print_json(dataset)
-    else:
-        print(f"{dataset['id']} is at revision {dataset['revision']} with {dataset['pairs']} pairs.")
+    text = f"{dataset['id']} is at revision {dataset['revision']} with {dataset['pairs']} pairs."
+    answer(dataset, text, as_json)

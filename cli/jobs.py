@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import shorten
 from typing import Annotated
 
 import typer
 
 from cli.asked import AsJson, Timeout, told
+from cli.configured import settings
 from cli.errors import JobEnded
 from cli.options import request_of
-from cli.output import console, duration, messages, moment, print_json, print_table, say, tell
-from cli.server import Json, Server, connected
+from cli.output import answer, console, duration, messages, moment, print_json, print_table, say
+from cli.server import Json, Server, at, connected
 from cli.watching import JOBS, watch
-from store.settings import settings
 
 JobId = Annotated[str, typer.Argument(help="The job's id, ftjob-...")]
 
@@ -84,7 +85,7 @@ def jobs(
 def watch_job(job_id: JobId, timeout: Timeout = None, as_json: AsJson = False) -> None:
     """Follow a job until it has ended or was paused; the exit code is 0 only if it succeeded."""
     with connected(settings()) as server:
-        server.get(f"{JOBS}/{job_id}")  # a server that was never there is not waited for
+        server.get(at(JOBS, job_id))  # a server that was never there is not waited for
         job = watch(server, job_id, messages if as_json else console, timeout)
     _show(job, as_json)
     _require_success(job)
@@ -116,7 +117,7 @@ def download(
 ) -> None:
     """Download a job's result files: adapters, model card, metrics, samples."""
     with connected(settings()) as server:
-        job = server.get(f"{JOBS}/{job_id}")
+        job = server.get(at(JOBS, job_id))
         if job["status"] != "succeeded":
             raise JobEnded(job_id, job["status"], "there are no result files yet")
         to.mkdir(parents=True, exist_ok=True)
@@ -143,7 +144,7 @@ def uploaded(server: Server, file: str) -> str:
 def progress_of(job: Json) -> str | None:
     """One line of a list: where a running job is, why a failed one failed."""
     if job["error"]:
-        return str(job["error"]["message"]).splitlines()[0][:80]
+        return shorten(str(job["error"]["message"]).splitlines()[0], 80, placeholder=" ...")
     progress = job["progress"]
     if job["status"] != "running" or not progress:
         return None
@@ -154,21 +155,14 @@ def progress_of(job: Json) -> str | None:
 
 def _ask(job_id: str, what: str, as_json: bool) -> None:
     with connected(settings()) as server:
-        job = server.post(f"{JOBS}/{job_id}/{what}")
-    if as_json:
-        print_json(job)
-    else:
-        asked = f"; asked to {job['requested']}, it stops after its step" if job["requested"] else ""
-        tell(f"{job['id']} is {job['status']}{asked}.")
+        job = server.post(f"{at(JOBS, job_id)}/{what}")
+    asked = f"; asked to {job['requested']}, it stops after its step" if job["requested"] else ""
+    answer(job, f"{job['id']} is {job['status']}{asked}.", as_json)
 
 
 def _show(job: Json, as_json: bool) -> None:
-    if as_json:
-        print_json(job)
-    elif job["status"] == "succeeded":
-        tell(f"{job['fine_tuned_model']}: `pairtune download {job['id']}` fetches it.")
-    else:
-        tell(job["id"])
+    model = job["fine_tuned_model"] if job["status"] == "succeeded" else None
+    answer(job, job["id"] if model is None else f"{model}: `pairtune download {job['id']}` fetches it.", as_json)
 
 
 def _require_success(job: Json) -> None:

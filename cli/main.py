@@ -7,29 +7,16 @@ import typer
 from cli import jobs
 from cli.datasets import datasets_app
 from cli.doctor import doctor
-from cli.embedded import ServiceDidNotStart
 from cli.keys import keys_app
 from cli.models import models_app
-from cli.output import console, say
 from cli.projects import projects_app
 from cli.sample import sample
-from cli.stack import StackError, run_stack
-from store.errors import BasesInvalid
-from store.settings import settings
+from cli.up import up
 
 app = typer.Typer(no_args_is_help=True, help="Preference fine-tuning of image models as a service.")
 
 
-@app.command()
-def up() -> None:
-    """Start everything on this machine, in the foreground; Ctrl-C stops it."""
-    try:
-        run_stack(settings(), console)
-    except (StackError, ServiceDidNotStart, BasesInvalid) as error:
-        say(str(error))
-        raise typer.Exit(1) from error
-
-
+app.command()(up)
 app.command()(doctor)
 app.command()(jobs.train)
 app.command("jobs")(jobs.jobs)

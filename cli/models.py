@@ -11,12 +11,12 @@ import typer
 from tomlkit.exceptions import TOMLKitError
 
 from cli.asked import AsJson, told
+from cli.configured import settings
 from cli.errors import CommandError
-from cli.output import moment, print_json, print_table, say
-from cli.server import connected
+from cli.output import answer, moment, print_json, print_table
+from cli.server import Json, connected
 from store.bases import read_bases
 from store.errors import BasesInvalid
-from store.settings import settings
 
 models_app = typer.Typer(no_args_is_help=True, help="Base models and fine-tuned ones.")
 Name = Annotated[str, typer.Argument(help="The base's name.")]
@@ -43,6 +43,7 @@ def add(
     family: Annotated[str, typer.Option(help="sd1, sd2, sdxl or sd3.")],
     source: Annotated[str, typer.Option(help="A directory with a diffusers pipeline in safetensors, or a hub id.")],
     revision: Annotated[str | None, typer.Option(help="A hub id's commit hash.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Put a base into the operator's list; a running API takes it up when it is started again."""
     path = settings().bases_file
@@ -53,12 +54,12 @@ def add(
             entry[key] = value
     document.setdefault("base", tomlkit.aot()).append(entry)
     _write(path, document)
-    say(f"{name} is in {path}. Restart the API and the workers to use it.")
+    answer(_listed(path, entry.unwrap()), f"{name} is in {path}. Restart the API and the workers to use it.", as_json)
 
 
 @models_app.command()
 @told
-def remove(name: Name) -> None:
+def remove(name: Name, as_json: AsJson = False) -> None:
     """Take a base out of the operator's list; jobs that name it already keep it."""
     path = settings().bases_file
     document = _read(path)
@@ -66,10 +67,15 @@ def remove(name: Name) -> None:
     places = [place for place, entry in enumerate(entries) if entry.get("name") == name]
     if not places:
         raise CommandError(f"{path} has no base {name}.")
+    gone = entries[places[0]].unwrap()
     for place in reversed(places):
         del entries[place]
     _write(path, document)
-    say(f"{name} is no longer in {path}. Restart the API and the workers.")
+    answer(_listed(path, gone), f"{name} is no longer in {path}. Restart the API and the workers.", as_json)
+
+
+def _listed(path: Path, entry: Json) -> Json:
+    return {"bases_file": str(path), "base": entry}
 
 
 def _read(path: Path) -> tomlkit.TOMLDocument:

@@ -21,15 +21,20 @@ def request_of(method: str, changes: Sequence[str]) -> Json:
             raise typer.BadParameter(f"{change!r} should be NAME=VALUE, e.g. learning_rate=1e-3 or adapter.rank=32")
         *folders, last = name.split(".")
         target = body if folders else hyperparameters
-        for folder in folders:
+        for depth, folder in enumerate(folders, 1):
             target = target.setdefault(folder, {})
+            if not isinstance(target, dict):
+                path = ".".join(folders[:depth])
+                raise typer.BadParameter(f"{change!r} goes into {path}, which another --set makes {json.dumps(target)}")
         target[last] = value_of(value)
     return body
 
 
 def value_of(text: str) -> Any:
-    """JSON where it is JSON (numbers, true, null, lists), otherwise the text itself."""
+    """JSON where it is JSON (numbers, true, null, lists), otherwise the text itself; NaN and 1e999 are none."""
     try:
-        return json.loads(text)
-    except ValueError:
+        value = json.loads(text)
+        json.dumps(value, allow_nan=False)
+    except (ValueError, RecursionError):
         return text
+    return value

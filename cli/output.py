@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
-from rich.markup import escape
-from rich.measure import Measurement
-from rich.table import Table
+from rich.text import Text
 
-WIDEST = 10_000  # characters of a table's line
 console = Console()
 messages = Console(stderr=True)
 
@@ -23,19 +21,26 @@ def print_json(document: object) -> None:
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """For people; for programs a row a line, its cells separated by tabs, without headings. No cell is ever cut."""
-    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    """For people; in a pipe a row a line, its cells separated by tabs, without headings.
+
+    No cell is cut or folded, because ids are copied from it: a terminal that is too narrow breaks the lines itself.
+    """
+    cells = [["" if cell is None else " ".join(str(cell).split()) for cell in row] for row in rows]
     if not console.is_terminal:
-        sys.stdout.writelines("\t".join(" ".join(cell.split()) for cell in row) + "\n" for row in cells)
+        sys.stdout.writelines("\t".join(row) + "\n" for row in cells)
         return
-    table = Table(box=None, header_style="bold")
-    for heading, column in zip(headings, zip(*cells, strict=True) if cells else [()] * len(headings), strict=True):
-        table.add_column(heading, no_wrap=not any(" " in cell for cell in column))
-    for row in cells:
-        table.add_row(*map(escape, row))
-    needed = Measurement.get(console, console.options.update(max_width=WIDEST), table)
-    width = console.width if needed.minimum <= console.width else needed.maximum  # then the terminal breaks its lines
-    Console(width=width).print(table, highlight=False)
+    widths = [max(map(cell_len, column)) for column in zip(headings, *cells, strict=True)]
+    for row, style in [(headings, "bold"), *((row, "") for row in cells)]:
+        line = "  ".join(map(set_cell_size, row, widths)).rstrip()
+        console.print(Text(line, style), soft_wrap=True)
+
+
+def answer(document: object, text: str, as_json: bool) -> None:
+    """The document for programs, the text for people."""
+    if as_json:
+        print_json(document)
+    else:
+        tell(text)
 
 
 def tell(text: str) -> None:

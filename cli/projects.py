@@ -1,4 +1,4 @@
-"""``pairtune projects``: projects and their limits, straight in the database that PAIRTUNE_DATABASE_URL names."""
+"""``pairtune projects``: projects and their limits, straight in the database."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ from typing import Annotated
 import typer
 
 from cli.asked import AsJson, told
+from cli.configured import settings
 from cli.database import database_session
 from cli.errors import CommandError
-from cli.output import print_json, print_table, say
-from store import limits, projects
-from store.settings import settings
+from cli.local_limits import unlimited
+from cli.output import answer, print_json, print_table
+from store import keys, limits, projects
+from store.models import Json, Project
 
-projects_app = typer.Typer(no_args_is_help=True, help="Projects and their limits; needs PAIRTUNE_DATABASE_URL.")
+projects_app = typer.Typer(
+    no_args_is_help=True,
+    help="Projects and their limits; beside a running `up`, or with PAIRTUNE_DATABASE_URL.",
+)
 UNITS = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 DEFAULT, NONE = "default", "none"
 LARGEST = 2**62
@@ -26,13 +31,8 @@ Count = Annotated[str | None, typer.Option(help="A number, `none` or `default`."
 @told
 def list_projects(as_json: AsJson = False) -> None:
     """All projects with what each may use; `own` says which limits are not the deployment's."""
-    deployment = limits.defaults(settings())
     with database_session() as session:
-        rows = [
-            {"id": project.id, "name": project.name, **asdict(deployment.with_own(project.limits)), "own": own}
-            for project in projects.every(session)
-            for own in [sorted(project.limits)]
-        ]
+        rows = [_described(project) for project in projects.every(session)]
     if as_json:
         print_json(rows)
     else:
@@ -52,6 +52,7 @@ def set_limits(
     uploads: Count = None,
     requests_per_minute: Count = None,
     requests_burst: Count = None,
+    as_json: AsJson = False,
 ) -> None:
     """Give a project limits of its own; `default` takes one back. They hold from the next request on."""
     given = {
@@ -66,7 +67,21 @@ def set_limits(
     own = {limit: _value(limit, text) for limit, text in asked.items() if text != DEFAULT}
     with database_session() as session:
         projects.set_limits(session, name, own=own, dropped=asked.keys() - own.keys())
-    say(f"{name}: {', '.join(f'{limit} {text}' for limit, text in asked.items()) or 'nothing to change'}.")
+        found = _described(keys.ensure_project(session, name))
+    said = f"{name}: {', '.join(f'{limit} {text}' for limit, text in asked.items()) or 'nothing to change'}."
+    answer(found, said, as_json)
+
+
+def _described(project: Project) -> Json:
+    used = _defaults().with_own(project.limits)
+    return {"id": project.id, "name": project.name, **asdict(used), "own": sorted(project.limits)}
+
+
+def _defaults() -> limits.Limits:
+    configured = settings()
+    if configured.database_url is None and unlimited(configured):  # a project of `up`
+        configured = configured.model_copy(update={"requests_per_minute": None})
+    return limits.defaults(configured)
 
 
 def _value(limit: str, text: str) -> int | None:

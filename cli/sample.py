@@ -12,11 +12,11 @@ from typing import Annotated
 import typer
 
 from cli.asked import AsJson, told
+from cli.configured import settings
 from cli.errors import DrawingFailed, Refused
 from cli.output import print_json, print_table, say
 from cli.patience import Patience
 from cli.server import Json, Server, connected
-from store.settings import settings
 
 IMAGES = "/v1/images/generations"
 POLL_SECONDS = 0.5

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
-from cli.errors import NoKey, NotReachable, Refused
+from cli.errors import NoKey, NotAnApi, NotReachable, Refused, WrongUsage
 from cli.patience import Patience
 from store.settings import Settings
 
@@ -79,7 +80,12 @@ class Server:
 
     def _json(self, method: str, path: str, **request: Any) -> Json:
         with self._answered(method, path, **request) as answer:
-            document: Json = answer.json()
+            try:
+                document = answer.json()
+            except ValueError as error:
+                raise NotAnApi(str(answer.url), answer.status_code) from error
+            if not isinstance(document, dict):
+                raise NotAnApi(str(answer.url), answer.status_code)
             return document
 
     @contextmanager
@@ -87,6 +93,8 @@ class Server:
         try:
             answer = self._client.send(self._client.build_request(method, path, **request), stream=stream)
             try:
+                if answer.is_redirect:
+                    raise NotAnApi(str(answer.url), answer.status_code)
                 if answer.is_error:
                     answer.read()
                     raise refusal(answer)
@@ -99,18 +107,32 @@ class Server:
 
 @contextmanager
 def connected(settings: Settings) -> Iterator[Server]:
-    """Raises NoKey."""
+    """Raises NoKey, WrongUsage."""
     headers = {"authorization": f"Bearer {api_key(settings)}"}
-    with httpx.Client(base_url=settings.effective_url, headers=headers, timeout=TIMEOUT) as client:
+    try:
+        client = httpx.Client(base_url=settings.effective_url, headers=headers, timeout=TIMEOUT)
+    except httpx.InvalidURL as error:
+        raise WrongUsage(f"PAIRTUNE_URL: {settings.effective_url!r} is no URL ({error}).") from error
+    with client:
         yield Server(client)
 
 
 def api_key(settings: Settings) -> str:
     local = settings.home / "local.key"
     try:
-        return settings.api_key or local.read_text(encoding="ascii").strip()
+        key = settings.api_key or local.read_text(encoding="utf-8", errors="replace").strip()
     except OSError as error:
         raise NoKey(str(local)) from error
+    if not (key.isascii() and key.isprintable()):
+        raise WrongUsage("The API key has characters in it that no key has.")
+    return key
+
+
+def at(collection: str, name: str) -> str:
+    """The path of one thing: whatever its name is made of, it is one part of the path."""
+    if not name:
+        raise WrongUsage("An id is empty.")
+    return f"{collection}/{quote(name, safe='')}"
 
 
 def refusal(answer: httpx.Response) -> Refused:

@@ -2,7 +2,7 @@
 
 PostgreSQL and Valkey (unless their URLs are set), migrations, then the API, an intake worker, a training worker, one
 that draws images and the dispatcher, each a process of its own with a log under HOME/logs. A service that dies is
-started again; at the end all are stopped, workers first, so that a running job checkpoints and goes back to the queue.
+started again; at the end all are stopped, and a running job checkpoints and goes back to the queue.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from rich.console import Console
 
 from cli.embedded import Embedded, Postgres, ServiceDidNotStart, Valkey
 from cli.first_key import ensure_local_key
+from cli.local_limits import unlimited
 from cli.log_files import keep_small
 from migrations.upgrade import upgrade
 from store.bases import read_bases
@@ -33,7 +34,6 @@ from worker import process
 
 READY_SECONDS = 60
 RESTART_SECONDS = 2.0
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 CELERY = ["celery", "--app", "worker.app", "worker", "--pool", "prefork", "--concurrency", "1", "--loglevel", "WARNING"]
 CELERY += ["--without-gossip", "--without-mingle"]
 
@@ -51,18 +51,29 @@ class Service:
 
 
 def services(settings: Settings) -> list[Service]:
-    """In the order in which they are stopped."""
+    """The API first: it is what the user waits for."""
     api = ["uvicorn", "api.main:create_app", "--factory", "--host", settings.host, "--port", str(settings.port)]
     return [
+        Service("api", (*api, "--no-access-log", "--timeout-graceful-shutdown", "5")),
         Service("worker-train", (*CELERY, "--queues", "train", "--hostname", "train@%h")),
         Service("worker-draw", (*CELERY, "--queues", "draw", "--hostname", "draw@%h")),
         Service("worker-intake", (*CELERY, "--queues", "intake", "--hostname", "intake@%h")),
         Service("dispatcher", ("worker.dispatcher",)),
-        Service("api", (*api, "--no-access-log", "--timeout-graceful-shutdown", "5")),
     ]
 
 
-def run_stack(settings: Settings, console: Console) -> None:
+@dataclass(frozen=True)
+class Up:
+    """What runs: ``url`` ends in /v1, ``first_key`` is the key if it was made just now."""
+
+    url: str
+    home: str
+    logs: str
+    key_file: str
+    first_key: str | None
+
+
+def run_stack(settings: Settings, console: Console, ready: Callable[[Up], None]) -> None:
     """Returns after a signal to end, with everything stopped. Raises StackError, BasesInvalid, ServiceDidNotStart."""
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # SIGHUP: the terminal was closed
@@ -77,14 +88,14 @@ def run_stack(settings: Settings, console: Console) -> None:
         environment = _environment(settings, home, embedded)
         upgrade(environment["PAIRTUNE_DATABASE_URL"])
         first_key = ensure_local_key(environment["PAIRTUNE_DATABASE_URL"], home / "local.key")
-        running = [
-            Running(service, environment, home / "logs", settings.grace_seconds) for service in services(settings)
-        ]
-        for one in reversed(running):
+        running = [Running(service, environment, home / "logs") for service in services(settings)]
+        # The supervisor has work of its own after the trainer has ended.
+        cleanup.callback(_stop_all, running, settings.grace_seconds + 5)
+        for one in running:
             one.start()
-            cleanup.callback(one.stop)
         if _becomes_ready(settings, stop):
-            _greet(settings, home, first_key, console)
+            url = f"http://{settings.host}:{settings.port}/v1"
+            ready(Up(url, str(home), str(home / "logs"), str(home / "local.key"), first_key))
         logs = [store.log for store in embedded] + [one.log for one in running]
         while not stop.wait(0.5):
             for store in embedded:
@@ -98,11 +109,10 @@ def run_stack(settings: Settings, console: Console) -> None:
 class Running:
     """A service's process, started again when it ends unasked."""
 
-    def __init__(self, service: Service, environment: Mapping[str, str], logs: Path, grace_seconds: float) -> None:
+    def __init__(self, service: Service, environment: Mapping[str, str], logs: Path) -> None:
         self._service = service
         self._environment = dict(environment)
         self.log = logs / f"{service.name}.log"
-        self._grace_seconds = grace_seconds + 5  # the supervisor's own work after the trainer has ended
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
 
@@ -117,17 +127,31 @@ class Running:
         if time.monotonic() - self._started_at < RESTART_SECONDS:
             return
         console.print(
-            f"{self._service.name} ended with code {self._process.returncode}; starting it again ({self.log})."
+            f"{self._service.name} ended with code {self._process.returncode}; starting it again ({self.log}).",
+            soft_wrap=True,
         )
         self.start()
 
-    def stop(self) -> None:
+    def ask_to_stop(self) -> None:
+        if self._process is not None:
+            process.signal_child(self._process, signal.SIGTERM)
+
+    def end(self, within_seconds: float) -> None:
+        """Wait for it to end by itself; kill what is left then."""
         if self._process is None:
             return
-        process.signal_child(self._process, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(self._grace_seconds)
+            self._process.wait(max(0.0, within_seconds))
         process.end_group(self._process)
+
+
+def _stop_all(running: Sequence[Running], grace_seconds: float) -> None:
+    """All at once: each takes as long as what it was doing, and the stores that they write to still run."""
+    for one in running:
+        one.ask_to_stop()
+    ends_at = time.monotonic() + grace_seconds
+    for one in running:
+        one.end(ends_at - time.monotonic())
 
 
 def _start_embedded(settings: Settings, home: Path, cleanup: ExitStack) -> list[Embedded]:
@@ -155,18 +179,12 @@ def _environment(settings: Settings, home: Path, embedded: list[Embedded]) -> di
     urls = {store.name: store.url for store in embedded}
     return {
         **os.environ,
-        **_local_limits(settings),
+        **({"PAIRTUNE_REQUESTS_PER_MINUTE": "none"} if unlimited(settings) else {}),
         "PAIRTUNE_HOME": str(home),
         "PAIRTUNE_BASES_FILE": str(settings.bases_file.resolve()),
         "PAIRTUNE_DATABASE_URL": settings.database_url or urls[Postgres.name],
         "PAIRTUNE_BROKER_URL": settings.broker_url or urls[Valkey.name],
     }
-
-
-def _local_limits(settings: Settings) -> dict[str, str]:
-    """Whoever reaches a loopback address is the user of this machine, whose scripts nobody has to be protected from."""
-    unlimited = settings.host in LOOPBACK and "requests_per_minute" not in settings.model_fields_set
-    return {"PAIRTUNE_REQUESTS_PER_MINUTE": "none"} if unlimited else {}
 
 
 @contextmanager
@@ -200,12 +218,3 @@ def _becomes_ready(settings: Settings, stop: threading.Event) -> bool:
     if stop.is_set():
         return False
     raise StackError(f"{url} did not answer within {READY_SECONDS} s; see the logs.")
-
-
-def _greet(settings: Settings, home: Path, first_key: str | None, console: Console) -> None:
-    console.print(f"pairtune is up: [bold]http://{settings.host}:{settings.port}/v1[/bold]  (logs: {home / 'logs'})")
-    if first_key is not None:
-        console.print(f"Your API key, also in {home / 'local.key'}: [bold]{first_key}[/bold]", soft_wrap=True)
-    else:
-        console.print(f"API key: {home / 'local.key'}")
-    console.print("Ctrl-C stops all of it.")

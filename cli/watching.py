@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from cli.errors import Interrupted, TimeIsOver
 from cli.output import duration
 from cli.patience import Patience
-from cli.server import Json, Server
+from cli.server import Json, Server, at
 
 POLL_SECONDS = 1.0
 ENDED = ("succeeded", "failed", "cancelled")
@@ -52,7 +52,7 @@ def follow(
     patient = server.patient(patience)
     seen: set[str] = set()
     while True:
-        job = patient.get(f"{JOBS}/{job_id}")
+        job = patient.get(at(JOBS, job_id))
         for event in reversed(list(unseen(patient, job_id, seen))):
             show(event)
         if job["status"] in AT_REST:
@@ -64,7 +64,7 @@ def follow(
 
 def unseen(server: Server, job_id: str, seen: set[str]) -> Iterator[Json]:
     """Events since the last call, newest first."""
-    for event in server.every(f"{JOBS}/{job_id}/events"):
+    for event in server.every(f"{at(JOBS, job_id)}/events"):
         if event["id"] in seen:
             return
         seen.add(event["id"])

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
@@ -157,14 +159,6 @@ def test_watching_a_job_that_failed_ends_with_5_and_the_reason(run: Run, live: L
     assert "failed: The loss is not a number." in result.stderr
 
 
-def test_a_server_that_is_not_there_ends_with_3(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PAIRTUNE_URL", "http://127.0.0.1:9")
-    settings.cache_clear()
-    result = run("jobs")
-    assert result.exit_code == 3
-    assert "pairtune up" in result.stderr
-
-
 def test_without_a_key_the_command_says_where_one_comes_from(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PAIRTUNE_API_KEY")
     settings.cache_clear()
@@ -187,42 +181,49 @@ def test_models_are_listed_added_and_removed_and_comments_stay(
     assert refused.exit_code == 1
     assert "revision" in refused.stderr
     assert listed.read_text() == text
-    added = run("models", "add", "two", "--family", "sdxl", "--source", "some/hub-model", "--revision", "a" * 40)
+    entry = {"name": "two", "family": "sdxl", "source": "some/hub-model", "revision": "a" * 40}
+    options = [text for name in ("family", "source", "revision") for text in (f"--{name}", entry[name])]
+    added = run("models", "add", "two", *options, "--json")
     assert added.exit_code == 0, added.output
+    assert json.loads(added.stdout) == {"bases_file": str(listed), "base": entry}
     assert listed.read_text().startswith(text)
     assert 'name = "two"' in listed.read_text()
-    assert run("models", "remove", "two").exit_code == 0
+    assert json.loads(run("models", "remove", "two", "--json").stdout)["base"] == entry
     assert listed.read_text().strip() == text.strip()
     assert run("models", "remove", "two").exit_code == 1
 
 
 def test_keys_are_made_listed_and_revoked(run: Run, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run("keys", "list").exit_code == 2  # no database named
     monkeypatch.setenv("PAIRTUNE_DATABASE_URL", database_url)
     settings.cache_clear()
-    secret = run("keys", "create", "for a test", "--project", "ours").stdout.strip()
+    created = run("keys", "create", "for a test", "--project", "ours")
+    secret = created.stdout.strip()
     [key] = json.loads(run("keys", "list", "--json").stdout)
+    assert f"`pairtune keys revoke {key['id']}` ends it." in created.stderr
     assert secret.startswith(key["prefix"])
     assert secret not in json.dumps(key)
     assert (key["name"], key["project"], key["role"]) == ("for a test", "ours", "member")
     assert (key["last_used"], key["revoked"]) == (None, None)
-    assert run("keys", "revoke", key["id"]).exit_code == 0
+    assert json.loads(run("keys", "revoke", key["id"], "--json").stdout) == {"id": key["id"], "revoked": True}
     assert json.loads(run("keys", "list", "--json").stdout)[0]["revoked"] is not None
     assert run("keys", "revoke", key["id"]).exit_code == 1
-    assert run("keys", "create", "looks on", "--role", "read-only").exit_code == 0
-    assert json.loads(run("keys", "list", "--json").stdout)[1]["role"] == "read-only"
+    document = json.loads(run("keys", "create", "looks on", "--role", "read-only", "--json").stdout)
+    assert (document["key"][:3], document["project"], document["role"]) == ("pt-", "default", "read-only")
+    second = json.loads(run("keys", "list", "--json").stdout)[1]
+    assert (second["id"], second["role"]) == (document["id"], "read-only")
+    assert f"{second['id']}\t{document['key'][:10]}\tlooks on\t" in run("keys", "list").stdout
     assert run("keys", "create", "rules", "--role", "emperor").exit_code == 2
 
 
 def test_projects_are_listed_and_given_limits(run: Run, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run("projects", "list").exit_code == 2  # no database named
     monkeypatch.setenv("PAIRTUNE_DATABASE_URL", database_url)
     monkeypatch.setenv("PAIRTUNE_QUOTA_UPLOADS", "7")
     monkeypatch.setenv("PAIRTUNE_QUOTA_STORED_BYTES", "none")
     settings.cache_clear()
     given = ("--stored-bytes", "10 GiB", "--running-jobs", "2", "--requests-per-minute", "none", "--queued-jobs", "0")
-    assert run("projects", "set", "ours", *given).exit_code == 0
+    answered = json.loads(run("projects", "set", "ours", *given, "--json").stdout)
     [project] = json.loads(run("projects", "list", "--json").stdout)
+    assert answered == project
     own = ["queued_jobs", "requests_per_minute", "running_jobs", "stored_bytes"]
     assert (project.pop("id")[:5], project.pop("name"), project.pop("own")) == ("proj-", "ours", own)
     expected = {"stored_bytes": 10 * 2**30, "queued_jobs": 0, "running_jobs": 2, "uploads": 7}
@@ -251,3 +252,112 @@ def test_doctor_says_what_is_well_and_what_to_mend(run: Run, tmp_path: Path, mon
     assert ill.exit_code == 1
     for cure in ("PAIRTUNE_BASES_FILE", "Start PostgreSQL", "PAIRTUNE_API_KEY"):
         assert cure in ill.stdout
+
+
+@pytest.mark.parametrize("command", [("keys", "list"), ("projects", "list"), ("keys", "create", "mine")])
+def test_without_a_database_the_command_says_how_to_name_one(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    postmaster = tmp_path / "home" / "postgres" / "postmaster.pid"
+    postmaster.parent.mkdir(parents=True)
+    for left_behind in ("", f"1\n{tmp_path}\n0\n5432\n{tmp_path}\n"):  # being written; of a server that was killed
+        postmaster.write_text(left_behind)
+        refused = run(*command)
+        assert refused.exit_code == 2
+        assert f"`pairtune up` does not run in {tmp_path / 'home'}, and PAIRTUNE_DATABASE_URL names" in refused.stderr
+    for url, said in (
+        ("nonsense", "PAIRTUNE_DATABASE_URL should be postgresql://"),
+        ("postgresql://nobody@127.0.0.1:9/none", "does not answer"),
+    ):
+        monkeypatch.setenv("PAIRTUNE_DATABASE_URL", url)
+        settings.cache_clear()
+        refused = run(*command)
+        assert (refused.exit_code, said in refused.stderr) == (2, True), refused.output
+
+
+def test_a_database_that_was_not_migrated_is_told(run: Run, postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAIRTUNE_DATABASE_URL", postgres_url)
+    settings.cache_clear()
+    refused = run("keys", "list")
+    assert (refused.exit_code, "run `python -m migrations`" in refused.stderr) == (2, True), refused.output
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "code", "said"),
+    [
+        ("PAIRTUNE_PORT", "eighty", 2, "PAIRTUNE_PORT: "),
+        ("PAIRTUNE_API_KEY", "schlüssel", 2, "characters in it that no key has"),
+        ("PAIRTUNE_API_KEY", "pt-wrong", 4, "invalid_api_key"),
+        ("PAIRTUNE_URL", "http://127.0.0.1:port", 2, "is no URL"),
+        ("PAIRTUNE_URL", "localhost:8000", 3, "No answer from localhost:8000"),
+        ("PAIRTUNE_URL", "http://127.0.0.1:9", 3, "pairtune up"),
+    ],
+)
+def test_a_wrong_environment_is_told(
+    run: Run, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, code: int, said: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    settings.cache_clear()
+    result = run("jobs")
+    assert (result.exit_code, said in result.stderr, result.stdout) == (code, True, ""), result.output
+
+
+@pytest.mark.parametrize("path", ["", "/v1/models/x"])
+def test_a_server_that_is_no_api_is_told(run: Run, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(302 if path else 200)
+            self.send_header("location", path)
+            self.end_headers()
+            self.wfile.write(b"<h1>It works!</h1>")
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = HTTPServer(("127.0.0.1", 0), Page)
+    answering = threading.Thread(target=server.handle_request)
+    answering.start()
+    monkeypatch.setenv("PAIRTUNE_URL", f"http://127.0.0.1:{server.server_port}")
+    settings.cache_clear()
+    result = run("jobs")
+    answering.join()
+    server.server_close()
+    assert (result.exit_code, "Correct PAIRTUNE_URL" in result.stderr) == (3, True), result.output
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (("watch", "ftjob-nothing"), 4),
+        (("watch", ""), 2),
+        (("watch", "../models"), 4),
+        (("cancel", "a b?c#d"), 4),
+        (("pause", "\udcff"), 2),  # what a shell hands over of bytes that are no UTF-8
+        (("train", "no-such-file.zip", "--base", "tiny"), 4),
+        (("train", "file-nothing", "--base", "tiny", "--suffix", "\udcff"), 2),
+        (("download", "ftjob-nothing"), 4),
+        (("datasets", "report", "no-such-file.zip"), 4),
+        (("datasets", "create", "\udcff"), 2),
+        (("sample", "tiny", "\udcff"), 2),
+        (("sample", "tiny", "a cat", "--to", "/proc/nowhere"), 1),
+    ],
+)
+def test_wrong_ids_files_and_texts_are_told_in_a_line_and_never_by_a_traceback(
+    run: Run, command: tuple[str, ...], code: int
+) -> None:
+    result = run(*command)
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == code, result.output
+    assert result.stderr.strip()
+    assert "Traceback" not in result.stderr
+
+
+def commands() -> Iterator[tuple[str, typer.core.TyperCommand]]:
+    groups = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    for name, command in groups.items():
+        for one, inner in getattr(command, "commands", {"": command}).items():
+            yield f"{name} {one}".strip(), inner
+
+
+def test_every_command_prints_json_on_request() -> None:
+    without = [name for name, command in commands() if "--json" not in {o for p in command.params for o in p.opts}]
+    assert without == []

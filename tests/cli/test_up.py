@@ -2,98 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import stat
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
-import psutil
 import pytest
+from typer.testing import CliRunner
 
-from cli.stack import _local_limits
-from store.settings import REPOSITORY, Settings
+from cli.local_limits import unlimited
+from cli.main import app
+from store.settings import Settings, settings
 from tests.api.polling import until
+from tests.cli.home import READY, Home, child_running, gone, running
+from tests.cli.test_commands import Run
 
 pytestmark = pytest.mark.integration
 
-READY = 90.0  # seconds, on a machine that may be busy
 SERVICES = 5  # API, dispatcher, three workers
 
 
 @pytest.mark.parametrize(
-    ("given", "unlimited"),
+    ("given", "expected"),
     [({}, True), ({"host": "10.0.0.1"}, False), ({"requests_per_minute": 5}, False), ({"host": "localhost"}, True)],
 )
-def test_only_whoever_is_on_this_machine_may_send_without_limit(given: dict[str, object], unlimited: bool) -> None:
-    found = _local_limits(Settings.model_validate(given))
-    assert found == ({"PAIRTUNE_REQUESTS_PER_MINUTE": "none"} if unlimited else {})
-
-
-class Home:
-    """A home directory with a port of its own, and the `up`s that were started in it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        (path / "tiny").mkdir(parents=True)
-        (path / "bases.toml").write_text('[[base]]\nname = "tiny"\nfamily = "sdxl"\nsource = "./tiny"\n')
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
-        self.started: list[psutil.Popen] = []
-
-    def up(self, **variables: str) -> psutil.Popen:
-        """Its output goes to a file named for its number: up-0, up-1, ..."""
-        environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("PAIRTUNE_")},
-            "PAIRTUNE_HOME": str(self.path),
-            "PAIRTUNE_PORT": str(self.port),
-            "PAIRTUNE_BASES_FILE": "bases.toml",  # relative to where the user is
-            **variables,
-        }
-        with (self.path / f"up-{len(self.started)}").open("wb") as output:
-            self.started.append(
-                psutil.Popen(
-                    [sys.executable, "-m", "cli.main", "up"],
-                    cwd=self.path,
-                    env={**environment, "PYTHONPATH": str(REPOSITORY)},
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                )
-            )
-        return self.started[-1]
-
-    def printed(self, number: int) -> str:
-        return (self.path / f"up-{number}").read_text()
-
-    def get(self, path: str) -> httpx.Response | None:
-        key = (self.path / "local.key").read_text().strip() if (self.path / "local.key").exists() else ""
-        try:
-            return httpx.get(f"http://127.0.0.1:{self.port}{path}", headers={"authorization": f"Bearer {key}"})
-        except httpx.TransportError:
-            return None
-
-    def ready(self) -> bool:
-        answer = self.get("/readyz")
-        return answer is not None and answer.is_success
-
-    def postmaster(self) -> psutil.Process | None:
-        file = self.path / "postgres" / "postmaster.pid"
-        pid = int(file.read_text().splitlines()[0]) if file.exists() else None
-        return psutil.Process(pid) if pid is not None and psutil.pid_exists(pid) else None
-
-    def close(self) -> None:
-        for one in self.started:
-            if one.poll() is None:
-                one.send_signal(signal.SIGINT)
-                one.wait(60)
-        postmaster = self.postmaster()
-        if postmaster is not None:
-            postmaster.send_signal(signal.SIGINT)
+def test_only_whoever_is_on_this_machine_may_send_without_limit(given: dict[str, object], expected: bool) -> None:
+    assert unlimited(Settings.model_validate(given)) == expected
 
 
 @pytest.fixture
@@ -103,20 +40,20 @@ def home(tmp_path: Path) -> Iterator[Home]:
     home.close()
 
 
-def running(processes: list[psutil.Process]) -> list[psutil.Process]:
-    return [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+@pytest.fixture
+def run(home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """Commands of a user who has set nothing but which home it is."""
+    for name in [name for name in os.environ if name.startswith("PAIRTUNE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PAIRTUNE_HOME", str(home.path))
+    monkeypatch.setenv("PAIRTUNE_PORT", str(home.port))
+    settings.cache_clear()
+    runner = CliRunner()
+    yield lambda *arguments: runner.invoke(app, [str(argument) for argument in arguments])
+    settings.cache_clear()
 
 
-def gone(processes: list[psutil.Process]) -> Callable[[], bool]:
-    return lambda: not running(processes)
-
-
-def child_running(up: psutil.Popen, word: str) -> psutil.Process:
-    [found] = [child for child in running(up.children()) if any(word in part for part in child.cmdline())]
-    return found
-
-
-def test_up_serves_a_home_until_it_is_stopped_and_leaves_no_process_behind(home: Home) -> None:
+def test_up_serves_a_home_until_it_is_stopped_and_leaves_no_process_behind(home: Home, run: Run) -> None:
     up = home.up()
     until(lambda: "Ctrl-C" in home.printed(0) or up.poll() is not None, seconds=READY)
     key = (home.path / "local.key").read_text().strip()
@@ -125,6 +62,20 @@ def test_up_serves_a_home_until_it_is_stopped_and_leaves_no_process_behind(home:
     models = home.get("/v1/models")
     assert models is not None
     assert [model["id"] for model in models.json()["data"]] == ["tiny"]
+
+    # Keys and projects need no more than the home.
+    made = json.loads(run("keys", "create", "nightly", "--project", "icons", "--json").stdout)
+    assert home.get("/v1/models", key=made["key"]).is_success
+    assert f"{made['id']}\t{made['key'][:10]}\tnightly\ticons" in run("keys", "list").stdout
+    assert run("keys", "revoke", made["id"]).exit_code == 0
+    refused = home.get("/v1/models", key=made["key"])
+    assert refused is not None
+    assert refused.status_code == 401
+    assert run("projects", "set", "icons", "--queued-jobs", "3").exit_code == 0
+    limits = {one["name"]: one for one in json.loads(run("projects", "list", "--json").stdout)}
+    assert (limits["icons"]["queued_jobs"], limits["icons"]["requests_per_minute"]) == (3, None)
+    found = {one["name"]: one for one in json.loads(run("doctor", "--json").stdout)}
+    assert {found[name]["state"] for name in ("database", "broker", "api")} == {"ok"}
 
     second = home.up(PAIRTUNE_PORT="1")
     assert second.wait(60) == 1
@@ -139,10 +90,13 @@ def test_up_serves_a_home_until_it_is_stopped_and_leaves_no_process_behind(home:
     until(gone(family))
     assert postmaster.is_running()
 
-    third = home.up()
-    until(lambda: "Ctrl-C" in home.printed(2) or third.poll() is not None, seconds=READY)
+    third = home.up("--json")
+    until(lambda: "key_file" in home.printed(2) or third.poll() is not None, seconds=READY)
     assert home.postmaster() == postmaster
     assert key not in home.printed(2)
+    document = json.loads(home.printed(2))
+    assert document["url"] == f"http://127.0.0.1:{home.port}/v1"
+    assert (document["key_file"], document["first_key"]) == (str(home.path / "local.key"), None)
     for word in ("worker.dispatcher", "valkey-server"):
         child_running(third, word).kill()
     until(lambda: "dispatcher ended with code -9; starting it again" in home.printed(2), seconds=20)
@@ -156,6 +110,8 @@ def test_up_serves_a_home_until_it_is_stopped_and_leaves_no_process_behind(home:
     assert "Stopping" in home.printed(2)
     assert running(family) == []
     assert home.get("/healthz") is None
+    stopped = run("keys", "list")
+    assert (stopped.exit_code, f"does not run in {home.path}" in stopped.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(
