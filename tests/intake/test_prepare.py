@@ -165,7 +165,7 @@ def chosen_only(**row):
     ("name", "data"),
     [
         ("metadata.jsonl", jsonl(chosen_only(), chosen_only(prompt="another"))),
-        ("metadata.jsonl", jsonl(*[ROW | {"rejected": None}] * 2)),
+        ("metadata.jsonl", jsonl(chosen_only(rejected=None), chosen_only(rejected=None, prompt="another"))),
         ("metadata.csv", b"prompt,chosen\nred,images/a.png\nblue,images/b.png\n"),
         ("metadata.csv", b"prompt,chosen,rejected\nred,images/a.png,\nblue,images/b.png, \n"),
     ],
@@ -180,6 +180,13 @@ def test_pairs_without_a_rejected_image_are_usable_and_told_once(name, data, tmp
     assert prepared.usable
     assert [pair.rejected for pair in prepared.pairs] == [None, None]
     assert {pair.chosen for pair in prepared.pairs} <= prepared.images.keys()
+
+
+def test_a_pair_without_a_rejected_image_that_stands_twice_is_told_as_repeated(tmp_path):
+    archive = zip_of((good_files() | {"metadata.jsonl": jsonl(chosen_only(), chosen_only())}).items())
+    prepared = prepare(archive, tmp_path)
+    assert codes(prepared) == ["pair_repeated", "rejected_missing"]
+    assert prepared.findings[0].row == 2
 
 
 def test_some_pairs_may_have_a_rejected_image_and_others_none(tmp_path):
