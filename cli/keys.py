@@ -67,7 +67,7 @@ def revoke_key(
     key_id: Annotated[str, typer.Argument(help="The key's id, from `pairtune keys list`.")],
     as_json: AsJson = False,
 ) -> None:
-    """End a key at once."""
+    """End a key: it changes nothing any more, and reads for a second at most."""
     with database_session() as session:
         if not keys.revoke(session, key_id):
             raise CommandError(f"There is no valid key {key_id}: see `pairtune keys list`.")

@@ -64,11 +64,19 @@ class Home:
         return (self.path / f"up-{number}").read_text()
 
     def get(self, path: str, *, key: str | None = None) -> httpx.Response | None:
+        return self.answer("GET", path, key)
+
+    def status(self, path: str, method: str = "GET", *, key: str | None = None) -> int | None:
+        answer = self.answer(method, path, key)
+        return answer.status_code if answer is not None else None
+
+    def answer(self, method: str, path: str, key: str | None) -> httpx.Response | None:
         """With the home's own key where none is given; None while nothing listens."""
         own = self.path / "local.key"
         key = key or (own.read_text().strip() if own.exists() else "")
         try:
-            return httpx.get(f"http://127.0.0.1:{self.port}{path}", headers={"authorization": f"Bearer {key}"})
+            headers = {"authorization": f"Bearer {key}"}
+            return httpx.request(method, f"http://127.0.0.1:{self.port}{path}", headers=headers)
         except httpx.TransportError:
             return None
 
