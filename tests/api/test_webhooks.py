@@ -187,7 +187,7 @@ def test_a_delivery_is_sent_again_on_request(local: TestClient, sessions: Sessio
     answer = local.post(path).json()
     assert (answer["id"], answer["event_id"], answer["status"]) == (delivery["id"], delivery["event_id"], "pending")
     with sessions.begin() as session:
-        assert delivery["id"] in {one.id for one in webhook_deliveries.claim(session, limit=100, lease_seconds=60)}
+        assert delivery["id"] in {one.id for one in webhook_deliveries.claim(session, limit=100_000, lease_seconds=60)}
 
 
 def test_a_delivery_is_found_under_its_own_webhook_alone(local: TestClient, file_id: str) -> None:
