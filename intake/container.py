@@ -56,12 +56,13 @@ def _png(data: bytes) -> bytes | None:
 
 def _jpeg(data: bytes) -> bytes | None:
     """Of the application segments JFIF's and Adobe's stay: they say how the channels make colours."""
-    parts, offset = [data[:2]], 2
+    parts: list[bytes | memoryview] = [data[:2]]
+    offset = 2
     while match := _MARKER.match(data, offset):  # anything between segments is none of a sound file's
         marker, start = match.group(1)[0], match.end()
         if marker == _END:
             parts.append(b"\xff\xd9")
-            return b"".join(parts)
+            return data if sum(map(len, parts)) == len(data) else b"".join(parts)
         if marker == _TEMPORARY or start + 2 > len(data):
             return None
         end = start + int.from_bytes(data[start : start + 2], "big")
@@ -73,7 +74,7 @@ def _jpeg(data: bytes) -> bytes | None:
             following = _end_of_scan(data, offset)
             if following is None:
                 return None
-            parts.append(data[offset:following])
+            parts.append(memoryview(data)[offset:following])
             offset = following
     return None
 
@@ -83,7 +84,7 @@ def _end_of_scan(data: bytes, offset: int) -> int | None:
     end = data.rfind(b"\xff\xd9", offset)
     if end >= 0:
         scan = np.frombuffer(data, np.uint8, count=end + 1 - offset, offset=offset)  # up to the 0xFF of the end marker
-        if not scan[np.flatnonzero(scan[:-1] == 0xFF) + 1].any():  # each 0xFF before it is followed by 0
+        if not ((scan[:-1] == 0xFF) & (scan[1:] != 0)).any():
             return end
     following = _MARKER.search(data, offset)
     return following.start() if following else None

@@ -16,7 +16,11 @@ NEAR = 1.25
 def fingerprint(image: Image.Image) -> bytes:
     """The RGB image at 8 x 8 pixels, each the mean of at most 1,024 pixels spread over its cell: 192 bytes."""
     sampled = image.resize((min(image.width, SAMPLED), min(image.height, SAMPLED)), Image.Resampling.NEAREST)
-    return sampled.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX).tobytes()
+    if sampled.mode != "RGB":
+        sampled = sampled.convert("RGB")
+    if sampled.width % SIDE or sampled.height % SIDE:
+        return sampled.resize((SIDE, SIDE), Image.Resampling.BOX).tobytes()
+    return sampled.reduce((sampled.width // SIDE, sampled.height // SIDE)).tobytes()  # faster, where cells are whole
 
 
 def distance(one: bytes, other: bytes) -> float:

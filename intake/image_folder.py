@@ -61,5 +61,8 @@ class ImageFolder:
 
     def _write(self, data: bytes, sha256: str) -> Path:
         path = self._folder / sha256  # the folder is one attempt's: what a crash leaves half written is never read
-        path.write_bytes(data)
+        with path.open("wb", buffering=0) as file:
+            left = memoryview(data)
+            while left:
+                left = left[file.write(left) :]
         return path

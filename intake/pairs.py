@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -40,7 +40,7 @@ class PairsFile:
         self.count = self.without_rejected = 0
 
     def add(self, pair: PreparedPair) -> None:
-        self._file.write(json.dumps(asdict(pair)).encode() + b"\n")
+        self._file.write(json.dumps(vars(pair)).encode() + b"\n")
         self.count += 1
         self.without_rejected += pair.rejected is None
 

@@ -196,21 +196,22 @@ class _Preparation:
     def _image(
         self, judgement: Judgement, column: str, path: str, file: str, lookup: Lookup
     ) -> Iterator[StoredImage | Finding]:
-        where = f"{file} row {judgement.number}: {column} image {printable(path)}"
         held = judgement.held.get(path)
         entry = held or lookup.find(path, judgement.search, judgement.folder)
-        if entry is None:
+        image = self._images.add(entry, once=held is not None) if entry is not None else None
+        if isinstance(image, StoredImage) and not image.profile_ignored:
+            yield image
+            return
+        where = f"{file} row {judgement.number}: {column} image {printable(path)}"
+        if image is None:
             text = f"{where} is not in the archive; {lookup.hint(path)}"
             yield Finding("image_missing", "error", text, printable(path), judgement.number)
-            return
-        image = self._images.add(entry, once=held is not None)
-        if isinstance(image, Refused):
+        elif isinstance(image, Refused):
             yield Finding(image.code, "error", f"{where} {image.reason}.", printable(path), judgement.number)
-            return
-        if image.profile_ignored:
+        else:
             text = f"{where} has a colour profile that cannot be applied and was taken as sRGB; check its colours."
             yield Finding("image_profile", "warning", text, printable(path), judgement.number)
-        yield image
+            yield image
 
     def _without_rejected(self, file: str) -> Iterator[Finding]:
         """One warning for all of them: in a data set of chosen images it is every pair."""
