@@ -23,6 +23,7 @@ DatasetId = Annotated[str, typer.Argument(help="The data set's id, ds-...")]
 Files = Annotated[list[str], typer.Argument(help="Uploads in any format of docs/data.md, or ids of files.")]
 Ties = Annotated[str | None, typer.Option(help="drop, both or error: what to do with pairs that prefer neither image.")]
 InvalidRows = Annotated[str | None, typer.Option(help="refuse or drop: what to do with rows that cannot be used.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Take every warning for an error.")]
 Prompt = Annotated[str | None, typer.Option(help="The prompt of images that come without one.")]
 
 
@@ -48,11 +49,12 @@ def add(
     files: Files,
     ties: Ties = None,
     invalid_rows: InvalidRows = None,
+    strict: Strict = False,
     prompt: Prompt = None,
     as_json: AsJson = False,
 ) -> None:
     """Upload files where they are paths, wait until they are read, and add their pairs."""
-    policy = {"ties": ties, "invalid_rows": invalid_rows, "prompt": prompt}
+    policy = _policy(ties, invalid_rows, strict, prompt)
     with connected(settings()) as server:
         dataset: Json = {}
         for file in files:
@@ -81,6 +83,7 @@ def report(
     revision: Annotated[int | None, typer.Option(help="Of a data set; the latest without it.")] = None,
     ties: Ties = None,
     invalid_rows: InvalidRows = None,
+    strict: Strict = False,
     prompt: Prompt = None,
     as_json: AsJson = False,
 ) -> None:
@@ -89,7 +92,7 @@ def report(
         if what.startswith("ds-"):
             found = _reviewed(server, what, revision, as_json)
         else:
-            file = read(server, what, {"ties": ties, "invalid_rows": invalid_rows, "prompt": prompt}, refuse=False)
+            file = read(server, what, _policy(ties, invalid_rows, strict, prompt), refuse=False)
             found = _report(server, f"{at(FILES, file['id'])}/report", as_json)
     if as_json:
         print_json(found)
@@ -97,12 +100,18 @@ def report(
         typer.echo(found, nl=False)
 
 
-def read(server: Server, file: str, policy: dict[str, str | None], *, refuse: bool = True) -> Json:
+def _policy(ties: str | None, invalid_rows: str | None, strict: bool, prompt: str | None) -> dict[str, str]:
+    """Fields of an upload; what was not said is the API's default."""
+    given = {"ties": ties, "invalid_rows": invalid_rows, "strict": "true" if strict else None, "prompt": prompt}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def read(server: Server, file: str, policy: dict[str, str], *, refuse: bool = True) -> Json:
     """The file once it was read, uploaded first where it is a path. Raises FileRefused if it cannot be used."""
     path = Path(file)
     if path.is_file():
         say(f"Uploading {path} ({path.stat().st_size:,} bytes).")
-        file = server.upload(path, **{name: value for name, value in policy.items() if value is not None})["id"]
+        file = server.upload(path, **policy)["id"]
     patient = server.patient(Patience(None))
     with Status(f"{file} is being read.", console=messages) as status:
         while (found := patient.get(at(FILES, file)))["status"] == "uploaded":

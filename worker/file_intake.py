@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import resource
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -76,6 +77,7 @@ def _renew(sessions: Sessions, owned: FileClaim, lease_seconds: float) -> None:
 def _read(resources: Resources, owned: FileClaim, folder: Path) -> list[str]:
     """Returns the jobs that can be queued now."""
     folder.mkdir(parents=True)
+    started = time.monotonic()
     try:
         resources.blobs.fetch(owned.sha256, folder / "upload")
     except BlobMissing as missing:
@@ -86,6 +88,16 @@ def _read(resources: Resources, owned: FileClaim, folder: Path) -> list[str]:
         folder,
         policy=Policy(**(owned.policy or {})),
         progress=_Reported(partial(_tell, resources.sessions, owned)),
+    )
+    log.info(
+        "intake.read",
+        file=owned.file_id,
+        format=prepared.report.format,
+        rows=prepared.report.rows,
+        pairs=prepared.count,
+        images=len(prepared.images),
+        seconds=round(time.monotonic() - started, 1),
+        peak_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,  # since this process started
     )
     if not prepared.usable:
         return _refuse(resources, owned, describe(prepared.findings), prepared.report)

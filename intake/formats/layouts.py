@@ -17,8 +17,3 @@ LAYOUTS = (OWN, INVOKE_TRAINING, HPD_PAIRS, HPD_LISTS, LABEL_STUDIO, PICK_A_PIC)
 def layout_of(columns: Collection[str]) -> Layout | None:
     """The first whose columns are all there."""
     return next((layout for layout in LAYOUTS if layout.columns <= set(columns)), None)
-
-
-def known_layouts() -> str:
-    """For messages: the columns of every layout."""
-    return "; ".join(f"{layout.name}: {', '.join(sorted(layout.columns))}" for layout in LAYOUTS)

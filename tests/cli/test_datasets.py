@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from store.blobs import Blobs
 from store.hints import Hints
 from store.settings import Settings
 from tests.api.conftest import Live
 from tests.cli.test_commands import Run, run
-from tests.intake.build import good_files, zip_of
+from tests.intake.build import ROW, good_files, jsonl, zip_of
 from tests.intake.formats.test_formats import pick_a_pic
 from worker.file_intake import read_file
 from worker.resources import Resources
@@ -39,10 +40,11 @@ def intake(live: Live, valkey_url: str) -> Iterator[None]:
                 read_file(resources, file_id)
 
     worker = threading.Thread(target=work)
-    worker.start()
-    yield
-    ended.set()
-    worker.join()
+    with capture_logs():  # what it says is none of the command's output
+        worker.start()
+        yield
+        ended.set()
+        worker.join()
 
 
 @pytest.fixture
@@ -79,6 +81,17 @@ def test_an_upload_that_cannot_be_used_ends_with_5_and_its_report_says_why(
     told = run("datasets", "report", table)
     assert told.exit_code == 0
     assert told.stdout.startswith("parquet/pick-a-pic: 2 rows read, 1 pairs kept.\n  1 dropped: image_unreadable\n")
+
+
+@pytest.mark.usefixtures("intake")
+def test_strict_takes_every_warning_for_an_error(run: Run, dataset: str, tmp_path: Path) -> None:
+    archive = tmp_path / "pairs.zip"
+    chosen_only = jsonl({name: value for name, value in ROW.items() if name != "rejected"})
+    archive.write_bytes(zip_of((good_files() | {"metadata.jsonl": chosen_only}).items()))
+    refused = run("datasets", "add", dataset, archive, "--strict")
+    assert refused.exit_code == 5
+    assert "rejected_missing" in refused.stderr
+    assert run("datasets", "add", dataset, archive).exit_code == 0
 
 
 def test_a_wrong_policy_and_an_unknown_data_set_are_refused_with_4(run: Run, dataset: str, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from structlog.testing import capture_logs
 
 from intake import Finding, Report
 from intake.findings import ADVICE
@@ -67,6 +68,16 @@ def test_parquet_is_read_as_the_uploader_decided_and_progress_is_told_meanwhile(
     assert file.report is not None
     assert (file.report["format"], file.report["tied"]) == ("parquet/pick-a-pic", 1)
     assert [(one["rows"], one["kept"], one["total"]) for one in told] == [(1, 1, 3), (2, 3, 3), (3, 3, 3)]
+
+
+@pytest.mark.integration
+def test_the_log_says_what_a_reading_took_of_time_and_memory(resources: Resources, project_id: str) -> None:
+    with capture_logs() as logs:
+        file = read(resources, project_id, zip_of(good_files().items()))
+    [told] = [line for line in logs if line["event"] == "intake.read"]
+    assert (told["file"], told["rows"], told["pairs"], told["images"]) == (file.id, 1, 1, 2)
+    assert told["seconds"] >= 0
+    assert 16 < told["peak_memory_mib"] < 16_384  # a Python process's, in MiB
 
 
 @pytest.mark.integration
