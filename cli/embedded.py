@@ -95,24 +95,39 @@ def running_postgres(home: Path) -> str | None:
     try:
         lines = (home / Postgres.folder / "postmaster.pid").read_text().splitlines()
         port, directory = int(lines[3]), lines[4]
-        with socket.socket(socket.AF_UNIX) as probe:  # a server that was killed leaves its file behind
-            probe.connect(f"{directory}/.s.PGSQL.{port}")
     except (OSError, ValueError, IndexError):  # ValueError, IndexError: it is being written
+        return None
+    if not _listens(Path(directory) / f".s.PGSQL.{port}"):  # a server that was killed leaves its file behind
         return None
     url = URL.create("postgresql+psycopg", "postgres", port=port, database="postgres", query={"host": directory})
     return url.render_as_string(hide_password=False)
 
 
+def running_valkey(home: Path) -> str | None:
+    path = _socket_path(home / Valkey.folder)
+    return f"redis+socket://{path}" if _listens(path) else None
+
+
+def _listens(path: Path) -> bool:
+    try:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(str(path))
+    except OSError:
+        return False
+    return True
+
+
 class Valkey:
     """Append-only and never evicting, as a broker must be."""
 
-    name = "valkey"
+    name = folder = "valkey"
 
     def __init__(self, home: Path) -> None:
-        self._folder = home / "valkey"
+        self._folder = home / self.folder
         self._folder.mkdir(exist_ok=True)
         self.log = self._folder / "valkey.log"
         self._socket = _socket_path(self._folder)
+        self._socket.parent.mkdir(mode=0o700, exist_ok=True)
         self.url = f"redis+socket://{self._socket}"
         self._server = self._start()
 
@@ -150,7 +165,6 @@ def _socket_path(folder: Path) -> Path:
     if len(os.fsencode(path)) <= SOCKET_PATH_LIMIT:
         return path
     short = Path(tempfile.gettempdir()) / f"pairtune-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]}"
-    short.mkdir(mode=0o700, exist_ok=True)
     return short / "valkey.sock"
 
 

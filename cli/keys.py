@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
 import typer
 
 from cli.asked import AsJson, told
-from cli.database import database_session
 from cli.errors import CommandError
 from cli.output import answer, print_json, print_table, say
-from store import keys
 from store.roles import Role
 
 keys_app = typer.Typer(no_args_is_help=True, help="API keys; beside a running `up`, or with PAIRTUNE_DATABASE_URL.")
@@ -21,39 +18,31 @@ keys_app = typer.Typer(no_args_is_help=True, help="API keys; beside a running `u
 @told
 def create_key(
     name: Annotated[str, typer.Argument(help="What the key is for.")],
-    project: Annotated[str, typer.Option(help="Made if there is none of this name.")] = keys.DEFAULT_PROJECT,
+    project: Annotated[
+        str | None, typer.Option(help="Made if there is none of this name; `default` without it.")
+    ] = None,
     role: Annotated[Role, typer.Option(help="What it may do: read, also change, also manage webhooks.")] = Role.MEMBER,
     as_json: AsJson = False,
 ) -> None:
     """Print a new key. It is shown this once."""
-    with database_session() as session:
-        secret = keys.create(session, keys.ensure_project(session, project), name, role)
-        key_id = keys.authenticate(session, secret).key_id
+    from cli import tenants
+
+    made = tenants.new_key(name, project, role)
     if as_json:
-        print_json({"id": key_id, "key": secret, "name": name, "project": project, "role": role})
-    else:
-        say(f"{key_id} of project {project}, {role}. `pairtune keys revoke {key_id}` ends it. It is shown this once:")
-        typer.echo(secret)
+        print_json(made)
+        return
+    key_id = made["id"]
+    say(f"{key_id} of project {made['project']}, {role}. `pairtune keys revoke {key_id}` ends it. Shown this once:")
+    typer.echo(made["key"])
 
 
 @keys_app.command("list")
 @told
 def list_keys(as_json: AsJson = False) -> None:
     """All keys by their first characters: the rest is kept nowhere."""
-    with database_session() as session:
-        rows = [
-            {
-                "id": key.id,
-                "prefix": key.prefix,
-                "name": key.name,
-                "project": project,
-                "role": key.role,
-                "created": _shown(key.created_at),
-                "last_used": _shown(key.last_used_at),
-                "revoked": _shown(key.revoked_at),
-            }
-            for key, project in keys.every(session)
-        ]
+    from cli import tenants
+
+    rows = tenants.every_key()
     if as_json:
         print_json(rows)
     else:
@@ -68,11 +57,8 @@ def revoke_key(
     as_json: AsJson = False,
 ) -> None:
     """End a key: it changes nothing any more, and reads for a second at most."""
-    with database_session() as session:
-        if not keys.revoke(session, key_id):
-            raise CommandError(f"There is no valid key {key_id}: see `pairtune keys list`.")
+    from cli import tenants
+
+    if not tenants.revoked(key_id):
+        raise CommandError(f"There is no valid key {key_id}: see `pairtune keys list`.")
     answer({"id": key_id, "revoked": True}, f"{key_id} is revoked.", as_json)
-
-
-def _shown(moment: datetime | None) -> str | None:
-    return moment.isoformat(timespec="seconds") if moment else None

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from cli.asked import AsJson, told
-from cli.configured import settings
-from cli.database import database_session
 from cli.errors import CommandError
-from cli.local_limits import unlimited
 from cli.output import answer, print_json, print_table
-from store import keys, limits, projects
-from store.models import Json, Project
 
 projects_app = typer.Typer(
     no_args_is_help=True,
@@ -31,13 +25,14 @@ Count = Annotated[str | None, typer.Option(help="A number, `none` or `default`."
 @told
 def list_projects(as_json: AsJson = False) -> None:
     """All projects with what each may use; `own` says which limits are not the deployment's."""
-    with database_session() as session:
-        rows = [_described(project) for project in projects.every(session)]
+    from cli import tenants
+
+    rows = tenants.every_project()
     if as_json:
         print_json(rows)
     else:
         shown = [[_cell(value) for value in row.values()] for row in rows]
-        print_table(("id", "name", *(name.replace("_", " ") for name in limits.NAMES), "own"), shown)
+        print_table(("id", "name", *(name.replace("_", " ") for name in tenants.LIMITS), "own"), shown)
 
 
 @projects_app.command("set")
@@ -55,6 +50,8 @@ def set_limits(
     as_json: AsJson = False,
 ) -> None:
     """Give a project limits of its own; `default` takes one back. They hold from the next request on."""
+    from cli import tenants
+
     given = {
         "stored_bytes": stored_bytes,
         "queued_jobs": queued_jobs,
@@ -65,23 +62,9 @@ def set_limits(
     }
     asked = {limit: text for limit, text in given.items() if text is not None}
     own = {limit: _value(limit, text) for limit, text in asked.items() if text != DEFAULT}
-    with database_session() as session:
-        projects.set_limits(session, name, own=own, dropped=asked.keys() - own.keys())
-        found = _described(keys.ensure_project(session, name))
+    found = tenants.with_limits(name, own, asked.keys() - own.keys())
     said = f"{name}: {', '.join(f'{limit} {text}' for limit, text in asked.items()) or 'nothing to change'}."
     answer(found, said, as_json)
-
-
-def _described(project: Project) -> Json:
-    used = _defaults().with_own(project.limits)
-    return {"id": project.id, "name": project.name, **asdict(used), "own": sorted(project.limits)}
-
-
-def _defaults() -> limits.Limits:
-    configured = settings()
-    if configured.database_url is None and unlimited(configured):  # a project of `up`
-        configured = configured.model_copy(update={"requests_per_minute": None})
-    return limits.defaults(configured)
 
 
 def _value(limit: str, text: str) -> int | None:

@@ -5,21 +5,26 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from functools import partial
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from cli.asked import AsJson, told
 from cli.configured import settings
-from cli.embedded import ServiceDidNotStart
 from cli.errors import CommandError
 from cli.output import console, messages, print_json
-from cli.stack import StackError, Up, run_stack
-from store.errors import BasesInvalid
+
+if TYPE_CHECKING:
+    from cli.stack import Up
 
 
 @told
 def up(as_json: AsJson = False) -> None:
     """Start everything on this machine, in the foreground; Ctrl-C stops it. JSON comes once all of it is ready."""
+    from cli.embedded import ServiceDidNotStart  # a second of imports, which no other command should wait for
+    from cli.stack import StackError, run_stack
+    from store.errors import BasesInvalid
+
     try:
         if as_json:
             run_stack(settings(), messages, _document)
