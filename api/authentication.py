@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.backends import Backends
-from api.errors import respond
+from api.errors import KeyNotSent, respond
 from api.rate_headers import rate_headers
 from api.roles import READING, needed_role
 from store import keys, limits, roles
@@ -24,7 +24,7 @@ from store.keys import Principal
 from store.rate_limits import Allowance
 
 log = structlog.get_logger()
-REFUSALS = (InvalidKey, InsufficientRole, RateLimited, OperationalError, PoolTimeout)
+REFUSALS = (KeyNotSent, InvalidKey, InsufficientRole, RateLimited, OperationalError, PoolTimeout)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def guarded(path: str) -> bool:
 def _bearer(request: Request) -> str:
     scheme, _, secret = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not secret.strip():
-        raise InvalidKey
+        raise KeyNotSent
     return secret.strip()
 
 

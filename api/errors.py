@@ -1,6 +1,7 @@
 """Errors become HTTP here, in OpenAI's shape, and nowhere else.
 
 ApiError
+├── KeyNotSent             the request carries no API key
 ├── InvalidRequest         what was sent cannot be used; holds every fault
 ├── RequestTooLarge        the body is over its cap
 ├── RequestTimeout         the client stopped sending half way
@@ -19,29 +20,33 @@ ApiError
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from math import ceil
 from typing import Any
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from obstore.exceptions import BaseError
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Route
 
 from api.faults import Fault
 from api.rate_headers import rate_headers
 from api.request_context import edge_headers
+from api.whereabouts import in_words
 from store.errors import (
     BlobMissing,
     CheckpointNotFound,
+    CursorUnknown,
     DatasetNotFound,
     DeliveryNotFound,
     FileInUse,
@@ -56,6 +61,7 @@ from store.errors import (
     JobNotFound,
     ModelIsBase,
     ModelNotFound,
+    NotFound,
     PairNotFound,
     QuotaExceeded,
     RateLimited,
@@ -75,6 +81,14 @@ log = structlog.get_logger()
 
 class ApiError(Exception):
     """Base of the errors that the API itself finds; ``str`` of it is fit for a user."""
+
+
+class KeyNotSent(ApiError):
+    def __init__(self) -> None:
+        super().__init__(
+            "This needs an API key in the header `Authorization: Bearer pt-...`; the operator makes one by "
+            "`pairtune keys create NAME`."
+        )
 
 
 class InvalidRequest(ApiError):
@@ -178,6 +192,8 @@ FAILED = "The server failed; its log holds the reason under this id."
 ANSWERS: dict[type[Exception], Answer] = {
     InvalidRequest: Answer(400, "invalid_request"),
     ClientDisconnect: Answer(400, "client_disconnected", message="The client went away before the body's end."),
+    CursorUnknown: Answer(400, "invalid_cursor", "after"),
+    KeyNotSent: Answer(401, "invalid_api_key"),
     InvalidKey: Answer(401, "invalid_api_key"),
     InsufficientRole: Answer(403, "insufficient_role"),
     QuotaExceeded: Answer(403, "quota_exceeded"),
@@ -261,7 +277,7 @@ def respond(request: Request, error: Exception) -> JSONResponse:
         log.error("request.failed", code=answer.code, exc_info=None if foreseen else error)
     faults = error.faults if isinstance(error, InvalidRequest) else ()
     body: dict[str, object] = {
-        "message": answer.message or str(error),
+        "message": answer.message or _words(error, request),
         "type": "server_error" if answer.status >= 500 else "invalid_request_error",
         "param": faults[0].param if faults else answer.param,
         "code": (faults[0].code if faults else None) or answer.code,
@@ -274,6 +290,10 @@ def respond(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, NotReady):
         whole["checks"] = error.checks
     return JSONResponse(whole, answer.status, headers=_headers(request, answer.status, error))
+
+
+def _words(error: Exception, request: Request) -> str:
+    return in_words(error, request.path_params) if isinstance(error, NotFound) else str(error)
 
 
 def _named(error: Exception) -> Exception:
@@ -325,17 +345,15 @@ async def _routing(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"error": body}, status, headers=headers)
 
 
-def path_methods(document: Mapping[str, Any]) -> list[tuple[re.Pattern[str], str]]:
-    """What each path of the OpenAPI document takes; Starlette's own answer names the methods of one route alone."""
-    return [
-        (re.compile(re.sub(r"\\{[^/]+\\}", "[^/]+", re.escape(path))), ", ".join(sorted(map(str.upper, operations))))
-        for path, operations in document["paths"].items()
-    ]
+def path_methods(routers: Iterable[APIRouter]) -> list[tuple[re.Pattern[str], set[str]]]:
+    """What each route takes; Starlette's own answer names the methods of one route of a path alone."""
+    routes = (route for router in routers for route in router.routes if isinstance(route, Route | APIRoute))
+    return [(route.path_regex, route.methods or set()) for route in routes]
 
 
 def _methods(request: Request) -> str:
-    found = (methods for path, methods in request.app.state.methods if path.fullmatch(request.url.path))
-    return next(found, "other methods")
+    taken = [methods for path, methods in request.app.state.methods if path.match(request.scope["path"])]
+    return ", ".join(sorted(set().union(*taken)))
 
 
 async def _parameters(request: Request, error: Exception) -> JSONResponse:

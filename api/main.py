@@ -52,6 +52,7 @@ def create_app(deployment: Settings | None = None) -> FastAPI:
         summary="Preference fine-tuning of image models: pairs in, a LoRA adapter out.",
         lifespan=lambda app: _lifespan(app, chosen),
         dependencies=[Depends(refuse_nul)],
+        redirect_slashes=False,  # else a path with a slash too many is answered 307, which no client expects
         openapi_url=None,  # ours, below, knows the create request too
     )
     # The one added last is the outermost.
@@ -68,9 +69,9 @@ def create_app(deployment: Settings | None = None) -> FastAPI:
     )
     for router in routers:
         app.include_router(router)
-    described = document(app)
-    app.state.methods = errors.path_methods(described)
-    app.include_router(document_routes(described))
+    described = document_routes(document(app))
+    app.include_router(described)
+    app.state.methods = errors.path_methods((*routers, described))
     return app
 
 

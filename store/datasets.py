@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from sqlalchemy import ColumnElement, Select, func, insert, select, update
 from sqlalchemy.orm import Session
 
+from store import cursors
 from store.dataset_tables import Dataset, DatasetPair, DatasetRevision
 from store.errors import DatasetNotFound, PairNotFound, RevisionNotFound
 from store.ids import new_id
@@ -60,9 +61,10 @@ def lock(session: Session, project_id: str, dataset_id: str) -> Dataset:
 
 
 def newest_first(session: Session, project_id: str, *, after: str | None, limit: int) -> list[Dataset]:
-    """Up to ``limit`` data sets older than the data set ``after``."""
+    """Up to ``limit`` data sets older than the data set ``after``. Raises CursorUnknown."""
     query = select(Dataset).where(Dataset.project_id == project_id, Dataset.deleted_at.is_(None))
     if after is not None:
+        cursors.place(session, select(Dataset.id).where(Dataset.id == after, Dataset.project_id == project_id), after)
         query = query.where(Dataset.id < after)
     return list(session.scalars(query.order_by(Dataset.id.desc()).limit(limit)))
 
@@ -101,13 +103,13 @@ def get_pair(session: Session, dataset: Dataset, pair_id: str) -> DatasetPair:
 
 
 def pairs(session: Session, revision: DatasetRevision, *, after: str | None, limit: int) -> list[DatasetPair]:
-    """Up to ``limit`` pairs of the revision that come after the pair ``after``, in the order of their adding."""
+    """Up to ``limit`` pairs of the revision that come after the pair ``after``, in the order of their adding.
+    Raises CursorUnknown."""
     query = select(DatasetPair).where(_content(revision)).order_by(DatasetPair.number).limit(limit)
     if after is not None:
-        cursor = select(DatasetPair.number).where(
-            DatasetPair.id == after, DatasetPair.dataset_id == revision.dataset_id
-        )
-        query = query.where(DatasetPair.number > cursor.scalar_subquery())
+        of_this = (DatasetPair.id == after, DatasetPair.dataset_id == revision.dataset_id)
+        number = cursors.place(session, select(DatasetPair.number).where(*of_this), after)
+        query = query.where(DatasetPair.number > number)
     return list(session.scalars(query))
 
 

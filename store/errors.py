@@ -4,6 +4,7 @@ StoreError
 ├── NotFound             FileNotFound, UploadNotFound, DatasetNotFound, RevisionNotFound, PairNotFound,
 │                        RejectedNotFound, JobNotFound, CheckpointNotFound, ModelNotFound,
 │                        GenerationNotFound, ImageNotFound, WebhookNotFound, DeliveryNotFound
+├── CursorUnknown        no row of the list to go on after
 ├── IllegalTransition    the job's state does not allow this
 ├── LeaseLost            another attempt owns the row, or nobody does
 ├── InvalidKey           no such API key, or it was revoked
@@ -100,6 +101,15 @@ class DeliveryNotFound(NotFound):
     kind = "webhook delivery"
 
 
+class CursorUnknown(StoreError):
+    def __init__(self, after: str) -> None:
+        super().__init__(
+            f"after: '{after}' is nothing of this list; give the id of the last object of the page before, or leave it "
+            "out to begin at the start."
+        )
+        self.after = after
+
+
 class IllegalTransition(StoreError):
     def __init__(self, job_id: str, action: str, status: str) -> None:
         super().__init__(f"Job {job_id} is {status} and cannot be {action}.")
@@ -114,7 +124,9 @@ class LeaseLost(StoreError):
 
 class InvalidKey(StoreError):
     def __init__(self) -> None:
-        super().__init__("This API key does not exist or was revoked.")
+        super().__init__(
+            "This API key does not exist or was revoked; the operator makes another by `pairtune keys create NAME`."
+        )
 
 
 class InsufficientRole(StoreError):

@@ -14,6 +14,7 @@ from sqlalchemy import BigInteger, Text, func, literal, select
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Session
 
+from store import cursors
 from store.ids import new_id
 from store.job_state import TERMINAL, JobStatus
 from store.models import JobEvent, Json
@@ -85,9 +86,10 @@ def metrics(session: Session, job_id: str) -> list[JobEvent]:
 
 
 def newest_first(session: Session, job_id: str, *, after: str | None, limit: int) -> list[JobEvent]:
-    """Up to ``limit`` events older than the event ``after``; the newest ones without it."""
+    """Up to ``limit`` events older than the event ``after``; the newest ones without it. Raises CursorUnknown."""
     query = select(JobEvent).where(JobEvent.job_id == job_id).order_by(JobEvent.sequence.desc()).limit(limit)
     if after is not None:
-        cursor = select(JobEvent.sequence).where(JobEvent.id == after, JobEvent.job_id == job_id)
-        query = query.where(JobEvent.sequence < cursor.scalar_subquery())
+        of_this = (JobEvent.id == after, JobEvent.job_id == job_id)
+        sequence = cursors.place(session, select(JobEvent.sequence).where(*of_this), after)
+        query = query.where(JobEvent.sequence < sequence)
     return list(session.scalars(query))

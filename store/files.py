@@ -10,6 +10,7 @@ from functools import partial
 from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session
 
+from store import cursors
 from store.errors import FileInUse, FileNotFound
 from store.ids import new_id
 from store.job_state import TERMINAL
@@ -69,10 +70,11 @@ def by_ids(session: Session, file_ids: Sequence[str | None]) -> list[File]:
 def newest_first(
     session: Session, project_id: str, *, after: str | None, limit: int, purpose: str | None, oldest_first: bool = False
 ) -> list[File]:
-    """Up to ``limit`` files beyond the file ``after`` in the chosen order."""
+    """Up to ``limit`` files beyond the file ``after`` in the chosen order. Raises CursorUnknown."""
     query = select(File).where(File.project_id == project_id, File.deleted_at.is_(None)).limit(limit)
     query = query.order_by(File.id.asc() if oldest_first else File.id.desc())
     if after is not None:
+        cursors.place(session, select(File.id).where(File.id == after, File.project_id == project_id), after)
         query = query.where(File.id > after if oldest_first else File.id < after)
     if purpose is not None:
         query = query.where(File.purpose == purpose)

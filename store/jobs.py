@@ -11,7 +11,7 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, func, inspect, select, update
 from sqlalchemy.orm import Session
 
-from store import events, files
+from store import cursors, events, files
 from store.dataset_tables import DatasetRevision
 from store.errors import IllegalTransition, JobNotFound, ModelNotFound
 from store.events import NewEvent
@@ -123,9 +123,10 @@ def newest_first(
     session: Session, project_id: str, *, after: str | None, limit: int, metadata: Json | None
 ) -> list[Job]:
     """Up to ``limit`` jobs older than the job ``after`` whose metadata holds all of ``metadata``; None asks for
-    jobs that were given none."""
+    jobs that were given none. Raises CursorUnknown."""
     query = select(Job).where(Job.project_id == project_id).order_by(Job.id.desc()).limit(limit)
     if after is not None:
+        cursors.place(session, select(Job.id).where(Job.id == after, Job.project_id == project_id), after)
         query = query.where(Job.id < after)
     if metadata is None:
         query = query.where(Job.job_metadata.is_(None))
@@ -165,9 +166,10 @@ def statuses(session: Session, job_ids: Collection[str]) -> dict[str, JobStatus]
 
 
 def checkpoints(session: Session, job_id: str, *, after: str | None, limit: int) -> list[Checkpoint]:
-    """Newest first."""
+    """Newest first, beyond the checkpoint ``after``. Raises CursorUnknown."""
     query = select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.id.desc()).limit(limit)
     if after is not None:
+        cursors.place(session, select(Checkpoint.id).where(Checkpoint.id == after, Checkpoint.job_id == job_id), after)
         query = query.where(Checkpoint.id < after)
     return list(session.scalars(query))
 

@@ -13,6 +13,7 @@ from datetime import timedelta
 from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.orm import Session
 
+from store import cursors
 from store.errors import TooManyParts, UploadNotFound, UploadNotPending
 from store.ids import new_id
 from store.models import Json
@@ -86,9 +87,14 @@ def add_part(session: Session, project_id: str, upload_id: str, new: NewPart) ->
 
 
 def parts(session: Session, upload_id: str, *, after: str | None, limit: int) -> list[UploadPart]:
-    """In the order of their ids, which is that of their arrival."""
+    """In the order of their ids, which is that of their arrival; beyond the part ``after``. Raises CursorUnknown."""
     query = select(UploadPart).where(UploadPart.upload_id == upload_id).order_by(UploadPart.id).limit(limit)
-    return list(session.scalars(query if after is None else query.where(UploadPart.id > after)))
+    if after is not None:
+        cursors.place(
+            session, select(UploadPart.id).where(UploadPart.id == after, UploadPart.upload_id == upload_id), after
+        )
+        query = query.where(UploadPart.id > after)
+    return list(session.scalars(query))
 
 
 def parts_by_id(session: Session, upload_id: str, part_ids: Sequence[str]) -> dict[str, UploadPart]:

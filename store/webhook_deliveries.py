@@ -14,6 +14,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, aliased
 
+from store import cursors
 from store.errors import DeliveryNotFound, WebhookDisabled
 from store.webhook_tables import WebhookDelivery, WebhookEndpoint
 
@@ -107,9 +108,14 @@ def retry(session: Session, endpoint: WebhookEndpoint, delivery_id: str) -> Webh
 
 
 def newest_first(session: Session, endpoint_id: str, *, after: str | None, limit: int) -> list[WebhookDelivery]:
+    """Beyond the delivery ``after``. Raises CursorUnknown."""
     query = select(WebhookDelivery).where(WebhookDelivery.endpoint_id == endpoint_id)
     query = query.order_by(WebhookDelivery.id.desc()).limit(limit)
-    return list(session.scalars(query if after is None else query.where(WebhookDelivery.id < after)))
+    if after is not None:
+        of_this = (WebhookDelivery.id == after, WebhookDelivery.endpoint_id == endpoint_id)
+        cursors.place(session, select(WebhookDelivery.id).where(*of_this), after)
+        query = query.where(WebhookDelivery.id < after)
+    return list(session.scalars(query))
 
 
 def forget(session: Session) -> None:

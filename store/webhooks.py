@@ -8,6 +8,7 @@ from datetime import timedelta
 from sqlalchemy import Select, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from store import cursors
 from store.errors import TooManyWebhooks, WebhookNotFound
 from store.ids import new_id
 from store.models import Project
@@ -37,9 +38,13 @@ def get(session: Session, project_id: str, endpoint_id: str) -> WebhookEndpoint:
 
 
 def newest_first(session: Session, project_id: str, *, after: str | None, limit: int) -> list[WebhookEndpoint]:
+    """Beyond the webhook ``after``. Raises CursorUnknown."""
     query = select(WebhookEndpoint).where(WebhookEndpoint.project_id == project_id)
     query = query.order_by(WebhookEndpoint.id.desc()).limit(limit)
-    return list(session.scalars(query if after is None else query.where(WebhookEndpoint.id < after)))
+    if after is not None:
+        cursors.place(session, _one(project_id, after).with_only_columns(WebhookEndpoint.id), after)
+        query = query.where(WebhookEndpoint.id < after)
+    return list(session.scalars(query))
 
 
 def remove(session: Session, project_id: str, endpoint_id: str) -> None:

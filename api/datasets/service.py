@@ -33,11 +33,12 @@ from api.idempotency import once
 from api.json_body import JsonBody
 from api.paging import cut
 from api.transactions import Work, transaction
+from api.whereabouts import in_words
 from intake import Report
 from store import dataset_tables, datasets, files, image_facts
 from store.blobs import Blobs
 from store.datasets import NewPair
-from store.errors import FileNotFound, RejectedNotFound
+from store.errors import CursorUnknown, FileNotFound, RejectedNotFound
 from store.keys import Principal
 from store.models import File
 
@@ -80,10 +81,11 @@ def revision_page(
 
 
 def _before(dataset: dataset_tables.Dataset, after: str) -> int:
-    """Nothing comes after a name that is none of this data set's revisions, as in the other lists."""
+    """Raises CursorUnknown, as the other lists do."""
     last = named(after)
-    known = last is not None and last.dataset_id == dataset.id
-    return min(last.revision or 0, dataset.revision + 1) if known and last is not None else 0
+    if last is None or last.dataset_id != dataset.id or not 0 < (last.revision or 0) <= dataset.revision:
+        raise CursorUnknown(after)
+    return last.revision or 0
 
 
 def report(backends: Backends, project_id: str, dataset_id: str, number: int | None) -> tuple[int, Report]:
@@ -114,7 +116,7 @@ def _processed(session: Session, project_id: str, named_files: dict[str, str]) -
         try:
             file = files.get(session, project_id, file_id)
         except FileNotFound as error:
-            faults.append(Fault(param, f"{param}: {error}", "file_not_found"))
+            faults.append(Fault(param, f"{param}: {in_words(error, {})}", "file_not_found"))
             continue
         found.append(file)
         if file.status == "error":

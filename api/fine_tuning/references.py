@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from api.datasets.revision_ids import Named, named, revision_id
 from api.faults import Fault
+from api.whereabouts import in_words
 from store import datasets, files
 from store.bases import RegisteredBase, find_base
 from store.dataset_tables import DatasetRevision
@@ -66,13 +67,15 @@ def _source(
     given = document.get(param)
     if not isinstance(given, str):
         return None
+    of_dataset = named(given)
     try:
-        of_dataset = named(given)
         if of_dataset is not None:
             return _revision(session, project_id, param, of_dataset, faults)
         return _file(session, project_id, param, given, faults)
     except (FileNotFound, DatasetNotFound, RevisionNotFound) as error:
-        faults.append(Fault(param, f"{param}: {error}", NOT_FOUND[type(error)]))
+        dataset_id = of_dataset.dataset_id if of_dataset is not None else None
+        told = in_words(error, {"dataset_id": dataset_id})
+        faults.append(Fault(param, f"{param}: {told}", NOT_FOUND[type(error)]))
         return None
 
 

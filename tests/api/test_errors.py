@@ -50,8 +50,64 @@ def test_a_nul_in_the_url_is_a_400(client: TestClient, path: str) -> None:
     assert client.get(path).json()["error"]["code"] == "invalid_url"
 
 
-def test_an_unknown_cursor_gives_an_empty_page(client: TestClient) -> None:
-    assert client.get("/v1/files", params={"after": "!"}).json()["data"] == []
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/v1/models/org/name", "DELETE, GET"),
+        ("/openapi.json", "GET"),
+        ("/v1/files/file-1/content", "GET, HEAD"),
+        ("/v1/datasets/ds-1/pairs/pair-1/images/chosen", "GET"),
+    ],
+)
+def test_what_a_path_takes_is_named_whatever_its_parameters_hold(client: TestClient, path: str, allowed: str) -> None:
+    answer = client.patch(path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+    assert answer.json()["error"]["message"] == f"{path} takes {allowed}, not PATCH."
+
+
+@pytest.mark.parametrize("path", ["/v1/files/", "/v1/fine_tuning/jobs/", "/healthz/", "/v1/files/file-1/"])
+def test_a_slash_too_many_is_a_path_that_there_is_not(client: TestClient, path: str) -> None:
+    answer = client.get(path, follow_redirects=False)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_url")
+
+
+def test_a_request_without_a_key_is_told_how_to_send_one(anonymous: TestClient) -> None:
+    for headers in ({}, {"authorization": "Basic eDp5"}, {"authorization": "Bearer "}):
+        answer = anonymous.get("/v1/models", headers=headers)
+        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+        assert "`Authorization: Bearer pt-...`" in answer.json()["error"]["message"]
+    wrong = anonymous.get("/v1/models", headers={"authorization": "Bearer pt-wrong"}).json()["error"]["message"]
+    assert wrong.startswith("This API key does not exist or was revoked")
+
+
+@pytest.mark.parametrize(
+    ("path", "where"),
+    [
+        ("/v1/files/x", "GET /v1/files lists"),
+        ("/v1/fine_tuning/jobs/x", "GET /v1/fine_tuning/jobs lists"),
+        ("/v1/fine_tuning/jobs/x/events", "GET /v1/fine_tuning/jobs lists"),
+        ("/v1/models/a/b", "GET /v1/models lists"),
+        ("/v1/uploads/x", "POST /v1/uploads begins one"),
+        ("/v1/images/generations/x", "POST /v1/images/generations makes one"),
+        ("/v1/datasets/x/pairs", "GET /v1/datasets lists"),
+        ("/v1/datasets/DATASET/pairs/x", "GET /v1/datasets/DATASET/pairs lists"),
+        ("/v1/datasets/DATASET/report?revision=9", "GET /v1/datasets/DATASET/revisions lists"),
+        ("/v1/webhooks/x/deliveries", "GET /v1/webhooks lists"),
+    ],
+)
+def test_an_id_of_nothing_is_answered_with_the_route_that_tells_ids(client: TestClient, path: str, where: str) -> None:
+    dataset = client.post("/v1/datasets", json={"name": "a"}).json()["id"]
+    answer = client.get(path.replace("DATASET", dataset))
+    assert answer.status_code == 404
+    assert where.replace("DATASET", dataset) in answer.json()["error"]["message"]
+
+
+def test_an_id_of_nothing_in_a_body_is_answered_so_too(client: TestClient) -> None:
+    dataset = client.post("/v1/datasets", json={"name": "a"}).json()["id"]
+    asked = {"model": "tiny", "training_file": f"{dataset}@7", "validation_file": "file-0"}
+    told = client.post("/v1/fine_tuning/jobs", json=asked).json()["error"]["message"]
+    assert f"GET /v1/datasets/{dataset}/revisions lists those there are." in told
+    assert "GET /v1/files lists those there are." in told
 
 
 def test_a_sane_request_id_is_kept_and_others_are_replaced(client: TestClient) -> None:

@@ -72,6 +72,8 @@ def test_a_webhook_is_made_shown_listed_and_deleted(local: TestClient) -> None:
     assert ([one["id"] for one in listed["data"]], listed["has_more"]) == ([second["id"]], True)
     rest = local.get(WEBHOOKS, params={"after": second["id"]}).json()
     assert (rest["data"], rest["has_more"], rest["last_id"]) == ([shown], False, webhook["id"])
+    for path in (WEBHOOKS, f"{WEBHOOKS}/{webhook['id']}/deliveries"):
+        assert local.get(path, params={"after": "nothing"}).json()["error"]["code"] == "invalid_cursor"
     deleted = local.delete(f"{WEBHOOKS}/{webhook['id']}").json()
     assert deleted == {"id": webhook["id"], "object": "webhook_endpoint.deleted", "deleted": True}
     assert local.get(f"{WEBHOOKS}/{webhook['id']}").status_code == 404
