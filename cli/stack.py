@@ -34,8 +34,8 @@ from worker import process
 
 READY_SECONDS = 60
 RESTART_SECONDS = 2.0
-CELERY = ["celery", "--app", "worker.app", "worker", "--pool", "prefork", "--concurrency", "1", "--loglevel", "WARNING"]
-CELERY += ["--without-gossip", "--without-mingle"]
+CELERY = ["celery", "--quiet", "--app", "worker.app", "worker", "--pool", "prefork", "--concurrency", "1"]
+CELERY += ["--loglevel", "WARNING", "--without-gossip", "--without-mingle"]
 
 
 class StackError(RuntimeError):

@@ -1,4 +1,8 @@
-"""Structured logs of every service: one JSON object a line on stderr, with the request's id where there is one."""
+"""Structured logs of every service: one JSON object a line on stderr, with the request's id where there is one.
+
+What libraries say through ``logging``, uvicorn and celery among them, comes out as the same lines; ``logger`` tells
+which of them speaks.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,16 @@ import structlog
 
 # Without local variables: among them are headers, and in those the callers' keys.
 TRACEBACKS = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+COMMON: list[structlog.typing.Processor] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+]
+RENDERED: list[structlog.typing.Processor] = [
+    structlog.processors.ExceptionRenderer(TRACEBACKS),
+    structlog.processors.JSONRenderer(),
+]
+OF_THEIR_OWN = ("uvicorn", "uvicorn.access")  # loggers that uvicorn gives handlers before it loads the application
 
 
 class WhileThereIsRoom(io.TextIOBase):
@@ -31,15 +45,21 @@ class WhileThereIsRoom(io.TextIOBase):
 
 
 def configure_logs() -> None:
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")  # what libraries say
+    stream = cast("TextIO", WhileThereIsRoom(sys.stderr))
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.ExceptionRenderer(TRACEBACKS),
-            structlog.processors.JSONRenderer(),
-        ],
+        processors=[*COMMON, *RENDERED],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", WhileThereIsRoom(sys.stderr))),
+        logger_factory=structlog.WriteLoggerFactory(stream),
     )
+    records = logging.StreamHandler(stream)
+    records.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *COMMON],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *RENDERED],
+        )
+    )
+    logging.basicConfig(level=logging.INFO, handlers=[records])
+    logging.captureWarnings(True)
+    for name in OF_THEIR_OWN:
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True

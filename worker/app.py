@@ -11,7 +11,7 @@ import mmap
 from typing import Any
 
 from celery import Celery
-from celery.signals import celeryd_after_setup, setup_logging, worker_shutting_down
+from celery.signals import celeryd_after_setup, celeryd_init, setup_logging, worker_shutting_down
 
 from store.hints import QUEUES
 from store.logs import configure_logs
@@ -58,6 +58,8 @@ def _tell_the_running_task(**_: object) -> None:
     _stopping[0] = 1
 
 
+# The first comes before anything is said; to hear the second is what keeps Celery from logging in its own way.
+@celeryd_init.connect
 @setup_logging.connect
 def _log_as_the_rest_of_us(**_: object) -> None:
     configure_logs()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import httpx
 import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from api.main import create_app
 from store.settings import Settings
+from tests.api.serving import Live
 from tests.conftest import Tenant
 
 pytestmark = pytest.mark.integration
@@ -162,6 +164,12 @@ def test_each_request_is_one_json_line_without_its_key(
     assert {name: line[name] for name in expected} == expected
     assert line["request_id"] == "r1"
     assert project.api_key not in written
+
+
+def test_the_server_itself_speaks_in_json_lines_too(live: Live) -> None:
+    httpx.get(f"{live.url}/healthz").raise_for_status()
+    said = [json.loads(line) for line in live.log.read_text().splitlines()]
+    assert {"Application startup complete.", "request"} <= {line["event"] for line in said}
 
 
 def test_a_database_that_does_not_answer_is_a_503(settings: Settings, tmp_path: Path, api_key: str) -> None:

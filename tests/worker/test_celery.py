@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.integration
 
 
 def test_sigterm_gives_the_job_back_with_a_checkpoint_and_kill_9_takes_everything_along(
-    resources: Resources, start_worker: StartWorker, new_job: NewJob
+    resources: Resources, start_worker: StartWorker, new_job: NewJob, tmp_path: Path
 ) -> None:
     sessions = resources.sessions
     job_id = new_job(steps=100_000, every=5)
@@ -40,6 +41,9 @@ def test_sigterm_gives_the_job_back_with_a_checkpoint_and_kill_9_takes_everythin
     assert len(family) >= 2  # its pool process and the trainer
     first.send_signal(signal.SIGTERM)
     assert first.wait(resources.settings.grace_seconds) == 0
+    said = list(filter(None, (tmp_path / "worker.log").read_text().splitlines()))
+    said.remove("worker: Warm shutdown (MainProcess)")  # Celery writes it past all logging, in its signal handler
+    assert "celery.apps.worker" in {json.loads(line).get("logger") for line in said}
     job = read_job(sessions, job_id)
     assert (job.status, job.crashes) == ("queued", 0)
     until(lambda: not any(one.is_running() for one in family), seconds=2)
