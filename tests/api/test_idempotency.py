@@ -9,14 +9,16 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, text, update
 from starlette.testclient import TestClient
 
 from store import idempotency
 from store.database import Sessions
 from store.idempotency_table import IdempotencyKey
+from store.models import Project
 from tests.api.conftest import add_file
 from tests.api.job_steps import JOBS
+from tests.api.polling import until
 from tests.api.serving import Live
 from tests.conftest import Tenant
 
@@ -83,6 +85,33 @@ def test_a_refused_create_leaves_its_key_free(client: TestClient, file_id: str) 
     refused = client.post(JOBS, json=body(file_id, seed=-1), headers=key("again"))
     assert refused.status_code == 400
     assert client.post(JOBS, json=body(file_id), headers=key("again")).status_code == 200
+
+
+def test_a_create_whose_first_request_is_still_in_flight_is_told_to_come_again(live: Live) -> None:
+    """The first one stands still half way: it waits for its project's row, which this test holds."""
+    file = add_file(live.sessions, live.tenant.id)
+    headers = key("in-flight") | {"authorization": f"Bearer {live.tenant.api_key}"}
+    with httpx.Client(base_url=live.url, headers=headers, timeout=30) as client, ThreadPoolExecutor(1) as pool:
+        with live.sessions.begin() as holding:
+            holding.execute(select(Project.id).where(Project.id == live.tenant.id).with_for_update())
+            first = pool.submit(client.post, JOBS, json=body(file.id))
+            until(lambda: _waiting_for_a_row(live.sessions), seconds=20)
+            second = client.post(JOBS, json=body(file.id))
+            assert (second.status_code, second.json()["error"]["code"]) == (409, "idempotency_in_flight")
+            assert "x-should-retry" not in second.headers  # the openai SDK then tries again by itself
+            assert not first.done()
+        made = first.result(timeout=30)
+        third = client.post(JOBS, json=body(file.id))
+    assert (made.status_code, third.status_code) == (200, 200)
+    assert (third.json()["id"], third.headers["idempotent-replayed"]) == (made.json()["id"], "true")
+
+
+def _waiting_for_a_row(sessions: Sessions) -> bool:
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    with sessions() as session:
+        return bool(session.scalar(waiting))
 
 
 def test_fifty_at_once_make_one_job(live: Live) -> None:
