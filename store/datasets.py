@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 
-from sqlalchemy import ColumnElement, Select, func, insert, select, update
+from sqlalchemy import ColumnElement, Select, Subquery, func, insert, select, union, update
 from sqlalchemy.orm import Session
 
 from store import cursors
-from store.dataset_tables import Dataset, DatasetPair, DatasetRevision
+from store.dataset_tables import Dataset, DatasetPair, DatasetRevision, ImageFacts
 from store.errors import DatasetNotFound, PairNotFound, RevisionNotFound
 from store.ids import new_id
 
-FETCHED = 1000  # rows at a time of a whole revision
+AT_ONCE = 500  # rows of a whole revision, or of a file, that are in memory together
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,9 @@ class NewPair:
 
 
 def create(
-    session: Session, project_id: str, name: str, metadata: dict[str, str] | None, pairs: Sequence[NewPair]
+    session: Session, project_id: str, name: str, metadata: dict[str, str] | None, pairs: Iterable[NewPair]
 ) -> Dataset:
-    """Revision 1 holds ``pairs``, or is empty."""
+    """Revision 1 holds ``pairs``, or is empty. They are taken as they come: there may be more than memory holds."""
     dataset = Dataset(
         id=new_id("ds"),
         project_id=project_id,
@@ -46,8 +47,8 @@ def create(
     session.add(dataset)
     session.flush()
     session.refresh(dataset)
-    _revise(session, dataset, f"created with {_counted(len(pairs))}", added=len(pairs))
-    _insert(session, dataset, pairs)
+    added = _counted_out(_insert(session, dataset, pairs))
+    _revise(session, dataset, f"created with {_counted(added)}", added=added)
     return dataset
 
 
@@ -78,8 +79,15 @@ def delete(session: Session, project_id: str, dataset_id: str) -> Dataset:
 
 def add(session: Session, dataset: Dataset, pairs: Sequence[NewPair], what: str) -> list[str]:
     """``dataset`` is locked. Returns the pairs' ids, in their order."""
-    _revise(session, dataset, what, added=len(pairs))
-    return _insert(session, dataset, pairs)
+    ids = list(_insert(session, dataset, pairs))
+    _revise(session, dataset, what, added=len(ids))
+    return ids
+
+
+def add_from_file(session: Session, dataset: Dataset, pairs: Iterable[NewPair], file_id: str) -> None:
+    """``dataset`` is locked. The pairs are taken as they come: there may be more than memory holds."""
+    added = _counted_out(_insert(session, dataset, pairs))
+    _revise(session, dataset, f"{added} pairs added from {file_id}", added=added)
 
 
 def remove(session: Session, dataset: Dataset, pair_id: str) -> DatasetPair:
@@ -116,13 +124,19 @@ def pairs(session: Session, revision: DatasetRevision, *, after: str | None, lim
 def all_pairs(session: Session, revision: DatasetRevision) -> Iterator[DatasetPair]:
     """In the order of their adding, without holding all of them."""
     query = select(DatasetPair).where(_content(revision)).order_by(DatasetPair.number)
-    yield from session.scalars(query.execution_options(yield_per=FETCHED))
+    yield from session.scalars(query.execution_options(yield_per=AT_ONCE))
 
 
-def images(session: Session, revision: DatasetRevision) -> set[str]:
-    """The SHA-256 of every image of the revision."""
-    query = select(DatasetPair.chosen_sha256, DatasetPair.rejected_sha256).where(_content(revision))
-    return {sha256 for row in session.execute(query) for sha256 in row if sha256 is not None}
+def images_count(session: Session, revision: DatasetRevision) -> int:
+    """How many different images the revision has."""
+    return session.scalars(select(func.count()).select_from(_images(revision))).one()
+
+
+def unmeasured_images(session: Session, revision: DatasetRevision) -> list[str]:
+    """The SHA-256 of each of its images of which store/image_facts.py knows nothing, in their order."""
+    sha256 = _images(revision).c.sha256
+    measured = select(ImageFacts.sha256).where(ImageFacts.sha256 == sha256).exists()
+    return list(session.scalars(select(sha256).where(~measured).order_by(sha256)))
 
 
 def revision(session: Session, dataset: Dataset, number: int | None) -> DatasetRevision:
@@ -160,17 +174,26 @@ def _revise(session: Session, dataset: Dataset, what: str, *, added: int) -> Non
     session.flush()
 
 
-def _insert(session: Session, dataset: Dataset, pairs: Sequence[NewPair]) -> list[str]:
-    if not pairs:
-        return []
+def _insert(session: Session, dataset: Dataset, pairs: Iterable[NewPair]) -> Iterator[str]:
+    """Into the revision that comes next, some at a time; their ids, in their order. Nothing happens unless asked."""
     highest = select(func.coalesce(func.max(DatasetPair.number), 0)).where(DatasetPair.dataset_id == dataset.id)
-    first = session.scalars(highest).one() + 1
-    rows = [
-        asdict(pair) | {"id": new_id("pair"), "dataset_id": dataset.id, "number": number, "added_in": dataset.revision}
-        for number, pair in enumerate(pairs, first)
-    ]
-    session.execute(insert(DatasetPair), rows)
-    return [row["id"] for row in rows]
+    numbered = enumerate(pairs, session.scalars(highest).one() + 1)
+    whose = {"dataset_id": dataset.id, "added_in": dataset.revision + 1}
+    while some := list(islice(numbered, AT_ONCE)):
+        rows = [asdict(pair) | whose | {"id": new_id("pair"), "number": number} for number, pair in some]
+        session.execute(insert(DatasetPair), rows)
+        yield from (row["id"] for row in rows)
+
+
+def _counted_out(inserted: Iterator[str]) -> int:
+    return sum(1 for _ in inserted)
+
+
+def _images(revision: DatasetRevision) -> Subquery:
+    """One column, ``sha256``, without repetition."""
+    chosen = select(DatasetPair.chosen_sha256.label("sha256")).where(_content(revision))
+    rejected = select(DatasetPair.rejected_sha256).where(_content(revision), DatasetPair.rejected_sha256.is_not(None))
+    return union(chosen, rejected).subquery()
 
 
 def _content(revision: DatasetRevision) -> ColumnElement[bool]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import get_args
 
 from sqlalchemy.orm import Session
@@ -37,11 +39,23 @@ def materialise(session: Session, blobs: Blobs, revision: DatasetRevision) -> No
     """
     if revision.pairs_sha256 is not None and blobs.exists(revision.pairs_sha256):
         return
-    lines = (json.dumps(asdict(prepared(pair))).encode() for pair in datasets.all_pairs(session, revision))
-    blob = blobs.put_bytes(b"".join(line + b"\n" for line in lines))
+    with tempfile.NamedTemporaryFile() as listed:
+        for pair in datasets.all_pairs(session, revision):
+            listed.write(json.dumps(vars(prepared(pair))).encode() + b"\n")
+        listed.flush()
+        blob = blobs.put_file(Path(listed.name))
     datasets.materialised(session, revision, blob.sha256)
 
 
-def pairs_of(blobs: Blobs, pairs_sha256: str) -> list[PreparedPair]:
-    """The other way round, of the list that intake made of a file."""
-    return [PreparedPair(**json.loads(line)) for line in blobs.read(pairs_sha256).splitlines()]
+def pairs_of(blobs: Blobs, pairs_sha256: str) -> Iterator[PreparedPair]:
+    """The other way round, of the list that intake made of a file, one at a time."""
+    for line in _lines(blobs.stream(pairs_sha256)):
+        yield PreparedPair(**json.loads(line))
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Each line ends with a line feed, the last one too."""
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from whole

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from time import monotonic
+
+from sqlalchemy.orm import Session
 
 from api.backends import Backends
 from api.datasets.pictures import measured
@@ -43,14 +47,14 @@ def measure_missing(backends: Backends, revision: DatasetRevision) -> None:
     """Measure the images of the revision that were not; what was done is kept. Raises ReportNotReady when there are
     more than one request has time for."""
     with transaction(backends) as work:
-        wanted = datasets.images(work.session, revision)
-        missing = sorted(wanted - image_facts.known(work.session, wanted).keys())
+        missing = datasets.unmeasured_images(work.session, revision)
+        count = datasets.images_count(work.session, revision) if missing else 0
     ends = monotonic() + MEASURING_SECONDS
     done: list[Facts] = []
     for index, sha256 in enumerate(missing):
         if monotonic() > ends:
             _keep(backends.sessions, done)
-            raise ReportNotReady(revision.dataset_id, len(wanted) - len(missing) + index, len(wanted))
+            raise ReportNotReady(revision.dataset_id, count - len(missing) + index, count)
         done.append(facts_of(measured(backends.blobs, sha256)))
         if len(done) == KEPT_AT_ONCE:
             _keep(backends.sessions, done)
@@ -63,15 +67,24 @@ def review(backends: Backends, revision: DatasetRevision) -> Report:
     looked = Review(revision.dataset_id)
     findings = FindingList(LIMITS.findings, Policy())
     with transaction(backends) as work:
-        known = image_facts.known(work.session, datasets.images(work.session, revision))
-        for pair in datasets.all_pairs(work.session, revision):
-            rejected = _image(known[pair.rejected_sha256]) if pair.rejected_sha256 is not None else None
-            findings.extend(list(looked.add(_reviewed(pair, _image(known[pair.chosen_sha256]), rejected))))
+        for reviewed in with_images(work.session, revision):
+            findings.extend(list(looked.add(reviewed)))
     findings.extend(list(looked.conclude()))
     count = revision.pairs_count
     return Report(
         format="dataset", rows=count, kept=count, dropped={}, figures=looked.figures(), findings=tuple(findings)
     )
+
+
+def with_images(session: Session, revision: DatasetRevision) -> Iterator[ReviewedPair]:
+    """Each pair with what is known of its images, which is asked for some pairs at a time."""
+    pairs = datasets.all_pairs(session, revision)
+    while some := list(islice(pairs, datasets.AT_ONCE)):
+        named = {sha256 for pair in some for sha256 in (pair.chosen_sha256, pair.rejected_sha256) if sha256 is not None}
+        known = {sha256: _image(facts) for sha256, facts in image_facts.known(session, named).items()}
+        for pair in some:
+            rejected = known[pair.rejected_sha256] if pair.rejected_sha256 is not None else None
+            yield _reviewed(pair, known[pair.chosen_sha256], rejected)
 
 
 def _reviewed(pair: DatasetPair, chosen: StoredImage, rejected: StoredImage | None) -> ReviewedPair:

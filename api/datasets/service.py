@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -52,7 +53,7 @@ def create(work: Work, blobs: Blobs, project_id: str, body: JsonBody) -> Dataset
     asked = parse(body.document, CreateDataset)
     named_files = {f"file_ids.{index}": file_id for index, file_id in enumerate(asked.file_ids or [])}
     found = _processed(work.session, project_id, named_files)
-    first = [pair for file in found for pair in _pairs(blobs, file)]
+    first = (pair for file in found for pair in _pairs(blobs, file))
     return Dataset.of(datasets.create(work.session, project_id, asked.name, asked.metadata, first))
 
 
@@ -100,12 +101,11 @@ def report(backends: Backends, project_id: str, dataset_id: str, number: int | N
 
 
 def add_file(work: Work, blobs: Blobs, project_id: str, dataset_id: str, body: JsonBody) -> Dataset:
-    """All pairs of a processed file. Its list is read before the data set is locked."""
+    """All pairs of a processed file."""
     asked = parse(body.document, AddDatasetFile)
     [file] = _processed(work.session, project_id, {"file_id": asked.file_id})
-    pairs = _pairs(blobs, file)
     dataset = datasets.lock(work.session, project_id, dataset_id)
-    datasets.add(work.session, dataset, pairs, f"{len(pairs)} pairs added from {file.id}")
+    datasets.add_from_file(work.session, dataset, _pairs(blobs, file), file.id)
     return Dataset.of(dataset)
 
 
@@ -133,9 +133,9 @@ def _processed(session: Session, project_id: str, named_files: dict[str, str]) -
     return found
 
 
-def _pairs(blobs: Blobs, file: File) -> list[NewPair]:
-    return [
-        NewPair(
+def _pairs(blobs: Blobs, file: File) -> Iterator[NewPair]:
+    for pair in pairs_of(blobs, file.pairs_sha256 or ""):
+        yield NewPair(
             pair.prompt,
             pair.chosen,
             pair.rejected,
@@ -146,8 +146,6 @@ def _pairs(blobs: Blobs, file: File) -> list[NewPair]:
             file_id=file.id,
             file_row=pair.row,
         )
-        for pair in pairs_of(blobs, file.pairs_sha256 or "")
-    ]
 
 
 # ------------------------------------------------------------------------------------------------------------- pairs

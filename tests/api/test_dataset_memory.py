@@ -1,8 +1,10 @@
-"""What large images take of the server's memory while they are decoded, and that it is given back."""
+"""What large images and very many pairs take of the server's memory, and that it is given back."""
 
 from __future__ import annotations
 
+import json
 import sys
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,9 +12,18 @@ import httpx
 import pytest
 from PIL import Image
 
+from api.backends import open_backends
 from api.datasets.pictures import DECODED_AT_ONCE
+from api.datasets.prepared import materialise, pairs_of
+from api.datasets.review import measure_missing, with_images
+from store import datasets, image_facts
+from store.blobs import Blobs
+from store.datasets import NewPair
+from store.image_facts import Facts
+from store.settings import Settings
 from tests.api.dataset_steps import DATASETS, send
 from tests.api.serving import serving
+from tests.conftest import Tenant
 from tests.intake.build import encoded, png
 
 pytestmark = [
@@ -46,3 +57,35 @@ def test_large_images_take_turns_and_their_memory_is_given_back(
             at_once = DECODED_AT_ONCE * PIXELS * BYTES_A_PIXEL
             assert resident(live.pid, "VmHWM") - before < at_once + 64 * MIB
             assert resident(live.pid, "VmRSS") - before < 64 * MIB
+
+
+def test_many_pairs_are_added_listed_for_a_job_and_looked_at_some_at_a_time(
+    settings: Settings, project: Tenant, blobs: Blobs
+) -> None:
+    """Their prompts alone are more than what all of it may take."""
+    count, words = 4_000, "fox " * 1_000
+    chosen, rejected = ("a" * 64, "b" * 64)
+    row = {"chosen": chosen, "rejected": rejected, "split": None, "weight": None, "annotator": None, "seed": None}
+    lines = [json.dumps({"row": number, "prompt": f"{number} {words}"} | row) for number in range(1, count + 1)]
+    listed = blobs.put_bytes("".join(f"{line}\n" for line in lines).encode())
+    del lines
+    with open_backends(settings) as backends:
+        with backends.sessions.begin() as session:
+            image_facts.keep(session, [Facts(sha256, 8, 8, bytes(192)) for sha256 in (chosen, rejected)])
+        tracemalloc.start()
+        try:
+            with backends.sessions.begin() as session:
+                pairs = (NewPair(one.prompt, one.chosen, one.rejected) for one in pairs_of(blobs, listed.sha256))
+                dataset = datasets.create(session, project.id, "many", None, pairs)
+            with backends.sessions.begin() as session:
+                revision = datasets.revision(session, dataset, None)
+                materialise(session, blobs, revision)
+            measure_missing(backends, revision)
+            with backends.sessions() as session:
+                seen = sum(1 for _ in with_images(session, revision))
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert (seen, dataset.pairs_count) == (count, count)
+    assert revision.pairs_sha256 == listed.sha256
+    assert peak < count * len(words) * 3 / 4

@@ -46,7 +46,9 @@ def at(session: Session, project_id: str, dataset_id: str, number: int | None = 
     revision = datasets.revision(session, datasets.get(session, project_id, dataset_id), number)
     found = list(datasets.all_pairs(session, revision))
     assert revision.pairs_count == len(found)
-    assert datasets.images(session, revision) == {s for p in found for s in (p.chosen_sha256, p.rejected_sha256)}
+    images = {s for p in found for s in (p.chosen_sha256, p.rejected_sha256)}
+    assert datasets.images_count(session, revision) == len(images)
+    assert set(datasets.unmeasured_images(session, revision)) == images
     return found
 
 

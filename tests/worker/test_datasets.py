@@ -23,7 +23,7 @@ def test_a_job_trains_on_the_revision_that_it_pinned_and_tells_what_its_validati
 ) -> None:
     file = upload(resources, project_id, archive)
     read_file(resources, file.id)
-    listed = pairs_of(resources.blobs, reread(resources, file).pairs_sha256 or "")
+    listed = list(pairs_of(resources.blobs, reread(resources, file).pairs_sha256 or ""))
     pairs = [NewPair(pair.prompt, pair.chosen, pair.rejected, file_id=file.id, file_row=pair.row) for pair in listed]
     spec = {
         "base": {"name": "tiny", "family": "sdxl", "source": str(tiny_base)},
