@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from intake.errors import MetadataRefused
 from intake.findings import Finding, printable
 from intake.formats.judgement import Fields, Judgement, Layout, compared, refused, unlabelled
 
@@ -87,3 +88,15 @@ def path_of(image: str) -> str:
 
 
 LABEL_STUDIO = Layout("label-studio", frozenset({"data", "annotations"}), translate)
+
+
+def refuse(_number: int, _fields: Fields, _file: str) -> Iterator[Judgement | Finding]:
+    """Of the short exports (JSON-MIN, CSV): they have what was selected, but not in which order it was shown."""
+    raise MetadataRefused(
+        "metadata_columns",
+        "is a short export of Label Studio (JSON-MIN or CSV), which does not say which image was left and which right; "
+        "export the project as JSON",
+    )
+
+
+SHORT_LABEL_STUDIO = Layout("label-studio-short", frozenset({"annotation_id", "annotator", "lead_time"}), refuse)

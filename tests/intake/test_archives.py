@@ -243,3 +243,29 @@ def test_utf8_names_without_the_zip_flag_are_read_as_macos_writes_them(tmp_path)
     with zipfile.ZipFile(io.BytesIO(bytes(archive))) as opened:
         assert entry_name not in opened.namelist()
     assert prepare(bytes(archive), tmp_path).findings == ()
+
+
+class _Stream(io.RawIOBase):
+    """What a program writes a zip to that goes into a pipe: sizes follow the entries, as they cannot be filled in."""
+
+    def __init__(self):
+        self.data = b""
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        self.data += bytes(data)
+        return len(data)
+
+
+@pytest.mark.parametrize("zip64", [False, True])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_zips_of_the_large_form_and_streamed_ones_are_read(zip64, streamed, tmp_path):
+    file = _Stream() if streamed else io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in good_files().items():
+            with archive.open(name, "w", force_zip64=zip64) as entry:
+                entry.write(data)
+    prepared = prepare(file.data if streamed else file.getvalue(), tmp_path)
+    assert (codes(prepared), len(prepared.pairs)) == ([], 1)

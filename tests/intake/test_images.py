@@ -91,9 +91,20 @@ def test_the_same_bytes_give_the_same_file_and_only_pixels_remain():
     assert set(kinds) == {b"IHDR", b"IDAT", b"IEND"}
 
 
-def test_a_polyglot_loses_what_follows_the_image():
-    both = WHOLE["PNG"] + zip_of([("evil.txt", b"evil")])
-    assert normalise(both, LIMITS).data == normalise(WHOLE["PNG"], LIMITS).data
+@pytest.mark.parametrize("kind", WHOLE)
+def test_a_polyglot_loses_what_follows_the_image(kind):
+    both = WHOLE[kind] + zip_of([("evil.txt", b"evil")])
+    assert normalise(both, LIMITS).data == normalise(WHOLE[kind], LIMITS).data
+
+
+def test_a_polyglot_loses_what_stands_between_the_parts_of_an_image():
+    hidden = b"<script>evil()</script>"
+    at = WHOLE["PNG"].index(b"IDAT") - 4
+    png_with = WHOLE["PNG"][:at] + chunk(b"tEXt", hidden) + WHOLE["PNG"][at:]
+    comment = b"\xff\xfe" + struct.pack(">H", len(hidden) + 2) + hidden
+    jpeg_with = WHOLE["JPEG"][:2] + comment + WHOLE["JPEG"][2:]
+    for data, clean in ((png_with, WHOLE["PNG"]), (jpeg_with, WHOLE["JPEG"])):
+        assert normalise(data, LIMITS).data == normalise(clean, LIMITS).data
 
 
 def test_sixteen_bit_grey_is_scaled_not_clipped():
@@ -242,10 +253,22 @@ def jpeg_of_declared_size(width: int, height: int) -> bytes:
     return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
 
 
+def webp_of_the_largest_size():
+    data = WHOLE["lossless WebP"]
+    at = data.index(b"VP8L") + 9  # behind the size and the signature: 14 bits of width - 1, 14 of height - 1
+    sizes = int.from_bytes(data[at : at + 4], "little") | 0xFFFFFFF
+    return data[:at] + sizes.to_bytes(4, "little") + data[at + 4 :]
+
+
 @pytest.mark.parametrize(
     "data",
-    [raw_png(60_000, 60_000, 8, 2, b"\0"), raw_png(9_000, 9_000, 8, 2, b"\0"), jpeg_of_declared_size(65_000, 65_000)],
-    ids=["PNG", "PNG that Pillow does not even warn of", "JPEG"],
+    [
+        raw_png(60_000, 60_000, 8, 2, b"\0"),
+        raw_png(9_000, 9_000, 8, 2, b"\0"),
+        jpeg_of_declared_size(65_000, 65_000),
+        webp_of_the_largest_size(),
+    ],
+    ids=["PNG", "PNG that Pillow does not even warn of", "JPEG", "WebP"],
 )
 def test_huge_dimensions_are_refused_from_the_header(data):
     assert len(data) < 3000

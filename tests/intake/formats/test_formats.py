@@ -6,12 +6,14 @@ import io
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from intake import Policy, Prepared
 from intake.formats.label_studio import path_of
@@ -57,6 +59,33 @@ def test_pick_a_pic_parquet(tmp_path: Path) -> None:
     assert prepared.report.dropped == {"pair_tied": 1, "label_missing": 1}
     assert [pair.annotator for pair in prepared.pairs] == ["4", "4"]
     assert prepared.usable
+
+
+def test_pick_a_pic_with_every_column_it_is_published_with(tmp_path: Path) -> None:
+    """Photographs as JPEG, several row groups, timestamps, and the index that pandas left."""
+    red, blue = (encoded(Image.new("RGB", (64, 64), colour), "JPEG") for colour in ((255, 0, 0), (0, 0, 255)))
+    count = 25
+    columns = {
+        "are_different": [True] * count, "best_image_uid": ["7f"] * count, "caption": [f"{n}" for n in range(count)],
+        "created_at": [datetime(2023, 1, 1, tzinfo=UTC)] * count, "has_label": [True] * count,
+        "image_0_uid": ["7f"] * count, "image_0_url": ["https://example.org/7f.png"] * count,
+        "image_1_uid": ["8a"] * count, "image_1_url": ["https://example.org/8a.png"] * count,
+        "jpg_0": [red] * count, "jpg_1": [blue] * count,
+        "label_0": [float(n % 2) for n in range(count)], "label_1": [float(1 - n % 2) for n in range(count)],
+        "model_0": ["a"] * count, "model_1": ["b"] * count, "ranking_id": list(range(count)),
+        "user_id": [n % 3 for n in range(count)], "num_example_per_prompt": [1] * count,
+        "__index_level_0__": list(range(count)),
+    }  # fmt: skip
+    assert len(columns) == 19
+    file = io.BytesIO()
+    pq.write_table(pa.table(columns), file, row_group_size=7, compression="snappy")
+    prepared = prepare(file.getvalue(), tmp_path)
+    assert (prepared.format, prepared.report.rows, prepared.count) == ("parquet/pick-a-pic", count, count)
+    assert [pair.prompt for pair in prepared.pairs] == columns["caption"]
+    assert [pixel(prepared.images[pair.chosen])[0] > 200 for pair in prepared.pairs] == [
+        n % 2 == 1 for n in range(count)
+    ]
+    assert len(prepared.images) == 2
 
 
 def test_parquet_with_our_columns_and_hugging_faces_images(tmp_path: Path) -> None:
@@ -217,6 +246,18 @@ def test_label_studios_export(tmp_path: Path) -> None:
     assert preferred(prepared) == [("a fox", "red", "blue"), ("a fox", "blue", "red"), ("a hen", "blue", "red")]
     assert [pair.annotator for pair in prepared.pairs] == ["1", "kim@example.org", "1"]
     assert prepared.report.dropped == {"label_missing": 1}
+
+
+@pytest.mark.parametrize("suffix", ["json", "csv"])
+def test_label_studios_short_exports_are_refused_once_and_name_the_one_to_use(suffix: str, tmp_path: Path) -> None:
+    row = {"image1": "a.png", "image2": "b.png", "prompt": "a fox", "id": 1, "pw": "left", "annotator": 1}
+    row |= {"annotation_id": 9, "created_at": "2026-01-01", "updated_at": "2026-01-01", "lead_time": 2.5}
+    line = ",".join(str(value) for value in row.values())
+    tables = {"json": json.dumps([row] * 3), "csv": f"{','.join(row)}\n{line}\n{line}\n"}
+    files = [(f"project-3.{suffix}", tables[suffix].encode()), ("a.png", RED), ("b.png", BLUE)]
+    finding = only(prepare(zip_of(files), tmp_path).findings)
+    assert (finding.code, finding.row) == ("metadata_columns", None)
+    assert "export the project as JSON" in finding.message
 
 
 def test_label_studio_tags_that_are_not_named_like_their_fields_are_refused_not_guessed(tmp_path: Path) -> None:
