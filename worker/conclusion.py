@@ -12,6 +12,7 @@ from worker.attempt import RESULT_PURPOSE, Attempt, store_files
 from worker.resources import Resources
 
 PASSING = ("base_unavailable", "cache_entry_lost", "disk_full")  # trouble that another attempt may not have
+SIGNALS = {one.value: one.name for one in signal.Signals}  # most real-time signals have a number alone
 DIFFUSERS_ADAPTER = "pytorch_lora_weights.safetensors"
 
 
@@ -36,7 +37,7 @@ def conclude(resources: Resources, attempt: Attempt, end: TrainerEnd) -> None:
     elif end.stalled_seconds is not None:
         message = f"The trainer said nothing for {end.stalled_seconds:.0f} s and was ended.\n{end.stderr}".strip()
         crash(resources, attempt, "trainer_stalled", message)
-    elif end.stopped or end.exit_code == EXIT_INTERRUPTED:
+    elif end.stopped:
         give_back(resources, attempt, "The trainer stopped.")
     else:
         message = f"The trainer ended with {describe_exit(end.exit_code)}.\n{end.stderr}".strip()
@@ -61,9 +62,11 @@ def crash(resources: Resources, attempt: Attempt, code: str, message: str) -> No
 
 def describe_exit(exit_code: int) -> str:
     """``subprocess`` tells a signal as a negative number."""
+    if exit_code == EXIT_INTERRUPTED:
+        return f"exit code {exit_code}, as after a SIGTERM, which its worker did not send"
     if exit_code >= 0:
         return f"exit code {exit_code}"
-    name = signal.Signals(-exit_code).name
+    name = SIGNALS.get(-exit_code, str(-exit_code))
     return f"signal {name}, as when memory ran out" if name == "SIGKILL" else f"signal {name}"
 
 

@@ -22,7 +22,7 @@ from store.errors import BlobMissing, LeaseLost
 from store.generation_leases import GenerationClaim
 from store.models import Json
 from trainer.spec.draw import DrawSpec
-from trainer.spec.events import EXIT_INTERRUPTED, Drawn, Failed
+from trainer.spec.events import Drawn, Failed
 from worker import leftovers, process
 from worker.conclusion import PASSING, describe_exit
 from worker.lease_keeper import LeaseKeeper, ended_when_lost, kept
@@ -111,7 +111,7 @@ def _without_images(resources: Resources, owned: GenerationClaim, end: DrawingEn
         seconds = f"{resources.settings.images_limit_seconds:g}"
         message = f"Drawing took longer than {seconds} s and was ended. Ask for fewer images, fewer steps or less size."
         return partial(_fail, resources, owned, "time_limit", message)
-    if end.stopped or end.exit_code == EXIT_INTERRUPTED:
+    if end.stopped:
         return partial(_give_back, resources, owned)
     log.error("drawing.crashed", generation=owned.generation_id, exit_code=end.exit_code, stderr=end.stderr)
     message = f"The drawing program ended with {describe_exit(end.exit_code)}."

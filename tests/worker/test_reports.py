@@ -238,7 +238,14 @@ def test_an_attempt_tells_one_progress_line_a_point() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "text"), [(1, "exit code 1"), (-15, "signal SIGTERM"), (-9, "signal SIGKILL, as when memory ran out")]
+    ("code", "text"),
+    [
+        (1, "exit code 1"),
+        (75, "exit code 75, as after a SIGTERM, which its worker did not send"),
+        (-15, "signal SIGTERM"),
+        (-9, "signal SIGKILL, as when memory ran out"),
+        (-40, "signal 40"),
+    ],
 )
 def test_an_exit_is_described(code: int, text: str) -> None:
     assert describe_exit(code) == text

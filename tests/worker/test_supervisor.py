@@ -111,6 +111,42 @@ def test_a_trainer_that_always_dies_fails_the_job_at_the_cap_with_its_last_words
     assert states(resources.sessions, job_id).count("failed") == 1
 
 
+def ends_with_75(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Have each trainer end as after a SIGTERM, before its first line; the file says that one has."""
+    ended = folder / "ended"
+    (folder / "sitecustomize.py").write_text(
+        f"import os, pathlib\npathlib.Path({str(ended)!r}).touch()\nos._exit(75)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    return ended
+
+
+def test_a_trainer_that_always_stops_unasked_fails_the_job_at_the_cap(
+    resources: Resources, new_job: NewJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = new_job()
+    ends_with_75(tmp_path, monkeypatch)
+    for expected in ("queued", "queued", "failed"):
+        supervise(resources, job_id, stopping=lambda: False)
+        assert read_job(resources.sessions, job_id).status == expected
+    error = read_job(resources.sessions, job_id).error
+    assert error is not None
+    assert "exit code 75, as after a SIGTERM, which its worker did not send" in error["message"]
+
+
+def test_a_trainer_that_is_stopped_together_with_its_worker_has_not_crashed(
+    resources: Resources, new_job: NewJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a signal to all of a host or container: the trainer may end before its worker has asked it to."""
+    job_id = new_job()
+    ended = ends_with_75(tmp_path, monkeypatch)
+    for _ in range(4):
+        ended.unlink(missing_ok=True)
+        supervise(resources, job_id, stopping=ended.exists)
+    job = read_job(resources.sessions, job_id)
+    assert (job.status, job.attempt, job.crashes) == ("queued", 4, 0)
+
+
 def test_a_base_that_cannot_be_loaded_fails_the_job_with_the_reason(
     resources: Resources, new_job: NewJob, tmp_path: Path
 ) -> None:
