@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from cli.errors import Interrupted, TimeIsOver
 from cli.output import duration
@@ -24,20 +25,26 @@ def watch(server: Server, job_id: str, console: Console, seconds: float | None =
 
     A server that goes away is waited for. Raises TimeIsOver, Interrupted.
     """
-    bar = Progress(
-        TextColumn("  {task.fields[phase]}"),
-        BarColumn(30),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-    )
+    bar = progress_bar(console)
     try:
         with bar:
             shown = Shown(bar, bar.add_task("", total=None, phase="waiting"))
             return follow(server, job_id, shown.show, Patience(seconds, shown.say))
     except KeyboardInterrupt as error:
         raise Interrupted(f"{job_id} goes on: `pairtune watch {job_id}` follows it again.") from error
+
+
+def progress_bar(console: Console) -> Progress:
+    """On a narrow terminal its numbers go over several lines, and none is cut; what is no terminal shows no bar."""
+    return Progress(
+        TextColumn("  {task.fields[phase]}", table_column=Column(no_wrap=True)),
+        BarColumn(20, table_column=Column(no_wrap=True)),
+        TextColumn("{task.description}", table_column=Column(overflow="fold")),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
 
 
 def follow(
