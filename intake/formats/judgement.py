@@ -48,11 +48,15 @@ Translate = Callable[[int, Fields, str], Iterator[Judgement | Finding]]
 
 @dataclass(frozen=True)
 class Layout:
-    """A table that another tool writes: ``columns`` are those by which it is recognised."""
+    """A table that another tool writes: ``columns`` are those by which it is recognised.
+
+    ``one_a_row``: every row becomes one judgement, or none.
+    """
 
     name: str
     columns: frozenset[str]
     translate: Translate
+    one_a_row: bool = True
 
 
 def refused(file: str, number: int, reason: str, code: Code = "row_invalid") -> Finding:

@@ -87,7 +87,7 @@ def path_of(image: str) -> str:
     return unquote(parts.path).lstrip("/") if parts.scheme or image.startswith("/") else image
 
 
-LABEL_STUDIO = Layout("label-studio", frozenset({"data", "annotations"}), translate)
+LABEL_STUDIO = Layout("label-studio", frozenset({"data", "annotations"}), translate, one_a_row=False)
 
 
 def refuse(_number: int, _fields: Fields, _file: str) -> Iterator[Judgement | Finding]:

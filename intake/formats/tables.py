@@ -55,7 +55,8 @@ def read_table(name: str, entry: Entry, limits: Limits) -> Source:
         if entry.size > limits.metadata_bytes:
             reason = f"is larger than {limits.metadata_bytes:,} bytes; upload the pairs in several archives"
             raise MetadataRefused("metadata_unreadable", reason)
-        rows = READERS[_suffix(name)](entry.read(), shown)
+        data, suffix = entry.read(), _suffix(name)
+        rows = READERS[suffix](data, shown)
         before: list[RawRow] = []
         layout: Layout | None = None
         for row in itertools.islice(rows, TOLD_BY):
@@ -65,7 +66,8 @@ def read_table(name: str, entry: Entry, limits: Limits) -> Source:
     except Refused as fault:
         return Source(f"archive/{_title(name, None)}", shown, iter([_whole(fault, shown)]))
     judgements = _judgements(itertools.chain(before, rows), layout or OWN, shown, limits.findings)
-    return Source(f"archive/{_title(name, layout)}", shown, judgements)
+    total = _count(data, suffix) if layout is None or layout.one_a_row else None
+    return Source(f"archive/{_title(name, layout)}", shown, judgements, total)
 
 
 def _title(name: str, layout: Layout | None) -> str:
@@ -167,6 +169,19 @@ def read_csv(data: bytes, file: str) -> Iterator[RawRow]:
     except csv.Error as error:
         reason = f"is not valid CSV (line {rows.line_num}: {error}); save it again"
         raise MetadataRefused("metadata_unreadable", reason) from error
+
+
+def _count(data: bytes, suffix: str) -> int | None:
+    """How many rows there will be, where that is told without reading them: not of a JSON list, nor of damaged CSV."""
+    if suffix == "jsonl":
+        return sum(1 for line in io.BytesIO(data) if line.strip())
+    if suffix == "json":
+        return None
+    rows = csv.reader(io.TextIOWrapper(io.BytesIO(data), "utf-8", newline=""), strict=True)
+    try:
+        return max(0, sum(1 for cells in rows if cells) - 1)
+    except csv.Error:
+        return None
 
 
 READERS: Mapping[str, Reader] = {"jsonl": read_jsonl, "json": read_json, "csv": read_csv}

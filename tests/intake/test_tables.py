@@ -5,6 +5,7 @@ import tracemalloc
 
 import pytest
 
+from intake import prepare_upload
 from intake.formats.tables import read_jsonl
 from intake.limits import Limits
 from tests.intake.build import ROW, codes, good_files, jsonl, only, png, prepare, zip_of
@@ -146,6 +147,25 @@ def test_oversized_metadata_is_refused_unread(tmp_path):
 def test_numbers_as_text_are_taken(tmp_path):
     prepared = prepare_metadata(line(weight="2.5", seed="11"), tmp_path)
     assert [(pair.weight, pair.seed) for pair in prepared.pairs] == [(2.5, 11)]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "total"),
+    [
+        ("metadata.jsonl", jsonl(ROW, ROW) + b"\n\n" + jsonl(ROW), 3),
+        ("metadata.csv", b'prompt,chosen\n"a\nb",images/a.png\n\nc,images/a.png\n', 2),
+        ("metadata.csv", b'prompt,chosen\nc,images/a.png\n"a"b,images/a.png\n', None),
+        ("metadata.json", json.dumps([ROW, ROW]).encode(), None),
+    ],
+    ids=["JSON lines", "CSV", "damaged CSV", "JSON list"],
+)
+def test_progress_says_of_how_many_rows_where_the_table_tells(name, data, total, tmp_path):
+    files = {path: content for path, content in good_files().items() if path != "metadata.jsonl"}
+    (tmp_path / "upload").write_bytes(zip_of((files | {name: data}).items()))
+    told = []
+    prepare_upload(tmp_path / "upload", tmp_path / "work", progress=told.append)
+    assert {one.total for one in told} == {total}
+    assert total is None or told[-1].rows == total
 
 
 def test_a_byte_order_mark_is_accepted(tmp_path):
