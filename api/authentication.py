@@ -13,8 +13,9 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.answers import respond
 from api.backends import Backends
-from api.errors import KeyNotSent, respond
+from api.errors import KeyNotSent
 from api.rate_headers import rate_headers
 from api.roles import READING, needed_role
 from store import keys, limits, roles

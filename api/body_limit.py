@@ -9,7 +9,8 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import RequestTimeout, RequestTooLarge, respond
+from api.answers import respond
+from api.errors import RequestTimeout, RequestTooLarge
 from intake import Limits
 from store.settings import Settings
 from store.uploads import PART_BYTES

@@ -10,7 +10,7 @@ from fastapi import Depends, FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
 
-from api import errors
+from api import unrouted
 from api.authentication import Authentication
 from api.backends import open_backends
 from api.body_limit import BodyLimit
@@ -62,7 +62,7 @@ def create_app(deployment: Settings | None = None) -> FastAPI:
         app.add_middleware(CORSMiddleware, **cross_origin(chosen.cors_origins.split()))
     app.state.requests = Requests()
     app.add_middleware(RequestContext, requests=app.state.requests)
-    errors.install(app)
+    unrouted.install(app)
     routers = (
         *(health, metrics, files, uploads, datasets, dataset_images, fine_tuning, fine_tuning_live),
         *(models, images, webhooks, usage),
@@ -71,7 +71,7 @@ def create_app(deployment: Settings | None = None) -> FastAPI:
         app.include_router(router)
     described = document_routes(document(app))
     app.include_router(described)
-    app.state.methods = errors.path_methods((*routers, described))
+    app.state.methods = unrouted.path_methods((*routers, described))
     return app
 
 

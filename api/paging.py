@@ -7,6 +7,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 
 from fastapi import Query
 from pydantic import BaseModel
+from pydantic.config import JsonDict, JsonValue
 
 Row = TypeVar("Row")
 Item = TypeVar("Item")
@@ -27,3 +28,9 @@ class PageWithEnds(Page[Item], Generic[Item]):
 def cut(rows: Sequence[Row], limit: int) -> tuple[Sequence[Row], bool]:
     """A page, and whether there is more, from a query for ``limit + 1`` rows."""
     return rows[:limit], len(rows) > limit
+
+
+def page_of(item: JsonDict, *, ends: bool, **more: JsonValue) -> JsonDict:
+    """A list's example: a page with this one object. ``ends``: the list tells ``first_id`` and ``last_id``."""
+    ids: JsonDict = {"first_id": item["id"], "last_id": item["id"]} if ends else {}
+    return {"example": {"object": "list", "data": [item], "has_more": False, **ids, **more}}

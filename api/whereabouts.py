@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from string import Formatter
 
 from store.errors import (
-    CheckpointNotFound,
     DatasetNotFound,
     DeliveryNotFound,
     FileNotFound,
@@ -25,7 +24,6 @@ from store.errors import (
 WHERE: dict[type[NotFound], str] = {
     FileNotFound: "GET /v1/files lists those there are",
     JobNotFound: "GET /v1/fine_tuning/jobs lists those there are",
-    CheckpointNotFound: "GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/checkpoints lists those there are",
     ModelNotFound: "GET /v1/models lists those there are",
     UploadNotFound: "POST /v1/uploads begins one and tells its id",
     GenerationNotFound: "POST /v1/images/generations makes one and tells its id",

@@ -2,7 +2,7 @@
 
 StoreError
 ├── NotFound             FileNotFound, UploadNotFound, DatasetNotFound, RevisionNotFound, PairNotFound,
-│                        RejectedNotFound, JobNotFound, CheckpointNotFound, ModelNotFound,
+│                        RejectedNotFound, JobNotFound, ModelNotFound,
 │                        GenerationNotFound, ImageNotFound, WebhookNotFound, DeliveryNotFound
 ├── CursorUnknown        no row of the list to go on after
 ├── IllegalTransition    the job's state does not allow this
@@ -69,10 +69,6 @@ class RejectedNotFound(NotFound):
 
 class JobNotFound(NotFound):
     kind = "fine-tuning job"
-
-
-class CheckpointNotFound(NotFound):
-    kind = "checkpoint"
 
 
 class ModelNotFound(NotFound):

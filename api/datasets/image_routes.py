@@ -13,14 +13,17 @@ from api.backends import Backends, Caller, Opened
 from api.datasets import service
 from api.datasets.pictures import LARGEST_SIDE, SMALLEST_SIDE, THUMBNAIL_TYPE, original, thumbnail
 from api.datasets.service import Side
-from api.errors import failures
+from api.documented_headers import named
+from api.failures import failures
 from api.files.ranges import etag, is_known
+from store.errors import BlobMissing, DatasetNotFound, PairNotFound, RejectedNotFound
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The image.", "content": {f"image/{kind}": BINARY for kind in ("png", "jpeg", "webp")}},
-    304: {"description": "The client has this image already."},
+    200: {"description": "The image.", "content": {f"image/{kind}": BINARY for kind in ("png", "jpeg", "webp")}}
+    | named("etag", "cache-control"),
+    304: {"description": "The client has this image already."} | named("etag", "cache-control"),
 }
 # An address always stands for the same bytes: a pair never changes. Private, as a key is needed.
 FOR_EVER = "private, max-age=31536000, immutable"
@@ -30,7 +33,7 @@ FOR_EVER = "private, max-age=31536000, immutable"
     "/{dataset_id}/pairs/{pair_id}/images/{side}",
     operation_id="retrieveDatasetPairImage",
     response_class=Response,
-    responses=RESPONSES | failures(400, 404),
+    responses=RESPONSES | failures(DatasetNotFound, PairNotFound, RejectedNotFound, BlobMissing),
 )
 async def retrieve_image(
     dataset_id: str,

@@ -24,15 +24,18 @@ from api.datasets.schemas import (
     DatasetReport,
     DatasetRevisionList,
 )
-from api.errors import failures
+from api.errors import FileNotProcessed, ReportNotReady
+from api.failures import BODY, FORM, ONCE, ROOM, failures
 from api.files.form import Form
 from api.files.receive import received_form
+from api.files.report import WORDS
 from api.idempotency import IdempotencyKey, once
 from api.json_body import Json, JsonBody
 from api.paging import After
 from api.room import has_room
 from api.transactions import transaction
 from store import datasets
+from store.errors import CursorUnknown, DatasetNotFound, PairNotFound, QuotaExceeded, RevisionNotFound
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 Revision = Annotated[int | None, Query(ge=1, description="The latest one without it.")]
@@ -41,7 +44,7 @@ REPORT_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "model": DatasetReport,
         "description": "The report.",
-        "content": {"text/plain": {"schema": {"type": "string"}}},
+        "content": {"text/plain": {"schema": {"type": "string"}, "example": WORDS}},
     },
 }
 
@@ -74,7 +77,13 @@ PAIR_FORM = {
                         "annotator": {"type": "string", "maxLength": 200},
                         "seed": {"type": "integer", "minimum": 0},
                     },
-                }
+                },
+                "example": {
+                    "prompt": "a red fox",
+                    "chosen": "(the bytes of a PNG)",
+                    "rejected": "(the bytes of a PNG)",
+                    "annotator": "ada",
+                },
             }
         },
     }
@@ -89,7 +98,7 @@ async def _content(request: Request) -> bytes:
     "",
     operation_id="createDataset",
     response_model=Dataset,
-    responses=failures(400, 409, 413, 422),
+    responses=failures(*BODY, *ONCE, FileNotProcessed),
     openapi_extra=_body("CreateDataset"),
 )
 def create_dataset(
@@ -101,7 +110,7 @@ def create_dataset(
         return once(work, caller, idempotency_key, "createDataset", body.sha256, create)
 
 
-@router.get("", operation_id="listDatasets", responses=failures(400))
+@router.get("", operation_id="listDatasets", responses=failures(CursorUnknown))
 def list_datasets(
     caller: Caller, backends: Opened, after: After = None, limit: Annotated[int, Query(ge=1, le=100)] = 20
 ) -> DatasetList:
@@ -110,21 +119,23 @@ def list_datasets(
         return service.page(work.session, caller.project_id, after=after, limit=limit)
 
 
-@router.get("/{dataset_id}", operation_id="retrieveDataset", responses=failures(400, 404))
+@router.get("/{dataset_id}", operation_id="retrieveDataset", responses=failures(DatasetNotFound))
 def retrieve_dataset(dataset_id: str, caller: Caller, backends: Opened) -> Dataset:
     """One data set."""
     with transaction(backends) as work:
         return Dataset.of(datasets.get(work.session, caller.project_id, dataset_id))
 
 
-@router.delete("/{dataset_id}", operation_id="deleteDataset", responses=failures(400, 404))
+@router.delete("/{dataset_id}", operation_id="deleteDataset", responses=failures(DatasetNotFound))
 def delete_dataset(dataset_id: str, caller: Caller, backends: Opened) -> DatasetDeleted:
     """Delete a data set. Jobs that were made of it, ended or not, keep the revision that they pinned."""
     with transaction(backends) as work:
         return DatasetDeleted(id=datasets.delete(work.session, caller.project_id, dataset_id).id)
 
 
-@router.get("/{dataset_id}/revisions", operation_id="listDatasetRevisions", responses=failures(400, 404))
+@router.get(
+    "/{dataset_id}/revisions", operation_id="listDatasetRevisions", responses=failures(CursorUnknown, DatasetNotFound)
+)
 def list_revisions(
     dataset_id: str,
     caller: Caller,
@@ -141,7 +152,7 @@ def list_revisions(
     "/{dataset_id}/report",
     operation_id="retrieveDatasetReport",
     response_model=None,
-    responses=REPORT_RESPONSES | failures(400, 404, 409),
+    responses=REPORT_RESPONSES | failures(DatasetNotFound, RevisionNotFound, ReportNotReady),
 )
 async def retrieve_report(
     dataset_id: str,
@@ -164,7 +175,7 @@ async def retrieve_report(
     "/{dataset_id}/files",
     operation_id="addDatasetFile",
     response_model=Dataset,
-    responses=failures(400, 404, 409, 413, 422),
+    responses=failures(*BODY, *ONCE, DatasetNotFound, FileNotProcessed),
     openapi_extra=_body("AddDatasetFile"),
 )
 def add_file(
@@ -187,7 +198,7 @@ def add_file(
     operation_id="createDatasetPair",
     dependencies=[Depends(has_room)],
     response_model=DatasetPairAdded,
-    responses=failures(400, 404, 408, 409, 413, 422, 507),
+    responses=failures(*FORM, *ONCE, *ROOM, QuotaExceeded, DatasetNotFound),
     openapi_extra=PAIR_FORM,
 )
 async def create_pair(
@@ -203,7 +214,11 @@ async def create_pair(
         return await run_in_threadpool(service.add_pair, backends, caller, dataset_id, sent, idempotency_key)
 
 
-@router.get("/{dataset_id}/pairs", operation_id="listDatasetPairs", responses=failures(400, 404))
+@router.get(
+    "/{dataset_id}/pairs",
+    operation_id="listDatasetPairs",
+    responses=failures(CursorUnknown, DatasetNotFound, RevisionNotFound),
+)
 def list_pairs(
     dataset_id: str,
     caller: Caller,
@@ -217,14 +232,20 @@ def list_pairs(
         return service.pair_page(work.session, caller.project_id, dataset_id, revision, after=after, limit=limit)
 
 
-@router.get("/{dataset_id}/pairs/{pair_id}", operation_id="retrieveDatasetPair", responses=failures(400, 404))
+@router.get(
+    "/{dataset_id}/pairs/{pair_id}",
+    operation_id="retrieveDatasetPair",
+    responses=failures(DatasetNotFound, PairNotFound),
+)
 def retrieve_pair(dataset_id: str, pair_id: str, caller: Caller, backends: Opened) -> DatasetPair:
     """One pair, also one that was removed: older revisions hold it."""
     with transaction(backends) as work:
         return DatasetPair.of(service.pair(work.session, caller.project_id, dataset_id, pair_id))
 
 
-@router.delete("/{dataset_id}/pairs/{pair_id}", operation_id="deleteDatasetPair", responses=failures(400, 404))
+@router.delete(
+    "/{dataset_id}/pairs/{pair_id}", operation_id="deleteDatasetPair", responses=failures(DatasetNotFound, PairNotFound)
+)
 def delete_pair(dataset_id: str, pair_id: str, caller: Caller, backends: Opened) -> DatasetPairDeleted:
     """Remove a pair, as one new revision; those before keep it."""
     with transaction(backends) as work:

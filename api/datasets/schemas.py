@@ -5,16 +5,66 @@ from __future__ import annotations
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
 from api.datasets.revision_ids import revision_id
+from api.example_ids import CREATED, DATASET, PAIR, SHA256
+from api.files.report import EXAMPLE as OF_A_FILE
 from api.files.report import FileFinding, FileReport
-from api.paging import PageWithEnds
+from api.paging import PageWithEnds, page_of
 from intake import Finding, Report
 from store import dataset_tables
 
+EXAMPLE: JsonDict = {
+    "id": DATASET,
+    "object": "dataset",
+    "name": "foxes",
+    "metadata": {"team": "a"},
+    "revision": 2,
+    "pairs": 1,
+    "created_at": CREATED,
+}
+PAIRED: JsonDict = {
+    "id": PAIR,
+    "object": "dataset.pair",
+    "dataset_id": DATASET,
+    "number": 1,
+    "prompt": "a red fox",
+    "chosen_sha256": SHA256,
+    "rejected_sha256": SHA256[::-1],
+    "split": None,
+    "weight": None,
+    "annotator": "ada",
+    "seed": None,
+    "file_id": None,
+    "file_row": None,
+    "added_in": 2,
+    "removed_in": None,
+    "created_at": CREATED,
+}
+CHANGED: JsonDict = {
+    "id": revision_id(DATASET, 2),
+    "object": "dataset.revision",
+    "dataset_id": DATASET,
+    "number": 2,
+    "what": "pair 1 added",
+    "pairs": 1,
+    "created_at": CREATED,
+}
+REVIEWED: JsonDict = OF_A_FILE | {
+    "object": "dataset.report",
+    "format": "dataset",
+    "dropped": {},
+    "rows": 240,
+    "findings": [],
+    "tied": 0,
+    "dataset_id": DATASET,
+    "revision": 2,
+}
+
 
 class Dataset(BaseModel):
-    model_config = ConfigDict(title="Dataset")
+    model_config = ConfigDict(title="Dataset", json_schema_extra={"example": EXAMPLE})
 
     id: str
     object: Literal["dataset"] = "dataset"
@@ -37,17 +87,19 @@ class Dataset(BaseModel):
 
 
 class DatasetList(PageWithEnds[Dataset]):
-    pass
+    model_config = ConfigDict(json_schema_extra=page_of(EXAMPLE, ends=True))
 
 
 class DatasetDeleted(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"example": {"id": DATASET, "object": "dataset", "deleted": True}})
+
     id: str
     object: Literal["dataset"] = "dataset"
     deleted: Literal[True] = True
 
 
 class DatasetPair(BaseModel):
-    model_config = ConfigDict(title="DatasetPair")
+    model_config = ConfigDict(title="DatasetPair", json_schema_extra={"example": PAIRED})
 
     id: str
     object: Literal["dataset.pair"] = "dataset.pair"
@@ -73,6 +125,8 @@ class DatasetPair(BaseModel):
 
 
 class DatasetPairAdded(DatasetPair):
+    model_config = ConfigDict(json_schema_extra={"example": PAIRED | {"warnings": []}})
+
     warnings: list[FileFinding] = Field(description="What the pair shows by itself; the report looks at all of them.")
 
     @classmethod
@@ -82,10 +136,16 @@ class DatasetPairAdded(DatasetPair):
 
 
 class DatasetPairList(PageWithEnds[DatasetPair]):
+    model_config = ConfigDict(json_schema_extra=page_of(PAIRED, ends=True, revision=2))
+
     revision: int = Field(description="The revision that these are pairs of.")
 
 
 class DatasetPairDeleted(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"id": PAIR, "object": "dataset.pair", "deleted": True, "revision": 3}}
+    )
+
     id: str
     object: Literal["dataset.pair"] = "dataset.pair"
     deleted: Literal[True] = True
@@ -93,7 +153,7 @@ class DatasetPairDeleted(BaseModel):
 
 
 class DatasetRevision(BaseModel):
-    model_config = ConfigDict(title="DatasetRevision")
+    model_config = ConfigDict(title="DatasetRevision", json_schema_extra={"example": CHANGED})
 
     id: str = Field(description="`<data set>@<number>`: what a job takes as `training_file` to use this revision.")
     object: Literal["dataset.revision"] = "dataset.revision"
@@ -116,11 +176,13 @@ class DatasetRevision(BaseModel):
 
 
 class DatasetRevisionList(PageWithEnds[DatasetRevision]):
-    pass
+    model_config = ConfigDict(json_schema_extra=page_of(CHANGED, ends=True))
 
 
 class DatasetReport(FileReport):
     """As of a file; `row` is a pair's `number`."""
+
+    model_config = ConfigDict(json_schema_extra={"example": REVIEWED})
 
     object: Literal["dataset.report"] = "dataset.report"  # type: ignore[assignment]
     dataset_id: str

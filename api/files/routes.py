@@ -10,24 +10,31 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response, Streami
 from starlette.concurrency import run_in_threadpool
 
 from api.backends import Backends, Caller, Opened
-from api.errors import failures
+from api.documented_headers import named
+from api.errors import NoReport, RangeNotSatisfiable
+from api.failures import FORM, ONCE, ROOM, failures
 from api.files import service
 from api.files.intake_policy import FORM_PROPERTIES, POLICY_FIELDS
 from api.files.receive import Received, least_size, received
-from api.files.report import FileReport
+from api.files.report import WORDS, FileReport
 from api.files.schemas import File, FileDeleted, FileList
 from api.idempotency import IdempotencyKey, once, replay
 from api.paging import After
 from api.room import has_room
 from api.transactions import transaction
 from store import files
+from store.errors import BlobMissing, CursorUnknown, FileInUse, FileNotFound, QuotaExceeded
 from store.keys import Principal
 from store.models import Json
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 BINARY = "application/octet-stream"
 REPORT_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"model": FileReport, "description": "The report.", "content": {"text/plain": {"schema": {"type": "string"}}}},
+    200: {
+        "model": FileReport,
+        "description": "The report.",
+        "content": {"text/plain": {"schema": {"type": "string"}, "example": WORDS}},
+    },
 }
 UPLOAD_FORM = {
     "requestBody": {
@@ -47,15 +54,19 @@ UPLOAD_FORM = {
                         "purpose": {"type": "string", "enum": [service.UPLOAD_PURPOSE]},
                         **FORM_PROPERTIES,
                     },
-                }
+                },
+                "example": {"file": "(the bytes of pairs.zip)", "purpose": "fine-tune", "ties": "drop"},
             }
         },
     }
 }
+BYTES = {"type": "string", "format": "binary"}
+DOWNLOAD = ("etag", "accept-ranges", "cache-control", "content-disposition")
 CONTENT_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The whole file.", "content": {BINARY: {"schema": {"type": "string", "format": "binary"}}}},
-    206: {"description": "The range asked for.", "content": {BINARY: {}}},
-    304: {"description": "The client has this content already."},
+    200: {"description": "The whole file.", "content": {BINARY: {"schema": BYTES}}} | named(*DOWNLOAD),
+    206: {"description": "The range asked for.", "content": {BINARY: {"schema": BYTES}}}
+    | named(*DOWNLOAD, "content-range"),
+    304: {"description": "The client has this content already."} | named("etag", "accept-ranges", "cache-control"),
 }
 
 
@@ -64,7 +75,7 @@ CONTENT_RESPONSES: dict[int | str, dict[str, Any]] = {
     operation_id="createFile",
     dependencies=[Depends(has_room)],
     response_model=File,
-    responses=failures(400, 408, 409, 413, 422, 507),
+    responses=failures(*FORM, *ONCE, *ROOM, QuotaExceeded),
     openapi_extra=UPLOAD_FORM,
 )
 async def create_file(
@@ -96,7 +107,7 @@ def _keep(
         return once(work, caller, key, "createFile", request, create)
 
 
-@router.get("", operation_id="listFiles", responses=failures(400))
+@router.get("", operation_id="listFiles", responses=failures(CursorUnknown))
 def list_files(
     caller: Caller,
     backends: Opened,
@@ -117,7 +128,7 @@ def list_files(
         )
 
 
-@router.get("/{file_id}", operation_id="retrieveFile", responses=failures(400, 404))
+@router.get("/{file_id}", operation_id="retrieveFile", responses=failures(FileNotFound))
 def retrieve_file(file_id: str, caller: Caller, backends: Opened) -> File:
     """One file."""
     with transaction(backends) as work:
@@ -128,7 +139,7 @@ def retrieve_file(file_id: str, caller: Caller, backends: Opened) -> File:
     "/{file_id}/report",
     operation_id="retrieveFileReport",
     response_model=None,
-    responses=REPORT_RESPONSES | failures(400, 404, 409),
+    responses=REPORT_RESPONSES | failures(FileNotFound, NoReport),
 )
 def retrieve_file_report(
     file_id: str,
@@ -142,7 +153,7 @@ def retrieve_file_report(
     return FileReport.of(found) if form == "json" else PlainTextResponse(found.in_words())
 
 
-@router.delete("/{file_id}", operation_id="deleteFile", responses=failures(400, 404, 409))
+@router.delete("/{file_id}", operation_id="deleteFile", responses=failures(FileNotFound, FileInUse))
 def delete_file(file_id: str, caller: Caller, backends: Opened) -> FileDeleted:
     """Delete a file that no unfinished job needs."""
     with transaction(backends) as work:
@@ -153,7 +164,7 @@ def delete_file(file_id: str, caller: Caller, backends: Opened) -> FileDeleted:
     "/{file_id}/content",
     operation_id="downloadFile",
     response_class=Response,
-    responses=CONTENT_RESPONSES | failures(400, 404, 416),
+    responses=CONTENT_RESPONSES | failures(FileNotFound, RangeNotSatisfiable, BlobMissing),
 )
 def download_file(file_id: str, request: Request, caller: Caller, backends: Opened) -> Response:
     """The file's bytes. Takes `Range`, `If-Range` and `If-None-Match`; the ETag is the SHA-256."""
@@ -164,7 +175,7 @@ def download_file(file_id: str, request: Request, caller: Caller, backends: Open
     "/{file_id}/content",
     operation_id="headFileContent",
     response_class=Response,
-    responses=failures(400, 404) | {200: {"description": "The headers of a download."}},
+    responses=failures(FileNotFound) | {200: {"description": "The headers of a download."} | named(*DOWNLOAD)},
 )
 def head_file_content(file_id: str, request: Request, caller: Caller, backends: Opened) -> Response:
     """The headers of a download, without the bytes."""

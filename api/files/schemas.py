@@ -5,9 +5,25 @@ from __future__ import annotations
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
-from api.paging import PageWithEnds
+from api.example_ids import CREATED, FILE, SHA256
+from api.paging import PageWithEnds, page_of
 from store import models
+
+EXAMPLE: JsonDict = {
+    "id": FILE,
+    "object": "file",
+    "bytes": 62113764,
+    "created_at": CREATED,
+    "filename": "pairs.zip",
+    "purpose": "fine-tune",
+    "status": "processed",
+    "status_details": None,
+    "expires_at": None,
+    "sha256": SHA256,
+    "progress": None,
+}
 
 
 class FileProgress(BaseModel):
@@ -18,7 +34,7 @@ class FileProgress(BaseModel):
 
 
 class File(BaseModel):
-    model_config = ConfigDict(title="File")
+    model_config = ConfigDict(title="File", json_schema_extra={"example": EXAMPLE})
 
     id: str
     object: Literal["file"] = "file"
@@ -50,10 +66,12 @@ class File(BaseModel):
 
 
 class FileList(PageWithEnds[File]):
-    pass
+    model_config = ConfigDict(json_schema_extra=page_of(EXAMPLE, ends=True))
 
 
 class FileDeleted(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"example": {"id": FILE, "object": "file", "deleted": True}})
+
     id: str
     object: Literal["file"] = "file"
     deleted: Literal[True] = True

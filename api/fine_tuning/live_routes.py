@@ -9,23 +9,25 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from api.backends import Backends, Caller, Opened
-from api.errors import failures
+from api.failures import failures
 from api.fine_tuning.event_stream import stream
+from api.fine_tuning.examples import CSV, STREAM
 from api.fine_tuning.following import Watch
 from api.fine_tuning.series import FineTuningJobMetrics, as_csv, series
 from api.transactions import transaction
 from store import events, jobs
+from store.errors import JobNotFound
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs/{fine_tuning_job_id}", tags=["fine-tuning"])
 SSE = "text/event-stream"
 STREAMED: dict[int | str, dict[str, Any]] = {
-    200: {"description": "Server-Sent Events.", "content": {SSE: {"schema": {"type": "string"}}}},
+    200: {"description": "Server-Sent Events.", "content": {SSE: {"schema": {"type": "string"}, "example": STREAM}}},
 }
 TABLE: dict[int | str, dict[str, Any]] = {
     200: {
         "model": FineTuningJobMetrics,
         "description": "The series.",
-        "content": {"text/csv": {"schema": {"type": "string"}}},
+        "content": {"text/csv": {"schema": {"type": "string"}, "example": CSV}},
     }
 }
 
@@ -34,7 +36,7 @@ TABLE: dict[int | str, dict[str, Any]] = {
     "/events/stream",
     operation_id="streamFineTuningEvents",
     response_class=StreamingResponse,
-    responses=STREAMED | failures(400, 404),
+    responses=STREAMED | failures(JobNotFound),
 )
 async def stream_events(
     fine_tuning_job_id: str,
@@ -59,7 +61,9 @@ def _start(backends: Backends, project_id: str, job_id: str, last_event_id: str 
         return known or 0
 
 
-@router.get("/metrics", operation_id="listFineTuningMetrics", response_model=None, responses=TABLE | failures(400, 404))
+@router.get(
+    "/metrics", operation_id="listFineTuningMetrics", response_model=None, responses=TABLE | failures(JobNotFound)
+)
 def list_metrics(
     fine_tuning_job_id: str,
     caller: Caller,

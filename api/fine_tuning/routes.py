@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import JSONResponse
 
 from api.backends import Caller, Opened
-from api.errors import failures
+from api.failures import BODY, ONCE, ROOM, failures
 from api.fine_tuning import service
 from api.fine_tuning.estimate import FineTuningJobEstimate
 from api.fine_tuning.metadata_filter import PARAMETER, MetadataFilter
@@ -26,6 +26,7 @@ from api.json_body import Json
 from api.paging import After
 from api.room import has_room
 from api.transactions import transaction
+from store.errors import CursorUnknown, IllegalTransition, JobNotFound, QuotaExceeded
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
 CREATE_BODY = {
@@ -44,7 +45,7 @@ RetryCount = Annotated[
     operation_id="createFineTuningJob",
     dependencies=[Depends(has_room)],
     response_model=FineTuningJob | FineTuningJobEstimate,
-    responses=failures(400, 409, 413, 422, 507),
+    responses=failures(*BODY, *ONCE, *ROOM, QuotaExceeded),
     openapi_extra=CREATE_BODY,
 )
 def create_job(
@@ -65,7 +66,7 @@ def create_job(
         return once(work, caller, idempotency_key, "createFineTuningJob", body.sha256, create)
 
 
-@router.get("", operation_id="listFineTuningJobs", responses=failures(400), openapi_extra=PARAMETER)
+@router.get("", operation_id="listFineTuningJobs", responses=failures(CursorUnknown), openapi_extra=PARAMETER)
 def list_jobs(
     caller: Caller,
     backends: Opened,
@@ -77,34 +78,46 @@ def list_jobs(
     return service.page(backends, caller.project_id, after=after, limit=limit, metadata=metadata)
 
 
-@router.get("/{fine_tuning_job_id}", operation_id="retrieveFineTuningJob", responses=failures(400, 404))
+@router.get("/{fine_tuning_job_id}", operation_id="retrieveFineTuningJob", responses=failures(JobNotFound))
 def retrieve_job(fine_tuning_job_id: str, caller: Caller, backends: Opened) -> FineTuningJob:
     """One job."""
     return service.one(backends, caller.project_id, fine_tuning_job_id)
 
 
-@router.post("/{fine_tuning_job_id}/cancel", operation_id="cancelFineTuningJob", responses=failures(400, 404, 409))
+@router.post(
+    "/{fine_tuning_job_id}/cancel",
+    operation_id="cancelFineTuningJob",
+    responses=failures(JobNotFound, IllegalTransition),
+)
 def cancel_job(fine_tuning_job_id: str, caller: Caller, backends: Opened) -> FineTuningJob:
     """Cancel a job; a running one is asked to stop and becomes `cancelled` shortly after."""
     with transaction(backends) as work:
         return service.cancel(work, caller.project_id, fine_tuning_job_id)
 
 
-@router.post("/{fine_tuning_job_id}/pause", operation_id="pauseFineTuningJob", responses=failures(400, 404, 409))
+@router.post(
+    "/{fine_tuning_job_id}/pause", operation_id="pauseFineTuningJob", responses=failures(JobNotFound, IllegalTransition)
+)
 def pause_job(fine_tuning_job_id: str, caller: Caller, backends: Opened) -> FineTuningJob:
     """Pause a queued or running job; a running one writes a checkpoint first."""
     with transaction(backends) as work:
         return service.pause(work, caller.project_id, fine_tuning_job_id)
 
 
-@router.post("/{fine_tuning_job_id}/resume", operation_id="resumeFineTuningJob", responses=failures(400, 404, 409))
+@router.post(
+    "/{fine_tuning_job_id}/resume",
+    operation_id="resumeFineTuningJob",
+    responses=failures(JobNotFound, IllegalTransition),
+)
 def resume_job(fine_tuning_job_id: str, caller: Caller, backends: Opened) -> FineTuningJob:
     """Queue a paused job again; it goes on from its last checkpoint."""
     with transaction(backends) as work:
         return service.resume(work, caller.project_id, fine_tuning_job_id)
 
 
-@router.get("/{fine_tuning_job_id}/events", operation_id="listFineTuningEvents", responses=failures(400, 404))
+@router.get(
+    "/{fine_tuning_job_id}/events", operation_id="listFineTuningEvents", responses=failures(CursorUnknown, JobNotFound)
+)
 def list_events(
     fine_tuning_job_id: str,
     caller: Caller,
@@ -118,7 +131,9 @@ def list_events(
 
 
 @router.get(
-    "/{fine_tuning_job_id}/checkpoints", operation_id="listFineTuningJobCheckpoints", responses=failures(400, 404)
+    "/{fine_tuning_job_id}/checkpoints",
+    operation_id="listFineTuningJobCheckpoints",
+    responses=failures(CursorUnknown, JobNotFound),
 )
 def list_checkpoints(
     fine_tuning_job_id: str,

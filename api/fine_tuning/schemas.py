@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Row
 
 from api.datasets.revision_ids import revision_id
-from api.paging import Page, PageWithEnds
+from api.fine_tuning import examples
+from api.paging import Page, PageWithEnds, page_of
 from store import models
 from store.job_state import JobStatus
 from store.leases import fine_tuned_model_name
@@ -26,6 +27,8 @@ class JobError(BaseModel):
 
 
 class FineTuningJob(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"example": examples.RUNNING})
+
     id: str
     object: Literal["fine_tuning.job"] = "fine_tuning.job"
     created_at: int = Field(description="Unix seconds.")
@@ -114,10 +117,12 @@ def _estimated_finish(row: models.Job | Row[Any]) -> int | None:
 
 
 class FineTuningJobList(Page[FineTuningJob]):
-    pass
+    model_config = ConfigDict(json_schema_extra=page_of(examples.RUNNING, ends=False))
 
 
 class FineTuningJobEvent(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"example": examples.TOLD})
+
     id: str
     object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
     created_at: int
@@ -141,10 +146,12 @@ class FineTuningJobEvent(BaseModel):
 
 
 class FineTuningJobEventList(Page[FineTuningJobEvent]):
-    pass
+    model_config = ConfigDict(json_schema_extra=page_of(examples.TOLD, ends=False))
 
 
 class FineTuningJobCheckpoint(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"example": examples.WRITTEN})
+
     id: str
     object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
     created_at: int
@@ -168,4 +175,4 @@ class FineTuningJobCheckpoint(BaseModel):
 
 
 class FineTuningJobCheckpointList(PageWithEnds[FineTuningJobCheckpoint]):
-    pass
+    model_config = ConfigDict(json_schema_extra=page_of(examples.WRITTEN, ends=True))

@@ -7,9 +7,10 @@ import io
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
+from api.fine_tuning import examples
 from store import events, jobs
 
 TRAINING = ("step", "loss", "chosen_loss", "rejected_loss", "margin", "grad_norm", "learning_rate", "pairs_per_second")
@@ -30,6 +31,8 @@ Point = dict[str, float | None]
 
 class FineTuningJobMetrics(BaseModel):
     """Each point has its step; docs/metrics.md explains the numbers."""
+
+    model_config = ConfigDict(json_schema_extra={"example": examples.SERIES})
 
     object: Literal["fine_tuning.job.metrics"] = "fine_tuning.job.metrics"
     fine_tuning_job_id: str

@@ -5,7 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from api.backends import Opened
-from api.errors import Error
+from api.errors import NotReady
+from api.failures import documented
 from api.health import service
 from api.health.schemas import Alive, Ready
 
@@ -18,7 +19,7 @@ async def healthz() -> Alive:
     return Alive()
 
 
-@router.get("/readyz", operation_id="readyz", responses={503: {"model": Error, "description": "Says what is missing"}})
+@router.get("/readyz", operation_id="readyz", responses=documented(NotReady))
 def readyz(backends: Opened) -> Ready:
     """The database answers and the blob store can be written: else 503. Without a broker, or with little room on the
     disk, it is ready and `degraded`."""

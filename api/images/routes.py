@@ -11,7 +11,9 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from api.backends import Backends, Caller, Opened
-from api.errors import failures
+from api.documented_headers import named
+from api.errors import GenerationFailed, GenerationQueued, GenerationRunning
+from api.failures import BODY, ONCE, failures
 from api.files.ranges import etag, is_known
 from api.idempotency import REPLAYED, IdempotencyKey, once
 from api.images import service
@@ -21,6 +23,7 @@ from api.images.waiting import Waiting
 from api.json_body import Json, JsonBody
 from api.transactions import transaction
 from store import generations
+from store.errors import BlobMissing, GenerationNotFound, ImageNotFound
 from store.keys import Principal
 
 router = APIRouter(prefix="/v1/images/generations", tags=["images"])
@@ -32,8 +35,9 @@ CREATE_BODY = {
     }
 }
 PICTURE: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The image.", "content": {PNG: {"schema": {"type": "string", "format": "binary"}}}},
-    304: {"description": "The client has it already."},
+    200: {"description": "The image.", "content": {PNG: {"schema": {"type": "string", "format": "binary"}}}}
+    | named("etag", "cache-control"),
+    304: {"description": "The client has it already."} | named("etag", "cache-control"),
 }
 RetryCount = Annotated[
     str, Header(description="Set by the openai SDK. Above 0, the images of the first try are waited for again.")
@@ -44,7 +48,7 @@ RetryCount = Annotated[
     "",
     operation_id="createImage",
     response_model=ImagesResponse,
-    responses=failures(400, 409, 413, 422, 500, 504),
+    responses=failures(*BODY, *ONCE, GenerationFailed, GenerationQueued, GenerationRunning),
     openapi_extra=CREATE_BODY,
 )
 async def create_image(
@@ -92,7 +96,9 @@ def _origin(request: Request, backends: Backends) -> str:
     return (backends.settings.url or str(request.base_url)).rstrip("/")
 
 
-@router.get("/{generation_id}", operation_id="retrieveImageGeneration", responses=failures(400, 404))
+@router.get(
+    "/{generation_id}", operation_id="retrieveImageGeneration", responses=failures(GenerationNotFound, BlobMissing)
+)
 def retrieve_image_generation(
     generation_id: str,
     request: Request,
@@ -110,7 +116,7 @@ def retrieve_image_generation(
     "/{generation_id}/images/{index}",
     operation_id="downloadImage",
     response_class=Response,
-    responses=PICTURE | failures(400, 404),
+    responses=PICTURE | failures(GenerationNotFound, ImageNotFound, BlobMissing),
 )
 def download_image(
     generation_id: str,

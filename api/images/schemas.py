@@ -7,14 +7,15 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
-ID = "imggen-0198c1f2a3b47c5d8e6f708192a3b4c5"
+from api.example_ids import GENERATION
+
 DRAWN: JsonDict = {
     "b64_json": None,
-    "url": f"http://127.0.0.1:8000/v1/images/generations/{ID}/images/0",
+    "url": f"http://127.0.0.1:8000/v1/images/generations/{GENERATION}/images/0",
     "seed": 7,
 }
 CHOSEN: JsonDict = {
-    "id": ID,
+    "id": GENERATION,
     "model": "emoji-xl",
     "size": "64x64",
     "seed": 7,

@@ -5,15 +5,16 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from api.backends import Caller, Opened
-from api.errors import failures
+from api.failures import failures
 from api.models import service
 from api.models.schemas import Model, ModelDeleted, ModelList
 from api.transactions import transaction
+from store.errors import CursorUnknown, ModelIsBase, ModelNotFound
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
-@router.get("", operation_id="listModels", responses=failures())
+@router.get("", operation_id="listModels", responses=failures(CursorUnknown))
 def list_models(caller: Caller, backends: Opened) -> ModelList:
     """Base models, then the project's fine-tuned ones, newest first."""
     with transaction(backends) as work:
@@ -21,14 +22,14 @@ def list_models(caller: Caller, backends: Opened) -> ModelList:
 
 
 # A path parameter of its own kind: a base's name may hold slashes, as hub ids do.
-@router.get("/{model:path}", operation_id="retrieveModel", responses=failures(400, 404))
+@router.get("/{model:path}", operation_id="retrieveModel", responses=failures(ModelNotFound))
 def retrieve_model(model: str, caller: Caller, backends: Opened) -> Model:
     """One model by name."""
     with transaction(backends) as work:
         return service.one(work.session, backends.bases, caller.project_id, model)
 
 
-@router.delete("/{model:path}", operation_id="deleteModel", responses=failures(400, 403, 404))
+@router.delete("/{model:path}", operation_id="deleteModel", responses=failures(ModelNotFound, ModelIsBase))
 def delete_model(model: str, caller: Caller, backends: Opened) -> ModelDeleted:
     """Delete a fine-tuned model: its name, its adapter files and those of its job's checkpoints."""
     with transaction(backends) as work:

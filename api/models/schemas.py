@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
+
+from api.example_ids import BASE, CREATED, MODEL, PROJECT
+
+TUNED: JsonDict = {"id": MODEL, "object": "model", "created": CREATED + 300, "owned_by": PROJECT}
+BASIC: JsonDict = {"id": BASE, "object": "model", "created": 0, "owned_by": "system"}
 
 
 class Model(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"example": TUNED})
+
     id: str
     object: Literal["model"] = "model"
     created: int = Field(description="Unix seconds; 0 for a base model, which was not made here.")
@@ -15,11 +23,15 @@ class Model(BaseModel):
 
 
 class ModelDeleted(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"example": {"id": MODEL, "object": "model", "deleted": True}})
+
     id: str
     object: Literal["model"] = "model"
     deleted: Literal[True] = True
 
 
 class ModelList(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"example": {"object": "list", "data": [BASIC, TUNED]}})
+
     object: Literal["list"] = "list"
     data: list[Model]

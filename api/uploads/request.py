@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from api.errors import InvalidRequest
+from api.example_ids import PART, SHA256
 from api.faults import Fault, describe
 from api.files.intake_policy import Prompt
 from intake.policy import InvalidRows, Ties
@@ -19,7 +20,19 @@ OPENAI_FIELDS = {"expires_after": "files are kept until they are deleted"}
 
 
 class CreateUpload(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        json_schema_extra={
+            "example": {
+                "filename": "pairs.zip",
+                "bytes": 62113764,
+                "mime_type": "application/zip",
+                "purpose": "fine-tune",
+            }
+        },
+    )
 
     filename: Annotated[str, Field(min_length=1, max_length=1024)]
     bytes: Annotated[int, Field(ge=1, description="The whole file's size; the parts must come to exactly this.")]
@@ -34,7 +47,9 @@ class CreateUpload(BaseModel):
 
 
 class CompleteUpload(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, json_schema_extra={"example": {"part_ids": [PART], "sha256": SHA256}}
+    )
 
     part_ids: Annotated[list[str], Field(min_length=1, max_length=MOST_PARTS)] = Field(
         description="The parts in the order of the file; parts not named are dropped."

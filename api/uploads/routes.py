@@ -10,7 +10,8 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from api.backends import Caller, Opened
-from api.errors import failures
+from api.example_ids import SHA256
+from api.failures import BODY, FORM, ONCE, ROOM, failures
 from api.files.receive import received
 from api.idempotency import IdempotencyKey, once
 from api.json_body import Json
@@ -19,6 +20,7 @@ from api.room import has_room
 from api.transactions import transaction
 from api.uploads import service
 from api.uploads.schemas import Upload, UploadPart, UploadPartList
+from store.errors import CursorUnknown, QuotaExceeded, TooManyParts, UploadNotFound, UploadNotPending
 from store.uploads import MOST_PARTS
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
@@ -43,7 +45,8 @@ PART_FORM = {
                         "data": {"type": "string", "format": "binary", "description": "At most 64 MiB."},
                         "sha256": {"type": "string", "description": "Of the part, to be checked. An addition."},
                     },
-                }
+                },
+                "example": {"data": "(the part's bytes)", "sha256": SHA256},
             }
         },
     }
@@ -59,7 +62,7 @@ async def _content(request: Request) -> bytes:
     operation_id="createUpload",
     dependencies=[Depends(has_room)],
     response_model=Upload,
-    responses=failures(400, 409, 413, 422, 507),
+    responses=failures(*BODY, *ONCE, *ROOM, QuotaExceeded),
     openapi_extra=_body("CreateUpload"),
 )
 def create_upload(
@@ -72,7 +75,7 @@ def create_upload(
         return once(work, caller, idempotency_key, "createUpload", body.sha256, create)
 
 
-@router.get("/{upload_id}", operation_id="retrieveUpload", responses=failures(400, 404))
+@router.get("/{upload_id}", operation_id="retrieveUpload", responses=failures(UploadNotFound))
 def retrieve_upload(upload_id: str, caller: Caller, backends: Opened) -> Upload:
     """One upload. An addition."""
     with transaction(backends) as work:
@@ -83,7 +86,7 @@ def retrieve_upload(upload_id: str, caller: Caller, backends: Opened) -> Upload:
     "/{upload_id}/parts",
     operation_id="createUploadPart",
     dependencies=[Depends(has_room)],
-    responses=failures(400, 404, 408, 409, 413, 507),
+    responses=failures(*FORM, *ROOM, UploadNotFound, UploadNotPending, TooManyParts),
     openapi_extra=PART_FORM,
 )
 async def create_upload_part(upload_id: str, request: Request, caller: Caller, backends: Opened) -> UploadPart:
@@ -93,7 +96,7 @@ async def create_upload_part(upload_id: str, request: Request, caller: Caller, b
         return await run_in_threadpool(service.add_part, backends, caller.project_id, upload_id, sent)
 
 
-@router.get("/{upload_id}/parts", operation_id="listUploadParts", responses=failures(400, 404))
+@router.get("/{upload_id}/parts", operation_id="listUploadParts", responses=failures(CursorUnknown, UploadNotFound))
 def list_upload_parts(
     upload_id: str,
     caller: Caller,
@@ -109,7 +112,7 @@ def list_upload_parts(
 @router.post(
     "/{upload_id}/complete",
     operation_id="completeUpload",
-    responses=failures(400, 404, 409, 413, 507),
+    responses=failures(*BODY, *ROOM, UploadNotFound, UploadNotPending),
     openapi_extra=_body("CompleteUpload"),
 )
 def complete_upload(
@@ -119,7 +122,7 @@ def complete_upload(
     return service.complete(backends, caller.project_id, upload_id, content)
 
 
-@router.post("/{upload_id}/cancel", operation_id="cancelUpload", responses=failures(400, 404, 409))
+@router.post("/{upload_id}/cancel", operation_id="cancelUpload", responses=failures(UploadNotFound, UploadNotPending))
 def cancel_upload(upload_id: str, caller: Caller, backends: Opened) -> Upload:
     """Drop an upload and its parts. One that is completed or has expired stays as it is (409)."""
     return service.cancel(backends, caller.project_id, upload_id)

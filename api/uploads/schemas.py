@@ -5,14 +5,36 @@ from __future__ import annotations
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
+from api.example_ids import CREATED, PART, SHA256, UPLOAD
 from api.files.schemas import File
-from api.paging import PageWithEnds
+from api.paging import PageWithEnds, page_of
 from store import models, upload_tables
+
+BEGUN: JsonDict = {
+    "id": UPLOAD,
+    "object": "upload",
+    "bytes": 62113764,
+    "created_at": CREATED,
+    "expires_at": CREATED + 86400,
+    "filename": "pairs.zip",
+    "purpose": "fine-tune",
+    "status": "pending",
+    "file": None,
+}
+ARRIVED: JsonDict = {
+    "id": PART,
+    "object": "upload.part",
+    "upload_id": UPLOAD,
+    "created_at": CREATED + 2,
+    "bytes": 62113764,
+    "sha256": SHA256,
+}
 
 
 class Upload(BaseModel):
-    model_config = ConfigDict(title="Upload")
+    model_config = ConfigDict(title="Upload", json_schema_extra={"example": BEGUN})
 
     id: str
     object: Literal["upload"] = "upload"
@@ -41,7 +63,7 @@ class Upload(BaseModel):
 
 
 class UploadPart(BaseModel):
-    model_config = ConfigDict(title="UploadPart")
+    model_config = ConfigDict(title="UploadPart", json_schema_extra={"example": ARRIVED})
 
     id: str
     object: Literal["upload.part"] = "upload.part"
@@ -64,4 +86,4 @@ class UploadPart(BaseModel):
 
 
 class UploadPartList(PageWithEnds[UploadPart]):
-    pass
+    model_config = ConfigDict(json_schema_extra=page_of(ARRIVED, ends=True))

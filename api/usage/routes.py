@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from api.backends import Caller, Opened
-from api.errors import failures
+from api.failures import failures
 from api.transactions import transaction
 from api.usage import service
 from api.usage.schemas import Usage

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
 
 from api.backends import Caller, Opened
-from api.errors import failures
+from api.failures import BODY, ONCE, failures
 from api.idempotency import IdempotencyKey, once
 from api.json_body import Json
 from api.paging import After
@@ -25,6 +25,7 @@ from api.webhooks.schemas import (
     WebhookWithSecret,
 )
 from store import webhooks
+from store.errors import CursorUnknown, DeliveryNotFound, TooManyWebhooks, WebhookDisabled, WebhookNotFound
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
 CREATE_BODY = {
@@ -39,7 +40,7 @@ CREATE_BODY = {
     "",
     operation_id="createWebhook",
     response_model=WebhookWithSecret,
-    responses=failures(400, 409, 413, 422),
+    responses=failures(*BODY, *ONCE, TooManyWebhooks),
     openapi_extra=CREATE_BODY,
 )
 def create_webhook(
@@ -53,7 +54,7 @@ def create_webhook(
         return once(work, caller, idempotency_key, "createWebhook", body.sha256, create, unkept)
 
 
-@router.get("", operation_id="listWebhooks", responses=failures(400))
+@router.get("", operation_id="listWebhooks", responses=failures(CursorUnknown))
 def list_webhooks(
     caller: Caller,
     backends: Opened,
@@ -65,14 +66,14 @@ def list_webhooks(
         return service.page(work.session, caller.project_id, after=after, limit=limit)
 
 
-@router.get("/{webhook_id}", operation_id="retrieveWebhook", responses=failures(400, 404))
+@router.get("/{webhook_id}", operation_id="retrieveWebhook", responses=failures(WebhookNotFound))
 def retrieve_webhook(webhook_id: str, caller: Caller, backends: Opened) -> Webhook:
     """One webhook, without its secret. An addition."""
     with transaction(backends) as work:
         return Webhook.of(webhooks.get(work.session, caller.project_id, webhook_id))
 
 
-@router.delete("/{webhook_id}", operation_id="deleteWebhook", responses=failures(400, 404))
+@router.delete("/{webhook_id}", operation_id="deleteWebhook", responses=failures(WebhookNotFound))
 def delete_webhook(webhook_id: str, caller: Caller, backends: Opened) -> WebhookDeleted:
     """Delete a webhook and its log; what was not sent yet is not sent. An addition."""
     with transaction(backends) as work:
@@ -83,7 +84,7 @@ def delete_webhook(webhook_id: str, caller: Caller, backends: Opened) -> Webhook
     "/{webhook_id}/rotate",
     operation_id="rotateWebhook",
     response_model=WebhookWithSecret,
-    responses=failures(400, 404, 409, 422),
+    responses=failures(*ONCE, WebhookNotFound),
 )
 def rotate_webhook(
     webhook_id: str, caller: Caller, backends: Opened, idempotency_key: IdempotencyKey = None
@@ -95,7 +96,9 @@ def rotate_webhook(
         return once(work, caller, idempotency_key, "rotateWebhook", webhook_id, rotate, unkept)
 
 
-@router.get("/{webhook_id}/deliveries", operation_id="listWebhookDeliveries", responses=failures(400, 404))
+@router.get(
+    "/{webhook_id}/deliveries", operation_id="listWebhookDeliveries", responses=failures(CursorUnknown, WebhookNotFound)
+)
 def list_webhook_deliveries(
     webhook_id: str,
     caller: Caller,
@@ -111,7 +114,7 @@ def list_webhook_deliveries(
 @router.post(
     "/{webhook_id}/deliveries/{delivery_id}/retry",
     operation_id="retryWebhookDelivery",
-    responses=failures(400, 404, 409),
+    responses=failures(WebhookNotFound, DeliveryNotFound, WebhookDisabled),
 )
 def retry_webhook_delivery(webhook_id: str, delivery_id: str, caller: Caller, backends: Opened) -> WebhookDelivery:
     """Send a delivery again at once, whatever became of it. An addition."""

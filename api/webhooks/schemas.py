@@ -8,11 +8,27 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
-from api.paging import PageWithEnds
+from api.example_ids import CREATED, DELIVERY, JOB, WEBHOOK
+from api.paging import PageWithEnds, page_of
 from store import webhook_tables
 
+SENT: JsonDict = {
+    "id": DELIVERY,
+    "object": "webhook_endpoint.delivery",
+    "webhook_id": WEBHOOK,
+    "event_id": "evt-0198c1f2b0037c5d8e6f708192a3b4c5",
+    "type": "fine_tuning.job.succeeded",
+    "fine_tuning_job_id": JOB,
+    "status": "pending",
+    "attempts": 1,
+    "created_at": CREATED + 300,
+    "next_attempt_at": CREATED + 305,
+    "delivered_at": None,
+    "last_status": 503,
+    "last_error": "The receiver answered 503.",
+}
 ENDPOINT: JsonDict = {
-    "id": "webhook-0198c1f2a3b47c5d8e6f708192a3b4c5",
+    "id": WEBHOOK,
     "object": "webhook_endpoint",
     "url": "https://example.com/pairtune",
     "events": ["fine_tuning.job.succeeded"],
@@ -51,10 +67,14 @@ class WebhookWithSecret(Webhook):
 
 
 class WebhookList(PageWithEnds[Webhook]):
-    pass
+    model_config = ConfigDict(json_schema_extra=page_of(ENDPOINT, ends=True))
 
 
 class WebhookDeleted(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"id": WEBHOOK, "object": "webhook_endpoint.deleted", "deleted": True}}
+    )
+
     id: str
     object: Literal["webhook_endpoint.deleted"] = "webhook_endpoint.deleted"
     deleted: Literal[True] = True
@@ -63,23 +83,7 @@ class WebhookDeleted(BaseModel):
 class WebhookDelivery(BaseModel):
     model_config = ConfigDict(
         title="WebhookDelivery",
-        json_schema_extra={
-            "example": {
-                "id": "delivery-0198c1f2b0047c5d8e6f708192a3b4c5",
-                "object": "webhook_endpoint.delivery",
-                "webhook_id": ENDPOINT["id"],
-                "event_id": "evt-0198c1f2b0037c5d8e6f708192a3b4c5",
-                "type": "fine_tuning.job.succeeded",
-                "fine_tuning_job_id": "ftjob-0198c1f29fff7c5d8e6f708192a3b4c5",
-                "status": "pending",
-                "attempts": 1,
-                "created_at": 1764105600,
-                "next_attempt_at": 1764105605,
-                "delivered_at": None,
-                "last_status": 503,
-                "last_error": "The receiver answered 503.",
-            }
-        },
+        json_schema_extra={"example": SENT},
     )
 
     id: str
@@ -119,7 +123,7 @@ class WebhookDelivery(BaseModel):
 
 
 class WebhookDeliveryList(PageWithEnds[WebhookDelivery]):
-    pass
+    model_config = ConfigDict(json_schema_extra=page_of(SENT, ends=True))
 
 
 def _fields(row: webhook_tables.WebhookEndpoint) -> dict[str, object]:
