@@ -14,7 +14,7 @@ ApiError
 ├── GenerationFailed       the images could not be drawn
 ├── GenerationQueued       nobody has begun to draw them in the time that a request waits
 ├── GenerationRunning      they are being drawn, for longer than a request waits
-└── NotReady               something that the API needs does not answer
+└── NotReady               something that the API needs does not answer, or is an older version's
 """
 
 from __future__ import annotations
@@ -113,6 +113,9 @@ class GenerationRunning(ApiError):
 
 
 class NotReady(ApiError):
-    def __init__(self, checks: dict[str, str], missing: Sequence[str]) -> None:
-        super().__init__(f"No answer from: {', '.join(missing)}.")
+    """``silent``: the needed parts that do not answer; none of them: the database is an older version's."""
+
+    def __init__(self, checks: dict[str, str], silent: Sequence[str]) -> None:
+        outdated = "The database lacks migrations of this version: run `python -m migrations`."
+        super().__init__(f"No answer from: {', '.join(silent)}." if silent else outdated)
         self.checks = checks

@@ -21,6 +21,6 @@ async def healthz() -> Alive:
 
 @router.get("/readyz", operation_id="readyz", responses=documented(NotReady))
 def readyz(backends: Opened) -> Ready:
-    """The database answers and the blob store can be written: else 503. Without a broker, or with little room on the
-    disk, it is ready and `degraded`."""
+    """The database answers and has this version's migrations, and the blob store can be written: else 503. Without a
+    broker, or with little room on the disk, it is ready and `degraded`."""
     return service.check(backends)

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
-State = Literal["ok", "no answer", "low"]
+State = Literal["ok", "no answer", "low", "outdated"]
 
 
 CHECKS: JsonDict = {"database": "ok", "broker": "no answer", "blobs": "ok", "disk": "ok"}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from api.backends import Backends
 from api.errors import NotReady
 from api.health.schemas import Ready, State
+from migrations.revision import outdated
 from store import disk_space
 from store.database import Sessions
 
@@ -17,16 +17,16 @@ NEEDED = ("database", "blobs")
 
 
 def check(backends: Backends) -> Ready:
-    """Raises NotReady, which says which needed part does not answer."""
+    """Raises NotReady, which says which needed part does not answer, or that the database is an older version's."""
     checks: dict[str, State] = {
-        "database": _state(_database(backends.sessions)),
+        "database": _database(backends.sessions),
         "broker": _state(backends.hints.reachable()),
         "blobs": _state(backends.blobs.reachable()),
         "disk": "low" if disk_space.short(backends.settings, disk_space.of_the_api(backends.settings)) else "ok",
     }
-    missing = [name for name in NEEDED if checks[name] != "ok"]
-    if missing:
-        raise NotReady({name: str(state) for name, state in checks.items()}, missing)
+    if any(checks[name] != "ok" for name in NEEDED):
+        silent = [name for name in NEEDED if checks[name] == "no answer"]
+        raise NotReady(dict(checks), silent)
     return Ready(status="ok" if set(checks.values()) == {"ok"} else "degraded", checks=checks)
 
 
@@ -34,10 +34,9 @@ def _state(reachable: bool) -> State:
     return "ok" if reachable else "no answer"
 
 
-def _database(sessions: Sessions) -> bool:
+def _database(sessions: Sessions) -> State:
     try:
         with sessions() as session:
-            session.execute(text("SELECT 1"))
+            return "outdated" if outdated(session.connection()) else "ok"
     except (OperationalError, PoolTimeout):
-        return False
-    return True
+        return "no answer"

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 from starlette.testclient import TestClient
 
 from store.blobs import Blobs
+from store.database import open_engine
 from store.settings import Settings
+from tests import servers
 from tests.api.conftest import open_client
 
 pytestmark = pytest.mark.integration
@@ -30,6 +33,34 @@ def test_without_a_database_or_a_blob_store_it_is_not_ready_and_says_which(setti
     assert ready.status_code == 503
     assert ready.json()["checks"] == {"database": "no answer", "broker": "ok", "blobs": "no answer", "disk": "ok"}
     assert ready.json()["error"]["message"] == "No answer from: database, blobs."
+
+
+def test_a_database_that_lacks_a_migration_is_not_ready_and_a_newer_versions_is(
+    settings: Settings, postgres_url: str
+) -> None:
+    with (
+        servers.database(postgres_url, "revisions") as url,
+        open_client(settings.model_copy(update={"database_url": url})) as client,
+    ):
+        assert client.get("/readyz").status_code == 200
+        at_revision(url, "UPDATE alembic_version SET version_num = '0010'")
+        ready = client.get("/readyz")
+        assert (ready.status_code, ready.json()["checks"]["database"]) == (503, "outdated")
+        assert (
+            ready.json()["error"]["message"]
+            == "The database lacks migrations of this version: run `python -m migrations`."
+        )
+        at_revision(url, "UPDATE alembic_version SET version_num = 'of-the-next-version'")
+        assert client.get("/readyz").json()["checks"]["database"] == "ok"
+        at_revision(url, "DROP TABLE alembic_version")
+        assert client.get("/readyz").json()["checks"]["database"] == "outdated"
+
+
+def at_revision(url: str, statement: str) -> None:
+    engine = open_engine(url, pool_size=1)
+    with engine.begin() as connection:
+        connection.execute(text(statement))
+    engine.dispose()
 
 
 def test_without_a_broker_or_with_little_room_it_is_ready_and_degraded(settings: Settings, tmp_path: Path) -> None:

@@ -1,0 +1,78 @@
+"""A job that is posted while the broker is down: it is accepted, waits, and runs once the broker is back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from redis import Redis
+
+from cli.embedded import Valkey
+from store import files
+from store.blobs import Blobs
+from store.files import NewFile
+from store.hints import Hints
+from store.settings import Settings
+from tests.api.polling import until
+from tests.api.serving import serving
+from tests.store.rows import read_job
+from tests.worker.celery_worker import workers
+from tests.worker.watching import states
+from worker.dispatcher import tick
+from worker.resources import Resources
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def valkey(tmp_path: Path) -> Iterator[Valkey]:
+    server = Valkey(tmp_path)
+    yield server
+    server.stop()
+
+
+def nobody_waits(valkey: Valkey) -> bool:
+    with Redis(unix_socket_path=valkey.url.removeprefix("redis+socket://")) as client:
+        return client.llen("train") == 0
+
+
+def test_a_job_that_is_posted_while_the_broker_is_down_runs_once_it_is_back(
+    tmp_path: Path, postgres_url: str, valkey: Valkey
+) -> None:
+    with serving(tmp_path, postgres_url, valkey.url) as live:
+        database_url = live.sessions.kw["bind"].url.render_as_string(hide_password=False)
+        settings = Settings(home=tmp_path, database_url=database_url, broker_url=valkey.url, republish_seconds=0.5)
+        resources = Resources(
+            settings, live.sessions, Blobs(settings.effective_blob_url), Hints(valkey.url), "dispatcher"
+        )
+        with live.sessions.begin() as session:
+            # Its blob is gone, so that the attempt is over soon.
+            new = NewFile(live.tenant.id, "pairs.zip", "fine-tune", 3, "0" * 64)
+            file_id = files.create(session, new, status="processed").id
+        with workers(settings, tmp_path / "worker.log") as start:
+            start()
+            assert resources.hints.train("ftjob-nobody")
+            until(lambda: nobody_waits(valkey), seconds=60)  # the worker was there before the broker went
+            valkey.stop()
+            answer = httpx.post(
+                f"{live.url}/v1/fine_tuning/jobs",
+                json={"model": "tiny", "training_file": file_id},
+                headers={"authorization": f"Bearer {live.tenant.api_key}"},
+                timeout=60,
+            )
+            assert (answer.status_code, answer.json()["status"]) == (200, "queued")
+            assert httpx.get(f"{live.url}/readyz", timeout=60).json()["checks"]["broker"] == "no answer"
+            job_id = answer.json()["id"]
+            assert tick(resources).jobs == [job_id]
+            assert valkey.ensure_running()
+
+            def runs() -> bool:
+                tick(resources)
+                return read_job(live.sessions, job_id).attempt == 1
+
+            until(runs, seconds=120)
+            until(lambda: read_job(live.sessions, job_id).status != "running", seconds=60)
+        assert states(live.sessions, job_id)[:2] == ["queued", "running"]
+        assert read_job(live.sessions, job_id).attempt == 1
