@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, func, select, union_all, update
+from sqlalchemy import ColumnElement, Row, delete, func, select, union_all, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -106,7 +106,10 @@ def record(
 
 
 def add_checkpoint(session: Session, owned: Claim, *, step: int, metrics: Json, manifest: Mapping[str, Any]) -> None:
-    """Make a checkpoint visible, once all of its blobs are stored."""
+    """Make a checkpoint visible, once all of its blobs are stored.
+
+    One without a measurement, saved in between or at a stop, is there to go on from: it goes when the next one stands.
+    """
     _write(session, owned, worker=Job.worker)
     added = session.scalar(
         insert(Checkpoint)
@@ -123,6 +126,8 @@ def add_checkpoint(session: Session, owned: Claim, *, step: int, metrics: Json, 
         .returning(Checkpoint.id)
     )
     if added is not None:
+        unmeasured = ~Checkpoint.metrics.has_key("valid_loss")
+        session.execute(delete(Checkpoint).where(Checkpoint.job_id == owned.job_id, Checkpoint.step < step, unmeasured))
         events.append(session, owned.job_id, [NewEvent(f"Checkpoint at step {step}.")], attempt=owned.attempt)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainer.header import published
-from trainer.output import ADAPTER, EMBEDDING, METRICS, SAMPLES, SPEC
+from trainer.output import ADAPTER, EMBEDDING, METRICS, SAMPLES, SPEC, Pictures
 from trainer.rundir import Run
 from trainer.spec.methods import DreamboothMethod
 from trainer.spec.run import FamilyName, RunSpec, Token
@@ -37,7 +37,7 @@ def model_card(
     beta: float | None,
     batch_size: int,
     versions: Mapping[str, str],
-    has_samples: bool,
+    pictures: Pictures,
     has_token: bool,
 ) -> str:
     """Markdown with the Hub's front matter.
@@ -53,7 +53,8 @@ def model_card(
             "",
             f"{KINDS[spec.adapter.type]} of rank {spec.adapter.rank} for {base}, by {METHODS[spec.method.type]}.",
             "",
-            *([f"![samples, the base's in the first row]({SAMPLES})", ""] if has_samples else []),
+            shown(pictures),
+            "",
             "## How it measured",
             "",
             *measured(rows, best_step),
@@ -70,6 +71,12 @@ def model_card(
             "",
         ]
     )
+
+
+def shown(pictures: Pictures) -> str:
+    if pictures.png is None:
+        return f"No samples: {pictures.lacking}."
+    return f"![samples, the base's in the first row]({SAMPLES})"
 
 
 def front_matter(spec: RunSpec) -> list[str]:

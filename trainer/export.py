@@ -1,9 +1,11 @@
-"""``output/``: the adapter in both formats, proven to load, with what explains it. Appears whole, once."""
+"""``output/``: the adapter in both formats, proven to load, with what explains it. Appears whole, once.
+
+The same run on the same machine and versions writes the same bytes.
+"""
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,15 +14,25 @@ from safetensors.torch import load_file, save_file
 from trainer.batches import Batch
 from trainer.card import model_card
 from trainer.checkpoint import Settled
-from trainer.drawing.samples import FOLDER as SAMPLE_FOLDER
-from trainer.drawing.samples import GRID
 from trainer.durable import sweep, whole_directory
 from trainer.families.family import Denoiser
 from trainer.families.kohya import kohya_weights
 from trainer.header import adapter_header, kohya_header, published, versions
 from trainer.history import rows_of
-from trainer.output import ADAPTER, CARD, EMBEDDING, METRICS, SAMPLES, SPEC, adapter_metadata, file_hashes
+from trainer.output import (
+    ADAPTER,
+    CARD,
+    EMBEDDING,
+    MANIFEST,
+    METRICS,
+    SAMPLES,
+    SPEC,
+    Pictures,
+    adapter_metadata,
+    file_hashes,
+)
 from trainer.proof import layers_per_block, require_same_adapter
+from trainer.result_manifest import result_manifest
 from trainer.rundir import Run
 from trainer.spec.events import Done
 from trainer.spec.run import FamilyName
@@ -35,6 +47,7 @@ def export(
     best_step: int,
     settled: Settled,
     native_size: int,
+    pictures: Pictures,
 ) -> Done:
     """Write ``output/`` from the network's present adapter. Raises ExportMismatch if a file does not load as itself.
 
@@ -45,17 +58,18 @@ def export(
     sweep(run.directory)
     spec, header = published(run.spec), adapter_header(run, best_step)
     named = f"{spec.name}.safetensors"
-    grid = run.directory / SAMPLE_FOLDER / GRID
     with whole_directory(output) as partial:
         denoiser.save_adapter(partial / ADAPTER, header)
         has_token = denoiser.save_token(partial / EMBEDDING)
         header |= kohya_header(spec, denoiser.prediction, native_size)
         write_kohya(partial, named, spec.base.family, denoiser, header)
+        for file in partial.glob("*.safetensors"):
+            sort_header(file)
         require_same_adapter(denoiser, partial, named, spec.base.family, batch)
         (partial / METRICS).write_bytes(metrics)
         (partial / SPEC).write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        if grid.exists():
-            shutil.copyfile(grid, partial / SAMPLES)
+        if pictures.png is not None:
+            (partial / SAMPLES).write_bytes(pictures.png)
         card = model_card(
             run,
             rows_of(metrics),
@@ -63,10 +77,11 @@ def export(
             beta=settled.beta,
             batch_size=settled.memory.batch_size,
             versions=versions(),
-            has_samples=grid.exists(),
+            pictures=pictures,
             has_token=has_token,
         )
         (partial / CARD).write_text(card, encoding="utf-8")
+        (partial / MANIFEST).write_text(result_manifest(run, partial, best_step), encoding="utf-8")
     return Done(best_step=best_step, files=file_hashes(output))
 
 
@@ -76,3 +91,14 @@ def write_kohya(folder: Path, named: str, family: FamilyName, denoiser: Denoiser
     configs = json.loads(adapter_metadata(folder / ADAPTER)["lora_adapter_metadata"])
     weights = kohya_weights(tensors, configs, family, layers_per_block(denoiser))
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / named, dict(header))
+
+
+def sort_header(file: Path) -> None:
+    """Of a safetensors file: its metadata by name, where safetensors has them in another order each time."""
+    content = file.read_bytes()
+    body = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:body])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    written = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    written += b" " * (-len(written) % 8)  # the tensors begin at a multiple of 8
+    file.write_bytes(len(written).to_bytes(8, "little") + written + content[body:])

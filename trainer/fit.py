@@ -1,12 +1,14 @@
 """The loop that all recipes share: steps, and every ``checkpoints.every_steps`` and after the last one a check-up.
 
 A check-up measures the held-out pairs, tells what they show and writes a checkpoint. The adapter with the lowest
-held-out objective is the one that is kept.
+held-out objective is the one that is kept. Where check-ups are far apart, checkpoints are written in between after
+``checkpoints.every_seconds``: nothing but where a run can go on depends on them.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -73,7 +75,8 @@ def new_samples(ready: Ready) -> Samples | None:
 class Training:
     """``base`` is the untrained model on the held-out draws; ``every`` counts the steps between check-ups.
 
-    ``validated`` and ``saved`` (a step) say what was done about ``step`` already.
+    ``validated`` and ``saved`` (a step) say what was done about ``step`` already; ``saved_at`` is the monotonic time of
+    the last checkpoint, or of the start.
     """
 
     ready: Ready
@@ -85,6 +88,7 @@ class Training:
     step: int = 0
     validated: bool = True
     saved: int = 0
+    saved_at: float = field(default_factory=time.monotonic)
     best: Best | None = None
     samples: Samples | None = None
     drawn: set[int] = field(default_factory=set)
@@ -118,7 +122,9 @@ class Training:
                 record = self.advance(*next(steps))
                 self.line.add(record)
                 self.ready.stop.agree(record.stop_requested)
-                if self.line.due():
+                if self.save_due():
+                    self.save_in_between()
+                elif self.line.due():
                     self.line.flush(self.saved)
         except Interrupted:
             self.line.flush(self.saved)
@@ -204,11 +210,13 @@ class Training:
         self.ready.phases.report(StoppedEarly(step=self.step, best_step=self.best.step, patience=patience))
         return True
 
+    @property
+    def is_check_up(self) -> bool:
+        return self.step % self.every == 0 or self.step == self.asked.max_steps
+
     def look_up(self) -> None:
         """Between two steps: samples and a check-up, where they are due."""
-        is_last = self.step == self.asked.max_steps
-        check_up_due = not self.validated and (self.step % self.every == 0 or is_last)
-        samples_due = self.samples_due()
+        check_up_due, samples_due = self.is_check_up and not self.validated, self.samples_due()
         if not check_up_due and not samples_due:
             return
         self.line.flush(self.saved)
@@ -216,7 +224,7 @@ class Training:
             self.draw_samples(self.step)
         if check_up_due:
             self.check_up()
-        if not is_last:
+        if self.step < self.asked.max_steps:
             self.ready.phases.enter("training")
             self.line.restart()
 
@@ -245,7 +253,19 @@ class Training:
         if self.samples is not None:
             self.drawn.add(step)
             self.ready.phases.enter("sampling")
-            self.ready.phases.report(self.samples.write(step, self.ready.stop.check))
+            self.ready.phases.report(self.samples.write(step, self.ready.check, self.ready.phases.progress))
+
+    def save_due(self) -> bool:
+        """In between, where no check-up is about to write one. The main process alone writes, and goes by its clock."""
+        every = self.ready.run.spec.checkpoints.every_seconds
+        if every is None or self.is_check_up or not self.ready.world.is_main:
+            return False
+        return time.monotonic() - self.saved_at >= every
+
+    def save_in_between(self) -> None:
+        self.line.flush(self.saved)
+        self.save()
+        self.line.restart(after_check_up=False)
 
     def save(self) -> None:
         """Write the checkpoint of this step, if there is none yet."""
@@ -269,4 +289,4 @@ class Training:
         path = write_checkpoint(folder, checkpoint)
         prune(folder, self.best.step if self.best else None)
         ready.phases.report(CheckpointWritten(step=self.step, path=str(path.relative_to(ready.run.directory))))
-        self.saved = self.step
+        self.saved, self.saved_at = self.step, time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.errors import BadRun, Fault
@@ -12,7 +13,15 @@ from trainer.rundir import Run
 from trainer.spec.events import Done
 
 ADAPTER, EMBEDDING = "pytorch_lora_weights.safetensors", "learned_embeds.safetensors"
-METRICS, SPEC, CARD, SAMPLES = "metrics.jsonl", "spec.json", "README.md", "samples.png"
+METRICS, SPEC, CARD, SAMPLES, MANIFEST = "metrics.jsonl", "spec.json", "README.md", "samples.png", "manifest.json"
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """``samples.png``, the base's images in the first row; or why there is none, as a clause."""
+
+    png: bytes | None
+    lacking: str = ""
 
 
 def finished(run: Run) -> Done | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,7 +25,7 @@ from trainer.interrupt import StopRequest
 from trainer.learner import Learner, new_learner
 from trainer.mismatch import DEFAULT_SAMPLES, features_of, measure_mismatch
 from trainer.output import METRICS
-from trainer.reporting import Phases
+from trainer.reporting import Phases, watched
 from trainer.rundir import Run
 from trainer.spec.events import Metrics, MismatchMeasured, Started, Warned
 from trainer.spec.strict import Auto
@@ -44,6 +44,7 @@ class Ready:
     """``pairs`` are the files that ``data`` was encoded from, drawn ones too; ``mismatch`` only where it was wanted."""
 
     run: Run
+    need: Need
     device: torch.device
     family: Family
     encoder: Encoder
@@ -60,6 +61,10 @@ class Ready:
     @property
     def cache(self) -> Cache:
         return self.encoder.cache
+
+    @cached_property
+    def check(self) -> Callable[[], None]:
+        return watched(self.phases, self.stop)
 
     @cached_property
     def artist(self) -> Artist:
@@ -94,7 +99,7 @@ class Ready:
 def prepare(run: Run, cache: Cache, need: Need, phases: Phases, stop: StopRequest, world: World) -> Ready:
     """Raises BadRun for data or a base that cannot be used, Interrupted where a stop was asked for."""
     spec, report = run.spec, phases.report
-    device = choose_device()
+    device, check = choose_device(), watched(phases, stop)
     pairs = pairs_of(run)
     resumed = world.main_first(
         lambda: newest_checkpoint(
@@ -136,7 +141,7 @@ def prepare(run: Run, cache: Cache, need: Need, phases: Phases, stop: StopReques
                 commissions,
                 run,
                 new_artist(run, family, encoder, learner, device),
-                check=stop.check,
+                check=check,
                 progress=phases.progress,
                 world=world,
             )
@@ -160,7 +165,7 @@ def prepare(run: Run, cache: Cache, need: Need, phases: Phases, stop: StopReques
                     features,
                     samples,
                     seed=spec.seed,
-                    check=stop.check,
+                    check=check,
                     progress=phases.progress,
                 )
             )
@@ -170,7 +175,9 @@ def prepare(run: Run, cache: Cache, need: Need, phases: Phases, stop: StopReques
         learner.load_optimizer_state(resumed.optimizer)
     history = History(run.directory / (METRICS if world.is_main else f".{METRICS}.process-{world.rank}"))
     history.restore(resumed.history if resumed else b"")
-    return Ready(run, device, family, encoder, learner, pairs, data, mismatch, resumed, history, phases, stop, world)
+    return Ready(
+        run, need, device, family, encoder, learner, pairs, data, mismatch, resumed, history, phases, stop, world
+    )
 
 
 def wanted_samples(asked: int | Auto, need: Need) -> int:

@@ -23,8 +23,8 @@ SIDES = ("chosen_loss", "rejected_loss")
 class ProgressLine:
     """Losses of all steps since the last line.
 
-    Time between ``flush`` and ``restart`` goes to a check-up, due after every ``every`` steps and after the last: it
-    counts for the remaining time, not for the speed.
+    Time between ``flush`` and ``restart`` does not count for the speed; that of a check-up, due after every ``every``
+    steps and after the last, counts for the remaining time.
     """
 
     report: Report
@@ -45,10 +45,10 @@ class ProgressLine:
     def due(self) -> bool:
         return time.monotonic() - self._since >= EVERY_SECONDS
 
-    def restart(self) -> None:
-        """Steps go on after a check-up."""
+    def restart(self, *, after_check_up: bool = True) -> None:
+        """Steps go on after a check-up, or after what comes at no fixed step and so into no estimate."""
         now = time.monotonic()
-        if self._steps:
+        if self._steps and after_check_up:
             self._check_ups += 1
             self._check_up_seconds += now - self._since
         self._since = now

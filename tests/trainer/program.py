@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.trainer.warm import ROOT, Forked, server
 from trainer.spec.events import Event, parse_event
-
-ROOT = Path(__file__).parents[2]
 
 
 @dataclass
@@ -31,10 +30,18 @@ def run_program(
     *,
     stop_with: signal.Signals | None = None,
     stop_at: Callable[[Event], bool] = lambda _: False,
+    kill_at: int | None = None,
+    fresh: bool = False,
 ) -> Outcome:
-    """Run to the end, or send ``stop_with`` at the first event for which ``stop_at`` is true."""
+    """Run to the end, or send ``stop_with`` at the first event for which ``stop_at`` is true.
+
+    ``fresh``: as a user starts it; else forked where its imports are done, which is seconds sooner
+    (tests/trainer/warm.py; ``kill_at`` is of that).
+    """
     outcome = Outcome()
-    with _process(directory, cache) as process:
+    arguments = ["run", str(directory), "--cache", str(cache)]
+    errors = directory / "stderr.txt"
+    with _process(arguments, errors) if fresh else server().run(*arguments, stderr=errors, kill_at=kill_at) as process:
         assert process.stdout is not None
         for line in process.stdout:
             event = parse_event(line)
@@ -43,16 +50,16 @@ def run_program(
                 process.send_signal(stop_with)
                 stop_with = None
     outcome.returncode = process.returncode
-    outcome.stderr = (directory / "stderr.txt").read_text()
+    outcome.stderr = errors.read_text()
     return outcome
 
 
 @contextmanager
-def _process(directory: Path, cache: Path) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "trainer", "run", str(directory), "--cache", str(cache)]
+def _process(arguments: list[str], errors: Path) -> Iterator[subprocess.Popen[str] | Forked]:
+    command = [sys.executable, "-m", "trainer", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with (
-        (directory / "stderr.txt").open("w") as stderr,
+        errors.open("w") as stderr,
         subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=ROOT, env=environment
         ) as process,

@@ -14,7 +14,7 @@ from tests.trainer.families.bases import SAVE_BASE
 from tests.trainer.tiny_sdxl import save_run
 from trainer.card import model_card
 from trainer.families import open_family
-from trainer.output import ADAPTER, EMBEDDING
+from trainer.output import ADAPTER, EMBEDDING, Pictures
 from trainer.rundir import Run, read_run
 from trainer.spec.run import Base, FamilyName, RunSpec
 
@@ -28,6 +28,7 @@ def check_up(step: int, **changes: Any) -> dict[str, Any]:
     return measured | LOSSES | ACCURACY | BASE | changes
 
 
+NONE = Pictures(None, "nobody asked")
 ROWS = [
     check_up(0, objective=0.7, implicit_accuracy=0.6, implicit_accuracy_low=0.4, implicit_accuracy_high=0.8),
     {"kind": "train", "step": 1, "loss": 0.6},
@@ -48,7 +49,7 @@ def on(run: Run, base: Base, **options: Any) -> Run:
     return replace(run, spec=RunSpec.model_validate(run.spec.model_dump() | {"base": base.model_dump()} | options))
 
 
-def card(run: Run, rows: list[dict[str, Any]] = ROWS, *, has_samples: bool = False, has_token: bool = False) -> str:
+def card(run: Run, rows: list[dict[str, Any]] = ROWS, *, pictures: Pictures = NONE, has_token: bool = False) -> str:
     return model_card(
         run,
         rows,
@@ -56,7 +57,7 @@ def card(run: Run, rows: list[dict[str, Any]] = ROWS, *, has_samples: bool = Fal
         beta=64.0,
         batch_size=2,
         versions={"torch": "2"},
-        has_samples=has_samples,
+        pictures=pictures,
         has_token=has_token,
     )
 
@@ -127,8 +128,9 @@ def test_what_it_was_made_from_is_told(run: Run) -> None:
 
 @pytest.mark.unit
 def test_samples_are_shown_where_there_are_some(run: Run) -> None:
-    assert "(samples.png)" in card(run, has_samples=True)
+    assert "(samples.png)" in card(run, pictures=Pictures(b"PNG"))
     assert "samples.png" not in card(run)
+    assert "No samples: nobody asked." in card(run).splitlines()
 
 
 @pytest.mark.unit

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tests.trainer.tiny_sdxl import save_run
 from trainer.cache import Cache
+from trainer.conclude import pictures
 from trainer.data import Need
 from trainer.device import explain_out_of_memory
 from trainer.errors import OutOfMemory
@@ -20,12 +21,14 @@ from trainer.families.sdxl import SdxlDenoiser
 from trainer.fit import new_batches
 from trainer.interrupt import StopRequest
 from trainer.memory import MemoryPlan, first_that_fits, plans
+from trainer.output import Pictures
 from trainer.prepare import Ready, prepare
 from trainer.probe import try_plan
 from trainer.recipes import mapo
 from trainer.reporting import Phases
 from trainer.rundir import read_run
-from trainer.spec.run import Compute
+from trainer.spec.events import Event, Warned
+from trainer.spec.run import Compute, Sampling
 from trainer.world import ALONE
 
 CPU = torch.device("cpu")
@@ -73,6 +76,29 @@ def ready(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Ready:
     assert isinstance(denoiser, SdxlDenoiser)
     small = Small(**{name: getattr(denoiser, name) for name in denoiser.__dataclass_fields__})
     return replace(made, learner=replace(made.learner, denoiser=small))
+
+
+class Full(SdxlDenoiser):
+    """On a device that has no room to draw."""
+
+    def predict(self, *_: object) -> Tensor:
+        raise torch.OutOfMemoryError
+
+
+@pytest.mark.integration
+def test_a_device_without_room_to_draw_costs_the_samples_and_says_so(ready: Ready) -> None:
+    told: list[Event] = []
+    denoiser = ready.learner.denoiser
+    full = Full(**{name: getattr(denoiser, name) for name in denoiser.__dataclass_fields__})  # type: ignore[attr-defined]
+    cramped = replace(ready, learner=replace(ready.learner, denoiser=full), phases=Phases(told.append))
+    assert pictures(cramped) == Pictures(None, "the device had no memory left to draw them")
+    assert [event.code for event in told if isinstance(event, Warned)] == ["no_samples"]
+
+
+@pytest.mark.integration
+def test_a_run_that_wants_no_samples_draws_none_and_says_why(ready: Ready) -> None:
+    spec = ready.run.spec.model_copy(update={"sampling": Sampling(held_out=0)})
+    assert pictures(replace(ready, run=replace(ready.run, spec=spec))) == Pictures(None, "sampling.held_out is 0")
 
 
 @pytest.mark.integration

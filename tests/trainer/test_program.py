@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import signal
@@ -12,11 +13,13 @@ from typing import TypeVar
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tests.trainer.program import Outcome, run_program
 from tests.trainer.tiny_sdxl import save_run, write_spec
+from trainer.drawing.grid import CELL, GAP, HEADER, MARGIN
 from trainer.spec.events import (
     CheckpointWritten,
     Done,
@@ -49,7 +52,7 @@ class Straight:
 def straight(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Straight:
     directory = save_run(tmp_path_factory.mktemp("straight") / "run", tiny_base, **HYPERPARAMETERS)
     cache = tmp_path_factory.mktemp("cache")
-    return Straight(directory, cache, run_program(directory, cache))
+    return Straight(directory, cache, run_program(directory, cache, fresh=True))
 
 
 def of(kind: type[Kind], outcome: Outcome) -> list[Kind]:
@@ -61,12 +64,14 @@ def is_checkpoint(event: Event) -> bool:
 
 
 def assert_same_run(directory: Path, straight: Straight) -> None:
-    """Every step's losses and the final weights, to the last bit."""
+    """Every step's losses and every file of the result, to the last bit."""
     history = (directory / "metrics.jsonl").read_text()
     assert history == (straight.directory / "metrics.jsonl").read_text()
-    ours, theirs = load_file(directory / ADAPTER), load_file(straight.directory / ADAPTER)
+    ours, theirs = (
+        {path.name: path.read_bytes() for path in (run / "output").iterdir()} for run in (directory, straight.directory)
+    )
     assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert [name for name in ours if ours[name] != theirs[name]] == []
 
 
 def test_a_run_trains_reports_and_ends_with_done(straight: Straight) -> None:
@@ -82,6 +87,7 @@ def test_a_run_trains_reports_and_ends_with_done(straight: Straight) -> None:
         "drawing",
         "validating",
         "training",
+        "sampling",
         "exporting",
     ]
     assert isinstance(outcome.events[-1], Done)
@@ -135,6 +141,41 @@ def test_the_adapter_names_what_it_was_made_from(straight: Straight) -> None:
     assert metadata["pairtune.dataset"].startswith("sha256:")
     assert json.loads(metadata["pairtune.versions"])["torch"].startswith(torch.__version__.split("+")[0])
     assert json.loads(metadata["lora_adapter_metadata"])["unet.lora_alpha"] == 8
+
+
+def test_the_manifest_names_every_other_file_and_what_they_were_made_from(straight: Straight) -> None:
+    output = straight.directory / "output"
+    manifest = json.loads((output / "manifest.json").read_text())
+    assert manifest["files"] == {
+        path.name: {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        for path in output.iterdir()
+        if path.name != "manifest.json"
+    }
+    assert manifest["files"].keys() >= {"adapter.safetensors", "README.md", "metrics.jsonl", "samples.png"}
+    assert manifest["base"] == {"name": "tiny", "family": "sdxl", "source": "tiny", "revision": None}
+    assert (manifest["seed"], manifest["spec"]) == (5, f"sha256:{manifest['files']['spec.json']['sha256']}")
+    with safe_open(straight.directory / ADAPTER, framework="pt") as adapter:
+        metadata = adapter.metadata()
+    assert (manifest["dataset"], manifest["run"]) == (
+        metadata["pairtune.dataset"],
+        f"sha256:{metadata['pairtune.run']}",
+    )
+    assert (manifest["best_step"], manifest["versions"]) == (
+        int(metadata["pairtune.best_step"]),
+        json.loads(metadata["pairtune.versions"]),
+    )
+
+
+def test_a_run_that_asked_for_no_samples_shows_what_the_adapter_does_to_held_out_prompts(straight: Straight) -> None:
+    with Image.open(straight.directory / "output/samples.png") as file:
+        sheet = file.convert("RGB")
+    assert sheet.size == (MARGIN + 4 * (CELL + GAP), HEADER + 2 * (CELL + GAP))
+    base, adapter = (
+        sheet.crop((MARGIN, HEADER + row * (CELL + GAP), sheet.width - GAP, HEADER + row * (CELL + GAP) + CELL))
+        for row in range(2)
+    )
+    assert len(base.getcolors(2**20) or ()) > 100
+    assert base.tobytes() != adapter.tobytes()
 
 
 def test_no_file_that_is_handed_out_tells_where_the_base_lies(straight: Straight, tiny_base: Path) -> None:

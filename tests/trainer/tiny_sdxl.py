@@ -92,6 +92,7 @@ def write_spec(
         "seed": 5,
         "adapter": {"rank": 4, "alpha": 8},
         "validation": {"draws": 2},
+        "sampling": {"steps": 2},  # nobody looks at what a random network draws
         **options,
     }
     (directory / "spec.json").write_text(json.dumps(spec))

@@ -160,6 +160,7 @@ def new_job(resources: Resources, project_id: str, archive: bytes, tiny_base: Pa
             "method": {"type": method, method: {"hyperparameters": asked}},
             "adapter": {"rank": 2},
             "validation": {"draws": 1},
+            "sampling": {"steps": 2},
             "checkpoints": {"every_steps": every},
             "name": "line-art",
         } | options

@@ -16,8 +16,8 @@ from worker.resources import Resources
 
 pytestmark = pytest.mark.integration
 
-SAMPLING = {"steps": 2}
-ALWAYS = ["README.md", "metrics.jsonl", "spec.json"]
+SAMPLING = {"steps": 2}  # as in new_job
+ALWAYS = ["README.md", "manifest.json", "metrics.jsonl", "samples.png", "spec.json"]
 
 
 def finished(resources: Resources, supervised: Supervised, job_id: str) -> Job:
@@ -41,7 +41,7 @@ def result_names(resources: Resources, job: Job) -> list[str]:
 def test_dpo_trains_on_chosen_images_against_what_the_base_draws(
     resources: Resources, supervised: Supervised, new_job: NewJob, chosen_only: bytes
 ) -> None:
-    job = finished(resources, supervised, new_job(method="dpo", data=chosen_only, sampling=SAMPLING))
+    job = finished(resources, supervised, new_job(method="dpo", data=chosen_only))
     ((prepared, data),) = told(resources, job, "data_prepared")
     assert data["drawn_images"] == 14
     assert "The base drew 14 images." in prepared.message
@@ -75,15 +75,7 @@ def test_sft_reports_progress_without_a_margin_and_its_samples_are_files_at_once
         with Image.open(io.BytesIO(resources.blobs.read(sheet.sha256))) as image:
             heights.append(image.height)
     assert heights[-1] > heights[0]  # a row for each step
-    names = result_names(resources, job)
-    assert names == [
-        "pytorch_lora_weights.safetensors",
-        "line-art.safetensors",
-        "README.md",
-        *ALWAYS[1:2],
-        "samples.png",
-        "spec.json",
-    ]
+    assert result_names(resources, job) == ["pytorch_lora_weights.safetensors", "line-art.safetensors", *ALWAYS]
     *_, (result, data) = told(resources, job, "metrics")
     assert data["final"]
     assert result.message.startswith("Result, from step ")

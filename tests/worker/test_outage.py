@@ -57,7 +57,7 @@ def test_a_short_outage_costs_no_event_and_no_trainer(
     ]
     assert phases(resources, job_id) == [
         *("loading", "caching", "loading", "validating", "training"),
-        *("validating", "training", "validating", "validating", "exporting"),
+        *("validating", "training", "validating", "validating", "sampling", "exporting"),
     ]
 
 

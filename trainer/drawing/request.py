@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from trainer.families.family import Decoder, Denoiser, Family
 from trainer.families.precision import compute_faults
 from trainer.interrupt import StopRequest
 from trainer.output import ADAPTER, EMBEDDING
-from trainer.reporting import Phases
+from trainer.reporting import Phases, watched
 from trainer.spec.buckets import Bucket
 from trainer.spec.draw import DrawSpec
 from trainer.spec.events import Drawn
@@ -49,7 +49,7 @@ class Drawing:
     guidance: float
     device: torch.device
 
-    def image(self, seed: int) -> Image.Image:
+    def image(self, seed: int, check: Callable[[], None]) -> Image.Image:
         """Alone in its forward passes, so that it depends on its seed and not on how many are drawn with it."""
         shape = self.decoder.latent_shape(self.size)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
@@ -61,6 +61,7 @@ class Drawing:
             size=self.size,
             steps=self.steps,
             guidance=self.guidance,
+            check=check,
         )
         (pixels,) = self.decoder.decode(latents)
         return image_of(pixels)
@@ -154,9 +155,8 @@ def draw(drawing: Drawing, spec: DrawSpec, folder: Path, phases: Phases, stop: S
     folder.mkdir(exist_ok=True)
     files: dict[str, str] = {}
     for index, seed in enumerate(spec.seeds):
-        stop.check()
         phases.progress(index, spec.n)
-        content = png(drawing.image(seed), spec, seed, drawing.guidance)
+        content = png(drawing.image(seed, watched(phases, stop)), spec, seed, drawing.guidance)
         write_file(folder / f"{index}.png", content)
         files[f"{index}.png"] = hashlib.sha256(content).hexdigest()
     return files

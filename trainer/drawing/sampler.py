@@ -35,16 +35,17 @@ class Artist:
     def draw(
         self, prompt_keys: Sequence[str], *, seeds: Sequence[int], size: Bucket, check: Callable[[], None]
     ) -> list[Image.Image]:
-        """One image a prompt, from noise that its seed alone determines. ``check`` runs between groups, may raise."""
+        """One image a prompt, from noise that its seed alone determines. ``check`` runs before each step, may raise."""
         images: list[Image.Image] = []
         count = together(size)
         for start in range(0, len(prompt_keys), count):
-            check()
             part = slice(start, start + count)
-            images += self._draw_together(prompt_keys[part], seeds[part], size)
+            images += self._draw_together(prompt_keys[part], seeds[part], size, check)
         return images
 
-    def _draw_together(self, prompt_keys: Sequence[str], seeds: Sequence[int], size: Bucket) -> list[Image.Image]:
+    def _draw_together(
+        self, prompt_keys: Sequence[str], seeds: Sequence[int], size: Bucket, check: Callable[[], None]
+    ) -> list[Image.Image]:
         shape = self.decoder.latent_shape(size)
         noise = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         prompts = stacked([self.cache.read(key) for key in prompt_keys], self.device)
@@ -57,6 +58,7 @@ class Artist:
             size=size,
             steps=self.steps,
             guidance=self.guidance,
+            check=check,
         )
         return [image_of(pixels) for pixels in self.decoder.decode(latents)]
 
@@ -75,8 +77,12 @@ def sample(
     size: Bucket,
     steps: int,
     guidance: float,
+    check: Callable[[], None],
 ) -> Tensor:
-    """Latents (n, channels, h, w) from ``noise`` of that shape; ``prompts`` and ``nothing`` as the cache has them."""
+    """Latents (n, channels, h, w) from ``noise`` of that shape; ``prompts`` and ``nothing`` as the cache has them.
+
+    ``check`` runs before each of the steps, which may take a while, and may raise.
+    """
     scheduler: Any = denoiser.new_scheduler()
     scheduler.set_timesteps(steps, device=noise.device)
     guided = guidance != 1
@@ -87,6 +93,7 @@ def sample(
     ).expand((2 if guided else 1) * len(noise), -1)
     latents = noise * getattr(scheduler, "init_noise_sigma", 1.0)
     for timestep in scheduler.timesteps:
+        check()
         scaled = scheduler.scale_model_input(latents, timestep) if hasattr(scheduler, "scale_model_input") else latents
         inputs = torch.cat([scaled, scaled]) if guided else scaled
         prediction = denoiser.predict(inputs, timestep.float().expand(len(inputs)), condition, size_ids)

@@ -38,9 +38,10 @@ class Samples:
     seeds: Sequence[int]
     size: Bucket
 
-    def write(self, step: int, check: Callable[[], None]) -> SampleWritten:
+    def write(self, step: int, check: Callable[[], None], progress: Callable[[int, int], None]) -> SampleWritten:
         """Draw with the network as it is; a step that is there already is not drawn again."""
         started = time.monotonic()
+        progress(0, len(self.prompts))
         folder = self.directory / FOLDER / f"step-{step:08d}"
         if not folder.exists():
             images = self.artist.draw(self.prompt_keys, seeds=self.seeds, size=self.size, check=check)

@@ -93,7 +93,11 @@ class Validation(Strict):
 
 class Checkpoints(Strict):
     every_steps: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = Field(
-        None, description="A quarter of the run if not given."
+        None, description="Each with a look at the held-out pairs; a quarter of the run if not given."
+    )
+    # Half an hour is what a run may lose; of an SDXL adapter of rank 16 each is 0.4 GB, kept for a day.
+    every_seconds: Annotated[Real, Field(gt=0, le=86_400)] | None = Field(
+        1800.0, description="Seconds of training after which one is saved in between, to go on from; null: none is."
     )
 
 
@@ -101,7 +105,10 @@ class Sampling(Strict):
     """How images are drawn in this run: samples to look at, and what is drawn from the base."""
 
     prompts: Annotated[tuple[Prompt, ...], Field(max_length=16)] = Field(
-        (), description="One image is drawn of each; none, and no samples are drawn."
+        (), description="One image is drawn of each while training goes on; none, and held_out is drawn at the end."
+    )
+    held_out: Annotated[Whole, Field(ge=0, le=16)] = Field(
+        4, description="Held-out prompts that are drawn at the end by base and adapter where there are no prompts."
     )
     every_steps: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = Field(
         None, description="At every checkpoint if not given."

@@ -105,6 +105,7 @@ class Straight:
 
 @pytest.mark.unit
 def test_flow_matching_follows_a_straight_path_to_its_end() -> None:
+    looks: list[str] = []
     latents = sample(
         Straight(0.25),  # type: ignore[arg-type]
         torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(0)),
@@ -113,5 +114,7 @@ def test_flow_matching_follows_a_straight_path_to_its_end() -> None:
         size=Bucket(24, 24),
         steps=5,
         guidance=3.0,
+        check=lambda: looks.append("between steps"),
     )
+    assert len(looks) == 5
     torch.testing.assert_close(latents, torch.full_like(latents, 0.25), rtol=0, atol=1e-5)

@@ -39,12 +39,16 @@ def nothing() -> None:
     pass
 
 
+def ignore(_done: int, _total: int) -> None:
+    pass
+
+
 def test_each_step_has_its_images_and_the_grid_a_row_for_each(tmp_path: Path) -> None:
     painter = Painter()
     these = samples(tmp_path, painter)
     for step in (0, 10):
         painter.colour = "blue" if step else "red"
-        written = these.write(step, nothing)
+        written = these.write(step, nothing, ignore)
         assert all((tmp_path / path).exists() for path in written.paths)
         assert written.seconds >= 0
     assert painter.asked == [(["k1", "k2"], [5, 6])] * 2
@@ -56,15 +60,15 @@ def test_each_step_has_its_images_and_the_grid_a_row_for_each(tmp_path: Path) ->
 
 def test_a_step_that_is_there_is_not_drawn_again(tmp_path: Path) -> None:
     painter = Painter()
-    samples(tmp_path, painter).write(0, nothing)
-    samples(tmp_path, painter).write(0, nothing)
+    samples(tmp_path, painter).write(0, nothing, ignore)
+    samples(tmp_path, painter).write(0, nothing, ignore)
     assert len(painter.asked) == 1
 
 
 def test_a_resumed_run_forgets_the_steps_it_will_come_to_again(tmp_path: Path) -> None:
     these = samples(tmp_path, Painter())
     for step in (0, 10, 20):
-        these.write(step, nothing)
+        these.write(step, nothing, ignore)
     these.forget_after(10)
     assert sorted(path.name for path in (tmp_path / "samples").glob("step-*")) == ["step-00000000", "step-00000010"]
 
@@ -72,7 +76,7 @@ def test_a_resumed_run_forgets_the_steps_it_will_come_to_again(tmp_path: Path) -
 def test_a_run_that_starts_anew_forgets_all_samples_and_what_was_half_written(tmp_path: Path) -> None:
     these = samples(tmp_path, Painter())
     these.forget_after(-1)
-    these.write(0, nothing)
+    these.write(0, nothing, ignore)
     (tmp_path / "samples/.step-00000010.0a0b0c0d.partial").mkdir()
     these.forget_after(-1)
     assert [path.name for path in (tmp_path / "samples").iterdir()] == ["grid.png"]
@@ -83,7 +87,7 @@ def test_the_grid_of_a_long_run_keeps_the_base_and_the_last_step_and_stays_small
     these = samples(tmp_path, painter)
     for step in range(ROWS + 10):
         painter.colour = {0: "red", ROWS + 9: "blue"}.get(step, "white")
-        written = these.write(step, nothing)
+        written = these.write(step, nothing, ignore)
     with Image.open(tmp_path / written.grid) as file:
         sheet = file.copy()
     assert sheet.height == HEADER + ROWS * (CELL + GAP)

@@ -1,0 +1,154 @@
+"""The training program with its imports behind it: a server that forks a process for each run.
+
+What such a process does from there on is what ``python -m trainer`` does; what it saves is the seconds that importing
+torch and diffusers takes. The server itself computes nothing, so that there are no threads to lose in a fork. One run
+at a time; it is told over a socket, with the descriptors that become the run's stdout and stderr.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import json
+import os
+import pkgutil
+import resource
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import IO, NoReturn
+
+from trainer.interrupt import stop_on_signals
+from worker.process import die_with_parent, end_group
+
+ROOT = Path(__file__).parents[2]
+LONG = 65536  # bytes, more than any order has
+
+
+@dataclass
+class Forked:
+    """As much of ``subprocess.Popen`` as is needed. ``returncode`` is negative for a signal."""
+
+    pid: int
+    stdout: IO[str]
+    returncode: int = 0
+
+    def send_signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+
+class Server:
+    def __init__(self) -> None:
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.trainer.warm", str(theirs.fileno())],
+                cwd=ROOT,
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                start_new_session=True,
+            )
+        atexit.register(end_group, self._process)
+
+    @contextmanager
+    def run(self, *arguments: str, stderr: Path, kill_at: int | None = None) -> Iterator[Forked]:
+        """``kill_at``: the number of the fsync, rename or replace at which the process ends by SIGKILL, from 1.
+
+        The block reads stdout; at its end the process has ended, by then or by force.
+        """
+        reading, writing = os.pipe()
+        order = json.dumps({"arguments": arguments, "kill_at": kill_at}).encode()
+        with stderr.open("wb") as errors:
+            socket.send_fds(self._socket, [order], [writing, errors.fileno()])
+        os.close(writing)
+        process = Forked(int(self._answer()), os.fdopen(reading))
+        ended = False
+        try:
+            yield process
+            ended = True
+        finally:
+            if not ended:
+                process.send_signal(signal.SIGKILL)
+            process.stdout.close()
+            process.returncode = os.waitstatus_to_exitcode(int(self._answer()))
+
+    def _answer(self) -> bytes:
+        answer = self._socket.recv(LONG)
+        assert answer, "the server has ended"
+        return answer
+
+
+@cache
+def server() -> Server:
+    """The one of this test process, started when it is first needed."""
+    return Server()
+
+
+def serve(channel: socket.socket) -> None:
+    import_everything()
+    while True:
+        order, descriptors, _, _ = socket.recv_fds(channel, LONG, 2)
+        if not order:
+            return
+        asked = json.loads(order)
+        pid = os.fork()
+        if pid == 0:
+            carry_out(asked["arguments"], asked["kill_at"], *descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        channel.send(str(pid).encode())
+        _, status = os.waitpid(pid, 0)
+        channel.send(str(status).encode())
+
+
+def import_everything() -> None:
+    import trainer
+
+    for module in pkgutil.walk_packages(trainer.__path__, "trainer."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel  # noqa: F401  (loaded lazily)
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer  # noqa: F401
+
+
+def carry_out(arguments: list[str], kill_at: int | None, stdout: int, stderr: int) -> NoReturn:
+    """In the child: the end of its interpreter, as of the program's own."""
+    die_with_parent(os.getppid())
+    os.dup2(stdout, 1)
+    os.dup2(stderr, 2)
+    stop = stop_on_signals()
+    from trainer.program import main
+
+    if kill_at is not None:
+        kill_at_sync(kill_at)
+    sys.exit(main(arguments, stop))
+
+
+def kill_at_sync(number: int) -> None:
+    """What is durable about a run comes to be by these three calls; the last one never happens."""
+    calls = 0
+
+    def counted(call: object) -> object:
+        def instead(*arguments: object, **named: object) -> object:
+            nonlocal calls
+            calls += 1
+            if calls == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*arguments, **named)  # type: ignore[operator]
+
+        return instead
+
+    for name in ("fsync", "rename", "replace"):
+        setattr(os, name, counted(getattr(os, name)))
+
+
+if __name__ == "__main__":
+    die_with_parent(os.getppid())
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    serve(socket.socket(fileno=int(sys.argv[1])))
