@@ -27,6 +27,7 @@ class Proxy:
         self._flowing.set()
         self._lost_after: bytes | None = None
         self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(WAIT)  # here: by the time a thread looks, the proxy may be closed again
         self.port: int = self._listener.getsockname()[1]
         self._beside(self._accept)
 
@@ -54,7 +55,6 @@ class Proxy:
         self._listener.close()
 
     def _accept(self) -> None:
-        self._listener.settimeout(WAIT)
         while not self._closed.is_set():
             with suppress(TimeoutError, OSError):
                 client, _ = self._listener.accept()

@@ -46,7 +46,7 @@ def test_sigterm_gives_the_job_back_with_a_checkpoint_and_kill_9_takes_everythin
     assert "celery.apps.worker" in {json.loads(line).get("logger") for line in said}
     job = read_job(sessions, job_id)
     assert (job.status, job.crashes) == ("queued", 0)
-    until(lambda: not any(one.is_running() for one in family), seconds=2)
+    until(lambda: not any(one.is_running() for one in family), seconds=10)
     assert attempts_left(resources.settings.home) == []
 
     second = start_worker()
@@ -57,7 +57,7 @@ def test_sigterm_gives_the_job_back_with_a_checkpoint_and_kill_9_takes_everythin
     family = second.children(recursive=True)
     second.kill()
     second.wait()
-    until(lambda: not any(one.is_running() for one in family), seconds=2)
+    until(lambda: not any(one.is_running() for one in family), seconds=10)
     assert trainer_of(job_id) is None
     assert read_job(sessions, job_id).status == "running"
     until(lambda: job_id in tick(resources).jobs, seconds=resources.settings.lease_seconds + 2)
