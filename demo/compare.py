@@ -56,7 +56,7 @@ def compare(base: Path, adapter: Path, picture: Path) -> Comparison:
     )
     return Comparison(
         win_rate=win_rate(adapter_scores, base_scores),
-        scorer_accuracy=scorers.accuracies.rendition,
+        scorer_accuracy=scorers.accuracies.rendition.share,
         base_score=float(base_scores.mean()),
         adapter_score=float(adapter_scores.mean()),
         base_fidelity=base_fidelity,

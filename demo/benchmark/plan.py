@@ -170,3 +170,15 @@ def betas(scope: Scope, results: Results) -> Iterator[Trial]:
     """MaPO's beta at the learning rate that was chosen."""
     for trial in final(SWEPT_DOMAIN, "mapo", scope, results):
         yield from (replace(trial, beta=beta) for beta in BETAS)
+
+
+def settings(domain: Name, method: MethodName, results: Results) -> list[Trial]:
+    """What the search tried, confirming runs with a second seed left out."""
+    return [trial for trial in search(domain, method, results) if trial.seed == SEARCH_SEED]
+
+
+def live_settings(domain: Name, method: MethodName, scope: Scope, results: Results, gain: float) -> int:
+    """How many of the settings brought the mean success on validation above the base's by ``gain`` or more."""
+    found = scope.chosen_by or results
+    done = [result for trial in settings(domain, method, found) if (result := found.get(trial)) is not None]
+    return sum(mean(one.success) - mean(one.base_success) >= gain for one in done)

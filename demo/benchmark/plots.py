@@ -9,6 +9,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from PIL import Image, ImageDraw, ImageFont
 
 from demo import openmoji
@@ -24,16 +25,21 @@ COLOURS = {
     "DCO": "#7c3aed",
 }
 LABEL_WIDTH, GAP = 150, 4
+ASIDE = 0.006  # to the right, so that intervals at one place do not cover each other
 Points = Sequence[tuple[float, Interval]]
 
 
-def scatter(path: Path, points: Mapping[str, tuple[float, Interval]], *, x: str, y: str) -> None:
-    """Named points with vertical intervals, about the line of no difference."""
+def scatter(path: Path, series: Mapping[str, Mapping[str, tuple[float, Interval]]], *, x: str, y: str) -> None:
+    """Named points with vertical intervals, about the line of no difference; the first series' points are labelled."""
     figure, axes = _figure()
     axes.axhline(0, color="#a1a1aa", linewidth=1)
-    for name, (at, value) in points.items():
-        _point(axes, at, value, "#dc2626")
-        axes.annotate(name, (at, value.mean), xytext=(7, 5), textcoords="offset points", fontsize=9)
+    for order, (points, colour) in enumerate(zip(series.values(), ("#dc2626", "#71717a"), strict=True)):
+        for name, (at, value) in points.items():
+            _point(axes, at + order * ASIDE, value, colour)
+            if not order:
+                axes.annotate(name, (at, value.mean), xytext=(7, 5), textcoords="offset points", fontsize=9)
+    handles = [Line2D([], [], color=colour, marker="o", linestyle="") for colour in ("#dc2626", "#71717a")]
+    axes.legend(handles, list(series), fontsize=8, frameon=False, loc="lower left")
     _save(figure, axes, path, x, y)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -40,11 +40,23 @@ Examples = Callable[[torch.Generator], tuple[Tensor, Tensor]]  # images and the 
 
 
 @dataclass(frozen=True)
-class Accuracies:
-    """Shares of held-out real images that are told right."""
+class Told:
+    """How many images were told right, of how many."""
 
-    rendition: float
-    identity: float
+    right: int
+    of: int
+
+    @property
+    def share(self) -> float:
+        return self.right / self.of
+
+
+@dataclass(frozen=True)
+class Accuracies:
+    """Of held-out real images."""
+
+    rendition: Told
+    identity: Told
 
 
 @dataclass(frozen=True)
@@ -82,7 +94,8 @@ def tensor(images: Sequence[Image.Image]) -> Tensor:
 
 
 def load_scorers(folder: Path = FOLDER) -> Scorers:
-    accuracies = Accuracies(**json.loads((folder / "accuracies.json").read_text(encoding="utf-8")))
+    kept = json.loads((folder / "accuracies.json").read_text(encoding="utf-8"))
+    accuracies = Accuracies(**{name: Told(**told) for name, told in kept.items()})
     networks = []
     for name, classes in (("rendition", len(LABELS)), ("identity", len(openmoji.catalogue()))):
         judge = network(classes).eval().requires_grad_(False)
@@ -103,7 +116,7 @@ def train_scorers(folder: Path = FOLDER) -> Accuracies:
     )
     for name, judge in (("rendition", rendition), ("identity", identity)):
         save_file(judge.state_dict(), folder / f"{name}.safetensors")
-    text = json.dumps(vars(accuracies), indent=2) + "\n"
+    text = json.dumps(asdict(accuracies), indent=2) + "\n"
     (folder / "accuracies.json").write_text(text, encoding="utf-8")
     return accuracies
 
@@ -249,6 +262,6 @@ def _moved(images: Tensor, chance: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def _accuracy(judge: nn.Module, images: Tensor, labels: Tensor) -> float:
+def _accuracy(judge: nn.Module, images: Tensor, labels: Tensor) -> Told:
     right = torch.cat([judge(part).argmax(dim=1) for part in torch.split(images, 256)]) == labels
-    return float(right.double().mean())
+    return Told(int(right.sum()), len(right))

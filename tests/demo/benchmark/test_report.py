@@ -6,11 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from demo.benchmark import report
+from demo.benchmark import report, tables
 from demo.benchmark.__main__ import KEPT
+from demo.benchmark.claims import claims
+from demo.benchmark.comparison import Comparison
 from demo.benchmark.cost import Cost
-from demo.benchmark.findings import Comparison, findings
-from demo.benchmark.intervals import Interval, interval, success
+from demo.benchmark.findings import findings
+from demo.benchmark.growth import growth
+from demo.benchmark.intervals import Interval, interval, success, wilson
 from demo.benchmark.plan import WHOLE
 from demo.benchmark.trial import Trial
 from tests.demo.benchmark.test_plan import result
@@ -30,6 +33,7 @@ def compared(similarity: float, advantage: float, width: float = 0.05) -> Compar
         sft_over_dpo=over,
         subject={},
         over_base={"dpo": over, "mapo": over},
+        live={"dpo": 1, "mapo": 1, "mapo-code": 1, "sft": 1, "dreambooth": 1, "dco": 0},
         resampled_over_dpo={method: np.random.default_rng(0).normal(advantage, width, 200) for method in methods},
     )
 
@@ -95,7 +99,7 @@ def test_cost_is_told_as_it_was_measured() -> None:
 
 def test_the_published_page_holds_what_the_kept_results_say() -> None:
     page = Path("docs/benchmark.md").read_text(encoding="utf-8")
-    for line in report.tables(WHOLE, KEPT):
+    for line in tables.tables(WHOLE, KEPT):
         assert line in page
 
 
@@ -104,3 +108,63 @@ def test_every_picture_of_the_page_is_there() -> None:
     pictures = [part.split(")")[0] for part in page.split("](")[1:] if part.startswith("images/")]
     assert pictures
     assert all((Path("docs") / picture).is_file() for picture in pictures)
+
+
+def test_the_whole_page_and_its_plots_are_made_again_to_the_kept_bytes(tmp_path: Path) -> None:
+    made = "\n".join(report.page(KEPT, tmp_path, tmp_path))
+    kept = report.PAGE.read_text(encoding="utf-8")
+    sheets = kept[kept.index("## Samples") : kept.index("## How it was measured")]  # their strips are not kept
+    assert made.split("## Samples")[0] == kept.split("## Samples")[0]
+    assert made.split("## How it was measured")[1] == kept.split("## How it was measured")[1]
+    assert "![" in sheets
+    for plot in report.PICTURES.glob("*.svg"):
+        assert (tmp_path / plot.name).read_bytes() == plot.read_bytes()
+
+
+def test_the_prompt_that_the_subject_was_learnt_with_is_in_no_published_figure() -> None:
+    trial = Trial("personalization", "mapo", 1e-3, 64.0, 1, "test")
+    done = replace(result(trial, 0.0), success=[[1.0, 0.0, 0.0, 0.0, 0.0, 0.0]])
+    assert success([done]).tolist() == [[0.0] * 5]
+    assert success([done], learnt_too=True).tolist() == [[1.0, 0.0, 0.0, 0.0, 0.0, 0.0]]
+
+
+def test_growth_that_one_domain_makes_is_not_called_so() -> None:
+    """One domain without any advantage, four others that do not rise: the whole rises, without it nothing does."""
+    advantages = {"general": 0.0, "safety": 0.40, "culture": 0.36, "style": 0.44, "personalization": 0.38}
+    few = {name: compared(0.9 - 0.1 * step, value, 0.001) for step, (name, value) in enumerate(advantages.items())}
+    found = growth(few, "mapo")  # type: ignore[arg-type]
+    assert found.over_all.low > 0
+    assert found.weakest == "general"
+    assert found.without["general"] <= 0
+    assert not found.holds
+
+
+def verdicts(**changed: Comparison) -> dict[str, str]:
+    names = ("general", "safety", "culture", "style", "personalization")
+    domains = {name: compared(0.9 - 0.1 * step, 0.1 + 0.1 * step) for step, name in enumerate(names)} | changed
+    return {claim.says: claim.verdict for claim in claims(domains, {})}  # type: ignore[arg-type]
+
+
+def test_a_claim_is_reproduced_only_where_every_domain_of_it_shows_it() -> None:
+    says = "MaPO is ahead of Diffusion-DPO in culture, safety and style"
+    assert verdicts()[says] == "reproduced"
+    assert verdicts(style=compared(0.6, 0.02))[says] == "not reproduced"
+
+
+def test_being_ahead_of_a_method_that_never_learnt_is_no_test() -> None:
+    behind, ahead = Interval(-0.1, -0.2, -0.05), Interval(0.4, 0.3, 0.5)
+    found = verdicts(personalization=replace(compared(0.5, 0.5), subject={"dreambooth": behind, "dco": ahead}))
+    assert found["MaPO is ahead of DreamBooth for a new subject"] == "not reproduced: the opposite"
+    assert found["MaPO is ahead of DCO for a new subject"] == "not testable here"
+
+
+def test_sft_is_said_to_explain_the_advantage_only_where_mapo_is_not_ahead_of_it() -> None:
+    assert "**SFT has the same advantage.**" in "\n".join(findings({"style": compared(0.5, 0.3)}, {}))
+    ahead = replace(compared(0.5, 0.3), over_sft=Interval(0.2, 0.1, 0.3))
+    assert "**Is it the margin?**" in "\n".join(findings({"style": ahead}, {}))
+
+
+def test_an_interval_of_a_share_is_wilsons() -> None:
+    found = wilson(160, 162)
+    assert (found.mean, found.low) == (pytest.approx(0.9877, abs=1e-4), pytest.approx(0.9561, abs=1e-4))
+    assert wilson(5, 5).low < 0.6
