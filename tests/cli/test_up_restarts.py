@@ -117,7 +117,7 @@ def outlives(home: Home, first: psutil.Popen, job: Watched) -> None:
     home.up(**VARIABLES)
     until(lambda: job.step() > stopped_at, seconds=READY)
     until(lambda: job.job().status == "succeeded", seconds=READY)
-    assert sorted(job.checkpoints()) == [stopped_at, STEPS]
+    assert job.checkpoints() == [STEPS]  # the save of the stop went when this one stood
     assert job.job().attempt == 3
     resumed = [message for message in job.messages() if f"going on from step {stopped_at}:" in message]
     assert len(resumed) == 2
