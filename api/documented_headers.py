@@ -33,6 +33,11 @@ HEADERS: dict[str, Header] = {
     "accept-ranges": _text("Parts of the content may be asked for.", "bytes", always=True),
     "cache-control": _text("No cache that others use may keep it.", "private, no-cache", always=True),
     "content-disposition": _text("The file's name (RFC 6266).", 'attachment; filename="pairs.zip"', always=True),
+    "location": _text(
+        "A signed URL; it holds for five minutes.",
+        f"https://bucket.s3.us-east-1.amazonaws.com/sha256/{SHA256[:2]}/{SHA256}?X-Amz-Expires=300",
+        always=True,
+    ),
     "content-range": _text("Which bytes of how many.", "bytes 0-1023/62113764", always=True),
 }
 OF_STATUS = {

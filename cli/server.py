@@ -72,7 +72,9 @@ class Server:
 
     def _download(self, path: str, to: Path) -> int:
         beside, length = to.with_name(f"{to.name}.partial"), 0
-        with self._answered("GET", path, stream=True) as answer, beside.open("wb") as out:
+        # To the object store, where the API keeps its files on one; the key does not go along to another origin.
+        asked = self._answered("GET", path, stream=True, follow=True)
+        with asked as answer, beside.open("wb") as out:
             for chunk in answer.iter_bytes():
                 length += out.write(chunk)
         beside.replace(to)
@@ -89,9 +91,13 @@ class Server:
             return document
 
     @contextmanager
-    def _answered(self, method: str, path: str, *, stream: bool = False, **request: Any) -> Iterator[httpx.Response]:
+    def _answered(
+        self, method: str, path: str, *, stream: bool = False, follow: bool = False, **request: Any
+    ) -> Iterator[httpx.Response]:
+        """``follow``: to where a redirect leads; else it is no answer of an API."""
         try:
-            answer = self._client.send(self._client.build_request(method, path, **request), stream=stream)
+            asked = self._client.build_request(method, path, **request)
+            answer = self._client.send(asked, stream=stream, follow_redirects=follow)
             try:
                 if answer.is_redirect:
                     raise NotAnApi(str(answer.url), answer.status_code)
@@ -101,7 +107,7 @@ class Server:
                 yield answer
             finally:
                 answer.close()
-        except httpx.TransportError as error:
+        except (httpx.TransportError, httpx.TooManyRedirects) as error:
             raise NotReachable(str(self._client.base_url), str(error) or type(error).__name__) from error
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import obstore
 from obstore.exceptions import BaseError, NotFoundError
-from obstore.store import LocalStore, ObjectStore, from_url
+from obstore.store import LocalStore, ObjectStore, S3Store, from_url
 
 from store.errors import BlobMissing
 from store.full_disk import says_full_disk
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 CHUNK = 1024 * 1024
 FOLDER = "sha256"
 PROBE = "ready"  # beside the blobs
+SIGNED_FOR = timedelta(minutes=5)  # a download has to begin within it, not to end
 RENEWED_AFTER = 3600.0  # seconds; an older blob is made young when its bytes are stored again
 
 
@@ -99,6 +100,14 @@ class Blobs:
         size = self.size(sha256)
         end = size if length is None else min(size, start + length)
         return self._chunks(sha256, start, end)
+
+    def signed_url(self, sha256: str) -> str | None:
+        """Where whoever holds the URL reads the blob straight from S3, for ``SIGNED_FOR``; None for other stores."""
+        if not isinstance(self.store, S3Store):
+            return None
+        if not self.exists(sha256):
+            raise BlobMissing(sha256)
+        return obstore.sign(self.store, "GET", _path(sha256), SIGNED_FOR)
 
     def fetch(self, sha256: str, path: Path) -> None:
         """Copy to a local file and check the bytes on the way; a damaged blob raises and leaves no file."""

@@ -22,6 +22,10 @@ class Settings(BaseSettings):
     database_url: str | None = Field(None, description="postgresql+psycopg://...; without it `up` starts its own.")
     broker_url: str | None = Field(None, description="redis://...; without it `up` starts its own Valkey.")
     blob_url: str | None = Field(None, description="file://, s3://, gs:// or az://; HOME/blobs without it.")
+    redirect_downloads: bool = Field(
+        True,
+        description="Whether clients are led to S3 for files that lie there; without it the API sends them itself.",
+    )
     bases_file: Path = Field(REPOSITORY / "bases.toml", description="The base models that jobs may name.")
     dinov2: Path | None = Field(
         None, description="A directory with a DINOv2 in safetensors, to measure reference mismatch with."

@@ -66,6 +66,8 @@ CONTENT_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The whole file.", "content": {BINARY: {"schema": BYTES}}} | named(*DOWNLOAD),
     206: {"description": "The range asked for.", "content": {BINARY: {"schema": BYTES}}}
     | named(*DOWNLOAD, "content-range"),
+    302: {"description": "The bytes are at `location`, a signed URL of the object store that needs no key."}
+    | named("location", "content-disposition", "cache-control"),
     304: {"description": "The client has this content already."} | named("etag", "accept-ranges", "cache-control"),
 }
 
@@ -167,7 +169,7 @@ def delete_file(file_id: str, caller: Caller, backends: Opened) -> FileDeleted:
     responses=CONTENT_RESPONSES | failures(FileNotFound, RangeNotSatisfiable, BlobMissing),
 )
 def download_file(file_id: str, request: Request, caller: Caller, backends: Opened) -> Response:
-    """The file's bytes. Takes `Range`, `If-Range` and `If-None-Match`; the ETag is the SHA-256."""
+    """The file's bytes, or where they are. Takes `Range`, `If-Range` and `If-None-Match`; the ETag is the SHA-256."""
     return _download(file_id, request, caller, backends, head=False)
 
 
@@ -185,7 +187,8 @@ def head_file_content(file_id: str, request: Request, caller: Caller, backends: 
 def _download(file_id: str, request: Request, caller: Principal, backends: Backends, *, head: bool) -> Response:
     with transaction(backends) as work:
         row = files.get(work.session, caller.project_id, file_id)
-    sent = service.content(row, backends.blobs, request.headers, head=head)
+    redirect = backends.settings.redirect_downloads
+    sent = service.content(row, backends.blobs, request.headers, head=head, redirect=redirect)
     if sent.body is None:
-        return Response(None, sent.status, sent.headers, BINARY)
+        return Response(None, sent.status, sent.headers, None if sent.status == 302 else BINARY)
     return StreamingResponse(sent.body, sent.status, sent.headers, BINARY)

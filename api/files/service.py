@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from api.backends import Backends
 from api.errors import InvalidRequest, NoReport
 from api.faults import Fault
+from api.files.elsewhere import may_redirect
 from api.files.filenames import attachment, clean
 from api.files.intake_policy import policy_of
 from api.files.ranges import Span, etag, is_known, requested_span
@@ -99,8 +100,8 @@ class Content:
     body: Iterator[bytes] | None
 
 
-def content(row: models.File, blobs: Blobs, asked: Mapping[str, str], *, head: bool) -> Content:
-    """``asked``: the request's headers, for If-None-Match, Range and If-Range."""
+def content(row: models.File, blobs: Blobs, asked: Mapping[str, str], *, head: bool, redirect: bool) -> Content:
+    """``asked``: the request's headers, for If-None-Match, Range and If-Range. ``redirect``: to the store if it can."""
     tag = etag(row.sha256)
     headers = {"etag": tag, "accept-ranges": "bytes", "cache-control": "private, no-cache"}
     if is_known(tag, asked.get("if-none-match")):
@@ -108,6 +109,11 @@ def content(row: models.File, blobs: Blobs, asked: Mapping[str, str], *, head: b
     headers["content-disposition"] = attachment(row.filename)
     # RFC 9110 gives Range a meaning for GET alone.
     span = None if head else requested_span(asked.get("range"), asked.get("if-range"), tag=tag, size=row.bytes)
+    elsewhere = blobs.signed_url(row.sha256) if redirect and not head and may_redirect(asked) else None
+    if elsewhere is not None:  # the client repeats its Range there
+        # The name stands here, as blobs have none: curl -OJ takes it.
+        told = {"location": elsewhere, "content-disposition": headers["content-disposition"]}
+        return Content(302, told | {"cache-control": "private, no-store"}, None)
     sent = span or Span(0, row.bytes)
     headers["content-length"] = str(sent.length)
     if span is not None:
