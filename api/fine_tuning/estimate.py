@@ -1,24 +1,25 @@
-"""What a job would cost, by what others like it have cost here: seconds, memory, disk. Nothing is invented."""
+"""What a job would cost: by what others like it have cost here, else reckoned from the size of its network."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.fine_tuning.planned import Planned
+from api.fine_tuning.reckoning import reckon
 from store.measured_runs import MeasuredRun
-from trainer.spec.resolved import Resolved, resolve
-from trainer.spec.run import RunSpec
+from trainer.spec.resolved import Resolved
 
-CHECKPOINTS = 4  # of a run that does not say how many
+UNREAD = "the files decide the steps, and are not read yet: ask again when they are"
+SPREAD = 4  # how far a reckoned time may be off, either way
 
 
 class FineTuningJobEstimate(BaseModel):
-    """What `dry_run` answers. A number is null where nothing was measured that it could follow from."""
+    """What `dry_run` answers. `basis` says whether it was measured on this installation or reckoned from sizes."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -44,58 +45,28 @@ class FineTuningJobEstimate(BaseModel):
     model: str
     method: str
     pairs: int | None = Field(description="Of the files, validation included; null until they are read.")
-    steps: int | None
+    steps: int | None = Field(description="Null where the files decide it and are not read yet; the seconds too then.")
     seconds: int | None = Field(
         description="From a worker's claim to the end, by the median of the measured jobs; low and high are theirs."
     )
     seconds_low: int | None
     seconds_high: int | None
-    peak_memory_bytes: int | None = Field(
+    peak_memory_bytes: int = Field(
         description="Of the device, or of the trainer on a CPU: the highest measured, scaled up by batch and pixels."
     )
-    disk_bytes: int | None = Field(description="That results and checkpoints take; workers cache more for themselves.")
-    device: str | None = Field(description="Where the measured jobs ran: the newest one's.")
+    disk_bytes: int = Field(description="That results and checkpoints take; workers cache more for themselves.")
+    device: str | None = Field(description="Where the measured jobs ran: the newest one's; null without any.")
     measured_runs: int
     basis: str = Field(description="What the numbers follow from, in words.")
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A job that might be made; ``pairs`` and ``resolved`` are None while its files are not read."""
-
-    spec: RunSpec
-    pairs: int | None
-    resolved: Resolved | None
-
-    @property
-    def checkpoints(self) -> int:
-        every = self.spec.checkpoints.every_steps
-        if self.resolved is None or every is None:
-            return CHECKPOINTS
-        return math.ceil(self.resolved.max_steps / every)
-
-
-def planned(spec: RunSpec, training: int | None, validation: int | None) -> Planned:
-    """Pairs of the training file, and of the validation file, 0 without one; None while a file is not read."""
-    if training is not None and validation is not None:
-        held_out = 0 if validation else round(training * spec.validation.share)
-        return Planned(spec, training + validation, resolve(spec.method, max(1, training - held_out)))
-    asked = spec.method.hyperparameters
-    said = "auto" not in (asked.max_steps, asked.batch_size) and asked.n_epochs == "auto"
-    return Planned(spec, None, resolve(spec.method, 1) if said else None)
 
 
 def estimate(plan: Planned, runs: Sequence[MeasuredRun]) -> FineTuningJobEstimate:
     """``runs`` of the same base, newest first."""
     base, method = plan.spec.base.name, plan.spec.method.type
     alike = _alike(plan, runs)
-    if not runs:
-        return _unknown(plan, f"no measured run of {base}: no estimate")
     if not alike:
-        return _unknown(plan, f"no measured run of {base} at this resolution: no estimate")
-    if plan.resolved is None:
-        return _unknown(plan, "the files are not read yet, and they decide the steps: ask again when they are")
-    seconds = sorted(_seconds(plan, plan.resolved, run, alike) for run in alike)
+        return _reckoned(plan, f"no measured run of {base} here" + (" at this resolution" if runs else ""))
+    seconds = sorted(_seconds(plan, plan.resolved, run, alike) for run in alike) if plan.resolved else []
     jobs = f"{len(alike)} job{'s' if len(alike) > 1 else ''}"
     measured = sorted({run.method for run in alike})
     basis = f"measured on {jobs} of {method} on {base}"
@@ -105,29 +76,35 @@ def estimate(plan: Planned, runs: Sequence[MeasuredRun]) -> FineTuningJobEstimat
         model=base,
         method=method,
         pairs=plan.pairs,
-        steps=plan.resolved.max_steps,
-        seconds=round(median(seconds)),
-        seconds_low=math.floor(seconds[0]),
-        seconds_high=math.ceil(seconds[-1]),
+        steps=plan.resolved.max_steps if plan.resolved else None,
+        seconds=round(median(seconds)) if seconds else None,
+        seconds_low=math.floor(seconds[0]) if seconds else None,
+        seconds_high=math.ceil(seconds[-1]) if seconds else None,
         peak_memory_bytes=round(max(_peak(plan, run, alike) for run in alike)),
         disk_bytes=round(median(_disk(plan, run) for run in alike)),
         device=alike[0].device,
         measured_runs=len(alike),
-        basis=basis,
+        basis=basis if plan.resolved else f"{basis}; {UNREAD}",
     )
 
 
-def _unknown(plan: Planned, basis: str) -> FineTuningJobEstimate:
-    numbers = dict.fromkeys(("seconds", "seconds_low", "seconds_high", "peak_memory_bytes", "disk_bytes"))
+def _reckoned(plan: Planned, reason: str) -> FineTuningJobEstimate:
+    """``reason``: why it is not measured."""
+    found = reckon(plan)
+    seconds = found.seconds
     return FineTuningJobEstimate(
         model=plan.spec.base.name,
         method=plan.spec.method.type,
         pairs=plan.pairs,
         steps=plan.resolved.max_steps if plan.resolved else None,
+        seconds=math.ceil(seconds) if seconds is not None else None,
+        seconds_low=math.floor(seconds / SPREAD) if seconds is not None else None,
+        seconds_high=math.ceil(seconds * SPREAD) if seconds is not None else None,
+        peak_memory_bytes=round(found.peak_memory_bytes),
+        disk_bytes=round(found.disk_bytes),
         device=None,
         measured_runs=0,
-        basis=basis,
-        **numbers,
+        basis=f"{reason}: {found.basis}" + ("" if plan.resolved else f"; {UNREAD}"),
     )
 
 

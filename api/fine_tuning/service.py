@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 from api.backends import Backends
 from api.datasets.prepared import materialise
 from api.errors import InvalidRequest
-from api.fine_tuning.estimate import FineTuningJobEstimate, estimate, planned
+from api.fine_tuning.estimate import FineTuningJobEstimate, estimate
+from api.fine_tuning.planned import planned
 from api.fine_tuning.references import References, look_up
 from api.fine_tuning.request import CreateFineTuningJob, parse
 from api.fine_tuning.run_spec import Offer, run_spec
@@ -61,6 +62,7 @@ def create(
 def dry_run(work: Work, offer: Offer, caller: Principal, body: JsonBody) -> FineTuningJobEstimate:
     """All that ``create`` checks, and what the job would cost; makes nothing."""
     request, named = _checked(work, offer, caller, body)
+    quotas.require_waiting_job(work.session, caller.project_id, caller.limits)
     new = _new_job(caller, request, named, offer, body.sha256)
     spec = RunSpec.model_validate(new.spec)
     held_out = new.validation_file.pairs_count if new.validation_file is not None else 0

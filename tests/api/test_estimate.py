@@ -1,4 +1,4 @@
-"""Estimates: hand-worked numbers, and that nothing is told that nothing measured."""
+"""Estimates: hand-worked numbers, and that each says whether it was measured or reckoned."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from api.fine_tuning.estimate import FineTuningJobEstimate, estimate, planned
+from api.fine_tuning.estimate import FineTuningJobEstimate, estimate
+from api.fine_tuning.network import PUBLISHED
+from api.fine_tuning.planned import planned
 from store.database import Sessions
 from store.idempotency_table import IdempotencyKey
 from store.measured_runs import MeasuredRun
-from store.models import File, Job
+from store.models import File, Job, Project
 from tests.api.conftest import add_file
 from tests.api.job_steps import JOBS, create
 from tests.conftest import Tenant
@@ -87,17 +89,42 @@ def test_runs_of_the_method_come_before_others_and_of_the_newest_device_alone() 
 
 
 @pytest.mark.unit
-def test_what_nothing_measured_is_null() -> None:
-    nothing = estimate(planned(spec(), 40, 0), [])
-    assert numbers(nothing) == (None,) * 5
-    assert (nothing.steps, nothing.device, nothing.measured_runs) == (100, None, 0)
-    assert nothing.basis == "no measured run of tiny: no estimate"
+def test_what_nothing_measured_is_reckoned_and_says_so() -> None:
+    sdxl = PUBLISHED["sdxl"]
+    asked = {"max_steps": 100, "batch_size": 4}
+    plan = planned(spec("mapo", asked=asked, data={"resolution": 512}, adapter={"rank": 32}), 60, 0)
+    found = estimate(plan, [])
+    # A quarter of the pixels. Each of 400 pairs: 2 images, there and back; 120 images encoded; 60 TFLOP/s.
+    training, caching = 400 * 4 * sdxl.flops / 4 * 1.2, 120 * sdxl.encoding / 4
+    assert found.seconds is not None
+    assert found.seconds == pytest.approx(60 + (training + caching) / 60e12, abs=1)
+    assert (found.seconds_low, found.seconds_high) == pytest.approx((found.seconds / 4, found.seconds * 4), abs=5)
+    adapter = 2 * sdxl.adapter
+    weights, kept = 2 * sdxl.parameters, 8 * sdxl.activations / 4
+    assert found.peak_memory_bytes == pytest.approx(1.5 * 2**30 + weights + 16 * adapter + kept, rel=1e-6)
+    assert found.disk_bytes == pytest.approx((8 + 4 * 16) * adapter + 4 * 2**20, rel=1e-6)
+    assert (found.steps, found.device, found.measured_runs) == (100, None, 0)
+    assert found.basis.startswith("no measured run of tiny here: reckoned from 2,567 million parameters for one GPU")
+
+
+@pytest.mark.unit
+def test_runs_at_another_size_measure_nothing_at_the_bases_own() -> None:
     larger = replace(MEASURED, spec=spec(data={"resolution": 64}).model_dump(mode="json"))
-    assert numbers(estimate(planned(spec(), 40, 0), [larger])) == (None,) * 5  # at the base's own size nothing ran
-    unread = estimate(planned(spec(asked={"n_epochs": 2}), None, 0), [MEASURED])
-    assert numbers(unread) == (None,) * 5
-    assert unread.basis.startswith("the files are not read yet")
-    assert estimate(planned(spec(), None, 0), [MEASURED]).seconds == 310  # the steps are known without the pairs
+    found = estimate(planned(spec(), 40, 0), [larger])
+    assert found.basis.startswith("no measured run of tiny here at this resolution: reckoned")
+    assert (found.measured_runs, None in numbers(found)) == (0, False)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("runs", [[], [MEASURED]])
+def test_files_that_are_not_read_leave_the_time_open_and_nothing_else(runs: list[MeasuredRun]) -> None:
+    unread = estimate(planned(spec(asked={"n_epochs": 2, "batch_size": 4}), None, 0), runs)
+    assert numbers(unread)[:3] == (None,) * 3
+    assert None not in numbers(unread)[3:]
+    assert unread.basis.endswith("the files decide the steps, and are not read yet: ask again when they are")
+    told = estimate(planned(spec(), None, 0), runs)
+    assert None not in numbers(told)  # the steps are known without the pairs
+    assert "not read" not in told.basis
 
 
 @pytest.mark.unit
@@ -139,7 +166,20 @@ def test_a_dry_run_checks_everything_and_makes_nothing(
     unread = add_file(sessions, project.id, status="uploaded")
     told = client.post(JOBS, json=asked | {"training_file": unread.id}).json()
     assert (told["pairs"], told["steps"], told["seconds"]) == (None, None, None)
+    assert told["peak_memory_bytes"] > 0
     assert rows(sessions) == before
     faulty = client.post(JOBS, json=asked | {"dry_run": "yes"})
     assert (faulty.status_code, faulty.json()["error"]["param"]) == (400, "dry_run")
     assert "dry_run" not in create(client, file_id, dry_run=False)
+
+
+@pytest.mark.integration
+def test_a_dry_run_of_a_job_for_which_there_is_no_room_is_refused(
+    client: TestClient, sessions: Sessions, project: Tenant, file_id: str
+) -> None:
+    asked = {"model": "tiny", "training_file": file_id, "dry_run": True}
+    with sessions.begin() as session:
+        session.get_one(Project, project.id).limits = {"queued_jobs": 0}
+    dry, real = (client.post(JOBS, json=asked | {"dry_run": dry}) for dry in (True, False))
+    assert (dry.status_code, dry.json()["error"]["code"]) == (403, "quota_exceeded")
+    assert dry.json()["error"]["message"] == real.json()["error"]["message"]
