@@ -6,7 +6,7 @@ finds no row raises LeaseLost.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -29,8 +29,19 @@ class GenerationClaim:
     weights: Mapping[str, str]
 
 
-def claim(session: Session, generation_id: str, *, worker: str, lease_seconds: float) -> GenerationClaim | None:
-    """None when it is not queued (any more), so a repeated message does nothing."""
+def claim(
+    session: Session,
+    generation_id: str,
+    *,
+    worker: str,
+    lease_seconds: float,
+    readable: Callable[[str, Json], bool] | None = None,
+) -> GenerationClaim | None:
+    """None when it is not queued (any more), so a repeated message does nothing, or not ``readable`` to the worker,
+    so that it is left to others."""
+    spec = session.scalar(select(Generation.spec).where(Generation.id == generation_id))
+    if spec is None or (readable is not None and not readable(generation_id, spec)):
+        return None
     row = session.execute(
         update(Generation)
         .where(Generation.id == generation_id, Generation.status == GenerationStatus.QUEUED)

@@ -7,7 +7,7 @@ database's clock alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -25,6 +25,9 @@ from store.ids import new_id
 from store.job_state import JobStatus, Request
 from store.limits import UNLIMITED, Limits
 from store.models import Checkpoint, File, Job, Json
+
+# Jobs that a worker passes over, as others can read them; their rows are locked for as long as that takes.
+MOST_LEFT = 20
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,18 @@ def claim_next(
     lease_seconds: float,
     limits: Limits = UNLIMITED,
     memory_gib: int | None = None,
+    readable: Callable[[str, Json], bool] | None = None,
 ) -> Claim | None:
     """Take the job whose turn it is (store/queue.py); None when there is none that nobody else is taking, or none
-    that fits into the worker's ``memory_gib``."""
-    turn = session.scalar(queue.first(limits.running_jobs, memory_gib))
-    return None if turn is None else claim(session, turn, worker=worker, lease_seconds=lease_seconds, limits=limits)
+    that fits into the worker's ``memory_gib``. A job whose spec is not ``readable`` to the worker is left to others."""
+    left: list[str] = []
+    while len(left) < MOST_LEFT and (
+        turn := session.scalar(queue.first(limits.running_jobs, memory_gib, without=left))
+    ):
+        if readable is None or readable(turn, session.scalars(select(Job.spec).where(Job.id == turn)).one()):
+            return claim(session, turn, worker=worker, lease_seconds=lease_seconds, limits=limits)
+        left.append(turn)
+    return None
 
 
 def _claim(session: Session, job_id: str, worker: str, lease_seconds: float) -> Claim | None:

@@ -33,10 +33,12 @@ class Place:
     expected_start: datetime | None
 
 
-def first(most_running: int | None = None, memory_gib: int | None = None) -> Select[str]:
+def first(
+    most_running: int | None = None, memory_gib: int | None = None, *, without: Collection[str] = ()
+) -> Select[str]:
     """The id of the job to take now, its row locked; one that another worker is taking is passed over, and so are
-    those of projects that run as many as they may, ``most_running`` or what is their own, and those that need more
-    device memory than the worker has (None: it takes any)."""
+    those of projects that run as many as they may, ``most_running`` or what is their own, those that need more
+    device memory than the worker has (None: it takes any), and those in ``without``."""
     job, running = aliased(Job), _running_by_project()
     own = Project.limits["running_jobs"].astext.cast(Integer)
     most = case((Project.limits.has_key("running_jobs"), own), else_=most_running)
@@ -48,6 +50,7 @@ def first(most_running: int | None = None, memory_gib: int | None = None) -> Sel
             job.status == JobStatus.QUEUED,
             most.is_(None) | (func.coalesce(running.c.jobs, 0) < most),
             true() if memory_gib is None else func.coalesce(job.memory_gib, 0) <= memory_gib,
+            job.id.not_in(without) if without else true(),
         )
         .order_by(func.coalesce(running.c.jobs, 0), Project.served_at.nulls_first(), Project.id, rank(job), job.id)
         .limit(1)

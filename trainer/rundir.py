@@ -49,7 +49,10 @@ class PairFiles:
 
 @dataclass(frozen=True)
 class Run:
-    """``digest`` changes with anything that determines the outcome; ``dataset_digest`` with the data alone."""
+    """``digest`` changes with anything that was asked for; ``dataset_digest`` with the data alone.
+
+    Not with defaults: a later version that has one field more, or one fewer, goes on with a run of this one.
+    """
 
     directory: Path
     spec: RunSpec
@@ -80,7 +83,7 @@ def read_run(directory: Path) -> Run:
         validation=tuple(validation),
         held_out_by=how,
         dataset_digest=dataset_digest,
-        digest=_digest([spec.model_dump(mode="json"), dataset_digest]),
+        digest=_digest([spec.model_dump(mode="json", exclude_unset=True), dataset_digest]),
     )
 
 

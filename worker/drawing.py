@@ -27,6 +27,7 @@ from worker import leftovers, process
 from worker.conclusion import PASSING, describe_exit
 from worker.lease_keeper import LeaseKeeper, ended_when_lost, kept
 from worker.resources import Resources
+from worker.spec_version import readable
 from worker.stop import Stop
 from worker.supervisor import CODE, EXIT_SECONDS, POLL_SECONDS
 from worker.trainer_output import TrainerOutput, last_lines
@@ -54,7 +55,11 @@ def draw(resources: Resources, generation_id: str, *, stopping: Callable[[], boo
     claimed_at = time.monotonic()
     with resources.sessions.begin() as session:
         owned = generation_leases.claim(
-            session, generation_id, worker=resources.worker, lease_seconds=settings.lease_seconds
+            session,
+            generation_id,
+            worker=resources.worker,
+            lease_seconds=settings.lease_seconds,
+            readable=partial(readable, DrawSpec),
         )
     if owned is None:
         log.info("drawing.nothing_to_do", generation=generation_id)

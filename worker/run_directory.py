@@ -30,7 +30,9 @@ def prepare(folder: Path, inputs: Inputs, blobs: Blobs, check: Callable[[], None
     """The pairs; ``check`` is called between files and may raise: copying a large data set takes a while."""
     images = folder / "data" / "images"
     images.mkdir(parents=True)
-    (folder / "spec.json").write_text(inputs.spec.model_dump_json(indent=2), encoding="utf-8")
+    # What the row says and no more: the trainer's digest of it must not change with this version's defaults.
+    spec = inputs.spec.model_dump_json(indent=2, exclude_unset=True)
+    (folder / "spec.json").write_text(spec, encoding="utf-8")
     pairs = assign_splits(inputs, blobs)
     with (folder / "data" / "manifest.jsonl").open("w", encoding="utf-8") as manifest:
         for pair in pairs:

@@ -30,6 +30,7 @@ from worker.conclusion import TrainerEnd
 from worker.lease_keeper import LeaseKeeper, ended_when_lost, kept
 from worker.resources import Resources
 from worker.run_directory import Inputs
+from worker.spec_version import readable
 from worker.stop import Stop
 from worker.trainer_output import TrainerOutput, last_lines
 
@@ -61,6 +62,7 @@ def supervise(resources: Resources, job_id: str, *, stopping: Callable[[], bool]
             lease_seconds=settings.lease_seconds,
             limits=limits.defaults(settings),
             memory_gib=settings.worker_memory_gib,
+            readable=partial(readable, RunSpec),
         )
     if owned is None:
         log.info("job.nothing_to_do", hint=job_id)

@@ -32,16 +32,22 @@ def run_program(
     stop_at: Callable[[Event], bool] = lambda _: False,
     kill_at: int | None = None,
     fresh: bool = False,
+    code: Path = ROOT,
 ) -> Outcome:
     """Run to the end, or send ``stop_with`` at the first event for which ``stop_at`` is true.
 
     ``fresh``: as a user starts it; else forked where its imports are done, which is seconds sooner
-    (tests/trainer/warm.py; ``kill_at`` is of that).
+    (tests/trainer/warm.py; ``kill_at`` is of that). ``code`` has the trainer's package, if it is to be another one.
     """
     outcome = Outcome()
     arguments = ["run", str(directory), "--cache", str(cache)]
     errors = directory / "stderr.txt"
-    with _process(arguments, errors) if fresh else server().run(*arguments, stderr=errors, kill_at=kill_at) as process:
+    own = fresh or code != ROOT
+    with (
+        _process(arguments, errors, code)
+        if own
+        else server().run(*arguments, stderr=errors, kill_at=kill_at) as process
+    ):
         assert process.stdout is not None
         for line in process.stdout:
             event = parse_event(line)
@@ -55,13 +61,13 @@ def run_program(
 
 
 @contextmanager
-def _process(arguments: list[str], errors: Path) -> Iterator[subprocess.Popen[str] | Forked]:
+def _process(arguments: list[str], errors: Path, code: Path) -> Iterator[subprocess.Popen[str] | Forked]:
     command = [sys.executable, "-m", "trainer", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with (
         errors.open("w") as stderr,
         subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=ROOT, env=environment
+            command, stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=code, env=environment
         ) as process,
     ):
         try:

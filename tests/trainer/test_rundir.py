@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from trainer.errors import BadRun
-from trainer.rundir import read_run
+from trainer.rundir import _digest, read_run
 
 pytestmark = pytest.mark.unit
 
@@ -49,6 +49,12 @@ def test_the_digest_changes_with_spec_and_with_data(tmp_path: Path) -> None:
     other_image = read_run(tmp_path)
     assert len({run.digest, other_seed.digest, other_image.digest}) == 3
     assert run.dataset_digest == other_seed.dataset_digest != other_image.dataset_digest
+
+
+def test_the_digest_is_of_what_was_given_so_that_a_later_default_does_not_change_it(tmp_path: Path) -> None:
+    given = {"sampling": {"steps": 30}, **SPEC}
+    run = read_run(directory(tmp_path, pair("1"), spec=given))
+    assert run.digest == _digest([given, run.dataset_digest])
 
 
 def test_an_empty_directory_names_both_missing_files(tmp_path: Path) -> None:

@@ -157,3 +157,10 @@ def test_a_tick_publishes_what_is_queued_and_takes_back_what_a_dead_worker_held(
     assert read_generation(resources.sessions, lost).crashes == 1
     with servers.broker_client(broker_url) as client:
         assert client.llen("draw") == 2
+
+
+def test_images_that_a_later_version_was_asked_for_are_left_to_its_workers(resources: Resources, ask: Ask) -> None:
+    generation_id = ask(invented=1)
+    drawn(resources, generation_id)
+    left = read_generation(resources.sessions, generation_id)
+    assert (left.status, left.attempt, left.error) == ("queued", 0, None)

@@ -64,6 +64,7 @@ def test_a_directory_holds_spec_manifest_images_and_checkpoint(blobs: Blobs, tmp
     run = tmp_path / "run"
     prepare(run, given, blobs, lambda: None)
     assert RunSpec.model_validate_json((run / "spec.json").read_bytes()) == given.spec
+    assert json.loads((run / "spec.json").read_bytes()) == SPEC  # and none of this version's defaults
     manifest = [json.loads(line) for line in (run / "data" / "manifest.jsonl").read_text().splitlines()]
     assert [(run / "data" / pair["chosen"]).read_bytes() for pair in manifest] == [b"image", b"image"]
     assert (run / "checkpoints" / "step-00000007" / "state.json").read_bytes() == b"state"

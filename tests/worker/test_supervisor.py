@@ -6,6 +6,7 @@ import hashlib
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import update
@@ -184,6 +185,31 @@ def test_a_spec_that_this_version_does_not_know_fails_the_job_at_once(resources:
     assert job.status == "failed"
     assert job.error is not None
     assert job.error["code"] == "invalid_spec"
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        {"invented": 1},
+        {"sampling": {"invented": True}},
+        {"method": {"type": "invented", "invented": {}}},
+        {"adapter": {"type": "invented"}},
+    ],
+)
+def test_a_job_of_a_later_version_is_left_to_its_workers_and_holds_up_no_other(
+    resources: Resources, new_job: NewJob, later: dict[str, Any]
+) -> None:
+    newer, job_id = new_job(), new_job()
+    with resources.sessions.begin() as session:
+        job = session.get_one(Job, newer)
+        job.spec = {**job.spec, **later}
+        job.priority = 1
+    for _ in range(2):  # gives a job back as soon as it has it
+        supervise(resources, newer, stopping=lambda: True)
+    left = read_job(resources.sessions, newer)
+    assert (left.status, left.attempt, left.crashes) == ("queued", 0, 0)
+    assert states(resources.sessions, newer) == ["queued"]
+    assert read_job(resources.sessions, job_id).attempt == 2
 
 
 def test_a_missing_blob_fails_the_job_and_says_which(resources: Resources, new_job: NewJob) -> None:
