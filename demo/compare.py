@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from demo import openmoji
 from demo.benchmark.scorers import LABELS, load_scorers
-from demo.emoji_xl import IMAGE_SIZE
+from demo.openmoji import IMAGE_SIZE
 from demo.sampling import sample
 from demo.win_rate import WinRate, win_rate
 

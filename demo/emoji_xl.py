@@ -14,7 +14,8 @@ from tokenizers import Regex as TokenizersRegex
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-IMAGE_SIZE = 64
+from demo.openmoji import IMAGE_SIZE
+
 LATENT_SIZE = 16
 TEXT_WIDTH = 64
 TOKENS = 77

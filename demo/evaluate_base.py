@@ -20,7 +20,7 @@ from PIL import Image
 
 from demo import openmoji
 from demo.benchmark.scorers import LABELS, load_scorers
-from demo.emoji_xl import IMAGE_SIZE
+from demo.openmoji import IMAGE_SIZE
 from demo.pretrain import CURVES, EXPORT, UNET_BATCH, image_tensor, to_model, unseen_keys
 from demo.sampling import sample
 from demo.shape_retrieval import retrieved_right

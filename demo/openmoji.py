@@ -23,6 +23,7 @@ from PIL import Image
 
 Style = Literal["color", "line", "flat"]
 
+IMAGE_SIZE = 64  # side of the drawings that pairs show and the base learns, pixels
 ATTRIBUTION = "All emojis designed by OpenMoji (https://openmoji.org), licence CC BY-SA 4.0."
 
 # Animals, plants, food and drink with a single code point that Unicode 14 (Python 3.11's table) names.

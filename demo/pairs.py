@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 
 from demo import openmoji
+from demo.openmoji import IMAGE_SIZE
 
-IMAGE_SIZE = 64
 SMALLEST_DIFFERENCE = 1.0  # mean absolute difference of the renderings, in levels of 255
 _FIXED_TIME = (2020, 1, 1, 0, 0, 0)  # the archive's bytes depend on its content alone
 

@@ -1,9 +1,10 @@
 """Train emoji-xl from scratch: first the autoencoder, then UNet and text encoders together.
 
-    python -m demo.pretrain vae  --steps 8000     # about 25 minutes on two cores
-    python -m demo.pretrain unet --steps 8000     # about 2 hours on two cores
+    python -m demo.pretrain vae  --steps 8000     # the kept weights: stopped at 7,250, after 32 minutes on two cores
+    python -m demo.pretrain unet --steps 3600     # 72 minutes on two cores
     python -m demo.pretrain export                # writes the fp16 pipeline to demo/base/emoji-xl
 
+The kept weights' curves lie beside them in ``training/``, and their card tells what was changed on the way.
 Every stage is seeded, writes its whole state every few minutes to ``var/pretrain/`` and goes on from there when
 started again; a larger ``--steps`` continues a finished stage. ``python -m demo.evaluate_base`` measures the result.
 """
@@ -31,7 +32,7 @@ STATE = Path("var/pretrain")
 EXPORT = Path(__file__).parent / "base" / "emoji-xl"
 CURVES = "training"  # beside the weights: step, loss, learning rate, seconds per step, every 50 steps
 SEED = 20261123
-CROP = emoji_xl.IMAGE_SIZE // 2
+CROP = openmoji.IMAGE_SIZE // 2
 VAE_BATCH = 16
 UNET_BATCH = 32
 KL_WEIGHT = 1e-6  # as in Stable Diffusion: keeps latents bounded, costs no sharpness
@@ -186,7 +187,7 @@ def _other_keys() -> list[str]:
 def image_tensor(keys: Sequence[str]) -> Tensor:
     """Both styles of every key: uint8, shape (2 * keys, 3, 64, 64)."""
     styles: tuple[openmoji.Style, ...] = ("color", "line")
-    drawn = [openmoji.pixels(openmoji.render(key, style, emoji_xl.IMAGE_SIZE)) for key in keys for style in styles]
+    drawn = [openmoji.pixels(openmoji.render(key, style, openmoji.IMAGE_SIZE)) for key in keys for style in styles]
     return torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).contiguous()
 
 
@@ -241,7 +242,7 @@ def train_unet(steps: int) -> diffusers.StableDiffusionXLPipeline:
 
 
 # SDXL's micro-conditioning: original height and width, crop top and left, target height and width.
-_SIZE_CONDITION = torch.tensor([[emoji_xl.IMAGE_SIZE, emoji_xl.IMAGE_SIZE, 0, 0] + [emoji_xl.IMAGE_SIZE] * 2]).float()
+_SIZE_CONDITION = torch.tensor([[openmoji.IMAGE_SIZE, openmoji.IMAGE_SIZE, 0, 0] + [openmoji.IMAGE_SIZE] * 2]).float()
 
 
 def _min_snr_loss(predicted: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:

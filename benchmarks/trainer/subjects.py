@@ -15,7 +15,7 @@ from demo import emoji_xl, openmoji
 EMOJI_XL = Path("demo/base/emoji-xl")
 PAIRS = 64
 BATCH = {"emoji-xl": 8, "mid-size": 2}
-IMAGE_SIZE = {"emoji-xl": emoji_xl.IMAGE_SIZE, "mid-size": 128}
+IMAGE_SIZE = {"emoji-xl": openmoji.IMAGE_SIZE, "mid-size": 128}
 
 
 def base_of(subject: str, folder: Path) -> Path:

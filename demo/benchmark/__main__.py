@@ -1,75 +1,94 @@
-"""``python -m demo.benchmark [--quick]``: run every trial that is missing, then write the report.
+"""``python -m demo.benchmark [--quick | --fresh]``: run every trial that is missing, then write the report.
 
-Interrupted at any point it goes on where it stopped: finished trials are in demo/benchmark/results, half finished ones
-start again. ``--quick`` runs one domain and two methods with the hyperparameters that the whole benchmark chose, into
-var/benchmark/quick.
+Without an option what is missing of the kept results in demo/benchmark/results is run, and docs/benchmark.md written
+from them: where nothing is missing, that takes a minute. ``--fresh`` runs all from nothing, the search too, into
+var/benchmark/fresh, writes its page there and says how far it agrees with the kept results. ``--quick`` runs one
+domain and two methods, with the hyperparameters that the kept results chose, into var/benchmark/quick.
+
+Interrupted at any point, each goes on where it stopped: finished trials are kept, half finished ones start again.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
+import time
 from pathlib import Path
 
-from demo.benchmark.plan import SWEPT_DOMAIN, WHOLE, Scope
-from demo.benchmark.trial import Results
-
-BASE = Path("demo/base/emoji-xl")
-KEPT = Results(Path(__file__).parent / "results")
-HOME = Path("var/benchmark")
-QUICK_HOME = HOME / "quick"
-QUICK = Scope((SWEPT_DOMAIN,), ("dpo", "mapo"), seeds=(1, 2), sweeps=False, chosen_by=KEPT)
+from demo.benchmark.editions import BASE, KEPT, Edition, EditionName, edition
+from demo.benchmark.plan import wanted
+from demo.benchmark.workers import Stopped, run_workers
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m demo.benchmark", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one domain, two methods, two seeds")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that train; default: cores")
-    parser.add_argument("command", nargs="?", default="all", choices=("all", "work", "measure", "report", "scorers"))
-    given = parser.parse_args()
+    given = _arguments()
     if given.command == "scorers":
         from demo.benchmark.scorers import train_scorers
 
         print(train_scorers())
         return 0
+    asked = edition(given.edition, given.home)
+    started = time.monotonic()
     if given.command in ("all", "work"):
-        run_workers(given.workers, quick=given.quick)
-    if given.command in ("all", "measure") and not given.quick:
-        measure()
+        try:
+            run_workers(given.workers, asked)
+        except Stopped as stopped:
+            print("Stopped. The same command goes on from the trials that are finished.", file=sys.stderr)
+            return 128 + stopped.signal
+    if given.command in ("all", "measure") and asked.name != "quick":
+        measure(asked)
     if given.command in ("all", "report"):
-        from demo.benchmark.report import write_quick, write_report
-
-        write_quick(QUICK, Results(QUICK_HOME / "results"), QUICK_HOME) if given.quick else write_report(KEPT, HOME)
+        report(asked)
+        print(f"Took {_minutes(time.monotonic() - started)}, of the processors {_minutes(_processor_seconds())}.")
     return 0
 
 
-def run_workers(count: int, *, quick: bool) -> None:
-    """One process each, which share the cores evenly; raises CalledProcessError if one fails."""
-    threads = str(max(1, (os.cpu_count() or 1) // count))
-    command = [sys.executable, "-m", "demo.benchmark.worker", *(["--quick"] if quick else [])]
-    environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-    workers = [subprocess.Popen(command, env=environment) for _ in range(count)]
-    try:
-        codes = [worker.wait() for worker in workers]
-    except KeyboardInterrupt:
-        for worker in workers:
-            worker.wait()  # the terminal has interrupted them too
-        raise
-    if any(codes):
-        raise subprocess.CalledProcessError(max(codes, key=abs), command)
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m demo.benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    which = parser.add_mutually_exclusive_group()
+    names: tuple[EditionName, ...] = ("quick", "fresh")
+    for name, told in zip(names, ("one domain, two methods, two seeds", "all from nothing"), strict=True):
+        which.add_argument(f"--{name}", dest="edition", action="store_const", const=name, default="kept", help=told)
+    parser.add_argument("--home", type=Path, help="where what is made lies; default: under var/benchmark")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that train; default: cores")
+    parser.add_argument("command", nargs="?", default="all", choices=("all", "work", "measure", "report", "scorers"))
+    return parser.parse_args()
 
 
-def measure() -> None:
+def measure(asked: Edition) -> None:
     """Reference mismatch and cost, each alone on the machine."""
     from demo.benchmark import cost, mismatch
     from demo.benchmark.work import Worker
 
-    worker = Worker(BASE.resolve(), HOME, KEPT, WHOLE)
+    worker = Worker(BASE.resolve(), asked.home, asked.results, asked.scope)
     mismatch.measure(worker)
-    if not cost.read(KEPT.folder):
+    if not cost.read(asked.results.folder):
         cost.measure(worker)
+
+
+def report(asked: Edition) -> None:
+    from demo.benchmark.agreement import agreement
+    from demo.benchmark.report import write_quick, write_report
+
+    if asked.name == "quick":
+        write_quick(asked.scope, asked.results, asked.page)
+    else:
+        write_report(asked.results, asked.home, asked.page, asked.pictures)
+    if asked.name != "kept":
+        print(agreement(set(wanted(asked.scope, asked.results)), asked.results, KEPT))
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min"
+
+
+def _processor_seconds() -> float:
+    """User time of this process and of those that it started."""
+    spent = os.times()
+    return spent.user + spent.children_user
 
 
 if __name__ == "__main__":

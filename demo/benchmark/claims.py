@@ -61,26 +61,28 @@ def claims(compared: Mapping[Name, Comparison], costs: Mapping[MethodName, Cost]
 
 
 def _ahead_of_dpo(far: Mapping[Name, Comparison]) -> Claim:
-    """Where no setting of Diffusion-DPO learnt anything, being ahead of it says little."""
-    tested = {name: one for name, one in far.items() if one.live["dpo"]}
-    told = _told({name: one.over_dpo for name, one in far.items()})
-    dead = [name for name in far if name not in tested]
-    beside = f"; in {', '.join(dead)} no setting of Diffusion-DPO learnt anything" if dead else ""
     return Claim(
         "MaPO is ahead of Diffusion-DPO in culture, safety and style",
-        told + beside,
-        _verdict([one.over_dpo for one in tested.values()]),
+        _told({name: one.over_dpo for name, one in far.items()}) + _unlearnt(far),
+        _verdict([one.over_dpo for one in far.values() if one.live["dpo"]]),
     )
 
 
 def _largest_in_style(far: Mapping[Name, Comparison]) -> Claim:
-    gaps = [_of(far["style"], far[name]) for name in ("culture", "safety")]
+    others: tuple[Name, ...] = ("culture", "safety")
+    gaps = {name: _of(far["style"], far[name]) for name in others}
+    tested = [gap for name, gap in gaps.items() if far[name].live["dpo"]] if far["style"].live["dpo"] else []
     return Claim(
         "Of these three the gap to Diffusion-DPO is largest in style",
-        "gap in style less that in "
-        + ", ".join(f"{name} {signed(gap)}" for name, gap in zip(("culture", "safety"), gaps, strict=True)),
-        _verdict(gaps),
+        f"gap in style less that in {_told(gaps)}{_unlearnt(far)}",
+        _verdict(tested),
     )
+
+
+def _unlearnt(compared: Mapping[Name, Comparison]) -> str:
+    """Where no setting of Diffusion-DPO learnt anything: there a difference to it is the other method's own gain."""
+    dead = [name for name, one in compared.items() if not one.live["dpo"] and not one.nothing_to_gain]
+    return f"; in {' and '.join(dead)} no setting of Diffusion-DPO learnt anything" if dead else ""
 
 
 def _of(one: Comparison, other: Comparison) -> Interval:
@@ -98,8 +100,12 @@ def _ahead_of_sft(domains: Mapping[Name, Comparison]) -> Claim:
 def _dpo_ahead_of_sft(culture: Comparison) -> Claim:
     lead = culture.sft_over_dpo
     turned = Interval(-lead.mean, -lead.high, -lead.low)
-    beside = "" if culture.live["dpo"] else "; no setting of Diffusion-DPO learnt anything"
-    return Claim("In culture Diffusion-DPO is ahead of SFT", signed(turned) + beside, _verdict([turned]))
+    tested = [turned] if culture.live["dpo"] else []
+    return Claim(
+        "In culture Diffusion-DPO is ahead of SFT",
+        signed(turned) + _unlearnt({"culture": culture}),
+        _verdict(tested),
+    )
 
 
 def _grows(compared: Mapping[Name, Comparison]) -> Claim:
@@ -110,7 +116,7 @@ def _grows(compared: Mapping[Name, Comparison]) -> Claim:
     )
     return Claim(
         "MaPO's advantage over Diffusion-DPO grows with the mismatch",
-        f"rank correlation {signed(found.over_all)} over {len(compared)} domains, {without}",
+        f"rank correlation {signed(found.over_all)} over {len(compared)} domains, {without}{_unlearnt(compared)}",
         verdict,
     )
 
@@ -118,7 +124,7 @@ def _grows(compared: Mapping[Name, Comparison]) -> Claim:
 def _subject(method: MethodName, subject: Comparison) -> Claim:
     says = f"MaPO is ahead of {TITLES[method]} for a new subject"
     if not subject.live[method]:
-        told = f"{signed(subject.subject[method])}; but no setting of {TITLES[method]} learnt anything"
+        told = f"{signed(subject.subject[method])}; no setting of {TITLES[method]} learnt anything"
         return Claim(says, told, "not testable here")
     return Claim(says, signed(subject.subject[method]), _verdict([subject.subject[method]]))
 

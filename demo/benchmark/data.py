@@ -81,6 +81,7 @@ def specification(trial: Trial, base: Path) -> dict[str, Any]:
         # One check-up, after the last step: nothing of the test pairs chooses a checkpoint.
         "checkpoints": {"every_steps": STEPS},
         "mismatch": {"samples": 0},
+        "sampling": {"held_out": 0},  # the benchmark draws its own, of all prompts
     }
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from demo import openmoji
-from demo.emoji_xl import IMAGE_SIZE
+from demo.openmoji import IMAGE_SIZE
 
 INK = ((22, 33, 84), (74, 112, 178), (190, 214, 238), (255, 255, 255))  # dark to light, as on blue-and-white porcelain
 VERMILION = (196, 44, 32)

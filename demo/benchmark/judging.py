@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from diffusers import StableDiffusionXLPipeline
@@ -14,7 +15,7 @@ from PIL import Image
 from demo import openmoji
 from demo.benchmark.domains import DOMAINS, SUBJECT_PROMPTS, Name, Split, emoji_of, telling
 from demo.benchmark.scorers import LABELS, Scorers
-from demo.emoji_xl import IMAGE_SIZE
+from demo.openmoji import IMAGE_SIZE
 from demo.sampling import sample
 
 SAMPLING_STEPS, GUIDANCE = 12, 3.0
@@ -25,6 +26,7 @@ SUBJECT_NOISE: dict[Split, int] = {"validation": 0, "test": 10_000}
 SHOWN = 10
 
 Floats = NDArray[np.float64]
+Each = TypeVar("Each")
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,16 @@ def judge(pipeline: StableDiffusionXLPipeline, scorers: Scorers, name: Name, spl
     return Judged(score, fidelity, score * fidelity, tuple(_spread(drawn[:count], SHOWN)))
 
 
-def _spread(images: Sequence[Image.Image], count: int) -> list[Image.Image]:
-    return [images[index * len(images) // count] for index in range(count)]
+def shown_prompts(name: Name, split: Split) -> list[str]:
+    """Of ``Judged.shown``, in its order."""
+    asked = prompts_for(name, split)
+    if asked.others:
+        return [*asked.of_domain[: SHOWN // 2], *_spread(asked.others, SHOWN // 2)]
+    return _spread(asked.of_domain, SHOWN)
+
+
+def _spread(every: Sequence[Each], count: int) -> list[Each]:
+    return [every[index * len(every) // count] for index in range(count)]
 
 
 def _sample(pipeline: StableDiffusionXLPipeline, prompts: Sequence[str], first: int) -> list[Image.Image]:

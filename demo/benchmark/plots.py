@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -14,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from demo import openmoji
 from demo.benchmark.intervals import Interval
-from demo.emoji_xl import IMAGE_SIZE
+from demo.openmoji import IMAGE_SIZE
 
 COLOURS = {
     "SFT": "#71717a",
@@ -25,6 +26,7 @@ COLOURS = {
     "DCO": "#7c3aed",
 }
 LABEL_WIDTH, GAP = 150, 4
+HEAD_HEIGHT, HEAD_LETTERS = 30, 12  # two lines of a prompt above a column
 ASIDE = 0.006  # to the right, so that intervals at one place do not cover each other
 Points = Sequence[tuple[float, Interval]]
 
@@ -61,17 +63,20 @@ def lines(path: Path, series: Mapping[str, Points], *, x: str, y: str, logarithm
     _save(figure, axes, path, x, y)
 
 
-def sheet(path: Path, rows: Sequence[tuple[str, Sequence[Image.Image]]]) -> None:
-    """Labelled rows of samples, the same prompts and noise in each column."""
-    columns = max(len(images) for _, images in rows)
+def sheet(path: Path, heads: Sequence[str], rows: Sequence[tuple[str, Sequence[Image.Image]]]) -> None:
+    """Labelled rows of samples, a prompt above each column."""
     cell = IMAGE_SIZE + GAP
-    page = Image.new("RGB", (LABEL_WIDTH + columns * cell, len(rows) * cell + 20), "white")
-    draw, font = ImageDraw.Draw(page), ImageFont.load_default(12)
+    page = Image.new("RGB", (LABEL_WIDTH + len(heads) * cell, HEAD_HEIGHT + len(rows) * cell + 20), "white")
+    draw, font, small = ImageDraw.Draw(page), ImageFont.load_default(12), ImageFont.load_default(10)
+    for column, head in enumerate(heads):
+        lines = "\n".join(wrap(head, HEAD_LETTERS))
+        draw.multiline_text((LABEL_WIDTH + column * cell, 2), lines, fill="#18181b", font=small, spacing=1)
     for row, (label, images) in enumerate(rows):
-        draw.text((4, row * cell + IMAGE_SIZE // 2 - 6), label, fill="#18181b", font=font)
+        top = HEAD_HEIGHT + row * cell
+        draw.text((4, top + IMAGE_SIZE // 2 - 6), label, fill="#18181b", font=font)
         for column, image in enumerate(images):
-            page.paste(image, (LABEL_WIDTH + column * cell, row * cell))
-    draw.text((4, page.height - 16), openmoji.ATTRIBUTION, fill="#71717a", font=ImageFont.load_default(10))
+            page.paste(image, (LABEL_WIDTH + column * cell, top))
+    draw.text((4, page.height - 16), openmoji.ATTRIBUTION, fill="#71717a", font=small)
     path.parent.mkdir(parents=True, exist_ok=True)
     page.save(path, quality=88, method=6)
 

@@ -2,41 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import cycle
 from pathlib import Path
 
 from PIL import Image
 
-from demo.benchmark import plots
-from demo.benchmark.domains import NAMES, Name
+from demo import openmoji
+from demo.benchmark import drawings, plots, subject
+from demo.benchmark.domains import DOMAINS, NAMES, SUBJECT_PROMPT, Name
 from demo.benchmark.effects import FOLDER
+from demo.benchmark.judging import shown_prompts
 from demo.benchmark.plan import WHOLE
 from demo.benchmark.published import runs
 from demo.benchmark.trial import TITLES, MethodName, Results
-from demo.emoji_xl import IMAGE_SIZE
+from demo.openmoji import IMAGE_SIZE
 
 
-def sheets(results: Results, home: Path, folder: Path) -> Iterator[str]:
+def draw_sheets(results: Results, home: Path, folder: Path) -> None:
     """One sheet a domain; where a machine lacks strips of a method the sheet that is there stays."""
-    yield "## Samples"
-    yield ""
-    yield "Test prompts of the first seed; in each column the same prompt and noise. No pair of these emoji was trained on."
-    yield ""
     for domain in NAMES:
-        picture = folder / f"{domain}.webp"
         rows = [
             (TITLES[method], strip)
             for method in WHOLE.methods_in(domain)
             if (strip := strip_of(domain, method, results, home)) is not None
         ]
-        if len(rows) == len(WHOLE.methods_in(domain)):
-            base = ("base", cells(rows[0][1], 1))
-            plots.sheet(picture, [base, *((title, cells(strip, 0)) for title, strip in rows)])
-        if picture.is_file():
+        if len(rows) < len(WHOLE.methods_in(domain)):
+            continue
+        prompts = shown_prompts(domain, "test")
+        drawn = [("wanted", wanted(domain, prompts)), ("base", cells(rows[0][1], 1))]
+        heads = [prompt.removeprefix("an emoji of ") for prompt in prompts]
+        plots.sheet(folder / f"{domain}.webp", heads, [*drawn, *((title, cells(strip, 0)) for title, strip in rows)])
+
+
+def sheet_section(folder: Path) -> Iterator[str]:
+    yield "## Samples"
+    yield ""
+    yield (
+        "Test prompts, first training seed; in each column the same prompt, and from the base's row on the same noise. *Wanted*: the "
+        f"chosen drawings, which no adapter was trained on. For the new subject they show it in its test poses, which no "
+        f'prompt asks for; the first prompt there, "{SUBJECT_PROMPT}", is the one that it was learnt with, and the last five are '
+        "other prompts, whose drawings should stay as they are."
+    )
+    yield ""
+    for domain in NAMES:
+        if (folder / f"{domain}.webp").is_file():
             yield f"### {domain}"
             yield ""
-            yield f"![Samples of the base and of every method, {domain}]({FOLDER}/{domain}.webp)"
+            yield f"![Wanted, and samples of the base and of every method, {domain}]({FOLDER}/{domain}.webp)"
             yield ""
+
+
+def wanted(domain: Name, prompts: Sequence[str]) -> list[Image.Image]:
+    """What is chosen for each prompt; for the new subject its test poses in turn, and other emoji as they are."""
+    emoji = {one.caption: one for one in openmoji.catalogue()}
+    if domain == "personalization":
+        poses = cycle(subject.TEST)
+        return [drawings.colour(emoji[prompt]) if prompt in emoji else subject.draw(next(poses)) for prompt in prompts]
+    return [DOMAINS[domain].chosen(emoji[prompt]) for prompt in prompts]
 
 
 def strip_of(domain: Name, method: MethodName, results: Results, home: Path) -> Image.Image | None:

@@ -12,7 +12,7 @@ from functools import cache
 import resvg_py
 from PIL import Image
 
-from demo.emoji_xl import IMAGE_SIZE
+from demo.openmoji import IMAGE_SIZE
 
 NAME = "zibu"
 

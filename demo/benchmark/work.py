@@ -19,7 +19,7 @@ from demo.benchmark.judging import GUIDANCE, Judged, judge, open_base
 from demo.benchmark.plan import Scope, wanted
 from demo.benchmark.scorers import Scorers, load_scorers
 from demo.benchmark.trial import Result, Results, Trial
-from demo.emoji_xl import IMAGE_SIZE
+from demo.openmoji import IMAGE_SIZE
 from demo.sampling import sample
 from trainer.interrupt import StopRequest
 from trainer.locks import holding

@@ -1,22 +1,24 @@
-"""``python -m demo.benchmark.worker [--quick]``: one of the processes that run trials."""
+"""``python -m demo.benchmark.worker EDITION HOME PARENT``: one of the processes that run trials."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from demo.benchmark.__main__ import BASE, HOME, KEPT, QUICK, QUICK_HOME
-from demo.benchmark.plan import WHOLE
-from demo.benchmark.trial import Results
+from demo.benchmark.editions import BASE, EDITIONS, edition
 from demo.benchmark.work import Worker
+from worker.process import die_with_parent
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true")
-    if parser.parse_args().quick:
-        Worker(BASE.resolve(), QUICK_HOME, Results(QUICK_HOME / "results"), QUICK).work()
-    else:
-        Worker(BASE.resolve(), HOME, KEPT, WHOLE).work()
+    parser.add_argument("edition", choices=EDITIONS)
+    parser.add_argument("home", type=Path)
+    parser.add_argument("parent", type=int, help="the process id with which this one ends")
+    given = parser.parse_args()
+    die_with_parent(given.parent)
+    asked = edition(given.edition, given.home)
+    Worker(BASE.resolve(), asked.home, asked.results, asked.scope).work()
 
 
 if __name__ == "__main__":

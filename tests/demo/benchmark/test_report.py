@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from demo.benchmark import report, tables
-from demo.benchmark.__main__ import KEPT
+from demo.benchmark import mismatch, report, tables
 from demo.benchmark.claims import claims
-from demo.benchmark.comparison import Comparison
+from demo.benchmark.comparison import LEARNT, Comparison, compare
 from demo.benchmark.cost import Cost
+from demo.benchmark.domains import NAMES
+from demo.benchmark.editions import KEPT, edition
 from demo.benchmark.findings import findings
 from demo.benchmark.growth import growth
 from demo.benchmark.intervals import Interval, interval, success, wilson
@@ -103,6 +105,20 @@ def test_the_published_page_holds_what_the_kept_results_say() -> None:
         assert line in page
 
 
+def test_what_the_page_of_methods_says_of_the_bench_is_so() -> None:
+    """docs/methods.md sums up in words: mapo against sft, dreambooth and dpo, and dco."""
+    measured = mismatch.read(KEPT.folder)
+    found = {name: compare(name, measured[name].similarity, WHOLE, KEPT) for name in NAMES}
+    subject = found.pop("personalization")
+    assert all(abs(one.over_sft.mean) < LEARNT for one in found.values())
+    assert f"gained in style is {found['style'].over_sft.mean:.2f}" in Path("docs/methods.md").read_text("utf-8")
+    assert subject.over_sft.high < 0
+    assert subject.subject["dreambooth"].high < 0
+    del found["general"]  # where the base is near
+    assert all(one.over_dpo.low > 0 and one.sft_over_dpo.low > 0 for one in [*found.values(), subject])
+    assert subject.live["dco"] == 0
+
+
 def test_every_picture_of_the_page_is_there() -> None:
     page = Path("docs/benchmark.md").read_text(encoding="utf-8")
     pictures = [part.split(")")[0] for part in page.split("](")[1:] if part.startswith("images/")]
@@ -111,13 +127,11 @@ def test_every_picture_of_the_page_is_there() -> None:
 
 
 def test_the_whole_page_and_its_plots_are_made_again_to_the_kept_bytes(tmp_path: Path) -> None:
-    made = "\n".join(report.page(KEPT, tmp_path, tmp_path))
-    kept = report.PAGE.read_text(encoding="utf-8")
-    sheets = kept[kept.index("## Samples") : kept.index("## How it was measured")]  # their strips are not kept
-    assert made.split("## Samples")[0] == kept.split("## Samples")[0]
-    assert made.split("## How it was measured")[1] == kept.split("## How it was measured")[1]
-    assert "![" in sheets
-    for plot in report.PICTURES.glob("*.svg"):
+    kept = edition("kept")
+    for sheet in kept.pictures.glob("*.webp"):  # of samples, which are not kept
+        shutil.copyfile(sheet, tmp_path / sheet.name)
+    assert "\n".join(report.page(KEPT, tmp_path)) == kept.page.read_text(encoding="utf-8")
+    for plot in kept.pictures.glob("*.svg"):
         assert (tmp_path / plot.name).read_bytes() == plot.read_bytes()
 
 
@@ -156,6 +170,16 @@ def test_being_ahead_of_a_method_that_never_learnt_is_no_test() -> None:
     found = verdicts(personalization=replace(compared(0.5, 0.5), subject={"dreambooth": behind, "dco": ahead}))
     assert found["MaPO is ahead of DreamBooth for a new subject"] == "not reproduced: the opposite"
     assert found["MaPO is ahead of DCO for a new subject"] == "not testable here"
+
+
+def test_culture_is_no_test_of_diffusion_dpo_where_no_setting_of_it_learnt_anything() -> None:
+    says = "In culture Diffusion-DPO is ahead of SFT"
+    lost = replace(compared(0.7, 0.3), sft_over_dpo=Interval(0.3, 0.2, 0.4))
+    assert verdicts(culture=lost)[says] == "not reproduced: the opposite"
+    dead = replace(lost, live=lost.live | {"dpo": 0}, over_dpo=Interval(0.0, -0.1, 0.1))
+    found = verdicts(culture=dead)
+    assert found[says] == "not testable here"
+    assert found["MaPO is ahead of Diffusion-DPO in culture, safety and style"] == "reproduced"
 
 
 def test_sft_is_said_to_explain_the_advantage_only_where_mapo_is_not_ahead_of_it() -> None:

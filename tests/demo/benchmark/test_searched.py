@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from demo.benchmark.__main__ import KEPT
+from demo.benchmark.data import BATCH, RANK, STEPS, TARGETS
+from demo.benchmark.editions import KEPT
 from demo.benchmark.plan import WHOLE, chosen
 from demo.benchmark.searched import at_edge, choices, search_section
-from demo.run import METHOD
+from demo.run import METHOD, OPTIONS
 from trainer.spec.methods import PRESET_BETAS
 
 pytestmark = pytest.mark.unit
@@ -31,4 +32,6 @@ def test_the_demo_trains_by_what_the_search_chose_for_its_domain() -> None:
     asked = METHOD["mapo"]["hyperparameters"]  # type: ignore[index]
     assert asked["learning_rate"] == best.learning_rate
     assert asked["preset"] == "style"
+    assert (asked["max_steps"], asked["batch_size"]) == (STEPS, BATCH)
+    assert OPTIONS["adapter"] == {"rank": RANK, "target_modules": list(TARGETS)}
     assert best.beta == PRESET_BETAS["style"]
