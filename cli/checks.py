@@ -157,7 +157,7 @@ def api(configured: Settings) -> Checked:
         return Checked("api", "warning", f"{url}: {error}", "Start `pairtune up`, or set PAIRTUNE_URL.")
     try:
         with connected(configured) as server:
-            server.get("/v1/models")
+            server.get("/v1/models", limit=1)
     except Refused as error:
         cure = "Set PAIRTUNE_API_KEY to a valid key." if error.status == 401 else "See the API's log."
         return Checked("api", "error", str(error), cure)

@@ -27,7 +27,7 @@ Name = Annotated[str, typer.Argument(help="The base's name.")]
 def list_models(as_json: AsJson = False) -> None:
     """What jobs may name: the operator's bases and this project's fine-tuned models."""
     with connected(settings()) as server:
-        data = server.get("/v1/models")["data"]
+        data = list(server.every("/v1/models"))
     if as_json:
         print_json(data)
     else:

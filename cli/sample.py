@@ -47,7 +47,7 @@ def sample(
     to.mkdir(parents=True, exist_ok=True)
     written: list[Json] = []
     with connected(settings()) as server:
-        server.get("/v1/models")  # a server that was never there is not waited for
+        server.get("/v1/models", limit=1)  # a server that was never there is not waited for
         for prompt in prompts:
             patient = server.patient(Patience(None))
             written += _written(patient, prompt, drawn(patient, asked | {"prompt": prompt}), to)

@@ -1,5 +1,7 @@
 """Alembic's entry: runs the migrations online, one transaction each, under an advisory lock."""
 
+import time
+
 from alembic import context
 from sqlalchemy import text
 
@@ -10,7 +12,11 @@ LOCK = 7_246_001  # any constant of ours: two services that start together must 
 
 engine = open_engine(context.config.attributes["database_url"])
 with engine.connect() as connection:
-    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LOCK})
+    # Asked for again and again: one who waits for the lock within a statement holds up an index that the other one
+    # makes beside its readers and writers, which waits for every statement under way.
+    while not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK}):
+        connection.commit()
+        time.sleep(0.1)
     connection.commit()
     context.configure(connection=connection, target_metadata=Table.metadata, transaction_per_migration=True)
     with context.begin_transaction():

@@ -119,30 +119,8 @@ def read(connection: Connection, project_id: str, job_id: str) -> Row[Any]:
     return row
 
 
-def newest_first(
-    session: Session, project_id: str, *, after: str | None, limit: int, metadata: Json | None
-) -> list[Job]:
-    """Up to ``limit`` jobs older than the job ``after`` whose metadata holds all of ``metadata``; None asks for
-    jobs that were given none. Raises CursorUnknown."""
-    query = select(Job).where(Job.project_id == project_id).order_by(Job.id.desc()).limit(limit)
-    if after is not None:
-        cursors.place(session, select(Job.id).where(Job.id == after, Job.project_id == project_id), after)
-        query = query.where(Job.id < after)
-    if metadata is None:
-        query = query.where(Job.job_metadata.is_(None))
-    elif metadata:
-        query = query.where(Job.job_metadata.contains(metadata))
-    return list(session.scalars(query))
-
-
 def by_fine_tuned_model(session: Session, project_id: str, model: str) -> Job | None:
     return session.scalar(select(Job).where(Job.project_id == project_id, Job.fine_tuned_model == model))
-
-
-def fine_tuned(session: Session, project_id: str) -> list[Job]:
-    """Succeeded jobs, newest first: each is a model."""
-    query = select(Job).where(Job.project_id == project_id, Job.fine_tuned_model.is_not(None))
-    return list(session.scalars(query.order_by(Job.id.desc())))
 
 
 def delete_model(session: Session, project_id: str, model: str) -> None:

@@ -145,6 +145,13 @@ class Job(Table):
         ),
         Index(None, "project_id", "id"),
         Index("ix_jobs_queued", "queued_at", postgresql_where=text("status = 'queued'")),
+        Index(
+            "ix_jobs_metadata",
+            "job_metadata",
+            postgresql_using="gin",
+            postgresql_ops={"job_metadata": "jsonb_path_ops"},
+        ),
+        Index("ix_jobs_models", "project_id", "id", postgresql_where=text("fine_tuned_model IS NOT NULL")),
         Index("ix_jobs_succeeded", "id", postgresql_where=text("status = 'succeeded'")),
         Index("ix_jobs_request", "key_id", "request_sha256", postgresql_where=text("request_sha256 IS NOT NULL")),
         Index(

@@ -28,7 +28,7 @@ from api.fine_tuning.schemas import (
 from api.json_body import JsonBody
 from api.paging import cut
 from api.transactions import Work
-from store import events, jobs, measured_runs, queue, quotas
+from store import events, job_lists, jobs, measured_runs, queue, quotas
 from store.blobs import Blobs
 from store.database import read
 from store.ids import new_id
@@ -126,7 +126,7 @@ def page(
     backends: Backends, project_id: str, *, after: str | None, limit: int, metadata: dict[str, str] | None
 ) -> FineTuningJobList:
     with backends.sessions() as session:
-        rows = jobs.newest_first(session, project_id, after=after, limit=limit + 1, metadata=metadata)
+        rows = job_lists.newest_first(session, project_id, after=after, limit=limit + 1, metadata=metadata)
     found, has_more = cut(rows, limit)
     places = backends.places.of(backends.reader, _queued(found))
     data = [FineTuningJob.of(row, places.get(row.id)) for row in found]

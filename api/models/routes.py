@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 
 from api.backends import Caller, Opened
 from api.failures import failures
 from api.models import service
 from api.models.schemas import Model, ModelDeleted, ModelList
+from api.paging import After
 from api.transactions import transaction
 from store.errors import CursorUnknown, ModelIsBase, ModelNotFound
 
@@ -15,10 +18,16 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
 @router.get("", operation_id="listModels", responses=failures(CursorUnknown))
-def list_models(caller: Caller, backends: Opened) -> ModelList:
+def list_models(
+    caller: Caller,
+    backends: Opened,
+    after: After = None,
+    # OpenAI's SDK asks for no second page of models; this is more than anybody looks through.
+    limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
+) -> ModelList:
     """Base models, then the project's fine-tuned ones, newest first."""
     with transaction(backends) as work:
-        return service.every(work.session, backends.bases, caller.project_id)
+        return service.page(work.session, backends.bases, caller.project_id, after=after, limit=limit)
 
 
 # A path parameter of its own kind: a base's name may hold slashes, as hub ids do.

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from api.example_ids import BASE, CREATED, MODEL, PROJECT
+from api.paging import Page
 
 TUNED: JsonDict = {"id": MODEL, "object": "model", "created": CREATED + 300, "owned_by": PROJECT}
 BASIC: JsonDict = {"id": BASE, "object": "model", "created": 0, "owned_by": "system"}
@@ -30,8 +31,7 @@ class ModelDeleted(BaseModel):
     deleted: Literal[True] = True
 
 
-class ModelList(BaseModel):
-    model_config = ConfigDict(json_schema_extra={"example": {"object": "list", "data": [BASIC, TUNED]}})
-
-    object: Literal["list"] = "list"
-    data: list[Model]
+class ModelList(Page[Model]):
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"object": "list", "data": [BASIC, TUNED], "has_more": False}}
+    )

@@ -5,15 +5,25 @@ from __future__ import annotations
 from sqlalchemy.orm import Session
 
 from api.models.schemas import Model, ModelDeleted, ModelList
-from store import jobs
+from api.paging import cut
+from store import job_lists, jobs
 from store.bases import RegisteredBase, find_base
 from store.errors import ModelIsBase
 from store.models import Job
 
 
-def every(session: Session, bases: dict[str, RegisteredBase], project_id: str) -> ModelList:
-    tuned = [_tuned(job, job.fine_tuned_model) for job in jobs.fine_tuned(session, project_id) if job.fine_tuned_model]
-    return ModelList(data=[_base(base) for base in bases.values()] + tuned)
+def page(
+    session: Session, bases: dict[str, RegisteredBase], project_id: str, *, after: str | None, limit: int
+) -> ModelList:
+    """The bases in the operator's order come first. Raises CursorUnknown."""
+    names = list(bases)
+    of_bases = names[names.index(after) + 1 :] if after in bases else names if after is None else []
+    rows = job_lists.fine_tuned(
+        session, project_id, after=None if after in bases else after, limit=max(limit + 1 - len(of_bases), 0)
+    )
+    tuned = [_tuned(job, job.fine_tuned_model) for job in rows if job.fine_tuned_model]
+    shown, has_more = cut([*(_base(bases[name]) for name in of_bases), *tuned], limit)
+    return ModelList(data=list(shown), has_more=has_more)
 
 
 def one(session: Session, bases: dict[str, RegisteredBase], project_id: str, name: str) -> Model:

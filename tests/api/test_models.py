@@ -34,6 +34,41 @@ def test_bases_and_fine_tuned_models_are_listed_and_found(
     assert client.get(f"/v1/models/{quote(tuned['id'], safe='')}").json() == tuned
 
 
+def made(client: TestClient, sessions: Sessions, file_id: str, seed: int) -> str:
+    """A model that a job made, by its name."""
+    asked = {"model": "tiny", "training_file": file_id, "seed": seed}
+    job: str = client.post("/v1/fine_tuning/jobs", json=asked).json()["id"]
+    with sessions.begin() as session:
+        owned = leases.claim(session, job, worker="w", lease_seconds=60)
+        assert owned is not None
+        leases.succeed(session, owned, results=[])
+    name: str = client.get(f"/v1/fine_tuning/jobs/{job}").json()["fine_tuned_model"]
+    return name
+
+
+def test_pages_lead_from_the_bases_to_the_oldest_model_and_past_one_that_was_deleted_meanwhile(
+    client: TestClient, sessions: Sessions, project: Tenant, other_project: Tenant
+) -> None:
+    file = add_file(sessions, project.id)
+    tuned = [made(client, sessions, file.id, seed) for seed in range(3)][::-1]
+
+    def page(**asked: object) -> tuple[list[str], bool]:
+        answer = client.get("/v1/models", params=asked).json()
+        return [one["id"] for one in answer["data"]], answer["has_more"]
+
+    assert page() == (["tiny", *tuned], False)
+    assert page(limit=1) == (["tiny"], True)
+    assert page(limit=2) == (["tiny", tuned[0]], True)
+    assert page(limit=2, after="tiny") == (tuned[:2], True)
+    assert page(limit=3, after="tiny") == (tuned, False)
+    client.delete(f"/v1/models/{quote(tuned[1], safe='')}")
+    assert page(limit=2, after=tuned[1]) == (tuned[2:], False)
+    assert page(after=tuned[2]) == ([], False)
+    theirs = {"authorization": f"Bearer {other_project.api_key}"}
+    foreign = client.get("/v1/models", params={"after": tuned[0]}, headers=theirs)
+    assert (foreign.status_code, foreign.json()["error"]["code"]) == (400, "invalid_cursor")
+
+
 def weights(project: Tenant, name: str) -> NewFile:
     return NewFile(project.id, name, "fine-tune-results", sha256=name, bytes=1)
 

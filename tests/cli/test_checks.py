@@ -182,6 +182,6 @@ def test_an_api_is_well_or_says_what_is_wrong(tmp_path: Path, live: Live) -> Non
 
 
 def test_an_address_that_is_no_api_is_told(tmp_path: Path, bucket: type[Bucket]) -> None:
-    bucket.kept["/v1/models"] = bucket.kept["/healthz"] = b"It works!"
+    bucket.kept["/v1/models?limit=1"] = bucket.kept["/healthz"] = b"It works!"
     found = checks.api(of(tmp_path, url=os.environ["AWS_ENDPOINT"], api_key="pt-x"))
     assert_says(found, "error", "not as pairtune does", "Correct PAIRTUNE_URL")
