@@ -11,8 +11,8 @@ import pytest
 from tests.api.serving import serving
 
 pytestmark = pytest.mark.integration
-PHASES = "examples,coverage,fuzzing"
-EXAMPLES = 10  # of each operation in fuzzing; 46 operations take half a minute
+PHASES = "examples,coverage,fuzzing,stateful"
+EXAMPLES = 10  # of each operation in fuzzing, and sequences of calls in the stateful phase: half a minute
 
 
 def test_every_check_of_schemathesis_passes(tmp_path: Path, postgres_url: str, valkey_url: str) -> None:
