@@ -50,6 +50,14 @@ def database(url: str, name: str) -> Iterator[str]:
     _execute(url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@contextmanager
+def empty_database(url: str, name: str) -> Iterator[str]:
+    """Without tables."""
+    _execute(url, f"CREATE DATABASE {name}")
+    yield with_database(url, name)
+    _execute(url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
 def with_database(url: str, name: str) -> str:
     return make_url(url).set(database=name).render_as_string(hide_password=False)
 
