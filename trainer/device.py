@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 
 from trainer.errors import OutOfMemory
+from trainer.exhaustion import exhausted
 
 
 def choose_device() -> torch.device:
@@ -42,9 +43,8 @@ def free_memory(device: torch.device) -> None:
 def explain_out_of_memory(device: torch.device, batch_size: int) -> Iterator[None]:
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise OutOfMemory(peak_memory(device), batch_size) from error
-    except RuntimeError as error:
-        if "DefaultCPUAllocator" not in str(error):  # the CPU's allocator has no exception type of its own
+    except (RuntimeError, MemoryError) as error:
+        which = exhausted(error)
+        if which is None:
             raise
-        raise OutOfMemory(peak_memory(device), batch_size) from error
+        raise OutOfMemory(which, peak_memory(device), batch_size) from error

@@ -5,8 +5,8 @@ TrainerError
 ├── BaseUnavailable  the hub cannot be reached for the base model: try again later
 ├── Interrupted      SIGTERM: run again to go on
 ├── NonFiniteLoss    training diverged
-├── OutOfMemory      the batch does not fit the device
-├── DrawingTooLarge  an image does not fit the device
+├── OutOfMemory      the batch does not fit the device, or the machine
+├── DrawingTooLarge  an image does not
 ├── RunInUse         another process trains in this run directory
 ├── CacheEntryLost   what was cached is gone or damaged: run again
 ├── DiskFull         nowhere to write a checkpoint, a cache entry or the output
@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from trainer.exhaustion import Exhausted
 
 
 @dataclass(frozen=True)
@@ -74,26 +76,41 @@ class NonFiniteLoss(TrainerError):
         self.pairs = tuple(pairs)
 
 
-class OutOfMemory(TrainerError):
-    code = "out_of_memory"
+def code_of(exhausted: Exhausted) -> str:
+    return "out_of_memory" if exhausted == "device" else "out_of_host_memory"
 
-    def __init__(self, peak_bytes: int, batch_size: int) -> None:
+
+def ran_out(exhausted: Exhausted) -> str:
+    """Where no size that the user chose is known to be the reason."""
+    whose = "GPU memory" if exhausted == "device" else "The machine's main memory"
+    return (
+        f"{whose} ran out other than in a training step, so a smaller batch_size need not help. Use a smaller base or "
+        f"base_precision, or a worker with more memory that nothing else uses."
+    )
+
+
+class OutOfMemory(TrainerError):
+    """The device's memory, or the machine's where the CPU is the device or something beside the network was too large
+    for it."""
+
+    def __init__(self, exhausted: Exhausted, peak_bytes: int, batch_size: int) -> None:
+        whose = "GPU memory" if exhausted == "device" else "the machine's main memory"
         super().__init__(
-            f"Out of memory with batch_size {batch_size} (peak {peak_bytes / 2**20:.0f} MiB). "
+            f"Out of {whose} with batch_size {batch_size} (peak {peak_bytes / 2**20:.0f} MiB). "
             f"Halve batch_size and double gradient_accumulation: the training is the same, in smaller pieces."
         )
-        self.peak_bytes = peak_bytes
-        self.batch_size = batch_size
+        self.code = code_of(exhausted)
+        self.exhausted, self.peak_bytes, self.batch_size = exhausted, peak_bytes, batch_size
 
 
 class DrawingTooLarge(TrainerError):
-    code = "out_of_memory"
-
-    def __init__(self, width: int, height: int, peak_bytes: int) -> None:
+    def __init__(self, exhausted: Exhausted, width: int, height: int, peak_bytes: int) -> None:
+        whose = "GPU memory" if exhausted == "device" else "the machine's main memory"
         super().__init__(
-            f"Out of memory drawing {width} x {height} pixels (peak {peak_bytes / 2**20:.0f} MiB). Ask for a smaller "
+            f"Out of {whose} drawing {width} x {height} pixels (peak {peak_bytes / 2**20:.0f} MiB). Ask for a smaller "
             f"size, or again when nothing else runs there."
         )
+        self.code = code_of(exhausted)
         self.width, self.height, self.peak_bytes = width, height, peak_bytes
 
 

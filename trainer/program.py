@@ -15,7 +15,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
 
-from trainer.errors import BadRun, Interrupted, TrainerError
+from trainer.errors import BadRun, Interrupted, TrainerError, code_of, ran_out
+from trainer.exhaustion import exhausted
 from trainer.interrupt import StopRequest
 from trainer.output import finished
 from trainer.recipes import recipe_for
@@ -120,7 +121,10 @@ def unexpected(report: Report) -> Hook:
     """Whatever nobody foresaw still ends in a Failed event; the traceback goes to stderr, the exit code is 1."""
 
     def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-        if not isinstance(error, BrokenPipeError):  # nobody is left to read events
+        which = exhausted(error)
+        if which is not None:
+            report(Failed(code=code_of(which), message=ran_out(which)))
+        elif not isinstance(error, BrokenPipeError):  # nobody is left to read events
             report(Failed(code="internal_error", message=f"{kind.__name__}: {error}"))
         sys.__excepthook__(kind, error, traceback)
 

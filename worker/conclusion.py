@@ -14,16 +14,22 @@ from worker.resources import Resources
 PASSING = ("base_unavailable", "cache_entry_lost", "disk_full")  # trouble that another attempt may not have
 SIGNALS = {one.value: one.name for one in signal.Signals}  # most real-time signals have a number alone
 DIFFUSERS_ADAPTER = "pytorch_lora_weights.safetensors"
+KILLED_FOR_MEMORY = (
+    "The machine's main memory, or what its container may use of it, ran out, and the kernel ended the trainer. Lower "
+    "batch_size, use a smaller base, or have the operator give the worker more memory."
+)
 
 
 @dataclass(frozen=True)
 class TrainerEnd:
-    """``stopped``: it was asked to end, by the user or because the worker stops."""
+    """``stopped``: it was asked to end, by the user or because the worker stops. ``memory_ran_out``: the kernel ended
+    a process of this machine for lack of memory meanwhile."""
 
     exit_code: int
     stderr: str
     stopped: bool
     stalled_seconds: float | None = None
+    memory_ran_out: bool = False
 
 
 def conclude(resources: Resources, attempt: Attempt, end: TrainerEnd) -> None:
@@ -39,6 +45,8 @@ def conclude(resources: Resources, attempt: Attempt, end: TrainerEnd) -> None:
         crash(resources, attempt, "trainer_stalled", message)
     elif end.stopped:
         give_back(resources, attempt, "The trainer stopped.")
+    elif end.exit_code == -signal.SIGKILL and end.memory_ran_out:
+        crash(resources, attempt, "out_of_host_memory", f"{KILLED_FOR_MEMORY}\n{end.stderr}".strip())
     else:
         message = f"The trainer ended with {describe_exit(end.exit_code)}.\n{end.stderr}".strip()
         crash(resources, attempt, "trainer_crashed", message)
@@ -67,7 +75,7 @@ def describe_exit(exit_code: int) -> str:
     if exit_code >= 0:
         return f"exit code {exit_code}"
     name = SIGNALS.get(-exit_code, str(-exit_code))
-    return f"signal {name}, as when memory ran out" if name == "SIGKILL" else f"signal {name}"
+    return f"signal {name}"
 
 
 def _reason(failed: Failed, stderr: str) -> str:

@@ -24,7 +24,7 @@ from store.job_state import Request
 from store.leases import Claim
 from store.settings import Settings
 from trainer.spec.run import RunSpec
-from worker import conclusion, leakage, leftovers, process, room, run_directory
+from worker import conclusion, leakage, leftovers, oom_kills, process, room, run_directory
 from worker.attempt import Attempt
 from worker.conclusion import TrainerEnd
 from worker.lease_keeper import LeaseKeeper, ended_when_lost, kept
@@ -126,6 +126,7 @@ def _conclude(resources: Resources, attempt: Attempt, end: TrainerEnd) -> None:
 
 def _train(resources: Resources, attempt: Attempt, keeper: LeaseKeeper, stopping: Callable[[], bool]) -> TrainerEnd:
     stderr_path = attempt.folder / "stderr.log"
+    kills_before = oom_kills.count()
     trainer = _start_trainer(attempt.folder, resources.settings, stderr_path)
     output = TrainerOutput(trainer)
     try:
@@ -137,7 +138,13 @@ def _train(resources: Resources, attempt: Attempt, keeper: LeaseKeeper, stopping
     finally:
         process.end_group(trainer)
         output.close()
-    return TrainerEnd(trainer.wait(), last_lines(stderr_path), stopped=stop.asked, stalled_seconds=stalled)
+    return TrainerEnd(
+        trainer.wait(),
+        last_lines(stderr_path),
+        stopped=stop.asked,
+        stalled_seconds=stalled,
+        memory_ran_out=oom_kills.count() > kills_before,
+    )
 
 
 def _watch(

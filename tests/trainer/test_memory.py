@@ -19,7 +19,7 @@ def device_with(units: float) -> Callable[[MemoryPlan], None]:
     def attempt(plan: MemoryPlan) -> None:
         needed = 2 * plan.batch_size * (0.5 if plan.streamed else 1) * (0.2 if plan.gradient_checkpointing else 1)
         if needed > units:
-            raise OutOfMemory(int(needed), plan.batch_size)
+            raise OutOfMemory("device", int(needed), plan.batch_size)
 
     return attempt
 

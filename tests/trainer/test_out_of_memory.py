@@ -35,17 +35,34 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.unit
-@pytest.mark.parametrize("kind", [torch.OutOfMemoryError, MemoryError])
-def test_whatever_ran_out_is_one_error_with_the_batch_and_the_cure(kind: type[Exception]) -> None:
-    told = r"batch_size 6 \(peak \d+ MiB\).*gradient_accumulation"
-    with pytest.raises(OutOfMemory, match=told), explain_out_of_memory(CPU, 6):
-        raise kind
+@pytest.mark.parametrize(
+    ("error", "whose", "code"),
+    [
+        (torch.OutOfMemoryError(), "GPU memory", "out_of_memory"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling ..."), "GPU memory", "out_of_memory"),
+        (MemoryError(), "the machine's main memory", "out_of_host_memory"),
+    ],
+)
+def test_which_memory_ran_out_is_told_with_the_batch_and_the_cure(error: Exception, whose: str, code: str) -> None:
+    told = rf"Out of {whose} with batch_size 6 \(peak \d+ MiB\).*gradient_accumulation"
+    with pytest.raises(OutOfMemory, match=told) as caught, explain_out_of_memory(CPU, 6):
+        raise error
+    assert caught.value.code == code
 
 
 @pytest.mark.unit
 def test_main_memory_that_is_refused_is_told_too() -> None:
-    with pytest.raises(OutOfMemory), explain_out_of_memory(CPU, 1):
+    with pytest.raises(OutOfMemory, match="main memory"), explain_out_of_memory(CPU, 1):
         torch.empty(2**60)
+
+
+@pytest.mark.unit
+def test_an_error_that_a_library_makes_of_it_is_known_too() -> None:
+    with pytest.raises(OutOfMemory, match="main memory"), explain_out_of_memory(CPU, 1):
+        try:
+            raise MemoryError
+        except MemoryError as error:
+            raise RuntimeError("Unable to load weights") from error
 
 
 @pytest.mark.unit

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import resource
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -110,6 +113,54 @@ def test_a_trainer_that_always_dies_fails_the_job_at_the_cap_with_its_last_words
     assert "Gave up after 3 crashes. The trainer ended with exit code 1." in error["message"]
     assert "Fatal Python error" in error["message"]
     assert states(resources.sessions, job_id).count("failed") == 1
+
+
+def test_a_trainer_that_is_refused_main_memory_fails_the_job_and_says_so(
+    resources: Resources, supervised: Supervised, new_job: NewJob
+) -> None:
+    job_id = new_job(steps=200, every=20)
+    ended = supervised.run(job_id)
+    first_checkpoint(resources.sessions, job_id)
+    trainer = found(lambda: trainer_of(job_id))
+    most = trainer.memory_info().vms  # what it has, and no more
+    resource.prlimit(trainer.pid, resource.RLIMIT_AS, (most, most))
+    ended.result()
+    job = read_job(resources.sessions, job_id)
+    assert job.error is not None
+    assert (job.status, job.error["code"]) == ("failed", "out_of_host_memory"), job.error["message"]
+    assert "main memory" in job.error["message"]
+
+
+@pytest.fixture
+def small_group() -> Iterator[Path]:
+    """A control group with little memory; whoever writes a process's number into the file puts it in."""
+    root = Path("/sys/fs/cgroup/memory")
+    root, limit = (root, "memory.limit_in_bytes") if root.exists() else (root.parent, "memory.max")
+    group = root / f"pairtune-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / limit).write_text(str(64 * 2**20))
+    except OSError as error:
+        pytest.skip(f"control groups cannot be made here: {error}")
+    yield group / "cgroup.procs"
+    group.rmdir()
+
+
+def test_a_trainer_that_the_kernel_ends_for_lack_of_memory_is_told_from_one_that_was_killed(
+    resources: Resources, new_job: NewJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_group: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import os, pathlib\npathlib.Path({str(small_group)!r}).write_text(str(os.getpid()))\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    job_id = new_job()
+    for expected in ("queued", "queued", "failed"):
+        supervise(resources, job_id, stopping=lambda: False)
+        assert read_job(resources.sessions, job_id).status == expected
+    error = read_job(resources.sessions, job_id).error
+    assert error is not None
+    assert error["code"] == "out_of_host_memory"
+    assert "Gave up after 3 crashes. The machine's main memory" in error["message"]
 
 
 def ends_with_75(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

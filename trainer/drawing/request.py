@@ -83,7 +83,7 @@ def carry_out(spec: DrawSpec, directory: Path, phases: Phases, stop: StopRequest
             phases.enter("drawing")
             files = draw(drawing, spec, directory / IMAGES, phases, stop)
     except OutOfMemory as error:
-        raise DrawingTooLarge(size.width, size.height, error.peak_bytes) from error
+        raise DrawingTooLarge(error.exhausted, size.width, size.height, error.peak_bytes) from error
     seconds = time.monotonic() - started
     return Drawn(files=files, width=size.width, height=size.height, guidance=drawing.guidance, seconds=seconds)
 
