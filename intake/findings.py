@@ -13,6 +13,7 @@ Severity = Literal["error", "warning"]
 Code = Literal[
     "upload_damaged",
     "intake_crashed",
+    "intake_memory",
     "archive_unreadable",
     "archive_limits",
     "archive_path",
@@ -54,6 +55,7 @@ ADVICE: Mapping[Code, str] = {
         "Upload the file again in smaller parts; if that fails too, tell the operator, whose intake worker's "
         "log has the reason."
     ),
+    "intake_memory": "Upload the file in smaller parts, or ask the operator to let intake take more memory.",
     "archive_unreadable": "Pack the folder again, without a password, and upload the whole file.",
     "archive_limits": "Upload the pairs in several parts, and unpack archives that are inside the archive.",
     "archive_path": "Rename the file and pack the folder again.",

@@ -103,12 +103,13 @@ def mark_published(session: Session, file_ids: list[str]) -> None:
 
 
 def unpublished(session: Session, *, older_than_seconds: float) -> list[str]:
-    """Uploaded files that nobody is reading and whose hint is older than that or was never sent."""
+    """Uploaded files that nobody is reading and whose hint is older than that or was never sent. Those whose reader is
+    lost are free again after ``file_leases.expire``."""
     published_before = func.clock_timestamp() - timedelta(seconds=older_than_seconds)
     query = select(File.id).where(
         File.status == "uploaded",
         File.deleted_at.is_(None),
-        (File.lease_expires_at.is_(None)) | (File.lease_expires_at < func.clock_timestamp()),
+        File.lease_expires_at.is_(None),
         (File.published_at.is_(None)) | (File.published_at < published_before),
     )
     return list(session.scalars(query.order_by(File.id)))

@@ -217,15 +217,7 @@ def transition(
 
 def files_ready(session: Session, file_id: str) -> list[str]:
     """A file was read or refused: queue or fail the jobs that waited for it. Returns the ids of queued ones."""
-    waiting = session.scalars(
-        select(Job)
-        .where(
-            Job.status == JobStatus.VALIDATING_FILES,
-            (Job.training_file_id == file_id) | (Job.validation_file_id == file_id),
-        )
-        .order_by(Job.id)
-        .with_for_update()
-    )
+    waiting = session.scalars(select(Job).where(_waits_for(file_id)).order_by(Job.id).with_for_update())
     queued: list[str] = []
     for job in waiting:
         sources = files.by_ids(session, [job.training_file_id, job.validation_file_id])
@@ -236,6 +228,17 @@ def files_ready(session: Session, file_id: str) -> list[str]:
             transition(session, job, JobStatus.QUEUED, "Files read; waiting for a worker.", action="queued")
             queued.append(job.id)
     return queued
+
+
+def tell_waiting(session: Session, file_id: str, news: NewEvent) -> None:
+    """Of the reading of a file, to the jobs that wait for it."""
+    for job_id in session.scalars(select(Job.id).where(_waits_for(file_id)).order_by(Job.id)):
+        events.append(session, job_id, [news])
+
+
+def _waits_for(file_id: str) -> ColumnElement[bool]:
+    own = (Job.training_file_id == file_id) | (Job.validation_file_id == file_id)
+    return (Job.status == JobStatus.VALIDATING_FILES) & own
 
 
 def mark_published(session: Session, job_ids: list[str]) -> None:

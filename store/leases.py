@@ -1,4 +1,4 @@
-"""What a worker may do to the job or file that it owns: claim, renew, write, finish. Nothing here commits.
+"""What a worker may do to the job that it owns: claim, renew, write, finish. Nothing here commits.
 
 A claim is one UPDATE; the attempt it returns is the fencing token. Every later write names it, and a write that
 finds no row raises LeaseLost: the caller kills its trainer and stops. Expiry is set and judged by the
@@ -16,7 +16,6 @@ from sqlalchemy import ColumnElement, Row, delete, func, select, union_all, upda
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from intake.findings import ADVICE
 from store import events, files, queue, quotas, usage
 from store.counters import count
 from store.errors import LeaseLost
@@ -219,88 +218,6 @@ def expire(session: Session, *, crash_cap: int) -> list[str]:
     return queued
 
 
-# ------------------------------------------------------------------------------------------------------ file intake
-
-
-@dataclass(frozen=True)
-class FileClaim:
-    file_id: str
-    project_id: str
-    attempt: int
-    sha256: str
-    filename: str
-    policy: Json | None
-
-
-def give_up_files(session: Session, *, crash_cap: int) -> list[str]:
-    """Refuse files whose reading died ``crash_cap`` times, so that no archive can keep killing intake workers."""
-    return list(
-        session.scalars(
-            update(File)
-            .where(File.status == "uploaded", File.attempt >= crash_cap, File.lease_expires_at < func.clock_timestamp())
-            .values(
-                status="error",
-                lease_expires_at=None,
-                status_details=f"intake_crashed: reading this file broke off {crash_cap} times. "
-                f"{ADVICE['intake_crashed']}",
-            )
-            .returning(File.id)
-        )
-    )
-
-
-def claim_file(session: Session, file_id: str, *, lease_seconds: float) -> FileClaim | None:
-    """Take an uploaded file that nobody is reading."""
-    row = session.execute(
-        update(File)
-        .where(
-            File.id == file_id,
-            File.status == "uploaded",
-            File.deleted_at.is_(None),
-            (File.lease_expires_at.is_(None)) | (File.lease_expires_at < func.clock_timestamp()),
-        )
-        .values(attempt=File.attempt + 1, lease_expires_at=_expiry(lease_seconds))
-        .returning(File.project_id, File.attempt, File.sha256, File.filename, File.policy)
-    ).one_or_none()
-    if row is None:
-        return None
-    count(session, "claims", "intake")
-    return FileClaim(file_id, row.project_id, row.attempt, row.sha256, row.filename, row.policy)
-
-
-def renew_file(session: Session, owned: FileClaim, *, lease_seconds: float) -> None:
-    _write_file(session, owned, lease_expires_at=_expiry(lease_seconds))
-    count(session, "renewals", "intake")
-
-
-def note_file_progress(session: Session, owned: FileClaim, progress: Json) -> None:
-    _write_file(session, owned, progress=progress)
-
-
-def finish_file(
-    session: Session,
-    owned: FileClaim,
-    *,
-    status: str,
-    details: str | None,
-    pairs_sha256: str | None = None,
-    pairs_count: int | None = None,
-    report: Json | None = None,
-) -> None:
-    """``status``: processed or error."""
-    _write_file(
-        session,
-        owned,
-        status=status,
-        status_details=details,
-        pairs_sha256=pairs_sha256,
-        pairs_count=pairs_count,
-        report=report,
-        progress=None,
-        lease_expires_at=None,
-    )
-
-
 def live_attempts(session: Session) -> set[tuple[str, int]]:
     """Ids of the jobs and files that a worker may be working on, with the attempt that owns them."""
     running = select(Job.id, Job.attempt).where(Job.status == JobStatus.RUNNING)
@@ -347,12 +264,6 @@ def _give_back(session: Session, owned: Claim, requested: str | None, told: NewE
     if to is JobStatus.QUEUED:
         count(session, "requeues", "train")
     return to
-
-
-def _write_file(session: Session, owned: FileClaim, **changes: Any) -> None:
-    fence = (File.id == owned.file_id) & (File.attempt == owned.attempt) & (File.status == "uploaded")
-    if session.execute(update(File).where(fence).values(**changes).returning(File.id)).one_or_none() is None:
-        raise LeaseLost(owned.file_id, owned.attempt)
 
 
 def _fence(owned: Claim) -> ColumnElement[bool]:

@@ -86,7 +86,8 @@ class File(Table):
 
     ``policy`` is what the uploader decided about doubtful rows (intake.Policy), ``progress`` how far the reading is.
 
-    ``status`` is uploaded, processed or error. ``attempt`` and ``lease_expires_at`` fence the intake worker.
+    ``status`` is uploaded, processed or error. ``attempt`` and ``lease_expires_at`` fence the intake worker; of the
+    attempts, ``crashes`` broke off by themselves.
     """
 
     __tablename__ = "files"
@@ -107,6 +108,7 @@ class File(Table):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     deleted_at: Mapped[datetime | None]
     attempt: Mapped[int] = mapped_column(server_default=text("0"))
+    crashes: Mapped[int] = mapped_column(server_default=text("0"))
     lease_expires_at: Mapped[datetime | None]
     published_at: Mapped[datetime | None]
     pairs_sha256: Mapped[str | None]

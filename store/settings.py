@@ -100,6 +100,10 @@ class Settings(BaseSettings):
         None, ge=1, description="This training worker's device memory: it takes no job that needs more. None: any job."
     )
 
+    intake_memory_bytes: int = Field(
+        4 * 2**30, ge=2**26, description="What reading one upload may take of an intake worker's memory."
+    )
+
     # Times in seconds. A worker is given up after `lease`; three missed heartbeats fit into it with room to spare.
     lease_seconds: float = 60.0
     heartbeat_seconds: float = 10.0

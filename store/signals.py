@@ -32,6 +32,14 @@ class Running:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """A file that an intake worker reads; ``peak_memory_bytes`` is that of its process since it was started."""
+
+    worker: str
+    peak_memory_bytes: float
+
+
+@dataclass(frozen=True)
 class Signals:
     """Ages in seconds. A queue that is empty has age 0; a loop that was never round is not in ``lags``."""
 
@@ -40,6 +48,7 @@ class Signals:
     waiting_files: int
     counters: Mapping[tuple[str, str], int]
     running: list[Running]
+    reading: list[Reading]
     lags: Mapping[str, float]
     pending_uploads: int
     due_deliveries: int
@@ -55,6 +64,7 @@ def read(session: Session) -> Signals:
         waiting_files=waiting_files,
         counters=_counters(session),
         running=_running(session),
+        reading=_reading(session),
         lags=_lags(session),
         pending_uploads=_pending_uploads(session),
         due_deliveries=due,
@@ -88,6 +98,13 @@ def _counters(session: Session) -> dict[tuple[str, str], int]:
 def _running(session: Session) -> list[Running]:
     query = select(Job.worker, Job.progress).where(LIVE, Job.status == JobStatus.RUNNING).order_by(Job.worker)
     return [_told(worker or "", progress or {}) for worker, progress in session.execute(query)]
+
+
+def _reading(session: Session) -> list[Reading]:
+    """Those that have told something."""
+    query = select(File.progress).where(WAITING, File.progress.is_not(None)).order_by(File.id)
+    told = [progress or {} for progress in session.scalars(query)]
+    return [Reading(one["worker"], one["peak_memory_bytes"]) for one in told if "peak_memory_bytes" in one]
 
 
 def _told(worker: str, progress: Mapping[str, Any]) -> Running:

@@ -17,7 +17,17 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from store import counters, files, generation_leases, generations, idempotency, jobs, leases, webhook_deliveries
+from store import (
+    counters,
+    file_leases,
+    files,
+    generation_leases,
+    generations,
+    idempotency,
+    jobs,
+    leases,
+    webhook_deliveries,
+)
 from store.database import open_engine, open_sessions
 from store.hints import QUEUES, Hints
 from store.logs import configure_logs
@@ -84,7 +94,7 @@ def _collect(session: Session, settings: Settings) -> Due:
     generation_leases.expire(session, crash_cap=settings.crash_cap)
     idempotency.forget(session)
     webhook_deliveries.forget(session)
-    for file_id in leases.give_up_files(session, crash_cap=settings.crash_cap):
+    for file_id in file_leases.expire(session, crash_cap=settings.crash_cap):
         jobs.files_ready(session, file_id)
     job_ids = jobs.unpublished(session, older_than_seconds=settings.republish_seconds)
     due = Due(

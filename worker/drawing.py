@@ -14,7 +14,6 @@ from pathlib import Path
 import structlog
 from obstore.exceptions import BaseError as ObjectStoreError
 from pydantic import ValidationError
-from sqlalchemy.exc import OperationalError
 
 from store import generation_leases
 from store.database import Sessions
@@ -25,7 +24,7 @@ from trainer.spec.draw import DrawSpec
 from trainer.spec.events import Drawn, Failed
 from worker import leftovers, process
 from worker.conclusion import PASSING, describe_exit
-from worker.lease_keeper import LeaseKeeper, ended_when_lost, kept
+from worker.lease_keeper import LeaseKeeper, ended_when_lost, kept, written
 from worker.resources import Resources
 from worker.spec_version import readable
 from worker.stop import Stop
@@ -73,7 +72,7 @@ def draw(resources: Resources, generation_id: str, *, stopping: Callable[[], boo
             heartbeat_seconds=settings.heartbeat_seconds,
         ) as keeper:
             conclude = _attempt(resources, owned, folder, keeper, stopping)
-            _written(keeper, owned, conclude)
+            written(keeper, LeaseLost(owned.generation_id, owned.attempt), conclude)
     except LeaseLost:
         log.warning("drawing.lease_lost", generation=generation_id, attempt=owned.attempt)
     finally:
@@ -181,18 +180,6 @@ def _result(resources: Resources, folder: Path, drawn: Drawn) -> Json | None:
         return None
     told = drawn.model_dump(mode="json", exclude={"event", "files"})
     return {"images": [{"sha256": blob.sha256, "bytes": blob.bytes} for blob in stored], **told}
-
-
-def _written(keeper: LeaseKeeper, owned: GenerationClaim, write: Conclusion) -> None:
-    """Repeat while the database cannot be reached, until the lease can no longer be trusted."""
-    while True:
-        try:
-            return write()
-        except OperationalError as error:
-            log.warning("drawing.not_written", generation=owned.generation_id, reason=str(error.orig))
-            if keeper.lost:
-                raise LeaseLost(owned.generation_id, owned.attempt) from error
-            time.sleep(POLL_SECONDS)
 
 
 def _renew(sessions: Sessions, owned: GenerationClaim, lease_seconds: float) -> None:

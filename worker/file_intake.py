@@ -3,46 +3,55 @@
 from __future__ import annotations
 
 import dataclasses
-import resource
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import structlog
+from obstore.exceptions import BaseError as ObjectStoreError
+from sqlalchemy.exc import OperationalError
 
-from intake import Finding, Policy, Progress, Report, prepare_upload
+from intake import Finding, Policy, Progress, prepare_upload
 from intake.image_folder import StoredImage
-from store import image_facts, jobs, leases
+from store import file_leases, image_facts, jobs
 from store.blobs import StoredBlob
 from store.database import Sessions
 from store.errors import BlobMissing, LeaseLost
+from store.events import NewEvent
+from store.file_leases import FileClaim
 from store.image_facts import Facts
-from store.leases import FileClaim
-from worker import leftovers, room
-from worker.lease_keeper import kept
+from worker import leftovers, memory_limit, room
+from worker.lease_keeper import kept, released_on_stop, written
 from worker.resources import Resources
 
 log = structlog.get_logger()
 
 PROGRESS_SECONDS = 2.0
+EVENT_SECONDS = 60.0
 KEPT_AT_ONCE = 5000
 SHOWN_FINDINGS = 50  # of status_details; the rest is counted
+NO_IMAGES: Mapping[str, StoredImage] = {}
+
+Outcome = Callable[[], list[str]]
 
 
-def read_file(resources: Resources, file_id: str) -> None:
+def read_file(resources: Resources, file_id: str, *, stopping: Callable[[], bool] = lambda: False) -> None:
+    """``stopping`` tells that this worker has to end: the file is given back at once."""
     settings, sessions = resources.settings, resources.sessions
     leftovers.clear(resources)
     if not room.is_left(resources):
         return
     claimed_at = time.monotonic()
     with sessions.begin() as session:
-        owned = leases.claim_file(session, file_id, lease_seconds=settings.lease_seconds)
+        owned = file_leases.claim(session, file_id, lease_seconds=settings.lease_seconds)
     if owned is None:
         log.info("intake.nothing_to_do", file=file_id)
         return
     folder = leftovers.attempt_folder(settings.work_directory, file_id, owned.attempt)
+    lost = LeaseLost(file_id, owned.attempt)
     renew = partial(_renew, sessions, owned, settings.lease_seconds)
     try:
         with kept(
@@ -50,10 +59,18 @@ def read_file(resources: Resources, file_id: str) -> None:
             claimed_at=claimed_at,
             lease_seconds=settings.lease_seconds,
             heartbeat_seconds=settings.heartbeat_seconds,
-        ):
-            queued = _read(resources, owned, folder)
-    except LeaseLost as lost:
-        log.warning("intake.lease_lost", file=lost.row_id, attempt=lost.attempt)
+        ) as keeper:
+
+            def check() -> None:
+                if keeper.lost or stopping():
+                    raise lost
+
+            release = partial(written, keeper, lost, partial(_give_back, resources, owned))
+            with released_on_stop(stopping, release):
+                outcome = _outcome(resources, owned, folder, check)
+            queued = written(keeper, lost, outcome)
+    except LeaseLost:
+        log.warning("intake.stopped" if stopping() else "intake.lease_lost", file=file_id, attempt=owned.attempt)
         return
     finally:
         leftovers.remove_folder(folder)
@@ -71,23 +88,35 @@ def publish_jobs(resources: Resources, job_ids: list[str]) -> None:
 
 def _renew(sessions: Sessions, owned: FileClaim, lease_seconds: float) -> None:
     with sessions.begin() as session:
-        leases.renew_file(session, owned, lease_seconds=lease_seconds)
+        file_leases.renew(session, owned, lease_seconds=lease_seconds)
 
 
-def _read(resources: Resources, owned: FileClaim, folder: Path) -> list[str]:
-    """Returns the jobs that can be queued now."""
+def _outcome(resources: Resources, owned: FileClaim, folder: Path, check: Callable[[], None]) -> Outcome:
+    """What is to be written of the file, whatever happens; an outcome returns the jobs that can be queued now."""
+    try:
+        with memory_limit.limited(resources.settings.intake_memory_bytes):
+            return _read(resources, owned, folder, check)
+    except BlobMissing as missing:
+        return partial(_refuse, resources, owned, Finding("upload_damaged", "error", str(missing)))
+    except MemoryError:
+        most = resources.settings.intake_memory_bytes // 2**20
+        message = f"reading the file takes more than {most:,} MiB of memory, the most that it may"
+        return partial(_refuse, resources, owned, Finding("intake_memory", "error", message))
+    except (OSError, ObjectStoreError) as fault:
+        log.warning("intake.storage_fault", file=owned.file_id, reason=str(fault))
+        return partial(_crash, resources, owned, f"a file or blob could not be read or written: {fault}")
+
+
+def _read(resources: Resources, owned: FileClaim, folder: Path, check: Callable[[], None]) -> Outcome:
     folder.mkdir(parents=True)
     started = time.monotonic()
-    try:
-        resources.blobs.fetch(owned.sha256, folder / "upload")
-    except BlobMissing as missing:
-        damaged = Finding("upload_damaged", "error", str(missing))
-        return _refuse(resources, owned, f"{describe((damaged,))} {damaged.advice}")
+    resources.blobs.fetch(owned.sha256, folder / "upload")
+    check()
     prepared = prepare_upload(
         folder / "upload",
         folder,
         policy=Policy(**(owned.policy or {})),
-        progress=_Reported(partial(_tell, resources.sessions, owned)),
+        progress=_Reported(check, partial(_tell, resources, owned)),
     )
     log.info(
         "intake.read",
@@ -97,32 +126,50 @@ def _read(resources: Resources, owned: FileClaim, folder: Path) -> list[str]:
         pairs=prepared.count,
         images=len(prepared.images),
         seconds=round(time.monotonic() - started, 1),
-        peak_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,  # since this process started
+        peak_memory_mib=memory_limit.peak() // 2**20,  # since this process started
     )
+    details, report = describe(prepared.findings), prepared.report.as_json()
     if not prepared.usable:
-        return _refuse(resources, owned, describe(prepared.findings), prepared.report)
+        return partial(_finish, resources, owned, status="error", details=details, report=report)
     for sha256, path in prepared.images.items():
         resources.blobs.take_file(path, StoredBlob(sha256, path.stat().st_size))
+        check()
     pairs = resources.blobs.put_file(prepared.pairs_file)
-    _keep_measures(resources.sessions, prepared.measured)
+    return partial(
+        _finish,
+        resources,
+        owned,
+        measured=prepared.measured,
+        status="processed",
+        details=details,
+        pairs_sha256=pairs.sha256,
+        pairs_count=prepared.count,
+        report=report,
+    )
+
+
+def _finish(
+    resources: Resources, owned: FileClaim, measured: Mapping[str, StoredImage] = NO_IMAGES, **told: Any
+) -> list[str]:
+    _keep_measures(resources.sessions, measured)
     with resources.sessions.begin() as session:
-        leases.finish_file(
-            session,
-            owned,
-            status="processed",
-            details=describe(prepared.findings),
-            pairs_sha256=pairs.sha256,
-            pairs_count=prepared.count,
-            report=prepared.report.as_json(),
-        )
+        file_leases.finish(session, owned, **told)
         return jobs.files_ready(session, owned.file_id)
 
 
-def _refuse(resources: Resources, owned: FileClaim, details: str | None, report: Report | None = None) -> list[str]:
-    told = report.as_json() if report is not None else None
+def _refuse(resources: Resources, owned: FileClaim, why: Finding) -> list[str]:
+    return _finish(resources, owned, status="error", details=f"{describe((why,))} {why.advice}")
+
+
+def _crash(resources: Resources, owned: FileClaim, reason: str) -> list[str]:
     with resources.sessions.begin() as session:
-        leases.finish_file(session, owned, status="error", details=details, report=told)
-        return jobs.files_ready(session, owned.file_id)
+        given_up = file_leases.crash(session, owned, reason=reason, crash_cap=resources.settings.crash_cap)
+        return jobs.files_ready(session, owned.file_id) if given_up else []
+
+
+def _give_back(resources: Resources, owned: FileClaim) -> None:
+    with resources.sessions.begin() as session:
+        file_leases.give_back(session, owned)
 
 
 def _keep_measures(sessions: Sessions, measured: Mapping[str, StoredImage]) -> None:
@@ -135,21 +182,44 @@ def _keep_measures(sessions: Sessions, measured: Mapping[str, StoredImage]) -> N
 
 
 class _Reported:
-    """Passes progress on, but not more often than somebody looks."""
+    """Passes progress on, but not more often than somebody looks, and more seldom to the jobs that wait, which keep it;
+    ``check`` is asked at every row."""
 
-    def __init__(self, tell: Callable[[Progress], None]) -> None:
-        self._tell = tell
+    def __init__(self, check: Callable[[], None], tell: Callable[[Progress, bool], None]) -> None:
+        self._check, self._tell = check, tell
         self._next = time.monotonic() + PROGRESS_SECONDS
+        self._next_event = self._next
 
     def __call__(self, progress: Progress) -> None:
-        if time.monotonic() >= self._next:
-            self._tell(progress)
-            self._next = time.monotonic() + PROGRESS_SECONDS
+        self._check()
+        if time.monotonic() < self._next:
+            return
+        to_jobs = time.monotonic() >= self._next_event
+        self._tell(progress, to_jobs)
+        self._next = time.monotonic() + PROGRESS_SECONDS
+        if to_jobs:
+            self._next_event = time.monotonic() + EVENT_SECONDS
 
 
-def _tell(sessions: Sessions, owned: FileClaim, progress: Progress) -> None:
-    with sessions.begin() as session:
-        leases.note_file_progress(session, owned, dataclasses.asdict(progress))
+def _tell(resources: Resources, owned: FileClaim, progress: Progress, to_jobs: bool) -> None:
+    """A database that cannot be reached is no reason to stop while the lease is good."""
+    told = dataclasses.asdict(progress)
+    measured = {"worker": resources.worker, "peak_memory_bytes": memory_limit.peak()}
+    try:
+        with resources.sessions.begin() as session:
+            file_leases.note_progress(session, owned, told | measured)
+            if to_jobs:
+                data = {"event": "reading", "file": owned.file_id} | told
+                jobs.tell_waiting(session, owned.file_id, NewEvent(_sentence(owned.file_id, progress), data=data))
+    except OperationalError as error:
+        log.warning("lease.not_written", row=owned.file_id, reason=str(error.orig))
+
+
+def _sentence(file_id: str, progress: Progress) -> str:
+    of = f" of {progress.total:,}" if progress.total else ""
+    rows = "row" if (progress.total or progress.rows) == 1 else "rows"
+    pairs = "pair" if progress.kept == 1 else "pairs"
+    return f"Reading {file_id}: {progress.rows:,}{of} {rows}, {progress.kept:,} {pairs} kept."
 
 
 def describe(findings: tuple[Finding, ...]) -> str | None:

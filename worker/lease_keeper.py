@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import TypeVar
 
 import structlog
 from sqlalchemy.exc import OperationalError
@@ -18,6 +19,9 @@ log = structlog.get_logger()
 # A worker that cannot renew stops itself this part of a lease after its last success: before others may claim.
 TRUSTED_PART = 0.8
 WATCH_SECONDS = 0.1
+RETRY_SECONDS = 0.2
+
+Written = TypeVar("Written")
 
 
 class LeaseKeeper:
@@ -85,6 +89,34 @@ def ended_when_lost(keeper: LeaseKeeper, end: Callable[[], None]) -> Iterator[No
 
     with _beside("lease-watch", watch, stop.set):
         yield
+
+
+@contextmanager
+def released_on_stop(stopping: Callable[[], bool], release: Callable[[], None]) -> Iterator[None]:
+    """Call ``release`` as soon as the worker has to end, though the caller may be busy for longer than it may take."""
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(WATCH_SECONDS):
+            if stopping():
+                with suppress(LeaseLost):
+                    release()
+                return
+
+    with _beside("stop-watch", watch, stop.set):
+        yield
+
+
+def written(keeper: LeaseKeeper, lost: LeaseLost, write: Callable[[], Written]) -> Written:
+    """Repeat while the database cannot be reached. Raises ``lost`` when the lease can no longer be trusted."""
+    while True:
+        try:
+            return write()
+        except OperationalError as error:
+            log.warning("lease.not_written", row=lost.row_id, reason=str(error.orig))
+            if keeper.lost:
+                raise lost from error
+            time.sleep(RETRY_SECONDS)
 
 
 @contextmanager

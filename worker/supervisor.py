@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import structlog
 from obstore.exceptions import BaseError as ObjectStoreError
@@ -27,7 +26,7 @@ from trainer.spec.run import RunSpec
 from worker import conclusion, leakage, leftovers, oom_kills, process, room, run_directory
 from worker.attempt import Attempt
 from worker.conclusion import TrainerEnd
-from worker.lease_keeper import LeaseKeeper, ended_when_lost, kept
+from worker.lease_keeper import LeaseKeeper, ended_when_lost, kept, written
 from worker.resources import Resources
 from worker.run_directory import Inputs
 from worker.spec_version import readable
@@ -39,8 +38,6 @@ log = structlog.get_logger()
 POLL_SECONDS = 0.2
 EXIT_SECONDS = 30  # from the end of a trainer's output to its exit: tearing torch down takes a while
 CODE = Path(__file__).resolve().parent.parent
-
-Written = TypeVar("Written")
 
 
 class Abandoned(Exception):
@@ -87,11 +84,12 @@ def supervise(resources: Resources, job_id: str, *, stopping: Callable[[], bool]
 
 def _attempt(resources: Resources, attempt: Attempt, keeper: LeaseKeeper, stopping: Callable[[], bool]) -> None:
     """Whatever happens ends in one conclusion, or in LeaseLost."""
+    lost = LeaseLost(attempt.owned.job_id, attempt.owned.attempt)
     try:
         _materialise(resources, attempt, keeper, stopping)
         end = _train(resources, attempt, keeper, stopping)
         conclude = partial(_conclude, resources, attempt, end)
-        _written(keeper, attempt.owned, conclude)
+        written(keeper, lost, conclude)
         return
     except Abandoned:
         end_so = partial(conclusion.give_back, resources, attempt, "Stopped before training.")
@@ -104,19 +102,7 @@ def _attempt(resources: Resources, attempt: Attempt, keeper: LeaseKeeper, stoppi
         log.warning("job.storage_fault", job=attempt.owned.job_id, reason=str(fault))
         message = f"A file or blob could not be read or written: {fault}"
         end_so = partial(conclusion.crash, resources, attempt, "storage_fault", message)
-    _written(keeper, attempt.owned, end_so)
-
-
-def _written(keeper: LeaseKeeper, owned: Claim, write: Callable[[], Written]) -> Written:
-    """Repeat while the database cannot be reached, until the lease can no longer be trusted."""
-    while True:
-        try:
-            return write()
-        except OperationalError as error:
-            log.warning("job.not_written", job=owned.job_id, reason=str(error.orig))
-            if keeper.lost:
-                raise LeaseLost(owned.job_id, owned.attempt) from error
-            time.sleep(POLL_SECONDS)
+    written(keeper, lost, end_so)
 
 
 def _conclude(resources: Resources, attempt: Attempt, end: TrainerEnd) -> None:
@@ -199,7 +185,7 @@ def _materialise(resources: Resources, attempt: Attempt, keeper: LeaseKeeper, st
             raise Abandoned
 
     attempt.folder.mkdir(parents=True)
-    inputs = _written(keeper, owned, partial(_inputs, resources.sessions, owned))
+    inputs = written(keeper, LeaseLost(owned.job_id, owned.attempt), partial(_inputs, resources.sessions, owned))
     pairs = run_directory.prepare(attempt.folder, inputs, resources.blobs, check)
     attempt.hear(list(leakage.warnings(pairs)))
 

@@ -11,7 +11,7 @@ from worker.supervisor import supervise
 
 @app.task(name="worker.tasks.read_file")
 def read_file(file_id: str) -> None:
-    run_intake(resources(), file_id)
+    run_intake(resources(), file_id, stopping=stopping)
 
 
 @app.task(name="worker.tasks.train")

@@ -74,6 +74,11 @@ def _running(found: Signals) -> list[Family]:
     return [
         _gauge("training_pairs_per_second", "Speed of a worker's running job.", *_known(speed)),
         _gauge("training_peak_memory_bytes", "Peak device memory of a worker's running job.", *_known(memory)),
+        _gauge(
+            "intake_peak_memory_bytes",
+            "Peak resident memory of an intake worker's process that reads a file.",
+            *_known([(one.worker, one.peak_memory_bytes) for one in found.reading]),
+        ),
     ]
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from api.main import create_app
-from store import files, leases
+from store import file_leases, files
 from store.blobs import Blobs
 from store.database import Sessions, open_engine, open_sessions
 from store.files import NewFile
@@ -109,9 +109,9 @@ def file_id(sessions: Sessions, project: Tenant) -> str:
 
 def finish_intake(sessions: Sessions, file_id: str, *, status: str, details: str | None) -> None:
     with sessions.begin() as session:
-        owned = leases.claim_file(session, file_id, lease_seconds=60)
+        owned = file_leases.claim(session, file_id, lease_seconds=60)
         assert owned is not None
-        leases.finish_file(session, owned, status=status, details=details)
+        file_leases.finish(session, owned, status=status, details=details)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from intake import PreparedPair
-from store import leases
+from store import file_leases
 from store.blobs import Blobs
 from store.database import Sessions
 from tests.api.conftest import add_file
@@ -60,10 +60,10 @@ def processed_file(sessions: Sessions, blobs: Blobs, project_id: str, *pairs: Pr
     file = add_file(sessions, project_id, status="uploaded")
     document = b"".join(json.dumps(asdict(pair)).encode() + b"\n" for pair in pairs)
     with sessions.begin() as session:
-        owned = leases.claim_file(session, file.id, lease_seconds=60)
+        owned = file_leases.claim(session, file.id, lease_seconds=60)
         assert owned is not None
         listed = blobs.put_bytes(document)
-        leases.finish_file(
+        file_leases.finish(
             session, owned, status="processed", details=None, pairs_sha256=listed.sha256, pairs_count=len(pairs)
         )
     return file.id

@@ -15,7 +15,7 @@ from api.fine_tuning import service
 from api.fine_tuning.run_spec import Offer
 from api.json_body import JsonBody
 from api.transactions import Work
-from store import files, jobs, keys, leases
+from store import file_leases, files, jobs, keys
 from store.bases import RegisteredBase, read_bases
 from store.blobs import Blobs
 from store.database import Sessions
@@ -295,12 +295,12 @@ def test_a_job_created_while_intake_finishes_its_file_is_not_forgotten(
 ) -> None:
     file = add_file(sessions, project.id, status="uploaded")
     with sessions.begin() as session:
-        reading = leases.claim_file(session, file.id, lease_seconds=60)
+        reading = file_leases.claim(session, file.id, lease_seconds=60)
     assert reading is not None
 
     def finish() -> list[str]:
         with sessions.begin() as session:
-            leases.finish_file(session, reading, status="processed", details=None)
+            file_leases.finish(session, reading, status="processed", details=None)
             return jobs.files_ready(session, file.id)
 
     with ThreadPoolExecutor(1) as pool:

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from intake import Finding, Report
 from intake.review import Review
-from store import leases
+from store import file_leases
 from store.database import Sessions
 from store.settings import Settings
 from tests import servers
@@ -91,12 +91,12 @@ def test_progress_is_shown_while_a_file_is_read(client: TestClient, sessions: Se
     file_id = upload(client)["id"]
     progress = {"format": "parquet/pick-a-pic", "rows": 300, "kept": 290, "total": 5000}
     with sessions.begin() as session:
-        owned = leases.claim_file(session, file_id, lease_seconds=60)
+        owned = file_leases.claim(session, file_id, lease_seconds=60)
         assert owned is not None
-        leases.note_file_progress(session, owned, progress)
+        file_leases.note_progress(session, owned, progress)
     assert client.get(f"/v1/files/{file_id}").json()["progress"] == progress
     with sessions.begin() as session:
-        leases.finish_file(session, owned, status="error", details="x")
+        file_leases.finish(session, owned, status="error", details="x")
     assert client.get(f"/v1/files/{file_id}").json()["progress"] is None
 
 
@@ -260,9 +260,9 @@ def test_a_read_files_report_is_told_as_json_and_in_words(
     finding = Finding("pair_repeated", "warning", "metadata.jsonl row 2: the pair is the one of row 1 again.", None, 2)
     told = Report("archive/metadata.jsonl", 2, 2, {}, Review("metadata.jsonl").figures(), (finding,))
     with sessions.begin() as session:
-        owned = leases.claim_file(session, file.id, lease_seconds=60)
+        owned = file_leases.claim(session, file.id, lease_seconds=60)
         assert owned is not None
-        leases.finish_file(session, owned, status="processed", details=None, report=told.as_json())
+        file_leases.finish(session, owned, status="processed", details=None, report=told.as_json())
     found = client.get(f"/v1/files/{file.id}/report").json()
     assert (found["rows"], found["findings"][0]["code"], found["findings"][0]["row"]) == (2, "pair_repeated", 2)
     words = client.get(f"/v1/files/{file.id}/report", params={"format": "text"})

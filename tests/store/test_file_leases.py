@@ -6,10 +6,10 @@ import pytest
 from sqlalchemy import func, update
 
 from intake.findings import ADVICE
-from store import files, jobs, leases
+from store import file_leases, files, jobs
 from store.database import Sessions
 from store.errors import FileInUse, FileNotFound, LeaseLost
-from store.leases import FileClaim
+from store.file_leases import FileClaim
 from store.models import File
 from tests.store.rows import add_file, add_job, read_events, read_job
 
@@ -18,14 +18,14 @@ pytestmark = pytest.mark.integration
 
 def claim_file(sessions: Sessions, file_id: str) -> FileClaim | None:
     with sessions.begin() as session:
-        return leases.claim_file(session, file_id, lease_seconds=60)
+        return file_leases.claim(session, file_id, lease_seconds=60)
 
 
 def finish(sessions: Sessions, file_id: str, *, status: str, details: str | None = None) -> list[str]:
     owned = claim_file(sessions, file_id)
     assert owned is not None
     with sessions.begin() as session:
-        leases.finish_file(session, owned, status=status, details=details)
+        file_leases.finish(session, owned, status=status, details=details)
         return jobs.files_ready(session, file_id)
 
 
@@ -58,38 +58,87 @@ def test_a_refused_file_fails_the_jobs_that_wait_for_it(sessions: Sessions, proj
     assert [event.level for event in read_events(sessions, job_id)] == ["info", "error"]
 
 
+def expire(sessions: Sessions) -> list[str]:
+    with sessions.begin() as session:
+        return file_leases.expire(session, crash_cap=3)
+
+
+def is_refused(sessions: Sessions, owned: FileClaim) -> bool:
+    with sessions() as session:
+        for write in (
+            lambda: file_leases.finish(session, owned, status="processed", details=None),
+            lambda: file_leases.renew(session, owned, lease_seconds=60),
+            lambda: file_leases.note_progress(session, owned, {}),
+            lambda: file_leases.give_back(session, owned),
+            lambda: file_leases.crash(session, owned, reason="", crash_cap=3),
+        ):
+            with pytest.raises(LeaseLost):
+                write()
+    return True
+
+
 def test_a_file_has_one_reader_until_its_lease_ends(sessions: Sessions, project_id: str) -> None:
     file = add_file(sessions, project_id, status="uploaded")
     first = claim_file(sessions, file.id)
     assert first is not None
     assert claim_file(sessions, file.id) is None
+    assert expire(sessions) == []
     expire_lease(sessions, file.id)
+    assert expire(sessions) == []  # not given up
+    assert is_refused(sessions, first)
     second = claim_file(sessions, file.id)
     assert second is not None
-    assert (first.attempt, second.attempt) == (1, 2)
-    with pytest.raises(LeaseLost), sessions.begin() as session:
-        leases.finish_file(session, first, status="processed", details=None)
-    with pytest.raises(LeaseLost), sessions.begin() as session:
-        leases.renew_file(session, first, lease_seconds=60)
+    assert second.attempt > first.attempt
+    assert is_refused(sessions, first)
     with sessions.begin() as session:
-        leases.finish_file(session, second, status="processed", details=None)
+        file_leases.finish(session, second, status="processed", details=None)
         assert files.get(session, project_id, file.id).status == "processed"
 
 
 def test_a_file_that_keeps_breaking_its_readers_is_refused(sessions: Sessions, project_id: str) -> None:
     file = add_file(sessions, project_id, status="uploaded")
-    for attempt in range(1, 4):
+    for crash in range(1, 4):
         assert claim_file(sessions, file.id) is not None
-        with sessions.begin() as session:
-            assert leases.give_up_files(session, crash_cap=3) == []  # its lease is good
+        assert expire(sessions) == []  # its lease is good
         expire_lease(sessions, file.id)
-        with sessions.begin() as session:
-            assert leases.give_up_files(session, crash_cap=3) == ([file.id] if attempt == 3 else [])
+        assert expire(sessions) == ([file.id] if crash == 3 else [])
     with sessions() as session:
         given_up = files.get(session, project_id, file.id)
     assert given_up.status == "error"
-    assert given_up.status_details == f"intake_crashed: reading this file broke off 3 times. {ADVICE['intake_crashed']}"
+    assert (given_up.status_details or "").startswith(
+        "intake_crashed: reading this file broke off 3 times, the last time because the worker is gone"
+    )
+    assert (given_up.status_details or "").endswith(ADVICE["intake_crashed"])
     assert claim_file(sessions, file.id) is None
+
+
+def test_a_file_that_stopping_workers_gave_back_is_due_at_once_and_none_the_worse(
+    sessions: Sessions, project_id: str
+) -> None:
+    file = add_file(sessions, project_id, status="uploaded")
+    for _ in range(5):
+        with sessions.begin() as session:
+            files.mark_published(session, [file.id])
+        owned = claim_file(sessions, file.id)
+        assert owned is not None
+        with sessions.begin() as session:
+            file_leases.give_back(session, owned)
+            assert files.unpublished(session, older_than_seconds=30) == [file.id]
+        assert is_refused(sessions, owned)
+    with sessions() as session:
+        assert files.get(session, project_id, file.id).crashes == 0
+
+
+def test_what_a_reader_says_of_its_own_end_is_told_at_the_last(sessions: Sessions, project_id: str) -> None:
+    file = add_file(sessions, project_id, status="uploaded")
+    for crash in range(1, 4):
+        owned = claim_file(sessions, file.id)
+        assert owned is not None
+        with sessions.begin() as session:
+            assert file_leases.crash(session, owned, reason="No space left", crash_cap=3) is (crash == 3)
+    with sessions() as session:
+        details = files.get(session, project_id, file.id).status_details or ""
+    assert "broke off 3 times, the last time because No space left. " in details
 
 
 def test_a_file_hint_is_due_until_the_file_is_claimed_or_deleted(sessions: Sessions, project_id: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session
 
-from store import events, jobs, leases, webhook_deliveries, webhooks
+from store import events, file_leases, jobs, leases, webhook_deliveries, webhooks
 from store.database import Sessions
 from store.errors import TooManyWebhooks
 from store.events import NewEvent
@@ -87,9 +87,9 @@ def test_a_job_that_no_worker_has_leaves_one_too(sessions: Sessions, project_id:
     file = add_file(sessions, project_id, status="uploaded")
     refused, never_ran = add_job(sessions, file), cancelled(sessions, project_id)
     with sessions.begin() as session:
-        owned = leases.claim_file(session, file.id, lease_seconds=60)
+        owned = file_leases.claim(session, file.id, lease_seconds=60)
         assert owned is not None
-        leases.finish_file(session, owned, status="error", details="bad")
+        file_leases.finish(session, owned, status="error", details="bad")
         jobs.files_ready(session, file.id)
     told = {(delivery.job_id, delivery.type) for delivery in log(sessions, endpoint_id)}
     assert told == {(refused, "fine_tuning.job.failed"), (never_ran, "fine_tuning.job.cancelled")}

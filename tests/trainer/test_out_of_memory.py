@@ -59,10 +59,7 @@ def test_main_memory_that_is_refused_is_told_too() -> None:
 @pytest.mark.unit
 def test_an_error_that_a_library_makes_of_it_is_known_too() -> None:
     with pytest.raises(OutOfMemory, match="main memory"), explain_out_of_memory(CPU, 1):
-        try:
-            raise MemoryError
-        except MemoryError as error:
-            raise RuntimeError("Unable to load weights") from error
+        raise RuntimeError("Unable to load weights") from MemoryError()
 
 
 @pytest.mark.unit

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from intake import Finding, Report
 from intake.findings import ADVICE
-from store import image_facts, leases
+from store import file_leases, image_facts
 from store.models import File, Json
 from tests import servers
 from tests.intake.build import good_files, zip_of
@@ -59,7 +59,7 @@ def test_parquet_is_read_as_the_uploader_decided_and_progress_is_told_meanwhile(
 ) -> None:
     told: list[Json] = []
     monkeypatch.setattr("worker.file_intake.PROGRESS_SECONDS", 0.0)
-    monkeypatch.setattr(leases, "note_file_progress", lambda _session, _owned, progress: told.append(progress))
+    monkeypatch.setattr(file_leases, "note_progress", lambda _session, _owned, progress: told.append(progress))
     content = pick_a_pic({}, {"label_0": 0.5, "label_1": 0.5, "caption": "a tie"}, {"jpg_0": b"broken"})
     file = upload(resources, project_id, content, policy={"ties": "both", "invalid_rows": "drop"})
     read_file(resources, file.id)
