@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import itertools
 import json
@@ -23,9 +24,11 @@ from hypothesis import strategies as st
 from intake import Prepared
 from intake import images as images_module
 from intake.errors import ImageRefused
+from intake.formats.folders import CHOSEN, REJECTED
 from intake.formats.layouts import LAYOUTS
 from intake.images import normalise
 from intake.limits import Limits
+from intake.policy import Policy
 from tests.intake.build import ROW, good_files, png, prepare, tar_of, zip_of
 from tests.intake.formats.test_formats import annotation, label_studio, pick_a_pic, studio_archive
 from tests.intake.test_images import WHOLE
@@ -49,12 +52,21 @@ metadata = st.lists(lines, max_size=5).map(b"\n".join)
 kinds = st.sampled_from([tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE])
 
 
-def check(archive: bytes) -> Prepared:
+policies = st.builds(
+    Policy,
+    ties=st.sampled_from(["drop", "both", "error"]),
+    invalid_rows=st.sampled_from(["refuse", "drop"]),
+    strict=st.booleans(),
+    prompt=st.none() | st.text(max_size=8),
+)
+
+
+def check(archive: bytes, policy: Policy | None = None) -> Prepared:
     """Prepare in a fresh folder; every invariant of the outcome holds."""
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         (folder / "bystander").write_bytes(b"untouched")
-        prepared = prepare(archive, folder)
+        prepared = prepare(archive, folder, policy=policy)
         images = folder / "work" / "images"
         assert {path.name for path in folder.iterdir()} == {"bystander", "upload", "work"}
         assert (folder / "bystander").read_bytes() == b"untouched"
@@ -65,6 +77,7 @@ def check(archive: bytes) -> Prepared:
     assert pairs or prepared.findings
     for finding in prepared.findings:
         assert finding.message.isprintable()
+        assert finding.severity == "error" or not (policy and policy.strict)
     for pair in pairs:
         assert {pair.chosen, pair.rejected} <= prepared.images.keys()
         assert "\0" not in pair.prompt
@@ -73,11 +86,25 @@ def check(archive: bytes) -> Prepared:
 
 
 @bounded
-@given(files=st.dictionaries(zip_names, contents, max_size=5), data=metadata)
-def test_any_names_and_metadata_in_a_zip(files: Mapping[str, bytes], data: bytes):
+@given(files=st.dictionaries(zip_names, contents, max_size=5), data=metadata, policy=policies)
+def test_any_names_and_metadata_in_a_zip(files: Mapping[str, bytes], data: bytes, policy: Policy):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Duplicate name")
-        check(zip_of([*files.items(), *(good_files() | {"metadata.jsonl": data}).items()]))
+        check(zip_of([*files.items(), *(good_files() | {"metadata.jsonl": data}).items()]), policy)
+
+
+FOLDERS = [*CHOSEN, *REJECTED, "Chosen", "set/chosen", "set/rejected", "other", ""]
+STEMS = ["a", "b", "A", "e\u0301", "\u00e9", "a.b", " ", ".a", "metadata"]
+ENDINGS = [".png", ".jpg", ".txt", ".caption", ".PNG", ""]
+in_folders = st.tuples(*(st.sampled_from(parts) for parts in (FOLDERS, STEMS, ENDINGS))).map(
+    lambda parts: f"{parts[0]}/{parts[1]}{parts[2]}".lstrip("/")
+)
+
+
+@bounded
+@given(files=st.dictionaries(in_folders.filter(bool), contents, max_size=10), policy=policies)
+def test_any_files_in_two_folders(files: Mapping[str, bytes], policy: Policy):
+    check(zip_of(files.items()), policy)
 
 
 @bounded
@@ -120,13 +147,14 @@ def test_any_damage_to_an_archive(archive: bytes, changes: list[tuple[float, byt
 TABLES = [
     pick_a_pic({}, {"caption": "a hen"}, group=1),
     pa.Codec("zstd").compress(tar_of(good_files().items()), asbytes=True),
+    gzip.compress(tar_of(good_files().items())),
     studio_archive(label_studio(annotation("left"))),
 ]
 
 
 @bounded
 @given(upload=st.sampled_from(TABLES), changes=edits)
-def test_any_damage_to_a_parquet_file_a_tar_zst_or_an_export(upload: bytes, changes: list[tuple[float, bytes]]):
+def test_any_damage_to_a_parquet_file_a_packed_tar_or_an_export(upload: bytes, changes: list[tuple[float, bytes]]):
     check(edited(upload, changes))
 
 
