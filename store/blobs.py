@@ -18,7 +18,7 @@ from obstore.store import LocalStore, ObjectStore, S3Store, from_url
 
 from store.errors import BlobMissing
 from store.full_disk import says_full_disk
-from store.placement import PARTS_AT_ONCE, place
+from store.placement import place, put
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -40,7 +40,8 @@ Renewing = Callable[[], AbstractContextManager[None]]
 
 
 class Blobs:
-    """A blob appears whole or not at all (obstore writes beside and renames); the same bytes are stored once.
+    """A blob appears whole or not at all (obstore writes beside and renames), and outlasts a power cut; the same bytes
+    are stored once.
 
     ``renewing`` keeps a sweep out while an old blob is made young again (store/blob_lock.py). A young one no sweep
     touches, so whoever stores bytes has hours to commit the row that names them.
@@ -69,18 +70,18 @@ class Blobs:
 
     def put_bytes(self, content: bytes) -> StoredBlob:
         blob = StoredBlob(hashlib.sha256(content).hexdigest(), len(content))
-        self._keep(blob.sha256, lambda: obstore.put(self.store, _path(blob.sha256), content))
+        self._keep(blob, lambda: put(self.store, _path(blob.sha256), content))
         return blob
 
     def put_file(self, path: Path) -> StoredBlob:
         """Memory stays bounded by the upload's chunk size."""
         blob = hash_file(path)
-        self._keep(blob.sha256, lambda: self._put(path, blob.sha256))
+        self._keep(blob, lambda: self._put(path, blob.sha256))
         return blob
 
     def take_file(self, path: Path, blob: StoredBlob) -> None:
         """Store a file of ours that was hashed while it was written. ``path`` may be gone afterwards."""
-        self._keep(blob.sha256, lambda: place(self.store, path, _path(blob.sha256)))
+        self._keep(blob, lambda: place(self.store, path, _path(blob.sha256)))
 
     def exists(self, sha256: str) -> bool:
         return self._head(sha256) is not None
@@ -139,9 +140,10 @@ class Blobs:
         obstore.delete(self.store, _path(sha256))
         return found["size"]
 
-    def _keep(self, sha256: str, write: Callable[[], object]) -> None:
-        found = self._head(sha256)
-        if found is None:
+    def _keep(self, blob: StoredBlob, write: Callable[[], object]) -> None:
+        """What has another length is no such blob, whatever its name: a disk lost its end."""
+        sha256, found = blob.sha256, self._head(blob.sha256)
+        if found is None or found["size"] != blob.bytes:
             write()
         elif _age(found) > RENEWED_AFTER:
             with self._renewing():
@@ -157,7 +159,7 @@ class Blobs:
 
     def _put(self, path: Path, sha256: str) -> None:
         with path.open("rb") as content:
-            obstore.put(self.store, _path(sha256), content, max_concurrency=PARTS_AT_ONCE)
+            put(self.store, _path(sha256), content)
 
     def _head(self, sha256: str) -> ObjectMeta | None:
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -33,6 +33,11 @@ def beat(session: Session, loop: Loop) -> None:
     now = func.clock_timestamp()
     row = insert(Heartbeat).values(name=loop, at=now)
     session.execute(row.on_conflict_do_update(index_elements=["name"], set_={"at": now}))
+
+
+def forget_beat(session: Session, loop: Loop) -> None:
+    """As if it had never been round."""
+    session.execute(delete(Heartbeat).where(Heartbeat.name == loop))
 
 
 def last_beat_age(session: Session, loop: Loop) -> float | None:

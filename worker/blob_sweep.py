@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import structlog
+from sqlalchemy import select
 
 from store import blob_lock, blob_references, image_facts
 from store.blobs import Blobs
@@ -65,7 +66,11 @@ def _remove(resources: Resources, batch: Sequence[str]) -> Swept:
     with resources.sessions.begin() as session:
         blob_lock.removing(session)
         wanted = blob_references.named(session, batch, grace_seconds=grace)
-        gone = {sha256: resources.blobs.remove_old(sha256, grace) for sha256 in batch if sha256 not in wanted}
-        sizes = {sha256: size for sha256, size in gone.items() if size is not None}
+        sizes: dict[str, int] = {}
+        for sha256 in batch:
+            session.execute(select(1))  # the lock is still ours: the server ends a transaction that stands still
+            size = resources.blobs.remove_old(sha256, grace) if sha256 not in wanted else None
+            if size is not None:
+                sizes[sha256] = size
         image_facts.forget(session, list(sizes))
     return Swept(len(sizes), sum(sizes.values()))

@@ -1,6 +1,6 @@
 """Making room, now and then, in a thread of the dispatcher's own: the tick never waits for it.
 
-Any number of dispatchers may run; the time of the last round stands in the database, and a lock lets one be at it.
+Any number of dispatchers may run; when the last round was begun stands in the database, and one of them takes the next.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import structlog
 from obstore.exceptions import BaseError
 from sqlalchemy import select, text
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session
 
 from store import counters, retention
 from store.errors import BlobMissing
@@ -33,20 +32,29 @@ def run(parts: Resources, stop: threading.Event) -> None:
 
 
 def tidy(parts: Resources) -> bool:
-    """Whether a round was due and this one made it. One that breaks off is due again at the next look."""
-    with parts.sessions.begin() as turn:  # holds the lock while the work is done in transactions of its own
-        if not _is_ours(turn, parts.settings.sweep_seconds):
-            return False
+    """Whether a round was due and this one made it. One that breaks off is due again at the next look; after one whose
+    dispatcher was killed, when the time for another has passed."""
+    if not _is_ours(parts):
+        return False
+    try:
         with parts.sessions.begin() as session:
             dropped = retention.drop_checkpoints(session, days=parts.settings.checkpoint_days)
         swept = blob_sweep.sweep(parts)
-        counters.beat(turn, "housekeeping")
+    except BaseException:
+        with parts.sessions.begin() as session:
+            counters.forget_beat(session, "housekeeping")
+        raise
     log.info("housekeeping.done", checkpoints=dropped, blobs=swept.blobs, bytes=swept.bytes)
     return True
 
 
-def _is_ours(turn: Session, every_seconds: float) -> bool:
-    if not turn.scalar(select(text(f"pg_try_advisory_xact_lock({LOCK})"))):
-        return False
-    last = counters.last_beat_age(turn, "housekeeping")
-    return last is None or last >= every_seconds
+def _is_ours(parts: Resources) -> bool:
+    """Takes the turn: no transaction stays open for it, as a round may last for longer than one may stand still."""
+    with parts.sessions.begin() as turn:
+        if not turn.scalar(select(text(f"pg_try_advisory_xact_lock({LOCK})"))):
+            return False
+        last = counters.last_beat_age(turn, "housekeeping")
+        due = last is None or last >= parts.settings.sweep_seconds
+        if due:
+            counters.beat(turn, "housekeeping")
+        return due

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -108,3 +109,34 @@ def test_a_home_with_a_space_keeps_its_blobs_inside(tmp_path: Path) -> None:
     home = tmp_path / "my home"
     blob = Blobs(Settings(home=home).effective_blob_url).put_bytes(b"abc")
     assert (home / "blobs" / "sha256" / blob.sha256[:2] / blob.sha256).read_bytes() == b"abc"
+
+
+def test_what_is_stored_is_on_the_disk_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blobs = Blobs(f"file://{tmp_path}/blobs")
+    synced: list[Path] = []
+    fsync = os.fsync
+
+    def sync_and_note(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+
+    monkeypatch.setattr("store.placement.os.fsync", sync_and_note)
+    for number, store in enumerate((blobs.put_bytes, lambda content: blobs.put_file(written(tmp_path, content)))):
+        synced.clear()
+        sha256 = store(bytes([number])).sha256
+        blob = tmp_path / "blobs" / "sha256" / sha256[:2] / sha256
+        assert synced == [blob, blob.parent]
+
+
+def written(folder: Path, content: bytes) -> Path:
+    path = folder / "source"
+    path.write_bytes(content)
+    return path
+
+
+def test_a_blob_that_lost_its_end_is_written_again(tmp_path: Path) -> None:
+    blobs = Blobs(f"file://{tmp_path}/blobs")
+    sha256 = blobs.put_bytes(b"whole").sha256
+    (tmp_path / "blobs" / "sha256" / sha256[:2] / sha256).write_bytes(b"wh")
+    blobs.put_bytes(b"whole")
+    assert blobs.read(sha256) == b"whole"

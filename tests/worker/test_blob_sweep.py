@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from store import blob_lock, counters, files, image_facts
 from store.blobs import RENEWED_AFTER, Blobs
@@ -221,3 +222,43 @@ def test_a_round_is_made_when_it_is_due_by_one_dispatcher(parts: Resources) -> N
     assert housekeeping.tidy(parts)
     with parts.sessions() as session:
         assert counters.last_beat_age(session, "housekeeping") is not None
+
+
+def test_a_round_holds_no_transaction_open_and_is_due_again_when_it_breaks_off(
+    parts: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with parts.sessions.begin() as session:
+        session.execute(text("DELETE FROM heartbeats"))
+    open_ones = text("SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'")
+
+    def looks_and_fails(_parts: Resources) -> None:
+        with parts.sessions() as session:
+            assert session.scalar(open_ones) == 0
+        raise OSError("no such disk")
+
+    monkeypatch.setattr(blob_sweep, "sweep", looks_and_fails)
+    with pytest.raises(OSError, match="no such disk"):
+        housekeeping.tidy(parts)
+    monkeypatch.undo()
+    assert housekeeping.tidy(parts)
+
+
+def test_a_sweep_whose_lock_is_gone_removes_nothing_more(parts: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when it stood still for so long that the server ended its transaction."""
+    orphans = [parts.blobs.put_bytes(content).sha256 for content in (b"one", b"two", b"three")]
+    for sha256 in orphans:
+        age(parts, sha256)
+    remove = Blobs.remove_old
+    end_others = text("""SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND state LIKE 'idle in transaction%'""")
+
+    def removes_and_loses_the_lock(blobs: Blobs, sha256: str, seconds: float) -> int | None:
+        removed = remove(blobs, sha256, seconds)
+        with parts.sessions() as session:
+            session.execute(end_others)
+        return removed
+
+    monkeypatch.setattr(Blobs, "remove_old", removes_and_loses_the_lock)
+    with pytest.raises(OperationalError):
+        blob_sweep.sweep(parts)
+    assert [parts.blobs.exists(sha256) for sha256 in sorted(orphans)] == [False, True, True]

@@ -243,7 +243,7 @@ def test_an_attempt_tells_one_progress_line_a_point() -> None:
         (1, "exit code 1"),
         (75, "exit code 75, as after a SIGTERM, which its worker did not send"),
         (-15, "signal SIGTERM"),
-        (-9, "signal SIGKILL, as when memory ran out"),
+        (-9, "signal SIGKILL"),
         (-40, "signal 40"),
     ],
 )
