@@ -16,7 +16,7 @@ from store import files
 from store.blobs import Blobs
 from store.errors import BlobMissing
 from store.job_state import JobStatus
-from store.models import Checkpoint, Job, JobEvent
+from store.models import Checkpoint, File, Job, JobEvent
 from tests.faults.checker import violations
 from tests.faults.schedule import Kind
 
@@ -140,7 +140,7 @@ def _adapters(session: Session, blobs: Blobs, made: Sequence[Job]) -> Iterator[s
     """Bytes are those of the manifest; and equal specs on equal data end in equal weights, whatever came between."""
     weights = Counter[str]()
     for job in made:
-        results = {file.filename: file for file in files.by_ids(session, job.result_files)}
+        results = _results(session, job)
         if job.status == JobStatus.SUCCEEDED and ADAPTER not in results:
             yield f"{job.id}: succeeded without an adapter"
         for name, file in results.items():
@@ -148,15 +148,20 @@ def _adapters(session: Session, blobs: Blobs, made: Sequence[Job]) -> Iterator[s
             if fault is not None:
                 yield f"{job.id}: {name} {fault}"
         if ADAPTER in results:
-            weights[_weights(blobs.read(results[ADAPTER].sha256))] += 1
+            weights[weights_of(session, blobs, job)] += 1
     if len(weights) > 1:
         yield f"jobs of one specification ended with different adapters: {dict(weights)}"
 
 
-def _weights(adapter: bytes) -> str:
-    """A digest of the tensors alone: the order of a header's metadata is of no meaning, and safetensors draws it."""
+def _results(session: Session, job: Job) -> dict[str, File]:
+    return {file.filename: file for file in files.by_ids(session, job.result_files)}
+
+
+def weights_of(session: Session, blobs: Blobs, job: Job) -> str:
+    """A digest of the adapter's tensors alone: the order of a header's metadata is of no meaning, and safetensors draws
+    it."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(load(adapter).items()):
+    for name, tensor in sorted(load(blobs.read(_results(session, job)[ADAPTER].sha256)).items()):
         digest.update(name.encode() + tensor.tobytes())
     return digest.hexdigest()[:12]
 
