@@ -1,0 +1,38 @@
+"""``python -m tests.worker.dying WHERE CALL``: a training worker that ends by SIGKILL before or after the commit of the
+first such call of ``store.leases``; the settings come from the environment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+
+from store import leases
+from worker.resources import resources
+from worker.supervisor import supervise
+
+COMMITS = {"before": "before_commit", "after": "after_commit"}
+
+
+def die_at(where: str, call: str) -> None:
+    carried_out: Callable[..., Any] = getattr(leases, call)
+
+    def die(_session: Session) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def carry_out(session: Session, *given: Any, **named: Any) -> Any:
+        result = carried_out(session, *given, **named)
+        event.listen(session, COMMITS[where], die)
+        return result
+
+    setattr(leases, call, carry_out)
+
+
+if __name__ == "__main__":
+    die_at(*sys.argv[1:])
+    supervise(resources(), "whichever", stopping=lambda: False)
