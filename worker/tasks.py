@@ -5,12 +5,14 @@ from __future__ import annotations
 from worker.app import app, stopping
 from worker.drawing import draw as run_drawing
 from worker.file_intake import read_file as run_intake
+from worker.freed_memory import keep_freed_memory
 from worker.resources import resources
 from worker.supervisor import supervise
 
 
 @app.task(name="worker.tasks.read_file")
 def read_file(file_id: str) -> None:
+    keep_freed_memory()
     run_intake(resources(), file_id, stopping=stopping)
 
 

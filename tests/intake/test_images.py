@@ -11,6 +11,7 @@ from PIL import Image, ImageCms
 from intake.errors import ImageRefused
 from intake.images import normalise
 from intake.limits import Limits
+from tests.intake import cmyk_profile
 from tests.intake.build import encoded, zip_of
 
 pytestmark = pytest.mark.unit
@@ -152,6 +153,13 @@ def test_a_profile_that_cannot_be_applied_is_ignored_and_reported(profile):
     normalised = normalise(encoded(Image.new("RGB", (4, 4), (9, 8, 7)), icc_profile=profile), LIMITS)
     assert normalised.profile_ignored
     assert first(normalised.data) == (9, 8, 7)
+
+
+def test_a_presss_profile_is_applied_to_a_cmyk_image():
+    press = cmyk_profile.profile(cyan=(54, 81, 70))  # CSS red in Lab at D50, which no ink on white is
+    data = encoded(Image.new("CMYK", (16, 16), (255, 0, 0, 0)), "JPEG", icc_profile=press, quality=95)
+    assert not normalise(data, LIMITS).profile_ignored
+    assert first(data) == pytest.approx((255, 0, 0), abs=6)
 
 
 def test_a_profile_of_rgb_on_a_cmyk_image_is_ignored_and_reported():
