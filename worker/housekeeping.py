@@ -36,14 +36,15 @@ def tidy(parts: Resources) -> bool:
     dispatcher was killed, when the time for another has passed."""
     if not _is_ours(parts):
         return False
+    swept = None
     try:
         with parts.sessions.begin() as session:
             dropped = retention.drop_checkpoints(session, days=parts.settings.checkpoint_days)
         swept = blob_sweep.sweep(parts)
-    except BaseException:
-        with parts.sessions.begin() as session:
-            counters.forget_beat(session, "housekeeping")
-        raise
+    finally:
+        if swept is None:
+            with parts.sessions.begin() as session:
+                counters.forget_beat(session, "housekeeping")
     log.info("housekeeping.done", checkpoints=dropped, blobs=swept.blobs, bytes=swept.bytes)
     return True
 
