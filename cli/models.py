@@ -32,7 +32,8 @@ def list_models(as_json: AsJson = False) -> None:
         print_json(data)
     else:
         print_table(
-            ("model", "owner", "created"), [(one["id"], one["owned_by"], moment(one["created"])) for one in data]
+            ("model", "owner", "created"),
+            [(one["id"], one["owned_by"], moment(one["created"]) if one["created"] else "") for one in data],
         )
 
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, func
+from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from store.models import Json, Table
 
 
 class Dataset(Table):
-    """``revision`` is the latest one and ``pairs_count`` its pairs. Whoever changes a data set holds this row's lock.
+    """``revision`` is the latest one and ``pairs_count`` its pairs; ``bytes`` are those of images that were sent with
+    single pairs, as often as they were. Whoever changes a data set holds this row's lock.
 
     A deleted one takes and shows nothing more; jobs that pinned a revision of it still find its rows.
     """
@@ -29,6 +30,7 @@ class Dataset(Table):
     dataset_metadata: Mapped[Json | None]
     revision: Mapped[int]
     pairs_count: Mapped[int]
+    bytes: Mapped[int] = mapped_column(server_default=text("0"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     deleted_at: Mapped[datetime | None]
 

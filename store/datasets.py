@@ -77,8 +77,10 @@ def delete(session: Session, project_id: str, dataset_id: str) -> Dataset:
     return dataset
 
 
-def add(session: Session, dataset: Dataset, pairs: Sequence[NewPair], what: str) -> list[str]:
-    """``dataset`` is locked. Returns the pairs' ids, in their order."""
+def add(session: Session, dataset: Dataset, pairs: Sequence[NewPair], what: str, *, images_bytes: int = 0) -> list[str]:
+    """``dataset`` is locked. Returns the pairs' ids, in their order. ``images_bytes`` count for the project's quota
+    until the data set is deleted: earlier revisions keep what a later one has removed."""
+    dataset.bytes += images_bytes
     ids = list(_insert(session, dataset, pairs))
     _revise(session, dataset, what, added=len(ids))
     return ids

@@ -21,7 +21,7 @@ def require_storage(session: Session, project_id: str, limits: Limits, size: int
     if limits.stored_bytes is not None:
         _lock(session, project_id)
         used = usage.stored_bytes(session, project_id)
-        _check("stored bytes", limits.stored_bytes, used, size, "Delete files that are not needed")
+        _check("stored bytes", limits.stored_bytes, used, size, "Delete files and data sets that are not needed")
 
 
 def require_upload(session: Session, project_id: str, limits: Limits, size: int) -> None:

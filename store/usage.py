@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, case, func, select
 from sqlalchemy.orm import Session
 
+from store.dataset_tables import Dataset
 from store.job_state import JobStatus
 from store.models import File, Job
 from store.upload_tables import Upload
@@ -43,6 +44,12 @@ def files(session: Session, project_id: str) -> Files:
     return Files(count, int(size))
 
 
+def datasets_bytes(session: Session, project_id: str) -> int:
+    """Of images that were sent with single pairs; those of files count with their files."""
+    query = select(func.coalesce(func.sum(Dataset.bytes), 0))
+    return int(session.scalars(query.where(Dataset.project_id == project_id, Dataset.deleted_at.is_(None))).one())
+
+
 def uploads(session: Session, project_id: str) -> Uploads:
     """One whose time is over counts no more, whether or not its row says so yet."""
     query = select(func.count(), func.coalesce(func.sum(Upload.bytes), 0)).where(
@@ -54,7 +61,8 @@ def uploads(session: Session, project_id: str) -> Uploads:
 
 def stored_bytes(session: Session, project_id: str) -> int:
     """An upload has its room from its beginning, so that completing it never fails for want of it."""
-    return files(session, project_id).bytes + uploads(session, project_id).bytes
+    of_files, in_flight = files(session, project_id), uploads(session, project_id)
+    return of_files.bytes + in_flight.bytes + datasets_bytes(session, project_id)
 
 
 def jobs_in(session: Session, project_id: str, *statuses: JobStatus) -> int:

@@ -36,7 +36,7 @@ from api.paging import cut
 from api.transactions import Work, transaction
 from api.whereabouts import in_words
 from intake import Report
-from store import dataset_tables, datasets, files, image_facts
+from store import dataset_tables, datasets, files, image_facts, quotas
 from store.blobs import Blobs
 from store.datasets import NewPair
 from store.errors import CursorUnknown, FileNotFound, RejectedNotFound
@@ -191,23 +191,28 @@ def _identical(images: dict[str, Picture]) -> list[Fault]:
 def add_pair(
     backends: Backends, caller: Principal, dataset_id: str, sent: Sent, key: str | None
 ) -> DatasetPairAdded | JSONResponse:
+    size = sum(picture.blob.bytes for picture in sent.images)
+    if key is None:  # a request that is repeated is answered, whatever room there is; this one stores nothing in vain
+        with transaction(backends) as work:
+            quotas.require_storage(work.session, caller.project_id, caller.limits, size)
     for picture in sent.images:  # before the transaction: a slow store must not hold a database connection
         backends.blobs.take_file(picture.path, picture.blob)
     with transaction(backends) as work:
-        add = partial(_add_pair, work.session, caller.project_id, dataset_id, sent)
+        add = partial(_add_pair, work.session, caller, dataset_id, sent, size)
         return once(work, caller, key, "createDatasetPair", f"{dataset_id} {sent.body}", add)
 
 
-def _add_pair(session: Session, project_id: str, dataset_id: str, sent: Sent) -> DatasetPairAdded:
+def _add_pair(session: Session, caller: Principal, dataset_id: str, sent: Sent, size: int) -> DatasetPairAdded:
+    quotas.require_storage(session, caller.project_id, caller.limits, size)
     image_facts.keep(session, [review.facts_of(picture.stored) for picture in sent.images])
-    dataset = datasets.lock(session, project_id, dataset_id)
+    dataset = datasets.lock(session, caller.project_id, dataset_id)
     rejected = sent.rejected.stored if sent.rejected is not None else None
     new = NewPair(
         chosen_sha256=sent.chosen.stored.sha256,
         rejected_sha256=rejected.sha256 if rejected is not None else None,
         **sent.fields.model_dump(),
     )
-    [pair_id] = datasets.add(session, dataset, [new], "1 pair added")
+    [pair_id] = datasets.add(session, dataset, [new], "1 pair added", images_bytes=size)
     pair = datasets.get_pair(session, dataset, pair_id)
     return DatasetPairAdded.made(pair, review.warnings(pair, sent.chosen.stored, rejected))
 

@@ -18,7 +18,7 @@ class Quota(BaseModel):
 
 
 class Quotas(BaseModel):
-    stored_bytes: Quota = Field(description="Of files, and of uploads in flight as they were declared.")
+    stored_bytes: Quota = Field(description="Of files, of images sent with single pairs, and of uploads in flight.")
     queued_jobs: Quota = Field(description="Jobs that wait: `validating_files`, `queued` and `paused`.")
     running_jobs: Quota = Field(description="A job beyond it stays `queued` until another one has ended.")
     uploads: Quota = Field(description="Uploads in parts that are `pending`.")
@@ -61,7 +61,10 @@ class Usage(BaseModel):
 
     object: Literal["usage"] = "usage"
     project_id: str
-    stored_bytes: int = Field(description="Of files that are not deleted, and of uploads in flight as declared.")
+    stored_bytes: int = Field(
+        description="Of files that are not deleted, of images sent with single pairs of data sets that are not, and of "
+        "uploads in flight as declared."
+    )
     files: int = Field(description="Uploaded and produced ones that are not deleted.")
     uploads: int = Field(description="Uploads in parts that are in flight.")
     jobs: dict[str, int] = Field(description="How many jobs are in each state; every state is named.")

@@ -14,7 +14,7 @@ from store.limits import Limits
 def now(session: Session, caller: Principal) -> Usage:
     files, uploads = usage.files(session, caller.project_id), usage.uploads(session, caller.project_id)
     training = usage.training(session, caller.project_id)
-    limits, stored = caller.limits, files.bytes + uploads.bytes
+    limits, stored = caller.limits, usage.stored_bytes(session, caller.project_id)
     waiting = sum(training.jobs[status] for status in usage.WAITING)
     return Usage(
         project_id=caller.project_id,

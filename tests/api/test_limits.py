@@ -16,7 +16,7 @@ from store import leases, projects
 from store.database import Sessions
 from store.files import NewFile
 from store.settings import Settings
-from tests.api import open_request
+from tests.api import dataset_steps, open_request
 from tests.api.conftest import add_file, open_client
 from tests.api.job_steps import JOBS, claim, create
 from tests.api.polling import until
@@ -101,6 +101,32 @@ def test_an_upload_that_was_begun_can_be_completed_in_the_room_it_was_given(
     assert client.get("/v1/usage").json()["quotas"]["stored_bytes"] == {"limit": 100, "used": 90, "left": 10}
     refusal(begin(client, 11))
     assert begin(client, 10).status_code == 200
+
+
+def test_a_pair_beyond_the_quota_is_refused_until_a_data_set_goes(
+    client: TestClient, sessions: Sessions, project: Tenant, settings: Settings
+) -> None:
+    dataset = dataset_steps.create(client)["id"]
+    dataset_steps.add(client, dataset, 1, 2)
+    used = client.get("/v1/usage").json()["stored_bytes"]
+    assert 2 * len(dataset_steps.picture(1)) * 0.9 < used < 2 * len(dataset_steps.picture(1)) * 1.1
+    set_limits(sessions, project, stored_bytes=used + 10)
+    blobs = Path(settings.effective_blob_url.removeprefix("file://"))
+    before = len(list(blobs.rglob("*")))
+    images = {"chosen": dataset_steps.picture(3), "rejected": dataset_steps.picture(4)}
+    assert f"stored bytes is {used + 10}; {used} are used" in refusal(dataset_steps.send(client, dataset, **images))
+    assert len(list(blobs.rglob("*"))) == before
+    keyed = {"idempotency-key": "pair"}
+    refusal(dataset_steps.send(client, dataset, headers=keyed, **images))
+    assert client.get(f"/v1/datasets/{dataset}").json()["pairs"] == 1
+    assert client.delete(f"/v1/datasets/{dataset}").status_code == 200
+    assert client.get("/v1/usage").json()["stored_bytes"] == 0
+    other = dataset_steps.create(client)["id"]
+    first = dataset_steps.send(client, other, headers=keyed | {"idempotency-key": "again"}, **images)
+    assert first.status_code == 200
+    set_limits(sessions, project, stored_bytes=1)
+    again = dataset_steps.send(client, other, headers=keyed | {"idempotency-key": "again"}, **images)
+    assert again.json() == first.json()
 
 
 def test_a_job_beyond_the_quota_is_refused_until_one_has_started(
