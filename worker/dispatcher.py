@@ -126,13 +126,13 @@ def main() -> None:
     sender.start()
     tidier.start()
     try:
-        _tick_until(stop, parts)
+        tick_until(stop, parts)
     finally:
         stop.set()
         sender.join()
 
 
-def _tick_until(stop: threading.Event, parts: Resources) -> None:
+def tick_until(stop: threading.Event, parts: Resources) -> None:
     while not stop.is_set():
         try:
             due = tick(parts)
