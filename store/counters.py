@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from store.signal_tables import Counter, Heartbeat
 
 Counted = Literal["claims", "crashes", "renewals", "requeues"]
-Queue = Literal["train", "intake"]
+Queue = Literal["train", "intake", "draw"]
 Loop = Literal["dispatcher", "housekeeping"]
 
 

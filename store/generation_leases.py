@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
+from store.counters import count
 from store.errors import LeaseLost
 from store.generation_tables import Generation, GenerationStatus
 from store.models import Json
@@ -53,11 +54,15 @@ def claim(
         )
         .returning(Generation.attempt, Generation.spec, Generation.weights)
     ).one_or_none()
-    return GenerationClaim(generation_id, row.attempt, row.spec, row.weights) if row is not None else None
+    if row is None:
+        return None
+    count(session, "claims", "draw")
+    return GenerationClaim(generation_id, row.attempt, row.spec, row.weights)
 
 
 def renew(session: Session, owned: GenerationClaim, *, lease_seconds: float) -> None:
     _write(session, owned, lease_expires_at=_expiry(lease_seconds))
+    count(session, "renewals", "draw")
 
 
 def succeed(session: Session, owned: GenerationClaim, *, result: Json) -> None:
@@ -79,6 +84,7 @@ def give_back(session: Session, owned: GenerationClaim) -> None:
 def crash(session: Session, owned: GenerationClaim, *, code: str, message: str, crash_cap: int) -> GenerationStatus:
     """The program or its worker died: queue it again, or fail it when that happened ``crash_cap`` times."""
     crashes = _write(session, owned, crashes=Generation.crashes + 1)
+    count(session, "crashes", "draw")
     if crashes >= crash_cap:
         fail(session, owned, code=code, message=f"Gave up after {crashes} crashes. {message}")
         return GenerationStatus.FAILED
@@ -111,6 +117,7 @@ def live_attempts(session: Session) -> set[tuple[str, int]]:
 
 def _requeue(session: Session, owned: GenerationClaim) -> None:
     _write(session, owned, status=GenerationStatus.QUEUED, lease_expires_at=None, published_at=None)
+    count(session, "requeues", "draw")
 
 
 def _end(session: Session, owned: GenerationClaim, **changes: Any) -> None:

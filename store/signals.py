@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Text, cast, func, select, text
 from sqlalchemy.orm import Session
 
 from store.counters import Queue
+from store.generation_tables import Generation, GenerationStatus
 from store.job_state import TERMINAL, JobStatus
 from store.models import File, Job
 from store.signal_tables import Counter, Heartbeat
@@ -19,6 +20,7 @@ from store.webhook_tables import WebhookDelivery
 # Written as in the partial indexes, so that the planner sees that those hold all that is asked for.
 LIVE = text(f"status NOT IN ({', '.join(repr(str(status)) for status in sorted(TERMINAL))})")
 QUEUED = text("status = 'queued'")
+LIVE_IMAGES = text("status IN ('queued', 'running')")
 WAITING = text("status = 'uploaded' AND deleted_at IS NULL")
 
 
@@ -60,7 +62,7 @@ def read(session: Session) -> Signals:
     due, overdue = _deliveries(session)
     return Signals(
         jobs=_jobs(session),
-        queue_age={"train": _train_age(session), "intake": file_age},
+        queue_age={"train": _train_age(session), "intake": file_age, "draw": _draw_age(session)},
         waiting_files=waiting_files,
         counters=_counters(session),
         running=_running(session),
@@ -81,6 +83,11 @@ def _jobs(session: Session) -> dict[str, int]:
 
 def _train_age(session: Session) -> float:
     return float(session.scalars(select(_age(func.min(Job.queued_at))).where(QUEUED)).one())
+
+
+def _draw_age(session: Session) -> float:
+    since = select(_age(func.min(Generation.created_at)))
+    return float(session.scalars(since.where(LIVE_IMAGES, Generation.status == GenerationStatus.QUEUED)).one())
 
 
 def _waiting_files(session: Session) -> tuple[int, float]:

@@ -22,7 +22,7 @@ from store.generation_leases import GenerationClaim
 from store.models import Json
 from trainer.spec.draw import DrawSpec
 from trainer.spec.events import Drawn, Failed
-from worker import leftovers, process
+from worker import leftovers, process, room
 from worker.conclusion import PASSING, describe_exit
 from worker.lease_keeper import LeaseKeeper, ended_when_lost, kept, written
 from worker.resources import Resources
@@ -51,6 +51,8 @@ def draw(resources: Resources, generation_id: str, *, stopping: Callable[[], boo
     """Draw the images if they are still queued. ``stopping`` tells that this worker has to end."""
     settings = resources.settings
     leftovers.clear(resources)
+    if not room.is_left(resources):
+        return
     claimed_at = time.monotonic()
     with resources.sessions.begin() as session:
         owned = generation_leases.claim(

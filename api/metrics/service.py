@@ -12,11 +12,12 @@ from store import disk_space, signals
 from store.database import Sessions
 from store.signals import Signals
 
+QUEUES = ("draw", "intake", "train")
 COUNTERS = {
-    "claims": "Jobs and files that workers have taken.",
+    "claims": "Jobs, files and images to draw that workers have taken.",
     "crashes": "Ends of trainers or their workers that nobody asked for, lost leases among them.",
     "renewals": "Leases that their owners have extended.",
-    "requeues": "Jobs that went back to the queue: their worker stopped, crashed or was lost.",
+    "requeues": "Those that went back to the queue: their worker stopped, crashed or was lost.",
 }
 
 
@@ -41,7 +42,7 @@ def _shared(found: Signals) -> list[Family]:
         _gauge("jobs", "Jobs that have not ended.", *(Sample(n, {"status": s}) for s, n in found.jobs.items())),
         _gauge(
             "queue_age_seconds",
-            "For how long the oldest job or file of a queue has been waiting; 0 when none is.",
+            "For how long the oldest job, file or request for images has been waiting; 0 when none is.",
             *(Sample(age, {"queue": queue}) for queue, age in found.queue_age.items()),
         ),
         _gauge("files_waiting", "Uploads that wait to be read.", Sample(found.waiting_files)),
@@ -63,8 +64,8 @@ def _shared(found: Signals) -> list[Family]:
 
 
 def _counter(found: Signals, name: str, words: str) -> Family:
-    """Both queues from the start: a counter that appears with its first event hides it from rate()."""
-    samples = (Sample(found.counters.get((name, queue), 0), {"queue": queue}) for queue in ("intake", "train"))
+    """All queues from the start: a counter that appears with its first event hides it from rate()."""
+    samples = (Sample(found.counters.get((name, queue), 0), {"queue": queue}) for queue in QUEUES)
     return Family(f"{name}_total", "counter", words, tuple(samples))
 
 

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from api.metrics.exposition import MEDIA_TYPE, Family, Sample, render
 from api.metrics.requests import Answered, Requests
-from store import counters, leases
+from store import counters, file_leases, generation_leases, leases
 from store.database import Sessions
 from store.events import NewEvent
 from store.job_state import JobStatus
@@ -19,6 +19,7 @@ from store.settings import Settings
 from tests.api.conftest import add_file, open_client
 from tests.api.job_steps import claim, create
 from tests.conftest import Tenant
+from tests.store.rows import add_generation
 
 LINE = re.compile(r'(?P<name>[a-z_]+)(?P<labels>\{[a-z_]+="[^"]*"(?:,[a-z_]+="[^"]*")*\})? (?P<value>[0-9.e+-]+)')
 OPERATIONS = Path(__file__).resolve().parent.parent.parent / "docs" / "operations.md"
@@ -87,6 +88,35 @@ def test_it_needs_no_key_and_counts_what_workers_did(
         earlier = text("UPDATE jobs SET queued_at = queued_at - interval '1 hour' WHERE id = :id")
         session.execute(earlier, {"id": second})
     assert figures(client)['pairtune_queue_age_seconds{queue="train"}'] >= 3600
+
+
+@pytest.mark.integration
+def test_the_queues_of_uploads_and_of_images_are_counted_too(
+    client: TestClient, sessions: Sessions, project: Tenant
+) -> None:
+    file = add_file(sessions, project.id, status="uploaded")
+    images = add_generation(sessions, project.id)
+    start = figures(client)
+    with sessions.begin() as session:
+        earlier = text("UPDATE generations SET created_at = created_at - interval '1 hour' WHERE id = :id")
+        session.execute(earlier, {"id": images})
+    assert figures(client)['pairtune_queue_age_seconds{queue="draw"}'] >= 3600
+    with sessions.begin() as session:
+        reading = file_leases.claim(session, file.id, lease_seconds=60)
+        drawing = generation_leases.claim(session, images, worker="w2", lease_seconds=60)
+        assert reading is not None
+        assert drawing is not None
+        file_leases.note_progress(session, reading, {"worker": "reader", "peak_memory_bytes": 2**28})
+    found = figures(client)
+    assert found['pairtune_intake_peak_memory_bytes{worker="reader"}'] == 2**28
+    with sessions.begin() as session:
+        file_leases.crash(session, reading, reason="r", crash_cap=3)
+        generation_leases.crash(session, drawing, code="c", message="m", crash_cap=3)
+    after = figures(client)
+    for queue in ("intake", "draw"):
+        for name in ("claims", "crashes", "requeues"):
+            counted = f'pairtune_{name}_total{{queue="{queue}"}}'
+            assert after[counted] - start[counted] == 1, counted
 
 
 @pytest.mark.integration

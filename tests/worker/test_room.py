@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from tests.store.rows import queued_job, read_job
+from tests.store.rows import add_generation, queued_job, read_generation, read_job
 from tests.worker.conftest import reread, upload
+from worker.drawing import draw
 from worker.file_intake import read_file
 from worker.resources import Resources
 from worker.supervisor import supervise
@@ -15,7 +16,7 @@ from worker.supervisor import supervise
 pytestmark = pytest.mark.integration
 
 
-def test_without_room_a_job_and_a_file_stay_where_they_are(
+def test_without_room_a_job_a_file_and_images_stay_where_they_are(
     resources: Resources, project_id: str, archive: bytes
 ) -> None:
     cramped = replace(resources, settings=resources.settings.model_copy(update={"min_free_bytes": 2**60}))
@@ -23,6 +24,9 @@ def test_without_room_a_job_and_a_file_stay_where_they_are(
     file = upload(resources, project_id, archive)
     supervise(cramped, job_id, stopping=lambda: False)
     read_file(cramped, file.id)
+    images = add_generation(resources.sessions, project_id)
+    draw(cramped, images, stopping=lambda: False)
+    assert read_generation(resources.sessions, images).status == "queued"
     job = read_job(resources.sessions, job_id)
     assert (job.status, job.attempt) == ("queued", 0)
     assert (reread(resources, file).status, reread(resources, file).attempt) == ("uploaded", 0)
