@@ -25,6 +25,8 @@ from worker import process
 
 SOCKET_PATH_LIMIT = 100  # Linux takes 107 bytes
 STOP_SECONDS = 20
+POSTMASTER = "postmaster.pid"
+POLL_SECONDS = 0.2  # of starts and ends that no event tells of
 STATUS_LINE = 7  # of postmaster.pid, from 0: the last that a starting server writes
 RECOVERY_SECONDS = 600  # what PostgreSQL may have to read again after it was killed: a gigabyte at most, from any disk
 
@@ -77,39 +79,15 @@ class Postgres:
         self._server.cleanup()
 
 
-def _forget_a_dead_server(folder: Path) -> None:
-    """
-    What the library would take for a server that runs: after the machine itself has ended, the number of the server
-    that it took along may be any other process's, and where no init reaps, a killed one stays in the process table.
-    Neither can it read what a server left that was killed as it started.
-    """
-    file = folder / "postmaster.pid"
-    try:
-        lines = file.read_text().splitlines()
-    except FileNotFoundError:
-        return
-    pid = int(lines[0]) if lines else 0
-    if not _is_postgres(pid) and (len(lines) <= STATUS_LINE or psutil.pid_exists(pid)):
-        file.unlink()
-
-
-def _is_postgres(pid: int) -> bool:
-    try:
-        one = psutil.Process(pid)
-        return one.name() == "postgres" and one.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 def _outlast(start: Callable[[], None], folder: Path, log: Path) -> None:
     """
     What a server that was killed left behind: more to recover than the library waits for, ten seconds, and processes
-    of its own that are still ending, beside which PostgreSQL refuses to start.
+    of its own that are still ending, beside which none may start.
     """
     patience = time.monotonic() + STOP_SECONDS
     while True:
-        _forget_a_dead_server(folder)
-        _wait_while_it_starts(folder)
+        _forget_a_dead_server(folder, patience)
+        _wait_while_it_starts(folder, log)
         try:
             return start()
         except subprocess.TimeoutExpired:
@@ -117,29 +95,80 @@ def _outlast(start: Callable[[], None], folder: Path, log: Path) -> None:
         except subprocess.SubprocessError as error:
             if time.monotonic() > patience:
                 raise ServiceDidNotStart("PostgreSQL", f"see {log}") from error
-            time.sleep(0.2)  # polling an end that no event tells of
+            time.sleep(POLL_SECONDS)
 
 
-def _wait_while_it_starts(folder: Path) -> None:
+def _forget_a_dead_server(folder: Path, patience: float) -> None:
+    """
+    What the library would take for a server that runs: after the machine itself has ended, the number of the server
+    that it took along may be any other process's, and where no init reaps, a killed one stays in the process table.
+    Neither can it read what a server left that was killed as it started. With the file goes what PostgreSQL itself
+    knows processes of that server by, so they are waited for first.
+    """
+    lines = _told(folder)
+    if lines is None or _is_postgres(_pid(lines)):
+        return
+    if len(lines) > STATUS_LINE and not psutil.pid_exists(_pid(lines)):
+        return  # PostgreSQL sees by itself
+    while _processes(folder):
+        if time.monotonic() > patience:
+            raise ServiceDidNotStart("PostgreSQL", f"processes of a server that has ended still use {folder}")
+        time.sleep(POLL_SECONDS)
+    (folder / POSTMASTER).unlink(missing_ok=True)
+
+
+def _wait_while_it_starts(folder: Path, log: Path) -> None:
     """A server that recovers, also one that an `up` which is gone has started, until it is ready or has given up."""
     deadline = time.monotonic() + RECOVERY_SECONDS
-    while time.monotonic() < deadline and _starts(folder):
-        time.sleep(0.2)  # polling a start that no event tells of
+    while _starts(folder):
+        if time.monotonic() > deadline:
+            raise ServiceDidNotStart("PostgreSQL", f"it has been recovering for {RECOVERY_SECONDS} s; see {log}")
+        time.sleep(POLL_SECONDS)
 
 
 def _starts(folder: Path) -> bool:
-    try:
-        lines = (folder / "postmaster.pid").read_text().splitlines()
-    except FileNotFoundError:
-        return False
+    lines = _told(folder) or []
     ready = [line.strip() for line in lines[STATUS_LINE:]] == ["ready"]  # padded with spaces
-    return bool(lines) and _is_postgres(int(lines[0])) and not ready
+    return _is_postgres(_pid(lines)) and not ready
+
+
+def _told(folder: Path) -> list[str] | None:
+    """What a server wrote of itself, or as much as a power cut left of it; None where there is nothing."""
+    try:
+        return (folder / POSTMASTER).read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        return None
+
+
+def _pid(lines: list[str]) -> int:
+    return int(lines[0]) if lines and lines[0].isdecimal() else 0
+
+
+def _is_postgres(pid: int) -> bool:
+    try:
+        return _runs_postgres(psutil.Process(pid))
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _processes(folder: Path) -> list[psutil.Process]:
+    """Of a server of this folder, in which each of them works."""
+    found = []
+    for one in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if _runs_postgres(one) and Path(one.cwd()) == folder.resolve():
+                found.append(one)
+    return found
+
+
+def _runs_postgres(process: psutil.Process) -> bool:
+    return process.name() == "postgres" and process.status() != psutil.STATUS_ZOMBIE
 
 
 def running_postgres(home: Path) -> str | None:
     """The URL of the server that runs there, whoever started it; None where none does."""
     try:
-        lines = (home / Postgres.folder / "postmaster.pid").read_text().splitlines()
+        lines = (home / Postgres.folder / POSTMASTER).read_text().splitlines()
         port, directory = int(lines[3]), lines[4]
     except (OSError, ValueError, IndexError):  # ValueError, IndexError: it is being written
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -67,7 +68,19 @@ def test_a_recovery_may_take_longer_than_the_librarys_ten_seconds(folder: Path) 
     assert answers(Postgres(folder.parent))
 
 
-def test_a_server_that_was_killed_as_it_started_does_not_stand_in_the_way(folder: Path) -> None:
+def test_none_is_started_beside_a_process_of_the_killed_server(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the number of the killed one is another process's by now, which PostgreSQL cannot see."""
+    with a_backend_that_stays(folder, Postgres(folder.parent)) as backend:
+        monkeypatch.setattr("cli.embedded.STOP_SECONDS", 0.5)
+        file = folder / "postmaster.pid"
+        file.write_text("\n".join([str(os.getpid()), *file.read_text().splitlines()[1:]]) + "\n")
+        with pytest.raises(ServiceDidNotStart, match="still use"):
+            Postgres(folder.parent)
+        backend.kill()
+
+
+@pytest.mark.parametrize("left", ["four lines", "zeros"])
+def test_a_server_that_was_killed_as_it_started_does_not_stand_in_the_way(folder: Path, left: str) -> None:
     Postgres(folder.parent)
     server = postmaster(folder)
     family = [server, *server.children()]
@@ -75,7 +88,7 @@ def test_a_server_that_was_killed_as_it_started_does_not_stand_in_the_way(folder
         one.send_signal(signal.SIGKILL)
     until(lambda: not running(family))
     file = folder / "postmaster.pid"
-    file.write_text("\n".join(file.read_text().splitlines()[:4]) + "\n")
+    file.write_text("\n".join(file.read_text().splitlines()[:4]) + "\n" if left == "four lines" else "\0" * 99)
     assert answers(Postgres(folder.parent))
 
 
