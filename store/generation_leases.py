@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from store.counters import count
 from store.errors import LeaseLost
 from store.generation_tables import Generation, GenerationStatus
+from store.leases import LOST
 from store.models import Json
 
 
@@ -102,7 +103,7 @@ def expire(session: Session, *, crash_cap: int) -> list[str]:
     queued = []
     for row in expired:
         owned = GenerationClaim(row.id, row.attempt, {}, {})
-        message = f"Worker {row.worker} stopped renewing its lease on attempt {row.attempt}."
+        message = f"Worker {row.worker} stopped renewing its lease on attempt {row.attempt}. {LOST}"
         after = crash(session, owned, code="worker_lost", message=message, crash_cap=crash_cap)
         if after is GenerationStatus.QUEUED:
             queued.append(row.id)

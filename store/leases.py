@@ -25,6 +25,7 @@ from store.job_state import JobStatus, Request
 from store.limits import UNLIMITED, Limits
 from store.models import Checkpoint, File, Job, Json
 
+LOST = "It, its machine or its way to the database is at fault, which the operator has to look at."
 # Jobs that a worker passes over, as others can read them; their rows are locked for as long as that takes.
 MOST_LEFT = 20
 
@@ -211,7 +212,7 @@ def expire(session: Session, *, crash_cap: int) -> list[str]:
     )
     queued = []
     for job in expired:
-        message = f"Worker {job.worker} stopped renewing its lease on attempt {job.attempt}."
+        message = f"Worker {job.worker} stopped renewing its lease on attempt {job.attempt}. {LOST}"
         owned = Claim(job.id, job.project_id, job.attempt)
         if crash(session, owned, code="worker_lost", message=message, crash_cap=crash_cap) is JobStatus.QUEUED:
             queued.append(job.id)

@@ -14,6 +14,14 @@ from worker.resources import Resources
 PASSING = ("base_unavailable", "cache_entry_lost", "disk_full")  # trouble that another attempt may not have
 SIGNALS = {one.value: one.name for one in signal.Signals}  # most real-time signals have a number alone
 DIFFUSERS_ADAPTER = "pytorch_lora_weights.safetensors"
+CRASHED = (
+    "Nothing that was asked for is known to be the reason: have the operator read these last lines and the worker's "
+    "log, and submit the job again once the cause is gone."
+)
+STALLED = (
+    "Submit the job again; if that stalls too, the worker's log has the reason, or the operator allows more time by "
+    "PAIRTUNE_STALL_SECONDS."
+)
 KILLED_FOR_MEMORY = (
     "The machine's main memory, or what its container may use of it, ran out, and the kernel ended the trainer. Lower "
     "batch_size, use a smaller base, or have the operator give the worker more memory."
@@ -41,14 +49,16 @@ def conclude(resources: Resources, attempt: Attempt, end: TrainerEnd) -> None:
     elif attempt.failed is not None:
         fail(resources, attempt, attempt.failed.code, _reason(attempt.failed, end.stderr))
     elif end.stalled_seconds is not None:
-        message = f"The trainer said nothing for {end.stalled_seconds:.0f} s and was ended.\n{end.stderr}".strip()
+        message = (
+            f"The trainer said nothing for {end.stalled_seconds:.0f} s and was ended. {STALLED}\n{end.stderr}".strip()
+        )
         crash(resources, attempt, "trainer_stalled", message)
     elif end.stopped:
         give_back(resources, attempt, "The trainer stopped.")
     elif end.exit_code == -signal.SIGKILL and end.memory_ran_out:
         crash(resources, attempt, "out_of_host_memory", f"{KILLED_FOR_MEMORY}\n{end.stderr}".strip())
     else:
-        message = f"The trainer ended with {describe_exit(end.exit_code)}.\n{end.stderr}".strip()
+        message = f"The trainer ended with {describe_exit(end.exit_code)}. {CRASHED}\n{end.stderr}".strip()
         crash(resources, attempt, "trainer_crashed", message)
 
 
