@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -27,22 +26,18 @@ from worker.file_intake import read_file
 from worker.resources import Resources
 
 pytestmark = pytest.mark.integration
-SIDE, PAIRS = 512, 200
+SIDE, PAIRS = 3000, 50
 LARGE = {"a.png": "red", "b.png": "blue"}  # 196 MB each, decoded
-
-
-def noise(seed: int, side: int = SIDE) -> bytes:
-    pixels = random.Random(seed).randbytes(side * side * 3)
-    return encoded(Image.frombytes("RGB", (side, side), pixels), "JPEG")
 
 
 @pytest.fixture(scope="module")
 def large() -> bytes:
-    """An archive that takes seconds to read."""
-    names = [(f"{n}-a.jpg", f"{n}-b.jpg") for n in range(PAIRS)]
-    rows = [{"prompt": f"noise {n}", "chosen": chosen, "rejected": other} for n, (chosen, other) in enumerate(names)]
-    images = {name: noise(2 * n + side) for n, pair in enumerate(names) for side, name in enumerate(pair)}
-    return zip_of({"metadata.jsonl": jsonl(*rows), **images}.items())
+    """A small archive that takes seconds to read: two pictures under many names, each of which is decoded."""
+    names = [(f"{n}-a.png", f"{n}-b.png") for n in range(PAIRS)]
+    rows = [{"prompt": f"prompt {n}", "chosen": chosen, "rejected": other} for n, (chosen, other) in enumerate(names)]
+    pictures = [encoded(Image.new("RGB", (SIDE, SIDE), colour)) for colour in ("red", "blue")]
+    images = [(name, pictures[side]) for pair in names for side, name in enumerate(pair)]
+    return zip_of([("metadata.jsonl", jsonl(*rows)), *images])
 
 
 @pytest.fixture
@@ -111,14 +106,17 @@ def test_a_file_that_always_kills_its_reader_is_refused_by_name_and_holds_up_no_
 
 
 def test_a_stopping_worker_gives_its_file_back_at_once(
-    resources: Resources, project_id: str, large: bytes, start_worker: StartWorker
+    resources: Resources, project_id: str, large: bytes, start_worker: StartWorker, tmp_path: Path
 ) -> None:
     patient = resources.settings.model_copy(update={"lease_seconds": 300.0})
     resources = replace(resources, settings=patient)
     file = upload(resources, project_id, large)
     worker = start_worker("intake", lease_seconds=300)
-    began(resources, file)
+    reader = began(resources, file)
+    reader.suspend()  # so that it is not done before it can hear of the end
     worker.terminate()
+    until(lambda: "Warm shutdown" in (tmp_path / "worker.log").read_text())
+    reader.resume()
     until(lambda: not is_read(resources, file), seconds=10)
     worker.wait(20)
     assert reread(resources, file).status == "uploaded"
