@@ -93,18 +93,29 @@ def ended_when_lost(keeper: LeaseKeeper, end: Callable[[], None]) -> Iterator[No
 
 @contextmanager
 def released_on_stop(stopping: Callable[[], bool], release: Callable[[], None]) -> Iterator[None]:
-    """Call ``release`` as soon as the worker has to end, though the caller may be busy for longer than it may take."""
-    stop = threading.Event()
+    """Call ``release``, once, when the worker has to end: while the caller is busy, which may be for longer than it may
+    take, or when the caller has seen it first and breaks off with LeaseLost."""
+    stop, released = threading.Event(), threading.Event()
+
+    def release_once() -> None:
+        if not released.is_set():
+            released.set()
+            with suppress(LeaseLost):
+                release()
 
     def watch() -> None:
         while not stop.wait(WATCH_SECONDS):
             if stopping():
-                with suppress(LeaseLost):
-                    release()
+                release_once()
                 return
 
-    with _beside("stop-watch", watch, stop.set):
-        yield
+    try:
+        with _beside("stop-watch", watch, stop.set):
+            yield
+    except LeaseLost:
+        if stopping():
+            release_once()
+        raise
 
 
 def written(keeper: LeaseKeeper, lost: LeaseLost, write: Callable[[], Written]) -> Written:

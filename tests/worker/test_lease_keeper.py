@@ -9,7 +9,7 @@ from sqlalchemy.exc import OperationalError
 from store.errors import LeaseLost
 from store.job_state import Request
 from tests.api.polling import until
-from worker.lease_keeper import ended_when_lost, kept
+from worker.lease_keeper import ended_when_lost, kept, released_on_stop
 
 pytestmark = pytest.mark.unit
 
@@ -54,3 +54,30 @@ def test_a_lost_lease_ends_the_trainer_while_its_supervisor_hangs() -> None:
         with ended_when_lost(keeper, ended.set):
             assert ended.wait(5)
         hang.set()
+
+
+def test_what_is_to_be_released_is_released_while_its_owner_is_busy() -> None:
+    released = threading.Event()
+    with released_on_stop(lambda: True, released.set):
+        assert released.wait(10)
+
+
+def break_off(released: list[str], after: int) -> None:
+    """As soon as so much was released meanwhile."""
+    until(lambda: len(released) == after)
+    raise LeaseLost("file-1", 1)
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_an_owner_that_hears_of_the_stop_releases_too_and_once(after: int) -> None:
+    released: list[str] = []
+    with pytest.raises(LeaseLost), released_on_stop(lambda: True, lambda: released.append("once")):
+        break_off(released, after)
+    assert released == ["once"]
+
+
+def test_a_lease_that_was_lost_otherwise_is_not_released() -> None:
+    released: list[str] = []
+    with pytest.raises(LeaseLost), released_on_stop(lambda: False, lambda: released.append("")):
+        raise LeaseLost("file-1", 1)
+    assert released == []
