@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import httpx
 import psutil
@@ -93,7 +94,7 @@ def _measured(requests: int) -> list[Figure]:
         return [one.figure(rate) for rate, one in zip(RATES, asked, strict=True)]
 
 
-def _asked(stack: ExitStack, database: str, broker: str, options: dict[str, object]) -> Asked:
+def _asked(stack: ExitStack, database: str, broker: str, options: dict[str, Any]) -> Asked:
     home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     live = stack.enter_context(serving(home, database, broker, **options))
     headers = {"authorization": f"Bearer {live.tenant.api_key}"}

@@ -24,6 +24,7 @@ from benchmarks.trainer.plain import plain_step
 from benchmarks.trainer.subjects import BATCH, base_of, write_run
 from trainer.batches import Batch
 from trainer.cache import Cache
+from trainer.data import Need
 from trainer.encoding import pixels
 from trainer.fit import Training, new_batches
 from trainer.interrupt import StopRequest
@@ -33,7 +34,7 @@ from trainer.prepare import Ready, measure_base, prepare
 from trainer.probe import settle
 from trainer.recipes import dco, dpo, mapo, sft
 from trainer.reporting import Phases
-from trainer.rundir import read_run
+from trainer.rundir import Run, read_run
 from trainer.world import ALONE
 
 # What a run imports as it goes is imported before memory is looked at.
@@ -49,7 +50,12 @@ OBJECTIVES: dict[str, Objective] = {
     "dco": dco.dco(1000.0),
     "sft": Objective(lambda pair: sft_loss(pair.chosen), sees_rejected=False, sees_base=False),
 }
-NEEDS = {"mapo": mapo.need_of, "dpo": lambda _: dpo.NEED, "dco": lambda _: dco.NEED, "sft": lambda _: sft.NEED}
+NEEDS: dict[str, Callable[[Run], Need]] = {
+    "mapo": mapo.need_of,
+    "dpo": lambda _: dpo.NEED,
+    "dco": lambda _: dco.NEED,
+    "sft": lambda _: sft.NEED,
+}
 OPTIONS: dict[str, dict[str, Any]] = {
     "streamed": {"pairs": "streamed"},
     "checkpointing": {"gradient_checkpointing": True},
@@ -93,7 +99,7 @@ def recipe_acts(case: str, method: str, directory: Path, cache: Path) -> dict[st
     steps = training.steps()
     first, _ = next(steps)
     if case == "channels last":
-        ready.learner.denoiser.network.to(memory_format=torch.channels_last)
+        ready.learner.denoiser.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stub
 
     def step() -> None:
         training.line.add(training.advance(*next(steps)))

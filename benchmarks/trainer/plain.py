@@ -54,7 +54,7 @@ def plain_step(run: Run, base: Path, batch_size: int) -> Callable[[], None]:
         odds = 0.5 * chosen / (torch.exp(0.5 * chosen) - 1) - 0.5 * rejected / (torch.exp(0.5 * rejected) - 1)
         ratio = F.logsigmoid(1000 * odds)
         loss = chosen.mean() - 0.1 * ratio.mean()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         _ = [value.item() for value in (loss, chosen.mean(), rejected.mean(), ratio.mean())]
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()

@@ -56,9 +56,10 @@ def write_run(
     data = folder / "data"
     data.mkdir(parents=True)
     lines = []
+    styles: tuple[openmoji.Style, openmoji.Style] = ("line", "color")
     for emoji in openmoji.catalogue()[:PAIRS]:
         names = {"chosen": f"{emoji.key}-line.png", "rejected": f"{emoji.key}-color.png"}
-        for name, style in zip(names.values(), ("line", "color"), strict=True):
+        for name, style in zip(names.values(), styles, strict=True):
             openmoji.render(emoji.key, style, IMAGE_SIZE[subject]).save(data / name)
         lines.append(json.dumps({"id": emoji.key, "prompt": emoji.caption, "split": "train", **names}))
     (data / "manifest.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 import httpx
+import httpx2
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -19,6 +20,8 @@ from tests.api.conftest import add_file
 from tests.intake.build import encoded
 
 DATASETS = "/v1/datasets"
+# Of a server with a socket, and of one in this process: starlette's client is httpx2's.
+Answer = httpx.Response | httpx2.Response
 
 
 def picture(seed: int, size: tuple[int, int] = (80, 64)) -> bytes:
@@ -40,7 +43,7 @@ def send(
     *,
     headers: dict[str, str] | None = None,
     **images: bytes,
-) -> httpx.Response:
+) -> Answer:
     files = {name: (f"{name}.png", content) for name, content in images.items()}
     data = {"prompt": "a red fox"} if fields is None else fields
     return client.post(f"{DATASETS}/{dataset_id}/pairs", data=data, files=files, headers=headers)
@@ -48,7 +51,7 @@ def send(
 
 def add(client: TestClient, dataset_id: str, *seeds: int, **fields: Any) -> dict[str, Any]:
     """A pair of the images of one or two seeds."""
-    images = dict(zip(("chosen", "rejected"), map(picture, seeds), strict=False))
+    images: dict[str, Any] = dict(zip(("chosen", "rejected"), map(picture, seeds), strict=False))
     answer = send(client, dataset_id, {"prompt": "a red fox"} | fields, **images)
     assert answer.status_code == 200, answer.text
     body: dict[str, Any] = answer.json()
@@ -69,7 +72,7 @@ def processed_file(sessions: Sessions, blobs: Blobs, project_id: str, *pairs: Pr
     return file.id
 
 
-def refused(answer: httpx.Response) -> dict[str | None, str]:
+def refused(answer: Answer) -> dict[str | None, str]:
     """Of a 400 every fault's code by its field."""
     assert answer.status_code == 400, answer.text
     return {fault["param"]: fault["code"] for fault in answer.json()["error"]["errors"]}

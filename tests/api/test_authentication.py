@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from fastapi.routing import APIRoute
@@ -104,7 +105,7 @@ def ids_of(client: TestClient, sessions: Sessions, tenant: Tenant, settings: Set
     begun = {"filename": "a", "bytes": 1, "mime_type": "application/zip", "purpose": "fine-tune"}
     upload = client.post("/v1/uploads", json=begun, headers=theirs).json()["id"]
     dataset = client.post("/v1/datasets", json={"name": "a"}, headers=theirs).json()["id"]
-    form = {"data": {"prompt": "a"}, "files": {"chosen": ("a.png", png())}}
+    form: dict[str, Any] = {"data": {"prompt": "a"}, "files": {"chosen": ("a.png", png())}}
     pair = client.post(f"/v1/datasets/{dataset}/pairs", **form, headers=theirs).json()["id"]
     file = add_file(sessions, tenant.id)
     made, running = (
@@ -145,7 +146,7 @@ def add_image(sessions: Sessions, project_id: str, settings: Settings) -> str:
 def everything(sessions: Sessions) -> dict[str, list[object]]:
     """All rows of all tables, but for when keys were used."""
     with sessions() as session:
-        found = {}
+        found: dict[str, list[object]] = {}
         for table in Table.metadata.sorted_tables:
             columns = [column for column in table.columns if column.name != "last_used_at"]
             found[table.name] = [tuple(row) for row in session.execute(select(*columns).order_by(*table.primary_key))]
@@ -162,7 +163,7 @@ def test_the_document_leaves_out_no_route_under_v1() -> None:
     routes = {
         Operation(method, route.path_format)
         for route in flat(create_app(Settings()).routes)
-        for method in route.methods
+        for method in route.methods or ()
         if guarded(route.path)
     }
     assert routes == set(OPERATIONS)

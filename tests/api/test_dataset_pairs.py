@@ -21,7 +21,7 @@ from store.blobs import Blobs
 from store.database import Sessions
 from store.settings import Settings
 from tests.api import open_request
-from tests.api.dataset_steps import DATASETS, add, create, picture, processed_file, refused, send
+from tests.api.dataset_steps import DATASETS, Answer, add, create, picture, processed_file, refused, send
 from tests.api.serving import Live
 from tests.conftest import Tenant
 from tests.intake.build import encoded, png, zip_of
@@ -130,7 +130,7 @@ def test_what_a_pair_shows_by_itself_is_told_at_once(client: TestClient, dataset
 def test_an_image_is_refused_as_in_an_archive(
     client: TestClient, dataset_id: str, settings: Settings, column: str, image: bytes, code: str
 ) -> None:
-    images = {"chosen": CHOSEN} | {column: image}
+    images: dict[str, Any] = {"chosen": CHOSEN} | {column: image}
     answer = send(client, dataset_id, **images)
     assert refused(answer) == {column: code}
     assert answer.json()["error"]["message"].startswith(f"{column}: the image ")
@@ -228,20 +228,20 @@ def test_neither_a_stranger_nor_a_wrong_address_is_listened_to(live: Live) -> No
         assert open_request.answer(connection) == (413, "request_too_large")
 
 
-Create = Callable[[TestClient, str, str, str, int], httpx.Response]
+Create = Callable[[TestClient, str, str, str, int], Answer]
 
 
-def _dataset(client: TestClient, dataset_id: str, file_id: str, key: str, variant: int) -> httpx.Response:
+def _dataset(client: TestClient, dataset_id: str, file_id: str, key: str, variant: int) -> Answer:
     return client.post(DATASETS, json={"name": f"{variant}"}, headers={"idempotency-key": key})
 
 
-def _file(client: TestClient, dataset_id: str, file_id: str, key: str, variant: int) -> httpx.Response:
+def _file(client: TestClient, dataset_id: str, file_id: str, key: str, variant: int) -> Answer:
     space = " " * variant
     body = f'{{"file_id":{space}"{file_id}"}}'
     return client.post(f"{DATASETS}/{dataset_id}/files", content=body, headers={"idempotency-key": key})
 
 
-def _pair(client: TestClient, dataset_id: str, file_id: str, key: str, variant: int) -> httpx.Response:
+def _pair(client: TestClient, dataset_id: str, file_id: str, key: str, variant: int) -> Answer:
     return send(client, dataset_id, headers={"idempotency-key": key}, chosen=picture(variant))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import httpx2
 import pytest
 from sqlalchemy import text
 from starlette.testclient import TestClient
@@ -85,7 +86,7 @@ def test_a_report_that_takes_longer_than_a_request_goes_on_when_it_is_asked_agai
     clock = iter(range(1000))
     monkeypatch.setattr(review, "monotonic", lambda: float(next(clock)))
     monkeypatch.setattr(review, "MEASURING_SECONDS", 2.0)
-    answers = []
+    answers: list[httpx2.Response] = []
     while not answers or answers[-1].status_code == 409:
         answers.append(client.get(f"{DATASETS}/{dataset_id}/report"))
         assert len(answers) < 5

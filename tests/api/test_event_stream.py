@@ -22,8 +22,9 @@ from store.database import Sessions
 from store.events import NewEvent
 from store.job_state import JobStatus
 from store.leases import Claim
-from tests.api.conftest import Live, add_file
+from tests.api.conftest import add_file
 from tests.api.job_steps import JOBS, claim, create
+from tests.api.serving import Live
 from tests.conftest import Tenant
 
 pytestmark = pytest.mark.integration

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -20,7 +21,7 @@ from starlette.testclient import TestClient
 
 from store.database import Sessions, open_engine
 from store.settings import Settings
-from tests.api.dataset_steps import picture
+from tests.api.dataset_steps import Answer, picture
 from tests.api.open_request import uploads
 from tests.api.serving import Live, serving
 
@@ -77,7 +78,7 @@ def cramped(request: pytest.FixtureRequest, tmp_path: Path, postgres_url: str, v
     disk = home if request.param == "one disk" else tmp_path / "disk"
     with small_filesystem(disk) as relieve:
         home.mkdir(exist_ok=True)
-        options = {} if disk == home else {"blob_url": f"file://{disk}/blobs"}
+        options: dict[str, Any] = {} if disk == home else {"blob_url": f"file://{disk}/blobs"}
         with serving(home, postgres_url, valkey_url, log=log, min_free_bytes=0, **options) as server:
             yield Cramped(server, client_of(server), relieve, range(2))
 
@@ -96,7 +97,7 @@ def begin(client: httpx.Client, size: int) -> str:
     return f"/uploads/{client.post('/uploads', json=asked).json()['id']}"
 
 
-def check_507(answer: httpx.Response) -> None:
+def check_507(answer: Answer) -> None:
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["type"]) == (507, "insufficient_storage", "server_error")
     assert "room" in error["message"]
@@ -239,7 +240,7 @@ def test_a_pair_without_room_is_507_and_makes_no_revision(cramped: Cramped) -> N
     larger_than_room = picture(1, (1400, 1100))  # 4.6 MB of noise, which PNG cannot make smaller
     with cramped.client as client:
         path = f"/datasets/{client.post('/datasets', json={'name': 'foxes'}).json()['id']}"
-        pair = {"data": {"prompt": "a fox"}, "files": {"chosen": ("a.png", larger_than_room)}}
+        pair: dict[str, Any] = {"data": {"prompt": "a fox"}, "files": {"chosen": ("a.png", larger_than_room)}}
         check_507(client.post(f"{path}/pairs", **pair))
         assert uploads(cramped.server) == []
         assert client.get(path).json()["revision"] == 1

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import httpx
+import httpx2
 import pytest
 from sqlalchemy import select, text, update
 from starlette.testclient import TestClient
@@ -36,7 +37,7 @@ def body(file_id: str, **more: Any) -> dict[str, Any]:
 CREATES = ("job", "file", "upload")
 
 
-def create(client: TestClient, what: str, file_id: str, name: str, variant: int = 0) -> httpx.Response:
+def create(client: TestClient, what: str, file_id: str, name: str, variant: int = 0) -> httpx2.Response:
     if what == "job":
         return client.post(JOBS, json=body(file_id, seed=variant), headers=key(name))
     if what == "file":
@@ -130,9 +131,9 @@ def test_fifty_at_once_make_one_job(live: Live) -> None:
         assert len([job for job in listed if job["suffix"] == "fifty"]) == 1
 
 
-@pytest.mark.parametrize("name", ["", "a" * 256, "with space", "ümlaut".encode()])
-def test_a_key_that_is_none_is_refused(client: TestClient, file_id: str, name: str | bytes) -> None:
-    answer = client.post(JOBS, json=body(file_id), headers={"idempotency-key": name})
+@pytest.mark.parametrize("name", ["", "a" * 256, "with space", "ümlaut"])
+def test_a_key_that_is_none_is_refused(client: TestClient, file_id: str, name: str) -> None:
+    answer = client.post(JOBS, json=body(file_id), headers={b"idempotency-key": name.encode()})
     assert answer.status_code == 400
 
 

@@ -113,7 +113,7 @@ def test_a_pair_beyond_the_quota_is_refused_until_a_data_set_goes(
     set_limits(sessions, project, stored_bytes=used + 10)
     blobs = Path(settings.effective_blob_url.removeprefix("file://"))
     before = len(list(blobs.rglob("*")))
-    images = {"chosen": dataset_steps.picture(3), "rejected": dataset_steps.picture(4)}
+    images: dict[str, Any] = {"chosen": dataset_steps.picture(3), "rejected": dataset_steps.picture(4)}
     assert f"stored bytes is {used + 10}; {used} are used" in refusal(dataset_steps.send(client, dataset, **images))
     assert len(list(blobs.rglob("*"))) == before
     keyed = {"idempotency-key": "pair"}

@@ -52,7 +52,7 @@ def test_pages_lead_from_the_bases_to_the_oldest_model_and_past_one_that_was_del
     file = add_file(sessions, project.id)
     tuned = [made(client, sessions, file.id, seed) for seed in range(3)][::-1]
 
-    def page(**asked: object) -> tuple[list[str], bool]:
+    def page(**asked: str | int) -> tuple[list[str], bool]:
         answer = client.get("/v1/models", params=asked).json()
         return [one["id"] for one in answer["data"]], answer["has_more"]
 

@@ -60,7 +60,7 @@ def test_a_job_that_has_not_run_has_empty_series(client: TestClient, file_id: st
 def test_fewer_points_are_spread_over_the_run(client: TestClient, job_id: str) -> None:
     found = client.get(f"{JOBS}/{job_id}/metrics", params={"points": 2}).json()
     assert [point["step"] for point in found["training"]] == [10, 40]
-    steps = [{"step": float(step)} for step in range(1000)]
+    steps: list[dict[str, float | None]] = [{"step": float(step)} for step in range(1000)]
     assert [len(picked(steps, count)) for count in (1, 2, 7, 1000, 5000)] == [1, 2, 7, 1000, 1000]
     assert (picked(steps, 7)[0]["step"], picked(steps, 7)[-1]["step"]) == (0, 999)
 

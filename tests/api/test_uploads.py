@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from sqlalchemy import text
 from starlette.testclient import TestClient
@@ -31,7 +31,7 @@ def begin(client: TestClient, size: int = len(CONTENT), **others: Any) -> str:
     return str(answer.json()["id"])
 
 
-def add(client: TestClient, upload_id: str, content: bytes, **fields: str) -> httpx.Response:
+def add(client: TestClient, upload_id: str, content: bytes, **fields: str) -> httpx2.Response:
     return client.post(f"/v1/uploads/{upload_id}/parts", files={"data": ("upload", content)}, data=fields)
 
 
@@ -41,11 +41,11 @@ def part_id(client: TestClient, upload_id: str, content: bytes) -> str:
     return str(answer.json()["id"])
 
 
-def complete(client: TestClient, upload_id: str, part_ids: list[str], **sums: str) -> httpx.Response:
+def complete(client: TestClient, upload_id: str, part_ids: list[str], **sums: str) -> httpx2.Response:
     return client.post(f"/v1/uploads/{upload_id}/complete", json={"part_ids": part_ids} | sums)
 
 
-def fault(answer: httpx.Response) -> tuple[int, str, str]:
+def fault(answer: httpx2.Response) -> tuple[int, str, str]:
     error = answer.json()["error"]
     return answer.status_code, error["param"], error["code"]
 

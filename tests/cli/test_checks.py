@@ -15,7 +15,7 @@ import pytest
 from cli import checks
 from cli.checks import Checked
 from store.settings import Settings
-from tests.api.conftest import Live
+from tests.api.serving import Live
 
 pytestmark = pytest.mark.integration
 

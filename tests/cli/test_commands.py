@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from cli.main import app
 from store import leases
@@ -20,7 +19,8 @@ from store.events import NewEvent
 from store.files import NewFile
 from store.leases import Claim
 from store.settings import settings
-from tests.api.conftest import Live, add_file
+from tests.api.conftest import add_file
+from tests.api.serving import Live
 
 pytestmark = pytest.mark.integration
 Run = Callable[..., Result]
@@ -54,8 +54,8 @@ def claim(live: Live, job_id: str) -> Claim:
     return owned
 
 
-def started(run: Run, file_id: str, *options: object) -> dict[str, object]:
-    result = run("train", file_id, "--base", "tiny", "--json", *options)
+def started(run: Run, file: str | Path, *options: object) -> dict[str, object]:
+    result = run("train", file, "--base", "tiny", "--json", *options)
     assert result.exit_code == 0, result.output
     document: dict[str, object] = json.loads(result.stdout)
     return document

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from store.blobs import Blobs
 from store.hints import Hints
 from store.settings import Settings
-from tests.api.conftest import Live
+from tests.api.serving import Live
 from tests.cli.test_commands import Run, run
 from tests.intake.build import ROW, good_files, jsonl, zip_of
 from tests.intake.formats.test_formats import pick_a_pic

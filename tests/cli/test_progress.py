@@ -20,8 +20,8 @@ from cli.watching import Shown, progress_bar
 from store import leases
 from store.events import NewEvent
 from store.settings import REPOSITORY
-from tests.api.conftest import Live
 from tests.api.polling import until
+from tests.api.serving import Live
 from tests.cli.test_commands import PROGRESS, Run, claim, file_id, run, started
 
 __all__ = ["file_id", "run"]  # fixtures

@@ -65,7 +65,9 @@ def test_up_serves_a_home_until_it_is_stopped_and_leaves_no_process_behind(home:
 
     # Keys and projects need no more than the home.
     made = json.loads(run("keys", "create", "nightly", "--project", "icons", "--json").stdout)
-    assert home.get("/v1/models", key=made["key"]).is_success
+    answer = home.get("/v1/models", key=made["key"])
+    assert answer is not None
+    assert answer.is_success
     assert f"{made['id']}\t{made['key'][:10]}\tnightly\ticons" in run("keys", "list").stdout
     assert run("keys", "revoke", made["id"]).exit_code == 0
     assert home.status("/v1/datasets", "POST", key=made["key"]) == 401

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -14,9 +15,9 @@ from store import jobs, leases
 from store.events import NewEvent
 from store.models import Job
 from store.settings import settings
-from tests.api.conftest import Live
 from tests.api.polling import until
-from tests.cli.front import in_front_of
+from tests.api.serving import Live
+from tests.cli.front import Fate, in_front_of
 from tests.cli.test_commands import Run, claim, file_id, run, started
 
 __all__ = ["file_id", "run"]  # fixtures
@@ -98,7 +99,7 @@ def test_ctrl_c_ends_the_watching_and_says_that_the_job_goes_on(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(patience.time, "sleep", interrupted)
+    monkeypatch.setattr(time, "sleep", interrupted)
     result = run("train", file_id, "--base", "tiny", "--wait")
     assert result.exit_code == 130
     assert "goes on: `pairtune watch ftjob-" in result.stderr
@@ -134,7 +135,8 @@ def test_a_server_that_stays_away_is_given_up_when_the_time_is_over(
     with in_front_of(live.url) as front:
         monkeypatch.setenv("PAIRTUNE_URL", front.url)
         settings.cache_clear()
-        front.fates = ["pass", *["drop"] * 100]
+        drops: list[Fate] = ["drop"] * 100
+        front.fates = ["pass", *drops]
         assert run("watch", job_id, "--timeout", "0.2").exit_code == 3
         front.fates = ["drop"]  # never there: not waited for
         assert run("watch", job_id).exit_code == 3

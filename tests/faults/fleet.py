@@ -164,11 +164,11 @@ def celery(queue: str, number: int) -> list[str]:
 def _host(home: Path, name: str, command: list[str], settings: Mapping[str, object]) -> Member:
     folder = home / name
     folder.mkdir()
-    return Member(name, command, _environment(settings | {"home": folder}), home / f"{name}.log")
+    return Member(name, command, _environment({**settings, "home": folder}), home / f"{name}.log")
 
 
 def _service(home: Path, name: str, command: list[str], settings: Mapping[str, object]) -> Member:
-    return Member(name, command, _environment(settings | {"home": home}), home / f"{name}.log")
+    return Member(name, command, _environment({**settings, "home": home}), home / f"{name}.log")
 
 
 def _api(home: Path, number: int, settings: Mapping[str, object]) -> Member:

@@ -35,7 +35,7 @@ def valkey(tmp_path: Path) -> Iterator[Valkey]:
 
 def nobody_waits(valkey: Valkey) -> bool:
     with Redis(unix_socket_path=valkey.url.removeprefix("redis+socket://")) as client:
-        return client.llen("train") == 0
+        return bool(client.llen("train") == 0)
 
 
 def test_a_job_that_is_posted_while_the_broker_is_down_runs_once_it_is_back(

@@ -9,6 +9,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 
@@ -16,6 +17,7 @@ from intake import Finding, Policy, Prepared, prepare_upload
 from intake.limits import Limits
 
 Colour = tuple[int, ...]
+TarMode = Literal["w:", "w:gz"]
 
 
 def encoded(image: Image.Image, format_: str = "PNG", **options: object) -> bytes:
@@ -55,7 +57,7 @@ def zip_of(files: Iterable[tuple[str | zipfile.ZipInfo, bytes]], compression: in
 
 
 def tar_of(
-    files: Iterable[tuple[str | tarfile.TarInfo, bytes]], mode: str = "w:", format_: int = tarfile.PAX_FORMAT
+    files: Iterable[tuple[str | tarfile.TarInfo, bytes]], mode: TarMode = "w:", format_: int = tarfile.PAX_FORMAT
 ) -> bytes:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode=mode, format=format_) as archive:

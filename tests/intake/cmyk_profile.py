@@ -36,7 +36,8 @@ def _table(cyan: tuple[int, int, int]) -> bytes:
 
 
 def _of(inks: Sequence[int], cyan: tuple[int, int, int]) -> tuple[int, int, int]:
-    return {(0, 0, 0, 0): (100, 0, 0), (1, 0, 0, 0): cyan}.get(tuple(inks), (0, 0, 0))
+    light: dict[tuple[int, ...], tuple[int, int, int]] = {(0, 0, 0, 0): (100, 0, 0), (1, 0, 0, 0): cyan}
+    return light.get(tuple(inks), (0, 0, 0))
 
 
 def _lab(colour: tuple[int, int, int]) -> bytes:

@@ -6,13 +6,21 @@ import stat
 import struct
 import tarfile
 import zipfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
 from intake.limits import MIB, Limits
 from tests.intake.build import CENTRAL, codes, good_files, jsonl, only, patch_central, png, prepare, tar_of, zip_of
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
 pytestmark = pytest.mark.unit
+
+Pack = Callable[[Iterable[tuple[str, bytes]]], bytes]
 
 # Offsets of fields within a central directory record of a zip.
 SIZE, HEADER_OFFSET = 24, 42
@@ -32,18 +40,18 @@ SIZE, HEADER_OFFSET = 24, 42
     ],
 )
 @pytest.mark.parametrize("pack", [zip_of, tar_of])
-def test_unsafe_names_are_refused(name, pack, tmp_path):
+def test_unsafe_names_are_refused(name: str, pack: Pack, tmp_path: Path) -> None:
     prepared = prepare(pack((good_files() | {name: png()}).items()), tmp_path)
     assert codes(prepared) == ["archive_path"]
     assert {path.name for path in tmp_path.iterdir()} == {"upload", "work"}
 
 
-def test_a_name_with_nul_is_refused(tmp_path):
+def test_a_name_with_nul_is_refused(tmp_path: Path) -> None:
     archive = zip_of((good_files() | {"images/c.png\u00a0x": png()}).items())
     assert codes(prepare(archive.replace(b"c.png\xc2\xa0x", b"c.png\0xx"), tmp_path)) == ["archive_path"]
 
 
-def test_a_tar_name_that_is_not_utf8_is_refused(tmp_path):
+def test_a_tar_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     archive = tar_of((good_files() | {"images/latin-e.png": png()}).items())
     raw = archive.replace(b"latin-e", b"latin-\xe9")
     at = raw.index(b"images/latin-")
@@ -54,14 +62,14 @@ def test_a_tar_name_that_is_not_utf8_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("other", ["images/A.png", "IMAGES/a.PNG", "images/./a.png"])
-def test_names_that_collide_are_refused(other, tmp_path):
+def test_names_that_collide_are_refused(other: str, tmp_path: Path) -> None:
     prepared = prepare(tar_of((good_files() | {other: png()}).items()), tmp_path)
     finding = only(prepared.findings)
     assert finding.code == "archive_path"
     assert "images/a.png" in finding.message
 
 
-def test_names_that_differ_in_unicode_form_only_are_refused(tmp_path):
+def test_names_that_differ_in_unicode_form_only_are_refused(tmp_path: Path) -> None:
     files = good_files() | {"images/\u00e9.png": png(), "images/e\u0301.png": png()}
     assert codes(prepare(zip_of(files.items()), tmp_path)) == ["archive_path"]
 
@@ -70,7 +78,7 @@ def test_names_that_differ_in_unicode_form_only_are_refused(tmp_path):
     "kind",
     [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.GNUTYPE_SPARSE],
 )
-def test_tar_entries_that_are_no_regular_files_are_refused(kind, tmp_path):
+def test_tar_entries_that_are_no_regular_files_are_refused(kind: bytes, tmp_path: Path) -> None:
     entry = tarfile.TarInfo("images/link.png")
     entry.type, entry.linkname = kind, "/etc/passwd"
     prepared = prepare(tar_of([*good_files().items(), (entry, b"")]), tmp_path)
@@ -78,7 +86,7 @@ def test_tar_entries_that_are_no_regular_files_are_refused(kind, tmp_path):
 
 
 @pytest.mark.parametrize("mode", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO])
-def test_zip_entries_that_are_no_regular_files_are_refused(mode, tmp_path):
+def test_zip_entries_that_are_no_regular_files_are_refused(mode: int, tmp_path: Path) -> None:
     entry = zipfile.ZipInfo("images/link.png")
     entry.create_system, entry.external_attr = 3, (mode | 0o777) << 16
     finding = only(prepare(zip_of([*good_files().items(), (entry, b"/etc/passwd")]), tmp_path).findings)
@@ -86,7 +94,7 @@ def test_zip_entries_that_are_no_regular_files_are_refused(mode, tmp_path):
     assert ("symbolic link" in finding.message) == (mode == stat.S_IFLNK)
 
 
-def test_a_zip_bomb_is_refused_before_anything_is_read(tmp_path):
+def test_a_zip_bomb_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     bomb = zip_of((good_files() | {"zeros.bin": bytes(80 * MIB)}).items())
     assert len(bomb) < MIB
     prepared = prepare(bomb, tmp_path)
@@ -94,7 +102,7 @@ def test_a_zip_bomb_is_refused_before_anything_is_read(tmp_path):
     assert prepared.images == {}
 
 
-def test_a_gzip_bomb_stops_at_the_limit_and_leaves_nothing(tmp_path):
+def test_a_gzip_bomb_stops_at_the_limit_and_leaves_nothing(tmp_path: Path) -> None:
     bomb = gzip.compress(bytes(20 * MIB), 1)
     prepared = prepare(bomb, tmp_path, Limits(compression_ratio_from=2 * MIB))
     assert codes(prepared) == ["archive_limits"]
@@ -102,20 +110,20 @@ def test_a_gzip_bomb_stops_at_the_limit_and_leaves_nothing(tmp_path):
     assert prepared.count == 0
 
 
-def test_total_size_is_limited(tmp_path):
+def test_total_size_is_limited(tmp_path: Path) -> None:
     files = good_files() | {"notes.txt": b"x" * 4000}
     for archive in (zip_of(files.items()), tar_of(files.items()), tar_of(files.items(), "w:gz")):
         assert codes(prepare(archive, tmp_path, Limits(archive_bytes=3000))) == ["archive_limits"]
 
 
 @pytest.mark.parametrize(("declared", "code"), [(5, "archive_limits"), (5000, "archive_limits")])
-def test_an_entry_with_a_lying_size_is_refused(declared, code, tmp_path):
+def test_an_entry_with_a_lying_size_is_refused(declared: int, code: str, tmp_path: Path) -> None:
     archive = patch_central(zip_of(good_files().items()), 1, SIZE, declared)
     finding = only(prepare(archive, tmp_path).findings)
     assert (finding.code, finding.file, finding.row) == (code, "images/a.png", 1)
 
 
-def test_overlapping_entries_are_refused(tmp_path):
+def test_overlapping_entries_are_refused(tmp_path: Path) -> None:
     archive = patch_central(zip_of(good_files().items()), 2, HEADER_OFFSET, 0)
     finding = only(prepare(archive, tmp_path).findings)
     assert (finding.code, "overlap" in finding.message) == ("archive_limits", True)
@@ -130,40 +138,40 @@ def _zip_with_directory_of(count: int) -> bytes:
     return archive[:directory_at] + record + end
 
 
-def test_more_entries_than_fifty_thousand_pairs_need_are_refused(tmp_path):
+def test_more_entries_than_fifty_thousand_pairs_need_are_refused(tmp_path: Path) -> None:
     finding = only(prepare(_zip_with_directory_of(262_145), tmp_path).findings)
     assert (finding.code, "262,144 entries" in finding.message) == ("archive_limits", True)
 
 
-def test_an_oversized_zip_directory_is_refused_unread(tmp_path):
+def test_an_oversized_zip_directory_is_refused_unread(tmp_path: Path) -> None:
     finding = only(prepare(_zip_with_directory_of(400), tmp_path, Limits(archive_entries=10)).findings)
     assert (finding.code, "table of contents" in finding.message) == ("archive_limits", True)
 
 
-def test_too_many_tar_entries_are_refused(tmp_path):
+def test_too_many_tar_entries_are_refused(tmp_path: Path) -> None:
     files = [(f"{number}.txt", b"") for number in range(20)]
     assert codes(prepare(tar_of(files), tmp_path, Limits(archive_entries=10))) == ["archive_limits"]
 
 
-def test_an_archive_inside_the_archive_is_refused(tmp_path):
+def test_an_archive_inside_the_archive_is_refused(tmp_path: Path) -> None:
     files = good_files() | {"more.zip": zip_of(good_files().items())}
     finding = only(prepare(zip_of(files.items()), tmp_path).findings)
     assert (finding.code, finding.file) == ("archive_limits", "more.zip")
 
 
-def test_an_encrypted_zip_says_so(tmp_path):
+def test_an_encrypted_zip_says_so(tmp_path: Path) -> None:
     archive = zip_of(good_files().items())
     at = archive.index(CENTRAL) + 8
     finding = only(prepare(archive[:at] + b"\x01" + archive[at + 1 :], tmp_path).findings)
     assert (finding.code, "password" in finding.message) == ("archive_unreadable", True)
 
 
-def test_a_zip_with_bzip2_names_the_method_to_use(tmp_path):
+def test_a_zip_with_bzip2_names_the_method_to_use(tmp_path: Path) -> None:
     finding = only(prepare(zip_of(good_files().items(), zipfile.ZIP_BZIP2), tmp_path).findings)
     assert (finding.code, "deflate" in finding.message) == ("archive_unreadable", True)
 
 
-def test_a_damaged_entry_is_named(tmp_path):
+def test_a_damaged_entry_is_named(tmp_path: Path) -> None:
     archive = zip_of(good_files().items(), compression=0)
     data = good_files()["images/b.png"]
     prepared = prepare(archive.replace(data, data[:-1] + b"\0"), tmp_path)
@@ -172,7 +180,7 @@ def test_a_damaged_entry_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["zip", "w:", "w:gz"])
-def test_every_cut_of_an_archive_ends_in_a_finding(mode, tmp_path):
+def test_every_cut_of_an_archive_ends_in_a_finding(mode: Literal["zip", "w:", "w:gz"], tmp_path: Path) -> None:
     files = good_files().items()
     archive = zip_of(files) if mode == "zip" else tar_of(files, mode)
     end = len(archive) if mode != "w:" else archive.index(png((0, 0, 255))) + 5  # then only padding and end marks
@@ -185,13 +193,13 @@ def test_every_cut_of_an_archive_ends_in_a_finding(mode, tmp_path):
 @pytest.mark.parametrize(
     "data", [b"", b"hello", b"\x1f\x8bnot gzip", b"Rar!\x1a\x07", bytes(2048), gzip.compress(b"text")]
 )
-def test_what_is_no_archive_is_unreadable(data, tmp_path):
+def test_what_is_no_archive_is_unreadable(data: bytes, tmp_path: Path) -> None:
     prepared = prepare(data, tmp_path)
     assert (codes(prepared), prepared.format, prepared.usable) == (["archive_unreadable"], "unknown", False)
 
 
 @pytest.mark.parametrize("format_", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT])
-def test_long_and_foreign_names_in_a_tar_are_read(format_, tmp_path):
+def test_long_and_foreign_names_in_a_tar_are_read(format_: int, tmp_path: Path) -> None:
     long = f"{'d' * 90}/{'f' * 90}.png"
     files = good_files() | {long: png((1, 2, 3))}
     row = {"prompt": "p", "chosen": long, "rejected": "images/b.png"}
@@ -202,19 +210,19 @@ def test_long_and_foreign_names_in_a_tar_are_read(format_, tmp_path):
     assert prepare(tar_of(files.items(), format_=format_), tmp_path).findings == ()
 
 
-def test_a_tar_cut_in_a_file_that_no_row_names_is_unreadable(tmp_path):
+def test_a_tar_cut_in_a_file_that_no_row_names_is_unreadable(tmp_path: Path) -> None:
     archive = tar_of((good_files() | {"notes.txt": b"n" * 5000}).items())
     assert codes(prepare(archive[: archive.index(b"nnn") + 600], tmp_path)) == ["archive_unreadable"]
 
 
-def test_an_oversized_tar_extension_header_is_refused_unread(tmp_path):
+def test_an_oversized_tar_extension_header_is_refused_unread(tmp_path: Path) -> None:
     entry = tarfile.TarInfo("a.png")
     entry.pax_headers = {"comment": "x" * 100_000}
     prepared = prepare(tar_of([(entry, b"")]), tmp_path)
     assert codes(prepared) == ["archive_limits"]
 
 
-def test_thousands_of_chained_extension_headers_end_in_a_finding(tmp_path):
+def test_thousands_of_chained_extension_headers_end_in_a_finding(tmp_path: Path) -> None:
     entry = tarfile.TarInfo("a.png")
     entry.pax_headers = {"comment": "x"}
     one = tar_of([(entry, b"")])
@@ -223,14 +231,14 @@ def test_thousands_of_chained_extension_headers_end_in_a_finding(tmp_path):
     assert codes(prepared) == ["archive_limits"]
 
 
-def test_a_negative_size_in_a_tar_ends_in_a_finding(tmp_path):
+def test_a_negative_size_in_a_tar_ends_in_a_finding(tmp_path: Path) -> None:
     archive = tar_of(good_files().items())
     header = archive[:124] + b"\xff" * 12 + archive[136:148] + b" " * 8 + archive[156:512]
     header = header[:148] + b"%06o\0 " % sum(header) + header[156:]
     assert codes(prepare(header + archive[512:], tmp_path)) == ["archive_unreadable"]
 
 
-def test_utf8_names_without_the_zip_flag_are_read_as_macos_writes_them(tmp_path):
+def test_utf8_names_without_the_zip_flag_are_read_as_macos_writes_them(tmp_path: Path) -> None:
     entry_name = "images/\u00e9.png"
     files = good_files() | {entry_name: png((0, 255, 0))}
     files["metadata.jsonl"] = jsonl({"prompt": "p", "chosen": entry_name, "rejected": "images/b.png"})
@@ -248,24 +256,28 @@ def test_utf8_names_without_the_zip_flag_are_read_as_macos_writes_them(tmp_path)
 class _Stream(io.RawIOBase):
     """What a program writes a zip to that goes into a pipe: sizes follow the entries, as they cannot be filled in."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.data = b""
 
-    def writable(self):
+    def writable(self) -> bool:
         return True
 
-    def write(self, data):
-        self.data += bytes(data)
-        return len(data)
+    def write(self, data: ReadableBuffer) -> int:
+        content = bytes(data)
+        self.data += content
+        return len(content)
+
+    def getvalue(self) -> bytes:
+        return self.data
 
 
 @pytest.mark.parametrize("zip64", [False, True])
 @pytest.mark.parametrize("streamed", [False, True])
-def test_zips_of_the_large_form_and_streamed_ones_are_read(zip64, streamed, tmp_path):
+def test_zips_of_the_large_form_and_streamed_ones_are_read(zip64: bool, streamed: bool, tmp_path: Path) -> None:
     file = _Stream() if streamed else io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in good_files().items():
             with archive.open(name, "w", force_zip64=zip64) as entry:
                 entry.write(data)
-    prepared = prepare(file.data if streamed else file.getvalue(), tmp_path)
+    prepared = prepare(file.getvalue(), tmp_path)
     assert (codes(prepared), len(prepared.pairs)) == ([], 1)

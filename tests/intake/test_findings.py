@@ -18,7 +18,7 @@ PAIR = PreparedPair(1, "p", "a" * 64, "b" * 64)
 ERROR, WARNING = Finding("row_invalid", "error", "m"), Finding("column_unknown", "warning", "m")
 
 
-def test_every_code_stands_in_the_docs_with_what_was_found_and_the_advice():
+def test_every_code_stands_in_the_docs_with_what_was_found_and_the_advice() -> None:
     section = DOCS.read_text(encoding="utf-8").partition("## Findings")[2]
     documented = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+?) \|$", section, re.MULTILINE)
     assert {code: advice for code, _, advice in documented} == dict(ADVICE)
@@ -26,7 +26,7 @@ def test_every_code_stands_in_the_docs_with_what_was_found_and_the_advice():
 
 
 @pytest.mark.parametrize("code", get_args(Code))
-def test_every_code_has_advice_in_the_report_as_json_and_in_words(code):
+def test_every_code_has_advice_in_the_report_as_json_and_in_words(code: Code) -> None:
     assert re.fullmatch(r"[A-Z].{10,}\.", ADVICE[code])
     findings = (Finding(code, "error", "m", "f", 1), Finding(code, "error", "n", "f", 2))
     report = Report("archive", 0, 0, {}, Review("").figures(), findings)
@@ -36,14 +36,14 @@ def test_every_code_has_advice_in_the_report_as_json_and_in_words(code):
     assert report.in_words().endswith(f"error: {code}: n\nWhat to do:\n  {code}: {ADVICE[code]}\n")
 
 
-def test_a_report_of_an_older_version_is_read():
+def test_a_report_of_an_older_version_is_read() -> None:
     report = Report("archive", 0, 0, {}, Review("").figures(), (WARNING,))
     stored = report.as_json()
     del stored["findings"][0]["advice"]
     assert Report.from_json(stored) == report
 
 
-def test_a_report_without_findings_advises_nothing():
+def test_a_report_without_findings_advises_nothing() -> None:
     assert "What to do" not in Report("archive", 0, 0, {}, Review("").figures()).in_words()
 
 
@@ -51,18 +51,20 @@ def test_a_report_without_findings_advises_nothing():
     ("pairs", "findings", "usable"),
     [((PAIR,), (), True), ((PAIR,), (WARNING,), True), ((PAIR,), (WARNING, ERROR), False), ((), (), False)],
 )
-def test_usable_means_pairs_and_no_error(pairs, findings, usable):
+def test_usable_means_pairs_and_no_error(
+    pairs: tuple[PreparedPair, ...], findings: tuple[Finding, ...], usable: bool
+) -> None:
     report = Report("archive", len(pairs), len(pairs), {}, Review("").figures(), findings)
     assert Prepared(Path(), len(pairs), {}, report).usable is usable
 
 
-def test_a_list_at_its_limit_omits_nothing():
+def test_a_list_at_its_limit_omits_nothing() -> None:
     findings = FindingList(2, Policy())
     findings.extend([ERROR, WARNING])
     assert list(findings) == [ERROR, WARNING]
 
 
-def test_omitted_warnings_do_not_make_an_error():
+def test_omitted_warnings_do_not_make_an_error() -> None:
     findings = FindingList(1, Policy())
     findings.extend([WARNING, WARNING])
     assert [(finding.code, finding.severity) for finding in findings][1:] == [("findings_omitted", "warning")]
@@ -78,5 +80,5 @@ def test_omitted_warnings_do_not_make_an_error():
         ("x" * 121, "x" * 117 + "..."),
     ],
 )
-def test_printable_escapes_what_cannot_be_stored_or_shown(text, shown):
+def test_printable_escapes_what_cannot_be_stored_or_shown(text: str, shown: str) -> None:
     assert printable(text) == shown

@@ -87,7 +87,7 @@ def check(archive: bytes, policy: Policy | None = None) -> Prepared:
 
 @bounded
 @given(files=st.dictionaries(zip_names, contents, max_size=5), data=metadata, policy=policies)
-def test_any_names_and_metadata_in_a_zip(files: Mapping[str, bytes], data: bytes, policy: Policy):
+def test_any_names_and_metadata_in_a_zip(files: Mapping[str, bytes], data: bytes, policy: Policy) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Duplicate name")
         check(zip_of([*files.items(), *(good_files() | {"metadata.jsonl": data}).items()]), policy)
@@ -103,13 +103,13 @@ in_folders = st.tuples(*(st.sampled_from(parts) for parts in (FOLDERS, STEMS, EN
 
 @bounded
 @given(files=st.dictionaries(in_folders.filter(bool), contents, max_size=10), policy=policies)
-def test_any_files_in_two_folders(files: Mapping[str, bytes], policy: Policy):
+def test_any_files_in_two_folders(files: Mapping[str, bytes], policy: Policy) -> None:
     check(zip_of(files.items()), policy)
 
 
 @bounded
 @given(files=st.dictionaries(names, st.tuples(kinds, contents), max_size=5), data=metadata)
-def test_any_names_kinds_and_metadata_in_a_tar(files: Mapping[str, tuple[bytes, bytes]], data: bytes):
+def test_any_names_kinds_and_metadata_in_a_tar(files: Mapping[str, tuple[bytes, bytes]], data: bytes) -> None:
     entries: list[tuple[str | tarfile.TarInfo, bytes]] = [("metadata.csv", data), ("images/a.png", png())]
     for name, (kind, content) in files.items():
         entry = tarfile.TarInfo(name)
@@ -140,7 +140,7 @@ def edited(data: bytes, changes: list[tuple[float, bytes]]) -> bytes:
 
 @bounded
 @given(archive=st.sampled_from(ARCHIVES), changes=edits)
-def test_any_damage_to_an_archive(archive: bytes, changes: list[tuple[float, bytes]]):
+def test_any_damage_to_an_archive(archive: bytes, changes: list[tuple[float, bytes]]) -> None:
     check(edited(archive, changes))
 
 
@@ -154,7 +154,9 @@ TABLES = [
 
 @bounded
 @given(upload=st.sampled_from(TABLES), changes=edits)
-def test_any_damage_to_a_parquet_file_a_packed_tar_or_an_export(upload: bytes, changes: list[tuple[float, bytes]]):
+def test_any_damage_to_a_parquet_file_a_packed_tar_or_an_export(
+    upload: bytes, changes: list[tuple[float, bytes]]
+) -> None:
     check(edited(upload, changes))
 
 
@@ -185,7 +187,7 @@ TABLE_COLUMNS = [layout.columns for layout in LAYOUTS]
 
 @bounded
 @given(columns=st.sampled_from(TABLE_COLUMNS), data=st.data())
-def test_any_values_in_any_formats_columns(columns: frozenset[str], data: st.DataObject):
+def test_any_values_in_any_formats_columns(columns: frozenset[str], data: st.DataObject) -> None:
     items = [{name: data.draw(json_values) for name in sorted(columns)} for _ in range(2)]
     check(zip_of([("export.json", json.dumps(items).encode()), ("a.png", png()), ("a.txt", b"caption")]))
 
@@ -197,7 +199,7 @@ def test_any_values_in_any_formats_columns(columns: frozenset[str], data: st.Dat
         st.none() | st.integers() | st.floats() | st.binary(max_size=8) | st.just(png()), min_size=6, max_size=6
     ),
 )
-def test_any_cells_in_parquet(columns: frozenset[str], cells: list[object]):
+def test_any_cells_in_parquet(columns: frozenset[str], cells: list[object]) -> None:
     file = io.BytesIO()
     table = {name: [cell] for name, cell in zip(sorted(columns), itertools.cycle(cells), strict=False)}
     with contextlib.suppress(OverflowError, pa.ArrowInvalid):  # an integer that no column of Arrow holds
@@ -214,7 +216,7 @@ def same_pixels(kept: bytes, original: bytes) -> bool:
 
 @bounded
 @given(data=st.sampled_from(list(WHOLE.values())), changes=edits)
-def test_any_damage_to_an_image(data: bytes, changes: list[tuple[float, bytes]]):
+def test_any_damage_to_an_image(data: bytes, changes: list[tuple[float, bytes]]) -> None:
     with contextlib.suppress(ImageRefused):
         damaged = edited(data, changes)
         result = normalise(damaged, Limits(image_pixels=10_000))

@@ -67,18 +67,18 @@ WHOLE = {
 
 
 @pytest.mark.parametrize("data", WHOLE.values(), ids=WHOLE.keys())
-def test_a_whole_file_is_accepted_and_every_cut_of_it_is_truncated(data):
+def test_a_whole_file_is_accepted_and_every_cut_of_it_is_truncated(data: bytes) -> None:
     assert decoded(data).shape == (24, 20, 3)
     cuts = {*range(0, len(data), 10), *range(32), *range(len(data) - 20, len(data))}
     assert {cut: refusal(data[:cut]) for cut in cuts if refusal(data[:cut]) != "image_truncated"} == {}
 
 
 @pytest.mark.parametrize("format_", ["PNG", "lossless WebP"])
-def test_lossless_pixels_are_kept(format_):
+def test_lossless_pixels_are_kept(format_: str) -> None:
     assert (decoded(WHOLE[format_]) == NOISE).all()
 
 
-def test_the_same_bytes_give_the_same_file_and_only_pixels_remain():
+def test_the_same_bytes_give_the_same_file_and_only_pixels_remain() -> None:
     text = Image.Exif()
     text[0x010E] = "a description"
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -93,12 +93,12 @@ def test_the_same_bytes_give_the_same_file_and_only_pixels_remain():
 
 
 @pytest.mark.parametrize("kind", WHOLE)
-def test_a_polyglot_loses_what_follows_the_image(kind):
+def test_a_polyglot_loses_what_follows_the_image(kind: str) -> None:
     both = WHOLE[kind] + zip_of([("evil.txt", b"evil")])
     assert normalise(both, LIMITS).data == normalise(WHOLE[kind], LIMITS).data
 
 
-def test_a_polyglot_loses_what_stands_between_the_parts_of_an_image():
+def test_a_polyglot_loses_what_stands_between_the_parts_of_an_image() -> None:
     hidden = b"<script>evil()</script>"
     at = WHOLE["PNG"].index(b"IDAT") - 4
     png_with = WHOLE["PNG"][:at] + chunk(b"tEXt", hidden) + WHOLE["PNG"][at:]
@@ -108,28 +108,28 @@ def test_a_polyglot_loses_what_stands_between_the_parts_of_an_image():
         assert normalise(data, LIMITS).data == normalise(clean, LIMITS).data
 
 
-def test_sixteen_bit_grey_is_scaled_not_clipped():
+def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
     grey = np.array([[0, 257, 100 * 257, 65535]], dtype=np.uint16)
     assert decoded(encoded(Image.fromarray(grey)))[0, :, 0].tolist() == [0, 1, 100, 255]
 
 
-def test_sixteen_bit_grey_with_a_transparent_level_lies_on_white():
+def test_sixteen_bit_grey_with_a_transparent_level_lies_on_white() -> None:
     grey = Image.fromarray(np.array([[500, 100 * 257]], dtype=np.uint16))
     assert decoded(encoded(grey, transparency=500))[0, :, 0].tolist() == [255, 100]
 
 
-def test_sixteen_bit_colour_is_scaled():
+def test_sixteen_bit_colour_is_scaled() -> None:
     row = b"\0" + struct.pack(">3H", 65535, 100 * 257, 0)
     assert first(raw_png(1, 1, 16, 2, row)) == (255, 100, 0)
 
 
 @pytest.mark.parametrize(("ink", "colour"), [((255, 0, 0, 0), (0, 255, 255)), ((0, 0, 0, 255), (0, 0, 0))])
-def test_cmyk_without_a_profile_is_ink_on_white(ink, colour):
+def test_cmyk_without_a_profile_is_ink_on_white(ink: tuple[int, int, int, int], colour: tuple[int, ...]) -> None:
     data = encoded(Image.new("CMYK", (16, 16), ink), "JPEG", quality=95)
     assert first(data) == pytest.approx(colour, abs=2)
 
 
-def test_a_colour_profile_is_applied():
+def test_a_colour_profile_is_applied() -> None:
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     # A profile whose red primary is sRGB's green and the other way round.
     swapped = srgb.replace(b"rXYZ", b"tmp!").replace(b"gXYZ", b"rXYZ").replace(b"tmp!", b"gXYZ")
@@ -138,7 +138,7 @@ def test_a_colour_profile_is_applied():
     assert not normalise(data, LIMITS).profile_ignored
 
 
-def test_an_srgb_profile_changes_nothing():
+def test_an_srgb_profile_changes_nothing() -> None:
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     difference = np.abs(decoded(encoded(PHOTO, icc_profile=srgb)).astype(int) - NOISE)
     assert difference.max() <= 1
@@ -149,20 +149,20 @@ def test_an_srgb_profile_changes_nothing():
     [b"not a profile", ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()],
     ids=["damaged", "Lab"],
 )
-def test_a_profile_that_cannot_be_applied_is_ignored_and_reported(profile):
+def test_a_profile_that_cannot_be_applied_is_ignored_and_reported(profile: bytes) -> None:
     normalised = normalise(encoded(Image.new("RGB", (4, 4), (9, 8, 7)), icc_profile=profile), LIMITS)
     assert normalised.profile_ignored
     assert first(normalised.data) == (9, 8, 7)
 
 
-def test_a_presss_profile_is_applied_to_a_cmyk_image():
+def test_a_presss_profile_is_applied_to_a_cmyk_image() -> None:
     press = cmyk_profile.profile(cyan=(54, 81, 70))  # CSS red in Lab at D50, which no ink on white is
     data = encoded(Image.new("CMYK", (16, 16), (255, 0, 0, 0)), "JPEG", icc_profile=press, quality=95)
     assert not normalise(data, LIMITS).profile_ignored
     assert first(data) == pytest.approx((255, 0, 0), abs=6)
 
 
-def test_a_profile_of_rgb_on_a_cmyk_image_is_ignored_and_reported():
+def test_a_profile_of_rgb_on_a_cmyk_image_is_ignored_and_reported() -> None:
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     data = encoded(Image.new("CMYK", (16, 16), (255, 0, 0, 0)), "JPEG", icc_profile=srgb, quality=95)
     assert normalise(data, LIMITS).profile_ignored
@@ -183,7 +183,7 @@ def test_a_profile_of_rgb_on_a_cmyk_image_is_ignored_and_reported():
         (9, "ab cd ef"),
     ],
 )
-def test_exif_orientation_turns_the_image_upright(orientation, upright):
+def test_exif_orientation_turns_the_image_upright(orientation: int, upright: str) -> None:
     letters = np.array([list(b"ab"), list(b"cd"), list(b"ef")], dtype=np.uint8)
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -213,17 +213,17 @@ def palette_with_transparency() -> Image.Image:
         (encoded(Image.new("RGBA", (4, 4), (0, 0, 255, 0)), "WEBP", lossless=True, exact=True), (255, 255, 255)),
     ],
 )
-def test_transparency_lies_on_white_and_every_mode_becomes_rgb(data, colour):
+def test_transparency_lies_on_white_and_every_mode_becomes_rgb(data: bytes, colour: tuple[int, ...]) -> None:
     assert first(data) == colour
 
 
 @pytest.mark.parametrize("format_", ["PNG", "WEBP"])
-def test_more_than_one_frame_is_refused(format_):
+def test_more_than_one_frame_is_refused(format_: str) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     assert refusal(encoded(frames[0], format_, save_all=True, append_images=frames[1:])) == "image_animated"
 
 
-def test_a_phone_photo_with_a_second_picture_keeps_the_first():
+def test_a_phone_photo_with_a_second_picture_keeps_the_first() -> None:
     frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
     data = encoded(frames[0], "MPO", save_all=True, append_images=frames[1:])
     assert first(data) == pytest.approx((255, 0, 0), abs=3)
@@ -245,11 +245,11 @@ def test_a_phone_photo_with_a_second_picture_keeps_the_first():
     ],
     ids=["GIF", "TIFF", "BMP", "AVIF", "SVG", "SVG with declaration", "FITS", "zip", "text", "PNG without image"],
 )
-def test_anything_but_png_jpeg_and_webp_is_refused_by_its_content(data, code):
+def test_anything_but_png_jpeg_and_webp_is_refused_by_its_content(data: bytes, code: str) -> None:
     assert refusal(data) == code
 
 
-def test_a_damaged_png_is_unreadable():
+def test_a_damaged_png_is_unreadable() -> None:
     data = bytearray(WHOLE["PNG"])
     data[len(data) // 2] ^= 0xFF
     assert refusal(bytes(data)) == "image_unreadable"
@@ -261,7 +261,7 @@ def jpeg_of_declared_size(width: int, height: int) -> bytes:
     return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
 
 
-def webp_of_the_largest_size():
+def webp_of_the_largest_size() -> bytes:
     data = WHOLE["lossless WebP"]
     at = data.index(b"VP8L") + 9  # behind the size and the signature: 14 bits of width - 1, 14 of height - 1
     sizes = int.from_bytes(data[at : at + 4], "little") | 0xFFFFFFF
@@ -278,11 +278,11 @@ def webp_of_the_largest_size():
     ],
     ids=["PNG", "PNG that Pillow does not even warn of", "JPEG", "WebP"],
 )
-def test_huge_dimensions_are_refused_from_the_header(data):
+def test_huge_dimensions_are_refused_from_the_header(data: bytes) -> None:
     assert len(data) < 3000
     assert refusal(data) == "image_too_large"
 
 
-def test_the_pixel_limit_is_inclusive():
+def test_the_pixel_limit_is_inclusive() -> None:
     assert normalise(WHOLE["PNG"], Limits(image_pixels=480)).width == 20
     assert refusal(WHOLE["PNG"], Limits(image_pixels=479)) == "image_too_large"

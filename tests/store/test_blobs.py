@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -121,7 +122,11 @@ def test_what_is_stored_is_on_the_disk_with_its_name(tmp_path: Path, monkeypatch
         synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
 
     monkeypatch.setattr("store.placement.os.fsync", sync_and_note)
-    for number, store in enumerate((blobs.put_bytes, lambda content: blobs.put_file(written(tmp_path, content)))):
+    stores: list[Callable[[bytes], StoredBlob]] = [
+        blobs.put_bytes,
+        lambda content: blobs.put_file(written(tmp_path, content)),
+    ]
+    for number, store in enumerate(stores):
         synced.clear()
         sha256 = store(bytes([number])).sha256
         blob = tmp_path / "blobs" / "sha256" / sha256[:2] / sha256

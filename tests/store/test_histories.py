@@ -35,6 +35,11 @@ CRASH_CAP = 3
 WORKERS = st.integers(0, 3)
 Act = Callable[[Session], object]
 
+
+def bound(act: Callable[..., object], *arguments: object) -> Act:
+    return lambda session: act(session, *arguments)
+
+
 USER: dict[str, Callable[[Session, str, str], object]] = {
     "cancel": jobs.cancel,
     "pause": jobs.pause,
@@ -118,8 +123,8 @@ def histories(sessions: Sessions, project_id: str) -> type[RuleBasedStateMachine
             owned = self.claims.get(worker, Claim(job_id, project_id, 1))
             together: list[Act] = [lambda session: leases.claim(session, job_id, worker="w", lease_seconds=60)] * 2
             together.append(lambda session: leases.expire(session, crash_cap=CRASH_CAP))
-            together += [lambda session, what=what: USER[what](session, project_id, owned.job_id) for what in users]
-            together += [lambda session, what=what: WORKER[what](session, owned) for what in acts]
+            together += [bound(USER[what], project_id, owned.job_id) for what in users]
+            together += [bound(WORKER[what], owned) for what in acts]
             start = Barrier(len(together))
 
             def run(act: Act) -> object:

@@ -141,7 +141,8 @@ def test_whatever_comes_the_next_job_is_the_first_in_line_and_the_shares_are_eve
         nonlocal index
         with sessions.begin() as session:
             session.execute(text("TRUNCATE projects CASCADE"))
-        projects, running = Projects(sessions, "ABC"), []
+        projects = Projects(sessions, "ABC")
+        running: list[tuple[str, Claim]] = []
         for act in acts:
             line = projects.positions()
             if isinstance(act, tuple):

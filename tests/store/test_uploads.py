@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -19,6 +20,7 @@ from store.uploads import MOST_PARTS, PART_BYTES, NewPart, NewUpload
 
 pytestmark = pytest.mark.integration
 OVERDUE = -1.0
+Action = Callable[[Sessions, str, str], object]
 
 
 def begin(sessions: Sessions, project_id: str, *, size: int = 10, lifetime: float = 3600) -> str:
@@ -50,7 +52,7 @@ def expire(sessions: Sessions) -> list[str]:
 
 def make_overdue(sessions: Sessions, upload_id: str) -> None:
     with sessions.begin() as session:
-        session.get_one(Upload, upload_id).expires_at = session.scalar(select(func.now()))
+        session.get_one(Upload, upload_id).expires_at = session.scalars(select(func.now())).one()
 
 
 def status(sessions: Sessions, upload_id: str) -> str:
@@ -83,7 +85,7 @@ def test_an_ended_upload_is_neither_added_to_nor_ended_otherwise(sessions: Sessi
     else:
         assert expire(sessions) == [upload_id]
     assert status(sessions, upload_id) == end
-    refused = [add, complete] if end == "cancelled" else [add, complete, cancel]
+    refused: list[Action] = [add, complete] if end == "cancelled" else [add, complete, cancel]
     for action in refused:
         with pytest.raises(UploadNotPending, match=end):
             action(sessions, project_id, upload_id)
@@ -136,7 +138,7 @@ def test_completion_cancellation_and_expiry_that_meet_have_one_outcome(sessions:
         upload_id = begin(sessions, project_id)
         start = threading.Barrier(5)
         with ThreadPoolExecutor(5) as pool:
-            racers = {
+            racers: dict[str, list[Callable[[], object]]] = {
                 "completed": [partial(complete, sessions, project_id, upload_id)] * 2,
                 "cancelled": [partial(cancel, sessions, project_id, upload_id)],
                 "expired": [partial(make_overdue_and_expire, sessions, upload_id)] * 2,
@@ -152,7 +154,7 @@ def test_completion_cancellation_and_expiry_that_meet_have_one_outcome(sessions:
     assert len(outcomes) > 1
 
 
-def after_the_others(start: threading.Barrier, action: partial[object]) -> bool:
+def after_the_others(start: threading.Barrier, action: Callable[[], object]) -> bool:
     start.wait()
     try:
         return action() != []

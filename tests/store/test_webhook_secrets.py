@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import Interval, func, select, type_coerce, update
 
 from store import webhooks
 from store.database import Sessions
@@ -45,7 +45,7 @@ def test_a_rotated_secret_is_valid_for_a_day_more(sessions: Sessions, project_id
     assert rotate(sessions, project_id, endpoint_id) == 2
     assert versions(sessions, endpoint_id) == [2, 1]
     with sessions.begin() as session:
-        left = select(WebhookSecret.expires_at - func.now()).where(WebhookSecret.version == 1)
+        left = select(type_coerce(WebhookSecret.expires_at - func.now(), Interval)).where(WebhookSecret.version == 1)
         remaining = session.scalars(left).one()
         assert timedelta(hours=23, minutes=59) < remaining <= timedelta(hours=24)
         session.execute(update(WebhookSecret).where(WebhookSecret.version == 1).values(expires_at=func.now()))
@@ -84,5 +84,5 @@ def test_the_deployment_key_is_made_once_and_for_its_owner_alone(tmp_path: Path)
     assert checks == {signing_key(settings).check}
     [path] = tmp_path.iterdir()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    given = Settings(home=tmp_path, webhooks_key="k" * 32)  # type: ignore[arg-type]  # as the environment gives it
+    given = Settings(home=tmp_path, webhooks_key="k" * 32)
     assert signing_key(given).check not in checks

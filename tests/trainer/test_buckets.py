@@ -37,7 +37,7 @@ def test_a_pair_of_unlike_images_shares_the_bucket_that_cuts_least_from_both() -
 
 def test_a_crop_has_the_buckets_aspect_ratio_and_is_centred() -> None:
     crop = centre_crop((200, 100), Bucket(64, 64))
-    assert crop.box == (50, 0, 150, 100)
+    assert crop.box == (50.0, 0.0, 150.0, 100.0)
     assert crop.corner == (32, 0)  # scaled by 0.64, the image is 128 x 64
 
 

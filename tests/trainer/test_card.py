@@ -63,7 +63,7 @@ def card(run: Run, rows: list[dict[str, Any]] = ROWS, *, pictures: Pictures = NO
 
 
 def front_matter(content: str) -> dict[str, Any]:
-    told: dict[str, Any] = ModelCard(content).data.to_dict()
+    told: dict[str, Any] = ModelCard(content).data.to_dict()  # type: ignore[no-untyped-call]
     return told
 
 

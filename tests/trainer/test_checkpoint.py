@@ -44,7 +44,7 @@ def test_a_checkpoint_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert read.history == written.history
     assert read.settled == written.settled
     assert read.best is not None
-    assert (read.best.step, read.best.objective, read.best.adapter["a.weight"].sum()) == (4, 0.25, 0)
+    assert (read.best.step, read.best.objective, read.best.adapter["a.weight"].sum().item()) == (4, 0.25, 0)
 
 
 def test_the_first_call_finds_none(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def whole(checkpoint: Path) -> bool:
     """By its own manifest, which names all of its other files."""
     if not (checkpoint / "manifest.json").exists():
         return False
-    named = json.loads((checkpoint / "manifest.json").read_bytes())
+    named: dict[str, str] = json.loads((checkpoint / "manifest.json").read_bytes())
     found = {name: hashlib.sha256(content).hexdigest() for name, content in files(checkpoint).items()}
     return {name: found.get(name) for name in named} == named
 

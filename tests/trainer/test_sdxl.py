@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 from diffusers import DDPMScheduler, StableDiffusionXLPipeline
-from huggingface_hub.utils import filter_repo_objects
+from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]  # exported lazily
 
 from tests.trainer.tiny_sdxl import PROMPTS, save_run
 from trainer.batches import Batches, one_ahead
@@ -104,7 +105,9 @@ def test_moments_are_scaled_as_the_denoiser_sees_them(family: SdxlFamily) -> Non
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-def test_noise_and_target_are_the_schedulers(denoiser: SdxlDenoiser, family: SdxlFamily, prediction: str) -> None:
+def test_noise_and_target_are_the_schedulers(
+    denoiser: SdxlDenoiser, family: SdxlFamily, prediction: Literal["epsilon", "v_prediction"]
+) -> None:
     ours = replace(denoiser, process=replace(denoiser.process, prediction=prediction))
     scheduler = DDPMScheduler.from_config(dict(family.scheduler))
     latents, noise = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0)).unbind()

@@ -15,8 +15,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.trainer.program import ROOT, run_program
+from tests.trainer.program import run_program
 from tests.trainer.tiny_sdxl import save_run, write_spec
+from tests.trainer.warm import ROOT
 
 pytestmark = pytest.mark.integration
 

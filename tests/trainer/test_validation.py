@@ -68,7 +68,8 @@ def test_a_check_up_of_some_pairs_is_compared_with_the_base_on_the_same() -> Non
     base = losses([[0.9], [0.2], [0.5]], [[0.0], [0.1], [0.9]])
     some = HeldOutLosses(("c", "b"), (0.0,), torch.tensor([[0.4], [0.2]]), torch.tensor([[0.9], [0.1]]))
     result = metrics(1, some, base, AGAINST_BASE, last_good_step=0)
-    assert (result.pairs, result.base_chosen_loss) == (2, pytest.approx(0.35))
+    assert result.pairs == 2
+    assert result.base_chosen_loss == pytest.approx(0.35)
     assert result.objective == pytest.approx(-0.05)
 
 

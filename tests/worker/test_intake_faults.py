@@ -50,6 +50,11 @@ def is_read(resources: Resources, file: File) -> bool:
     return reread(resources, file).lease_expires_at is not None
 
 
+def has_crashed(resources: Resources, file: File, times: int) -> Callable[[], bool]:
+    """A tick of the dispatcher found work, and the file's reader has ended so many times."""
+    return lambda: bool(tick(resources)) and reread(resources, file).crashes == times
+
+
 def has(resources: Resources, file: File, status: str) -> Callable[[], bool]:
     """The dispatcher is at work meanwhile."""
 
@@ -95,7 +100,7 @@ def test_a_file_that_always_kills_its_reader_is_refused_by_name_and_holds_up_no_
         began(resources, deadly).kill()
         if crash == 1:
             harmless = upload(resources, project_id, archive)
-        until(lambda so_many=crash: bool(tick(resources)) and reread(resources, deadly).crashes == so_many, seconds=30)
+        until(has_crashed(resources, deadly, crash), seconds=30)
     until(has(resources, harmless, "processed"), seconds=30)
     refused = reread(resources, deadly)
     assert refused.status == "error"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, Interval, func, select, type_coerce
 
 from store.database import Sessions
 from store.hints import Hints
@@ -115,7 +115,9 @@ def test_a_worker_cut_off_from_postgresql_ends_its_trainer_before_its_lease_is_o
     with proxy.silent():
         until(lambda: not trainer.is_running(), seconds=resources.settings.lease_seconds)
         with sessions() as session:
-            left = session.scalar(select(Job.lease_expires_at - func.clock_timestamp()).where(Job.id == job_id))
+            left = session.scalar(
+                select(type_coerce(Job.lease_expires_at - func.clock_timestamp(), Interval)).where(Job.id == job_id)
+            )
         assert left is not None
         assert left.total_seconds() > 0
         assert read_job(sessions, job_id).status == "running"

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from store.webhook_target import parse
 from tests.worker.receiver import Reply, receiving
 from tests.worker.webhook_steps import (
     cancelled,
@@ -18,7 +19,6 @@ from tests.worker.webhook_steps import (
     resolving,
 )
 from worker import webhook_post
-from worker import webhooks as sender
 from worker.resources import Resources
 
 pytestmark = pytest.mark.integration
@@ -98,7 +98,7 @@ def test_tls_names_the_host_and_not_the_address(
 
 def test_of_several_addresses_the_next_is_tried(parts: Resources) -> None:
     with receiving(address="127.0.0.2") as receiver:
-        target = sender.parse(receiver.url(host="hooks.test"), parts.settings)
+        target = parse(receiver.url(host="hooks.test"), parts.settings)
         answer = webhook_post.post(target, ["127.0.0.1", "127.0.0.2"], {}, "{}", seconds=5)
     assert answer.status == 200
 

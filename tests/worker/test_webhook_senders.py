@@ -189,7 +189,7 @@ def test_a_dispatcher_whose_receivers_hang_still_does_its_other_work(
 
 def _is_queued(parts: Resources, job_id: str) -> bool:
     with parts.sessions() as session:
-        return session.scalar(text("SELECT status FROM jobs WHERE id = :id"), {"id": job_id}) == "queued"
+        return bool(session.scalar(text("SELECT status FROM jobs WHERE id = :id"), {"id": job_id}) == "queued")
 
 
 def test_a_database_that_is_away_for_a_while_ends_no_sender(

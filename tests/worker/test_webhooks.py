@@ -99,7 +99,7 @@ def test_nothing_is_signed_by_another_deployment_key(parts: Resources, project_i
     with receiving() as receiver:
         endpoint_id = endpoint(parts, project_id, receiver.url())
         cancelled(parts, project_id)
-        other = Settings(webhooks_key="k" * 32).webhooks_key  # type: ignore[arg-type]  # as the environment gives it
+        other = Settings(webhooks_key="k" * 32).webhooks_key
         deliver(replace(parts, settings=parts.settings.model_copy(update={"webhooks_key": other})))
         assert "PAIRTUNE_WEBHOOKS_KEY" in (only(parts, endpoint_id).last_error or "")
         assert receiver.received == []

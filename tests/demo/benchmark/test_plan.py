@@ -123,7 +123,7 @@ def test_equal_trials_are_told_apart_by_their_chosen_loss(results: Results) -> N
 def test_a_narrow_run_takes_over_what_the_whole_one_chose(results: Results, tmp_path: Path) -> None:
     for method in ("mapo", "dpo"):
         for _ in range(3):
-            finish(list(search("style", method, results)), results, best=1.5e-3)  # type: ignore[arg-type]
+            finish(list(search("style", method, results)), results, best=1.5e-3)
     narrow = Scope(("style",), ("dpo", "mapo"), seeds=(1,), sweeps=False, chosen_by=results)
     trials = list(wanted(narrow, Results(tmp_path / "narrow")))
     assert {(trial.method, trial.split, trial.seed) for trial in trials} == {("dpo", "test", 1), ("mapo", "test", 1)}

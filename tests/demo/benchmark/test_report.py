@@ -17,7 +17,7 @@ from demo.benchmark.findings import findings
 from demo.benchmark.growth import growth
 from demo.benchmark.intervals import Interval, interval, success, wilson
 from demo.benchmark.plan import WHOLE
-from demo.benchmark.trial import Trial
+from demo.benchmark.trial import MethodName, Trial
 from tests.demo.benchmark.test_plan import result
 
 pytestmark = pytest.mark.unit
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.unit
 
 def compared(similarity: float, advantage: float, width: float = 0.05) -> Comparison:
     over = Interval(advantage, advantage - width, advantage + width)
-    methods = ("mapo", "mapo-code", "sft")
+    methods: tuple[MethodName, ...] = ("mapo", "mapo-code", "sft")
     return Comparison(
         similarity=similarity,
         means={"dpo": 0.5, **dict.fromkeys(methods, 0.5 + advantage)},
@@ -190,5 +190,5 @@ def test_sft_is_said_to_explain_the_advantage_only_where_mapo_is_not_ahead_of_it
 
 def test_an_interval_of_a_share_is_wilsons() -> None:
     found = wilson(160, 162)
-    assert (found.mean, found.low) == (pytest.approx(0.9877, abs=1e-4), pytest.approx(0.9561, abs=1e-4))
+    assert (found.mean, found.low) == pytest.approx((0.9877, 0.9561), abs=1e-4)
     assert wilson(5, 5).low < 0.6

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from demo.benchmark import data, judging, work
+from demo.benchmark.domains import emoji_of
 from demo.benchmark.editions import BASE, edition
 from demo.benchmark.plan import Scope, wanted
 from demo.benchmark.trial import Results, Trial
@@ -28,7 +29,7 @@ STARTED, ENDED = 120, 60  # seconds at most: a worker's libraries take several t
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    every = judging.emoji_of
+    every = emoji_of
     monkeypatch.setattr(data, "STEPS", 2)
     monkeypatch.setattr(data, "DRAWS", 1)
     monkeypatch.setattr(judging, "SAMPLING_STEPS", 2)

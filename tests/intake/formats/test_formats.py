@@ -8,7 +8,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,7 +28,7 @@ RED, BLUE, GREEN = png((255, 0, 0)), png((0, 0, 255)), png((0, 200, 0))
 
 def preferred(prepared: Prepared) -> list[tuple[str, str, str | None]]:
     """Prompt, and the colours of both images, of every pair."""
-    names = {(255, 0, 0): "red", (0, 0, 255): "blue", (0, 200, 0): "green"}
+    names: dict[tuple[int, ...], str] = {(255, 0, 0): "red", (0, 0, 255): "blue", (0, 200, 0): "green"}
 
     def colour(sha256: str | None) -> str | None:
         return None if sha256 is None else names[pixel(prepared.images[sha256])[:3]]
@@ -127,7 +127,7 @@ def test_too_much_parquet_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["w:", "w:gz", "zst"])
-def test_tar_in_every_compression(mode: str, tmp_path: Path) -> None:
+def test_tar_in_every_compression(mode: Literal["w:", "w:gz", "zst"], tmp_path: Path) -> None:
     files = {"metadata.jsonl": b'{"prompt": "p", "chosen": "a.png", "rejected": "b.png"}', "a.png": RED, "b.png": BLUE}
     data = tar_of(files.items()) if mode == "zst" else tar_of(files.items(), mode)
     if mode == "zst":

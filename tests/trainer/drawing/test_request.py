@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.trainer.program import ROOT, run_program
+from tests.trainer.program import run_program
 from tests.trainer.tiny_sdxl import PROMPTS, save_run, write_spec
+from tests.trainer.warm import ROOT
 from trainer.drawing.request import carry_out
 from trainer.errors import BadRun
 from trainer.interrupt import StopRequest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def test_sizes_follow_from_the_base(family: Sd3Family) -> None:
 
 
 def test_no_side_is_longer_than_the_network_has_positions_for(family: Sd3Family, denoiser: Sd3Denoiser) -> None:
-    def predict(pixels: int, prompt: dict[str, torch.Tensor]) -> torch.Tensor:
+    def predict(pixels: int, prompt: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return denoiser.predict(torch.zeros(1, 8, 16, pixels // 2), torch.ones(1), prompt, torch.zeros(1, 6))
 
     prompt = denoiser.condition(stacked(family.load_encoders(CPU).encode_prompts([""])))

@@ -39,7 +39,7 @@ def losses_of_training(
     for _ in range(15):
         loss = (predicted(denoiser, prompt, inputs) - denoiser.target(*inputs)).square().mean()
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         losses.append(loss.item())
     return losses

@@ -91,12 +91,12 @@ def test_gradients_at_equal_losses_are_the_published_ones(loss: Loss, expected: 
 @pytest.mark.parametrize("beta", [1.0, 8.0, 32.0, 64.0, 128.0, 1024.0, None], ids=lambda b: f"beta-{b}")
 def test_values_and_gradients_agree_with_float64(beta: float | None) -> None:
     chosen, rejected = (torch.tensor(side) for side in zip(*PAIRS, strict=True))
-    exact_inputs = [side.double().requires_grad_() for side in (chosen, rejected)]
-    inputs = [side.requires_grad_() for side in (chosen, rejected)]
+    exact_inputs = (chosen.double().requires_grad_(), rejected.double().requires_grad_())
+    inputs = (chosen.requires_grad_(), rejected.requires_grad_())
     if beta is None:
         loss, exact = reference_code_loss(*inputs), reference_f64(*exact_inputs)
     else:
-        loss, exact = paper_loss(*inputs, beta=beta), paper_f64(*exact_inputs, beta)
+        loss, exact = paper_loss(*inputs, beta=beta), paper_f64(*exact_inputs, beta=beta)
     torch.testing.assert_close(loss.double(), exact, rtol=1e-3, atol=0)
     loss.sum().backward()  # type: ignore[no-untyped-call]
     exact.sum().backward()  # type: ignore[no-untyped-call]
