@@ -46,6 +46,13 @@ def test_unsafe_names_are_refused(name: str, pack: Pack, tmp_path: Path) -> None
     assert {path.name for path in tmp_path.iterdir()} == {"upload", "work"}
 
 
+@pytest.mark.parametrize("pack", [zip_of, tar_of])
+def test_the_longest_name_allowed_is_read(pack: Pack, tmp_path: Path) -> None:
+    longest = "n" * (Limits().path_characters - len("d/.png"))
+    assert codes(prepare(pack((good_files() | {f"d/{longest}.png": png()}).items()), tmp_path)) == []
+    assert codes(prepare(pack((good_files() | {f"d/{longest}n.png": png()}).items()), tmp_path)) == ["archive_path"]
+
+
 def test_a_name_with_nul_is_refused(tmp_path: Path) -> None:
     archive = zip_of((good_files() | {"images/c.png\u00a0x": png()}).items())
     assert codes(prepare(archive.replace(b"c.png\xc2\xa0x", b"c.png\0xx"), tmp_path)) == ["archive_path"]
@@ -126,6 +133,15 @@ def test_an_entry_with_a_lying_size_is_refused(declared: int, code: str, tmp_pat
 def test_overlapping_entries_are_refused(tmp_path: Path) -> None:
     archive = patch_central(zip_of(good_files().items()), 2, HEADER_OFFSET, 0)
     finding = only(prepare(archive, tmp_path).findings)
+    assert (finding.code, "overlap" in finding.message) == ("archive_limits", True)
+
+
+def test_entries_that_share_a_few_bytes_are_refused(tmp_path: Path) -> None:
+    """The second begins ten bytes before the first one's end: less than a local header."""
+    archive = zip_of(good_files().items())
+    with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+        second = opened.infolist()[1]
+    finding = only(prepare(patch_central(archive, 1, HEADER_OFFSET, second.header_offset - 50), tmp_path).findings)
     assert (finding.code, "overlap" in finding.message) == ("archive_limits", True)
 
 
@@ -222,6 +238,16 @@ def test_an_oversized_tar_extension_header_is_refused_unread(tmp_path: Path) -> 
     assert codes(prepared) == ["archive_limits"]
 
 
+@pytest.mark.parametrize("record", [b"20 comment=no newline", b"11 comment\n", b"5 a=bc", b"0 path=x\n", b"x path=y\n"])
+def test_a_damaged_pax_record_makes_a_tar_unreadable(record: bytes, tmp_path: Path) -> None:
+    entry = tarfile.TarInfo("a.png")
+    entry.pax_headers = {"comment": "0123456789012345678901234567890123456789"}
+    archive = tar_of([(entry, b""), *good_files().items()])
+    at = archive.index(b"comment=") - len(b"51 ")
+    broken = archive[:at] + record + bytes(512 - len(record)) + archive[at + 512 :]
+    assert codes(prepare(broken, tmp_path)) == ["archive_unreadable"]
+
+
 def test_thousands_of_chained_extension_headers_end_in_a_finding(tmp_path: Path) -> None:
     entry = tarfile.TarInfo("a.png")
     entry.pax_headers = {"comment": "x"}
@@ -229,6 +255,15 @@ def test_thousands_of_chained_extension_headers_end_in_a_finding(tmp_path: Path)
     extension = one[: one.index(b"a.png\0", 512)]
     prepared = prepare(extension * 3000 + tar_of(good_files().items()), tmp_path, Limits(archive_entries=100))
     assert codes(prepared) == ["archive_limits"]
+
+
+def test_a_size_in_base_256_is_read_as_gnu_tar_writes_it(tmp_path: Path) -> None:
+    archive = tar_of(good_files().items())
+    size = len(good_files()["metadata.jsonl"])
+    header = archive[:124] + b"\x80" + size.to_bytes(11, "big") + archive[136:148] + b" " * 8 + archive[156:512]
+    header = header[:148] + b"%06o\0 " % sum(header) + header[156:]
+    prepared = prepare(header + archive[512:], tmp_path)
+    assert (prepared.findings, prepared.count) == ((), 1)
 
 
 def test_a_negative_size_in_a_tar_ends_in_a_finding(tmp_path: Path) -> None:

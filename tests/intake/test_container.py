@@ -38,6 +38,34 @@ def anew(data: bytes) -> bytes:
         return normalise(data, Limits()).data
 
 
+def with_component_ids(jpeg: bytes, old: bytes, new: bytes) -> bytes:
+    """The three components renamed in the frame's and in the scan's header; nothing else changes."""
+    frame = jpeg.index(b"\xff\xc0") + 10
+    scan = jpeg.index(b"\xff\xda") + 5
+    named = bytearray(jpeg)
+    for number in range(3):
+        for at in (frame + 3 * number, scan + 2 * number):
+            assert named[at] == old[number]
+            named[at] = new[number]
+    return bytes(named)
+
+
+@pytest.mark.parametrize(
+    ("colour_model", "segment", "options"),
+    [("RGB, by Adobe's segment", b"Adobe", {"keep_rgb": True}), ("YCbCr, by JFIF's", b"JFIF", {})],
+)
+def test_the_segment_that_says_how_a_jpegs_channels_make_colours_is_kept(
+    colour_model: str, segment: bytes, options: dict[str, Any]
+) -> None:
+    """With component ids that suggest the other model, which a decoder falls back to where no segment says it."""
+    plain = encoded(PHOTO, "JPEG", quality=95, subsampling=0, **options)
+    ids = (b"RGB", b"\1\2\3") if "keep_rgb" in options else (b"\1\2\3", b"RGB")
+    data = with_component_ids(plain, *ids)
+    kept = normalise(data, Limits()).data
+    assert segment in kept
+    assert decode(kept).tobytes() == decode(plain).tobytes()
+
+
 @pytest.mark.parametrize("name", ORDINARY)
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_an_ordinary_file_is_kept_pixel_by_pixel_without_what_is_not_its_picture(name: str, mode: str) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import struct
+import tarfile
 import zlib
 
 import numpy as np
@@ -12,7 +13,7 @@ from intake.errors import ImageRefused
 from intake.images import normalise
 from intake.limits import Limits
 from tests.intake import cmyk_profile
-from tests.intake.build import encoded, zip_of
+from tests.intake.build import encoded, tar_of, zip_of
 
 pytestmark = pytest.mark.unit
 
@@ -240,10 +241,25 @@ def test_a_phone_photo_with_a_second_picture_keeps_the_first() -> None:
         (b'\n<?xml version="1.0"?><svg/>', "image_format"),
         (b"SIMPLE  =                    T", "image_format"),
         (zip_of([("a", b"a")]), "archive_limits"),
+        (tar_of([("a", b"a")], format_=tarfile.USTAR_FORMAT), "archive_limits"),
+        (tar_of([("a", b"a")], format_=tarfile.GNU_FORMAT), "archive_limits"),
         (b"just text", "image_unreadable"),
         (b"\x89PNG\r\n\x1a\n" + chunk(b"IEND", b""), "image_unreadable"),
     ],
-    ids=["GIF", "TIFF", "BMP", "AVIF", "SVG", "SVG with declaration", "FITS", "zip", "text", "PNG without image"],
+    ids=[
+        "GIF",
+        "TIFF",
+        "BMP",
+        "AVIF",
+        "SVG",
+        "SVG with declaration",
+        "FITS",
+        "zip",
+        "tar",
+        "GNU tar",
+        "text",
+        "PNG without image",
+    ],
 )
 def test_anything_but_png_jpeg_and_webp_is_refused_by_its_content(data: bytes, code: str) -> None:
     assert refusal(data) == code

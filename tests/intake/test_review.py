@@ -56,6 +56,14 @@ def test_the_opposite_preference_is_a_contradiction(tmp_path: Path) -> None:
     assert found.report.figures.contradicted == 1
 
 
+def test_a_pair_counts_as_a_preference_unless_it_is_said_to_be_tied() -> None:
+    one, two = (StoredImage(name * 64, 512, 512, look * 192, False) for name, look in (("a", b"\0"), ("b", b"\xff")))
+    review = Review("metadata.jsonl")
+    preferred = ReviewedPair(PreparedPair(1, "a fox", one.sha256, two.sha256), one, two)
+    opposite = ReviewedPair(PreparedPair(2, "a fox", two.sha256, one.sha256), two, one)
+    assert [finding.code for pair in (preferred, opposite) for finding in review.add(pair)] == ["pair_contradicted"]
+
+
 def test_annotators_who_judge_alike_or_differently_are_neither(tmp_path: Path) -> None:
     found = prepared(
         tmp_path,

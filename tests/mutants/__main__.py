@@ -86,7 +86,7 @@ def tried(
         jobs.put(job)
 
     def work(number: int) -> None:
-        folder = STATE / f"copy-{number}"
+        folder = STATE / f"copy-{package}-{number}"
         shutil.rmtree(folder, ignore_errors=True)
         copy = copied(ROOT, folder / "tree")
         while (mutant := jobs.get()) is not None:

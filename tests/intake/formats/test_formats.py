@@ -96,6 +96,13 @@ def test_parquet_with_our_columns_and_hugging_faces_images(tmp_path: Path) -> No
     assert (prepared.format, preferred(prepared)) == ("parquet/pairtune", [("a fox", "red", "blue")])
 
 
+def test_a_row_without_a_label_is_named_with_its_table_and_row(tmp_path: Path) -> None:
+    prepared = prepare(pick_a_pic({}, {"has_label": False}, {"label_0": None}), tmp_path)
+    assert [(one.code, one.row) for one in prepared.findings] == [("label_missing", 2), ("label_missing", 3)]
+    assert all(one.file is not None and f"{one.file} row {one.row}:" in one.message for one in prepared.findings)
+    assert prepared.count == 1
+
+
 def test_a_bad_image_in_parquet_is_named_with_its_row(tmp_path: Path) -> None:
     prepared = prepare(pick_a_pic({}, {"jpg_1": RED[:30]}, {"jpg_0": None}), tmp_path)
     assert [(one.code, one.row) for one in prepared.findings] == [("image_truncated", 2), ("image_missing", 3)]
@@ -246,6 +253,14 @@ def test_label_studios_export(tmp_path: Path) -> None:
     assert preferred(prepared) == [("a fox", "red", "blue"), ("a fox", "blue", "red"), ("a hen", "blue", "red")]
     assert [pair.annotator for pair in prepared.pairs] == ["1", "kim@example.org", "1"]
     assert prepared.report.dropped == {"label_missing": 1}
+
+
+def test_what_a_label_studio_annotator_said_besides_the_comparison_is_no_judgement(tmp_path: Path) -> None:
+    judged = annotation("left")
+    choice = {"value": {"choices": ["blurred"]}, "id": "y", "from_name": "why", "to_name": "image1", "type": "choices"}
+    judged["result"] = ["a note", choice, *judged["result"]]
+    prepared = prepare(studio_archive(label_studio(judged)), tmp_path)
+    assert (prepared.findings, preferred(prepared)) == ((), [("a fox", "red", "blue")])
 
 
 @pytest.mark.parametrize("suffix", ["json", "csv"])

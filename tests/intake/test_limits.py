@@ -1,0 +1,46 @@
+"""Limits: what is exactly at one is accepted, and docs/data.md states each as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from intake.entries import check_count, check_total
+from intake.errors import ArchiveRefused
+from intake.limits import GIB, MIB, Limits
+
+pytestmark = pytest.mark.unit
+DATA_PAGE = Path(__file__).parents[2] / "docs" / "data.md"
+
+
+def test_an_archive_may_unpack_to_exactly_its_limit() -> None:
+    limits = Limits(archive_bytes=1000, compression_ratio=10, compression_ratio_from=100)
+    check_total(1000, 1000, limits)
+    with pytest.raises(ArchiveRefused, match="1,000 bytes"):
+        check_total(1001, 1000, limits)
+
+
+def test_a_high_ratio_counts_only_above_a_total() -> None:
+    limits = Limits(archive_bytes=1000, compression_ratio=10, compression_ratio_from=100)
+    check_total(100, 1, limits)
+    check_total(500, 50, limits)
+    with pytest.raises(ArchiveRefused, match="10 times its size"):
+        check_total(501, 50, limits)
+
+
+def test_an_archive_may_have_exactly_as_many_entries_as_its_limit() -> None:
+    check_count(10, Limits(archive_entries=10))
+    with pytest.raises(ArchiveRefused):
+        check_count(11, Limits(archive_entries=10))
+
+
+def test_the_page_on_data_states_the_limits() -> None:
+    limits, page = Limits(), DATA_PAGE.read_text(encoding="utf-8")
+    assert f"Too many entries or rows ({limits.archive_entries:,})" in page
+    assert limits.rows == limits.archive_entries
+    unpacked = f"({limits.archive_bytes // GIB} GiB, or {limits.compression_ratio} times the packed size)"
+    assert f"too many bytes unpacked {unpacked}" in page
+    assert f"larger than {limits.metadata_bytes // MIB} MiB" in page
+    assert f"More than {limits.prompt_characters:,} characters" in page
+    assert f"More than {limits.image_pixels:,} pixels or {limits.image_bytes // MIB} MiB." in page
