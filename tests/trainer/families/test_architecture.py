@@ -12,7 +12,8 @@ import pytest
 from tests.trainer.families.bases import SAVE_BASE
 from trainer.errors import BadRun
 from trainer.families import open_family
-from trainer.spec.run import Base, FamilyName
+from trainer.spec.family_facts import FamilyName
+from trainer.spec.run import Base
 
 pytestmark = pytest.mark.integration
 
