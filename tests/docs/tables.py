@@ -35,6 +35,14 @@ def methods() -> Iterator[str]:
         yield f"| [{name}](#{name}) | {facts.inputs} | {facts.forward_passes} | {facts.use_when} |"
 
 
+def betas() -> Iterator[str]:
+    yield from (f"| | {' | '.join(FAMILIES)} |", f"|---|{'---|' * len(FAMILIES)}")
+    for name, method in METHODS.items():
+        if method.auto_beta is not None:
+            figures = (f"{method.auto_beta(family):g}" for family in FAMILIES.values())
+            yield f"| [{name}](#{name}) | {' | '.join(figures)} |"
+
+
 def hyperparameters() -> Iterator[str]:
     yield from ("| method | its own hyperparameters, beside the shared ones |", "|---|---|")
     for name, fields in own_hyperparameters().items():
@@ -60,6 +68,7 @@ def families() -> Iterator[str]:
 TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
     "methods-in-short": methods_in_short,
     "methods": methods,
+    "betas": betas,
     "hyperparameters": hyperparameters,
     "families": families,
 }

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -33,7 +34,7 @@ from trainer.recipe import RECIPES, objective_of
 from trainer.spec.events import Event, Failed, Phase, parse_event
 from trainer.spec.family_facts import FAMILIES, FamilyName
 from trainer.spec.method_facts import METHODS, MethodName
-from trainer.spec.methods import Method
+from trainer.spec.methods import PRESET_BETAS, Method
 from trainer.spec.run import TrainingOptions
 
 pytestmark = pytest.mark.unit
@@ -110,7 +111,8 @@ def test_a_place_names_every_family_of_the_facts_and_no_other(place: str) -> Non
 @pytest.mark.parametrize("name", tables.PAGES)
 def test_the_tables_of_a_page_are_made_from_the_facts(name: str) -> None:
     text = page(name)
-    assert tables.filled(text) == text, "run python -m tests.docs.tables"
+    is_current = tables.filled(text) == text
+    assert is_current, f"{name} is out of date: python -m tests.docs.tables"
     assert "<!-- table " in text
 
 
@@ -123,12 +125,18 @@ def test_the_readme_names_every_family() -> None:
     assert [facts.title for facts in FAMILIES.values() if facts.title not in page("README.md")] == []
 
 
+def test_the_page_of_methods_has_the_betas_of_the_presets() -> None:
+    presets = ", ".join(f"{preset} {beta:g}" for preset, beta in PRESET_BETAS.items())
+    assert presets in " ".join(page("docs/methods.md").split())
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_a_methods_paper_is_in_what_is_said_of_it(name: MethodName) -> None:
     facts = METHODS[name]
-    section = re.split(r"^## ", page("docs/methods.md"), flags=re.M)
-    (told,) = (text for text in section if text.startswith(f"{name}\n"))
-    for text in (facts.summary, facts.description, told):
+    sections = re.split(r"^## ", page("docs/methods.md"), flags=re.M)
+    own = [text for text in sections if text.startswith(f"{name}\n")]
+    assert len(own) == 1, f"docs/methods.md should have one section ## {name}"
+    for text in (facts.summary, facts.description, *own):
         assert set(re.findall(r"\d{4}\.\d{5}", text)) == ({facts.paper} if facts.paper else set())
 
 
@@ -203,6 +211,18 @@ def test_a_familys_learned_word_has_a_key_for_each_of_several_encoders(name: Fam
     assert [one.word is None for one in encoders] == [len(encoders) == 1] * len(encoders)
 
 
+@contextmanager
+def without_row(table: dict[str, object], row: str) -> Iterator[None]:
+    """Afterwards the rows are in their order again, which messages and pages follow."""
+    whole = dict(table)
+    del table[row]
+    try:
+        yield
+    finally:
+        table.clear()
+        table.update(whole)
+
+
 RUN_WITHOUT_A_ROW = """
 import sys
 from trainer.interrupt import StopRequest
@@ -238,11 +258,10 @@ def test_a_run_whose_method_lacks_its_facts_fails_by_name_before_anything_heavy_
     ],
 )
 def test_a_run_fails_by_name_before_the_caching_phase_where_a_table_lacks_its_row(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: dict[str, object], row: str, named: str
+    tmp_path: Path, table: dict[str, object], row: str, named: str
 ) -> None:
     directory, events = save_run(tmp_path / "run", tmp_path / "base"), list[Event]()
-    monkeypatch.delitem(table, row)
-    with pytest.raises(LookupError, match=named):
+    with without_row(table, row), pytest.raises(LookupError, match=named):
         train_alone(directory, tmp_path / "cache", None, events.append, StopRequest())
     assert {event.phase for event in events if isinstance(event, Phase)} <= {"loading"}
 

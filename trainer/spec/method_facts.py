@@ -6,7 +6,7 @@ docs/development/add-a-method.md says what else a method needs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -135,7 +135,7 @@ def method_facts(name: MethodName) -> MethodFacts:
     return METHODS[name]
 
 
-def listed(names: Mapping[str, object]) -> str:
-    """ "mapo, dpo or sft": the keys of a table, in its order."""
+def listed(names: Iterable[str]) -> str:
+    """ "mapo, dpo or sft"."""
     *others, last = names
     return f"{', '.join(others)} or {last}"
