@@ -27,6 +27,9 @@ from tests.trainer.families.bases import SAVE_BASE
 from tests.trainer.tiny_sdxl import save_run
 from trainer import recipe
 from trainer.beta import usual_beta
+from trainer.errors import BadRun
+from trainer.families import open_family
+from trainer.header import kohya_header
 from trainer.interrupt import StopRequest
 from trainer.objectives.objective import Objective, PairLosses
 from trainer.program import train_alone
@@ -35,7 +38,7 @@ from trainer.spec.events import Event, Failed, Phase, parse_event
 from trainer.spec.family_facts import FAMILIES, FamilyName
 from trainer.spec.method_facts import METHODS, MethodName
 from trainer.spec.methods import PRESET_BETAS, Method
-from trainer.spec.run import TrainingOptions
+from trainer.spec.run import Base, RunSpec, TrainingOptions
 
 pytestmark = pytest.mark.unit
 PAIRS = 3
@@ -203,6 +206,18 @@ def test_a_familys_classes_are_diffusers_own(name: FamilyName) -> None:
     assert parts[facts.denoiser].__name__ == facts.denoiser_class
     assert {one.component for one in facts.text_encoders} <= parts.keys()
     assert {one.tokenizer for one in facts.text_encoders} <= parts.keys()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_has_code_that_opens_its_bases(name: FamilyName, tmp_path: Path) -> None:
+    with pytest.raises(BadRun, match=r"base\.source"):
+        open_family(Base(name="none", family=name, source=str(tmp_path / "none")))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_familys_adapter_names_its_architecture(name: FamilyName) -> None:
+    spec = RunSpec(base=Base(name="none", family=name, source="someone/none"), method=method_of("sft"))
+    assert kohya_header(spec, "epsilon", 1024)["modelspec.architecture"] != "None/lora"
 
 
 @pytest.mark.parametrize("name", FAMILIES)
