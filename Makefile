@@ -25,6 +25,7 @@ check: $(STAMP)
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m tests.schema
 	$(BIN)/python -m api.openapi --check
+	$(BIN)/python -m tests.docs.tables --check
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks

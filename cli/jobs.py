@@ -15,6 +15,7 @@ from cli.options import request_of
 from cli.output import answer, console, duration, messages, moment, print_json, print_table, say
 from cli.server import Json, Server, at, connected
 from cli.watching import JOBS, watch
+from trainer.spec.method_facts import METHODS, listed
 
 JobId = Annotated[str, typer.Argument(help="The job's id, ftjob-...")]
 
@@ -23,7 +24,7 @@ JobId = Annotated[str, typer.Argument(help="The job's id, ftjob-...")]
 def train(
     file: Annotated[str, typer.Argument(help="An archive of pairs to upload, or the id of a file or data set.")],
     base: Annotated[str, typer.Option(help="The base model's name.")] = "emoji-xl",
-    method: Annotated[str, typer.Option(help="mapo, dpo, sft, dco or dreambooth.")] = "mapo",
+    method: Annotated[str, typer.Option(help=f"{listed(METHODS)}.")] = "mapo",
     change: Annotated[
         list[str] | None,
         typer.Option(

@@ -17,6 +17,8 @@ from cli.output import answer, moment, print_json, print_table
 from cli.server import Json, connected
 from store.bases import read_bases
 from store.errors import BasesInvalid
+from trainer.spec.family_facts import FAMILIES
+from trainer.spec.method_facts import listed
 
 models_app = typer.Typer(no_args_is_help=True, help="Base models and fine-tuned ones.")
 Name = Annotated[str, typer.Argument(help="The base's name.")]
@@ -41,7 +43,7 @@ def list_models(as_json: AsJson = False) -> None:
 @told
 def add(
     name: Name,
-    family: Annotated[str, typer.Option(help="sd1, sd2, sdxl or sd3.")],
+    family: Annotated[str, typer.Option(help=f"{listed(FAMILIES)}.")],
     source: Annotated[str, typer.Option(help="A directory with a diffusers pipeline in safetensors, or a hub id.")],
     revision: Annotated[str | None, typer.Option(help="A hub id's commit hash.")] = None,
     as_json: AsJson = False,

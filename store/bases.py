@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from store.errors import BasesInvalid, ModelNotFound
 from store.memory_classes import MOST_MEMORY
-from trainer.spec.run import FamilyName
+from trainer.spec.family_facts import FamilyName
 
 
 class _Entry(BaseModel):

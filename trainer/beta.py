@@ -1,39 +1,43 @@
 """How strongly a run pushes, where the user leaves it to pairtune.
 
-The paper's betas were found for SDXL's noise prediction. In every objective beta multiplies a difference of losses, so
-for a network that predicts something else, whose losses are of another size, "auto" divides it by how much larger
-they are: the base's loss on the held-out chosen images, against EPSILON_LOSS. Nobody has published betas for such
-networks; this is a rule of ours, and what it gave is told in an event.
+The papers' betas were found for noise prediction. In every objective beta multiplies a difference of losses, so for a
+network that predicts something else, whose losses are of another size, "auto" divides it by how much larger they are:
+the base's loss on the held-out chosen images, against EPSILON_LOSS. Nobody has published betas for such networks; this
+is a rule of ours, and an event reports what it gave.
 """
 
 from __future__ import annotations
 
 from trainer.drawing.mismatch import preset_for
 from trainer.prepare import Ready
-from trainer.rundir import Run
 from trainer.spec.events import BetaChosen
-from trainer.spec.methods import PRESET_BETAS, MapoHyperparameters, MapoMethod
-from trainer.spec.run import FamilyName
+from trainer.spec.family_facts import family_facts
+from trainer.spec.method_facts import method_facts
+from trainer.spec.methods import PRESET_BETAS, Hyperparameters, MapoHyperparameters
 from trainer.validation import HeldOutLosses
 
 EPSILON_LOSS = 0.1  # what we take as usual for SDXL's noise prediction, averaged over timesteps
 
-# Of Diffusion-DPO's authors (arXiv 2311.12908), who trained SD 1.5 and SDXL; the others are taken like the nearer one.
-DPO_BETAS: dict[FamilyName, float] = {"sd1": 2000.0, "sd2": 2000.0, "sdxl": 5000.0, "sd3": 5000.0}
-DCO_BETA = 1000.0  # arXiv 2402.12004, SDXL
+
+def usual_beta(ready: Ready, hyperparameters: Hyperparameters, base: HeldOutLosses) -> float | None:
+    """As given, else what the method's facts say for the family; None for a method without beta."""
+    spec = ready.run.spec
+    if (earlier := _earlier(ready, getattr(hyperparameters, "beta", None))) is not None:
+        return earlier
+    facts, family = method_facts(spec.method.type), spec.base.family
+    if facts.auto_beta is None:
+        return None
+    return scaled(ready, base, facts.auto_beta(family_facts(family)), f"{facts.title}'s for {family}")
 
 
-def mapo_beta(ready: Ready, base: HeldOutLosses) -> float:
+def mapo_beta(ready: Ready, hyperparameters: MapoHyperparameters, base: HeldOutLosses) -> float:
     """As given, else the preset's or by the measured reference mismatch."""
-    asked = asked_of(ready.run)
-    if asked.beta != "auto":
-        return asked.beta
-    if ready.resumed and ready.resumed.settled.beta is not None:
-        return ready.resumed.settled.beta
-    if asked.form == "reference-code":
+    if (earlier := _earlier(ready, hyperparameters.beta)) is not None:
+        return earlier
+    if hyperparameters.form == "reference-code":
         return 0.1  # that code's weight of the margin term, which is no factor of losses
-    if asked.preset is not None:
-        return scaled(ready, base, PRESET_BETAS[asked.preset], f"preset {asked.preset}")
+    if hyperparameters.preset is not None:
+        return scaled(ready, base, PRESET_BETAS[hyperparameters.preset], f"preset {hyperparameters.preset}")
     if ready.mismatch is None:
         return scaled(
             ready, base, PRESET_BETAS["general"], "preset general, as the reference mismatch was not measured"
@@ -44,22 +48,11 @@ def mapo_beta(ready: Ready, base: HeldOutLosses) -> float:
     return scaled(ready, base, PRESET_BETAS[preset], reason)
 
 
-def dpo_beta(ready: Ready, base: HeldOutLosses) -> float:
-    family = ready.run.spec.base.family
-    return given_or(ready, base, DPO_BETAS[family], f"Diffusion-DPO's for {family}")
-
-
-def dco_beta(ready: Ready, base: HeldOutLosses) -> float:
-    return given_or(ready, base, DCO_BETA, "DCO's for SDXL")
-
-
-def given_or(ready: Ready, base: HeldOutLosses, usual: float, reason: str) -> float:
-    asked = ready.run.hyperparameters.beta
-    if isinstance(asked, float):
-        return asked
-    if ready.resumed and ready.resumed.settled.beta is not None:
-        return ready.resumed.settled.beta
-    return scaled(ready, base, usual, reason)
+def _earlier(ready: Ready, given: float | str | None) -> float | None:
+    """The user's, or what an earlier call of this run chose."""
+    if isinstance(given, float):
+        return given
+    return ready.resumed.settled.beta if ready.resumed else None
 
 
 def scaled(ready: Ready, base: HeldOutLosses, beta: float, reason: str) -> float:
@@ -71,10 +64,3 @@ def scaled(ready: Ready, base: HeldOutLosses, beta: float, reason: str) -> float
         beta = beta * EPSILON_LOSS / size
     ready.phases.report(BetaChosen(beta=beta, reason=reason))
     return beta
-
-
-def asked_of(run: Run) -> MapoHyperparameters:
-    method = run.spec.method
-    if not isinstance(method, MapoMethod):
-        raise TypeError(f"not a MaPO run: {method.type}")
-    return method.hyperparameters

@@ -4,72 +4,92 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from trainer.header import published
 from trainer.output import ADAPTER, EMBEDDING, METRICS, SAMPLES, SPEC, Pictures
 from trainer.rundir import Run
+from trainer.spec.family_facts import FamilyFacts, family_facts
+from trainer.spec.method_facts import method_facts
 from trainer.spec.methods import DreamboothMethod
-from trainer.spec.run import FamilyName, RunSpec, Token
+from trainer.spec.run import RunSpec, Token
 
-METHODS = {
-    "mapo": "margin-aware preference optimization ([MaPO](https://arxiv.org/abs/2406.06424))",
-    "dpo": "[Diffusion-DPO](https://arxiv.org/abs/2311.12908), with the base as reference",
-    "sft": "supervised fine-tuning on the chosen images",
-    "dco": "direct consistency optimization ([DCO](https://arxiv.org/abs/2402.12004)) on the chosen images",
-    "dreambooth": "[DreamBooth](https://arxiv.org/abs/2208.12242) on the chosen images",
-}
 KINDS = {"lora": "A LoRA", "rslora": "A rank-stabilised LoRA", "dora": "A DoRA"}
-PIPELINES = {
-    "sd1": "StableDiffusionPipeline",
-    "sd2": "StableDiffusionPipeline",
-    "sdxl": "StableDiffusionXLPipeline",
-    "sd3": "StableDiffusion3Pipeline",
-}
 Row = Mapping[str, Any]
 
 
-def model_card(
-    run: Run,
-    rows: Sequence[Row],
-    *,
-    best_step: int,
-    beta: float | None,
-    batch_size: int,
-    versions: Mapping[str, str],
-    pictures: Pictures,
-    has_token: bool,
-) -> str:
-    """Markdown with the Hub's front matter.
+@dataclass(frozen=True)
+class Card:
+    """A run's model card without its figures: made before training, so that the export meets no missing fact.
 
-    ``rows`` are those of metrics.jsonl; ``beta`` and ``batch_size`` are what "auto" became.
+    ``loss_hyperparameters`` are the values of the method's facts' by name, "auto" among them.
     """
+
+    run: Run
+    opening: Sequence[str]
+    loading: Sequence[str]
+    loading_with_word: Sequence[str]
+    method: str
+    loss_hyperparameters: Mapping[str, Any]
+    versions: Mapping[str, str]
+
+    def filled(
+        self,
+        rows: Sequence[Row],
+        *,
+        best_step: int,
+        beta: float | None,
+        batch_size: int,
+        pictures: Pictures,
+        has_token: bool,
+    ) -> str:
+        """Markdown with the Hub's front matter.
+
+        ``rows`` are those of metrics.jsonl; ``beta`` and ``batch_size`` are what "auto" became.
+        """
+        return "\n".join(
+            [
+                *self.opening,
+                "",
+                shown(pictures),
+                "",
+                "## How it measured",
+                "",
+                *measured(rows, best_step),
+                "",
+                "## How to load it",
+                "",
+                *(self.loading_with_word if has_token else self.loading),
+                "",
+                "## What it was made from",
+                "",
+                *training(self.run, self.method, {**self.loss_hyperparameters, "beta": beta}, batch_size),
+                f"- seed {self.run.spec.seed}; {SPEC} holds everything else that was asked for, {METRICS} every step",
+                f"- {', '.join(f'{package} {number}' for package, number in self.versions.items())}",
+                "",
+            ]
+        )
+
+
+def new_card(run: Run, versions: Mapping[str, str]) -> Card:
+    """Raises LookupError, which names what is missing, where the facts of the method or the family lack a row."""
     spec = published(run.spec)
+    method, family = method_facts(spec.method.type), family_facts(spec.base.family)
     base = f"`{spec.base.name}`" + (f" at revision `{spec.base.revision}`" if spec.base.revision else "")
-    return "\n".join(
-        [
+    return Card(
+        run=run,
+        opening=[
             *front_matter(spec),
             f"# {spec.name}",
             "",
-            f"{KINDS[spec.adapter.type]} of rank {spec.adapter.rank} for {base}, by {METHODS[spec.method.type]}.",
-            "",
-            shown(pictures),
-            "",
-            "## How it measured",
-            "",
-            *measured(rows, best_step),
-            "",
-            "## How to load it",
-            "",
-            *loading(spec, has_token),
-            "",
-            "## What it was made from",
-            "",
-            *training(run, beta, batch_size),
-            f"- seed {spec.seed}; {SPEC} holds everything else that was asked for, {METRICS} every step",
-            f"- {', '.join(f'{package} {number}' for package, number in versions.items())}",
-            "",
-        ]
+            f"{KINDS[spec.adapter.type]} of rank {spec.adapter.rank} for {base}, by {method.summary}.",
+        ],
+        loading=loading(spec, family, None),
+        loading_with_word=loading(spec, family, spec.adapter.token),
+        method=spec.method.type,
+        loss_hyperparameters={name: getattr(spec.method.hyperparameters, name) for name in method.loss_hyperparameters},
+        versions=versions,
     )
 
 
@@ -160,25 +180,26 @@ def interval(row: Row, measure: str) -> str:
     return f" [{row[f'{measure}_low']:.2f}, {row[f'{measure}_high']:.2f}]"
 
 
-def training(run: Run, beta: float | None, batch_size: int) -> list[str]:
-    asked, adapter = run.hyperparameters, run.spec.adapter
-    chosen = {"form": asked.form, "beta": beta, "prior weight": asked.prior_weight}
-    method = ", ".join(f"{name} {value}" for name, value in chosen.items() if value is not None)
+def training(run: Run, method: str, shaping: Mapping[str, Any], batch_size: int) -> list[str]:
+    """``shaping``: the hyperparameters of the method's loss, by name, as they were trained with."""
+    trained, adapter = run.hyperparameters, run.spec.adapter
+    values = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in shaping.items() if value is not None)
     alpha = adapter.rank if adapter.alpha is None else adapter.alpha
     return [
         f"- data: {len(run.training)} pairs and {len(run.validation)} held out, `sha256:{run.dataset_digest}`",
-        f"- method: {asked.method}" + (f", {method}" if method else ""),
-        f"- at most {asked.max_steps} steps of {asked.step_size} pairs ({batch_size} at a time),"
-        f" {run.spec.compute.optimizer}, learning rate {asked.learning_rate:g} ({asked.lr_scheduler},"
-        f" {asked.warmup_steps} warm-up steps), weight decay {asked.weight_decay:g}, gradients clipped at"
-        f" {asked.max_grad_norm:g}, prompt dropout {asked.prompt_dropout:g}",
+        f"- method: {method}" + (f", {values}" if values else ""),
+        f"- at most {trained.max_steps} steps of {trained.step_size} pairs ({batch_size} at a time),"
+        f" {run.spec.compute.optimizer}, learning rate {trained.learning_rate:g} ({trained.lr_scheduler},"
+        f" {trained.warmup_steps} warm-up steps), weight decay {trained.weight_decay:g}, gradients clipped at"
+        f" {trained.max_grad_norm:g}, prompt dropout {trained.prompt_dropout:g}",
         f"- adapter: rank {adapter.rank}, alpha {alpha:g}, dropout {adapter.dropout:g}"
         + (f"; text encoders too, rank {adapter.text_encoder.rank or adapter.rank}" if adapter.text_encoder else ""),
     ]
 
 
-def loading(spec: RunSpec, has_token: bool) -> list[str]:
-    pipeline, named = PIPELINES[spec.base.family], f"{spec.name}.safetensors"
+def loading(spec: RunSpec, family: FamilyFacts, token: Token | None) -> list[str]:
+    """``token`` where a word was learned."""
+    pipeline, named = family.pipeline, f"{spec.name}.safetensors"
     revision = f", revision={json.dumps(spec.base.revision)}" if spec.base.revision else ""
     where = "" if on_the_hub(spec) else "  # where you have it"
     return [
@@ -187,34 +208,34 @@ def loading(spec: RunSpec, has_token: bool) -> list[str]:
         "",
         f"pipeline = {pipeline}.from_pretrained({json.dumps(spec.base.source)}{revision}){where}",
         f'pipeline.load_lora_weights(".", weight_name="{ADAPTER}")',
-        *(word(spec.base.family, spec.adapter.token) if has_token and spec.adapter.token else []),
+        *(word(family, token) if token else []),
         "```",
         "",
-        *elsewhere(spec, named),
+        *elsewhere(spec, family, named),
     ]
 
 
-def word(family: FamilyName, token: Token) -> list[str]:
-    """How the pipeline learns it; of SDXL's two tables it has to be told which encoder each belongs to."""
-    if family != "sdxl":
+def word(family: FamilyFacts, token: Token) -> list[str]:
+    """How the pipeline learns it; where the file has a table an encoder, it needs to know which is whose."""
+    tables = [encoder for encoder in family.text_encoders if encoder.word is not None]
+    if not tables:
         return [f'pipeline.load_textual_inversion(".", weight_name="{EMBEDDING}")  # the word {token.text}']
-    encoders = (("clip_l", "text_encoder", "tokenizer"), ("clip_g", "text_encoder_2", "tokenizer_2"))
     return [
         "",
         "from safetensors.torch import load_file",
         "",
         f'rows = load_file("{EMBEDDING}")  # of the word {token.text}',
         *(
-            f'pipeline.load_textual_inversion(rows["{key}"], token="{token.text}", '
-            f"text_encoder=pipeline.{encoder}, tokenizer=pipeline.{tokenizer})"
-            for key, encoder, tokenizer in encoders
+            f'pipeline.load_textual_inversion(rows["{encoder.word}"], token="{token.text}", '
+            f"text_encoder=pipeline.{encoder.component}, tokenizer=pipeline.{encoder.tokenizer})"
+            for encoder in tables
         ),
     ]
 
 
-def elsewhere(spec: RunSpec, named: str) -> list[str]:
+def elsewhere(spec: RunSpec, family: FamilyFacts, named: str) -> list[str]:
     """Programs that read the second format, by what their code says they do with it."""
-    if spec.base.family == "sd3":
+    if family.kohya is None:
         return [
             f"ComfyUI: `{named}` into `models/loras`, strength 1. It keeps diffusers' names, with the scale in the",
             "weights; whether other programs read it was not looked into.",

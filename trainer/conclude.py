@@ -1,7 +1,8 @@
-"""The end of every recipe: the best adapter, measured once more on all held-out pairs, drawn with, and exported."""
+"""The end of a run: the best adapter, measured once more on all held-out pairs, drawn with, and exported."""
 
 from __future__ import annotations
 
+from trainer.card import Card
 from trainer.checkpoint import Best, Settled
 from trainer.data import captions
 from trainer.device import explain_out_of_memory, free_memory
@@ -16,20 +17,28 @@ from trainer.spec.events import Done, Warned
 from trainer.validation import HeldOutLosses, fixed_batches, metrics
 
 
-def conclude(ready: Ready, objective: Objective, base: HeldOutLosses, settled: Settled, best: Best) -> Done:
+def evaluate(ready: Ready, objective: Objective, base: HeldOutLosses, best: Best) -> None:
+    """Leaves the network with the best adapter."""
     ready.phases.enter("validating")
     ready.learner.load_weights(best.adapter)
     measured = ready.measure(ready.data.held_out, HELD_OUT_TOGETHER)
     ready.note(metrics(best.step, measured, base, objective, last_good_step=best.step, final=True))
-    return ready.world.main_first(lambda: exported(ready, settled, best) if ready.world.is_main else already(ready))
 
 
-def exported(ready: Ready, settled: Settled, best: Best) -> Done:
+def write_results(ready: Ready, card: Card, settled: Settled, best: Best) -> Done:
+    """The main process writes ``output/``; the others read what it wrote."""
+    return ready.world.main_first(
+        lambda: exported(ready, card, settled, best) if ready.world.is_main else already(ready)
+    )
+
+
+def exported(ready: Ready, card: Card, settled: Settled, best: Best) -> Done:
     shown = pictures(ready)
     ready.phases.enter("exporting")
     (fixed,) = fixed_batches(ready.data.held_out[:1], ready.cache, [ready.family.timestep_at(0.5)])
     return export(
         ready.run,
+        card,
         ready.learner.denoiser,
         fixed.to(ready.device),
         metrics=ready.history.read(),

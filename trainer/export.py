@@ -12,12 +12,12 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 from trainer.batches import Batch
-from trainer.card import model_card
+from trainer.card import Card
 from trainer.checkpoint import Settled
 from trainer.durable import sweep, whole_directory
 from trainer.families.family import Denoiser
 from trainer.families.kohya import kohya_weights
-from trainer.header import adapter_header, kohya_header, published, versions
+from trainer.header import adapter_header, kohya_header, published
 from trainer.history import rows_of
 from trainer.output import (
     ADAPTER,
@@ -35,11 +35,12 @@ from trainer.proof import layers_per_block, require_same_adapter
 from trainer.result_manifest import result_manifest
 from trainer.rundir import Run
 from trainer.spec.events import Done
-from trainer.spec.run import FamilyName
+from trainer.spec.family_facts import FamilyName
 
 
 def export(
     run: Run,
+    card: Card,
     denoiser: Denoiser,
     batch: Batch,
     *,
@@ -70,17 +71,15 @@ def export(
         (partial / SPEC).write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
         if pictures.png is not None:
             (partial / SAMPLES).write_bytes(pictures.png)
-        card = model_card(
-            run,
+        readme = card.filled(
             rows_of(metrics),
             best_step=best_step,
             beta=settled.beta,
             batch_size=settled.memory.batch_size,
-            versions=versions(),
             pictures=pictures,
             has_token=has_token,
         )
-        (partial / CARD).write_text(card, encoding="utf-8")
+        (partial / CARD).write_text(readme, encoding="utf-8")
         (partial / MANIFEST).write_text(result_manifest(run, partial, best_step), encoding="utf-8")
     return Done(best_step=best_step, files=file_hashes(output))
 

@@ -1,4 +1,4 @@
-"""The loop that all recipes share: steps, and every ``checkpoints.every_steps`` and after the last one a check-up.
+"""The training loop: steps, and every ``checkpoints.every_steps`` and after the last one a check-up.
 
 A check-up measures the held-out pairs, tells what they show and writes a checkpoint. The adapter with the lowest
 held-out objective is the one that is kept. Where check-ups are far apart, checkpoints are written in between after

@@ -11,14 +11,16 @@ import math
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from trainer.families.family import Prediction
 from trainer.rundir import Run
-from trainer.spec.run import Adapter, FamilyName, RunSpec
+from trainer.spec.family_facts import FamilyName, Kohya, family_facts
+from trainer.spec.run import Adapter, RunSpec
+
+if TYPE_CHECKING:
+    from trainer.families.family import Prediction
 
 VERSIONED = ("pairtune", "torch", "diffusers", "transformers", "peft", "safetensors")
-# AUTOMATIC1111 offers an adapter only for models of this version, and takes one that names none for SD 1.x.
-BASE_VERSIONS: dict[FamilyName, str] = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
 STABILITY = "https://github.com/Stability-AI/generative-models"  # whose module names the SDXL file uses
 
 
@@ -38,18 +40,18 @@ def adapter_header(run: Run, best_step: int) -> dict[str, str]:
 
 def kohya_header(spec: RunSpec, prediction: Prediction, native_size: int) -> dict[str, str]:
     """``native_size`` is the base's, in pixels."""
+    kohya = family_facts(spec.base.family).kohya
     size = native_size if spec.data.resolution == "auto" else spec.data.resolution
     return {
         "format": "pt",
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.title": spec.name,
         "modelspec.architecture": f"{_architecture(spec.base.family, prediction)}/lora",
-        "modelspec.implementation": STABILITY if spec.base.family == "sdxl" else "diffusers",
+        "modelspec.implementation": STABILITY if kohya and kohya.original else "diffusers",
         "modelspec.resolution": f"{size}x{size}",
         **_prediction_type(prediction),
         "ss_output_name": spec.name,
-        **_base_version(spec.base.family),
-        **_network(spec.adapter, spec.base.family),
+        **(_kohya_only(spec.adapter, kohya) if kohya else {}),
     }
 
 
@@ -71,17 +73,12 @@ def _prediction_type(prediction: Prediction) -> dict[str, str]:
     return {"modelspec.prediction_type": "v" if prediction == "v_prediction" else "epsilon"}
 
 
-def _base_version(family: FamilyName) -> dict[str, str]:
-    if family not in BASE_VERSIONS:
-        return {}
-    return {"ss_base_model_version": BASE_VERSIONS[family], "ss_v2": str(family == "sd2")}
-
-
-def _network(adapter: Adapter, family: FamilyName) -> dict[str, str]:
-    if family not in BASE_VERSIONS:
-        return {}
+def _kohya_only(adapter: Adapter, kohya: Kohya) -> dict[str, str]:
+    """AUTOMATIC1111 offers an adapter only for models of its version, and takes one that names none for SD 1.x."""
+    version = {"ss_base_model_version": kohya.version, "ss_v2": str(kohya.is_v2)}
     module = {} if adapter.type == "dora" else {"ss_network_module": "networks.lora"}
-    return module | {"ss_network_dim": str(adapter.rank), "ss_network_alpha": str(_plain_alpha(adapter))}
+    scale = {"ss_network_dim": str(adapter.rank), "ss_network_alpha": str(_plain_alpha(adapter))}
+    return version | module | scale
 
 
 def _plain_alpha(adapter: Adapter) -> float:

@@ -1,4 +1,4 @@
-"""What every recipe needs before its loop: encoded data, the adapter on its base, and where an earlier call stopped."""
+"""What a run needs before its training loop: encoded data, the adapter on its base, where an earlier call stopped."""
 
 from __future__ import annotations
 

@@ -15,11 +15,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
 
+from trainer.card import new_card
 from trainer.errors import BadRun, Interrupted, TrainerError, code_of, ran_out
 from trainer.exhaustion import exhausted
+from trainer.header import versions
 from trainer.interrupt import StopRequest
 from trainer.output import finished
-from trainer.recipes import recipe_for
 from trainer.reporting import Phases, Report, claim_stdout
 from trainer.run_lock import only_run_in
 from trainer.rundir import read_draw, read_run
@@ -74,18 +75,19 @@ def train_alone(directory: Path, cache: Path, cache_bytes: int | None, report: R
     done = finished(run)
     if done is not None:
         return done
+    card = new_card(run, versions())  # a fact that its tables lack ends the run here, not at the export
     phases = Phases(report)
     phases.enter("loading")
     stop.check()
     quiet_libraries()
+    from trainer import recipe
     from trainer.cache import Cache
     from trainer.world import join_world
 
-    recipe = recipe_for(run.spec.method)
     with join_world() as world, Cache(cache, cache_bytes) as opened:
         stop.alone = world.size == 1
         stop.agree(world.any(stop.requested))
-        return recipe(run, opened, phases, stop, world)
+        return recipe.train(run, card, opened, phases, stop, world)
 
 
 def sample(directory: Path, report: Report, stop: StopRequest) -> Drawn:

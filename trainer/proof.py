@@ -24,7 +24,7 @@ from trainer.errors import ExportMismatch
 from trainer.families.family import Denoiser
 from trainer.families.kohya import diffusers_reads, diffusers_weights
 from trainer.output import ADAPTER, adapter_metadata
-from trainer.spec.run import FamilyName
+from trainer.spec.family_facts import FamilyName
 
 # In half precision, kernels may round either way.
 PREDICTIONS = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 1e-2}

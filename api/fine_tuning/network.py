@@ -3,39 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from math import prod
 from pathlib import Path
 
-from trainer.spec.run import Base, FamilyName
-
-
-@dataclass(frozen=True)
-class Network:
-    """Of one image of ``side`` x ``side`` pixels, ``latent`` as the denoiser sees it: ``flops`` of its forward pass and
-    ``activations``, the bytes in bf16 that its backward pass needs; ``encoding``, the FLOPs of the autoencoder.
-    ``adapter``: parameters of the default LoRA of rank 16."""
-
-    side: int
-    latent: int
-    parameters: float
-    text_parameters: float
-    flops: float
-    encoding: float
-    activations: float
-    adapter: float
-
+from trainer.spec.family_facts import FamilyName, Network, family_facts
+from trainer.spec.run import Base
 
 LONGEST_HEADER = 100_000_000  # bytes; the format allows no more
-# Counted on the published architectures (Stable Diffusion 1.5, 2.1, XL and 3 medium) by torch's FlopCounterMode and
-# saved-tensor hooks, without the attention matrices that no kernel keeps; tests/api/test_network.py counts passes again
-PUBLISHED: dict[FamilyName, Network] = {
-    "sd1": Network(512, 64, 0.860e9, 0.12e9, 0.80e12, 1.12e12, 0.63e9, 3.19e6),
-    "sd2": Network(768, 96, 0.866e9, 0.34e9, 2.15e12, 2.61e12, 1.41e9, 3.32e6),
-    "sdxl": Network(1024, 128, 2.567e9, 0.82e9, 6.76e12, 4.88e12, 5.71e9, 23.2e6),
-    "sd3": Network(1024, 128, 2.028e9, 5.58e9, 8.44e12, 4.88e12, 3.76e9, 4.72e6),
-}
 
 
 def network_of(base: Base) -> Network:
@@ -45,10 +21,11 @@ def network_of(base: Base) -> Network:
 
 @cache
 def _scaled(family: FamilyName, source: str) -> Network:
-    published, folder = PUBLISHED[family], Path(source)
+    facts, folder = family_facts(family), Path(source)
+    published = facts.network
     try:
-        parameters = _parameters(folder / ("transformer" if family == "sd3" else "unet"))
-        side, latent = _sides(folder, family)
+        parameters = _parameters(folder / facts.denoiser)
+        side, latent = _sides(folder, facts.denoiser)
     except (OSError, ValueError, KeyError, TypeError):  # a hub's, or not laid out as diffusers does: the trainer tells
         return published
     size, area = parameters / published.parameters, (latent / published.latent) ** 2
@@ -65,9 +42,9 @@ def _scaled(family: FamilyName, source: str) -> Network:
     )
 
 
-def _sides(folder: Path, family: FamilyName) -> tuple[int, int]:
+def _sides(folder: Path, network: str) -> tuple[int, int]:
     """Of the images that it was made for, in pixels and as latents."""
-    denoiser = json.loads((folder / ("transformer" if family == "sd3" else "unet") / "config.json").read_bytes())
+    denoiser = json.loads((folder / network / "config.json").read_bytes())
     autoencoder = json.loads((folder / "vae" / "config.json").read_bytes())
     latent = int(denoiser["sample_size"])
     return latent * 2 ** (len(autoencoder["block_out_channels"]) - 1), latent

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from api.fine_tuning.network import Network, network_of
+from api.fine_tuning.network import network_of
 from api.fine_tuning.planned import Planned
+from trainer.spec.family_facts import Network
+from trainer.spec.method_facts import method_facts
 
 GIB = 2**30
-# A step's time, in forward passes of one image: frozen weights make the way back as dear as the way there.
-PASSES = {"mapo": 4.0, "dpo": 6.0, "sft": 2.0, "dco": 3.0, "dreambooth": 4.0}
-IMAGES = {"mapo": 2, "dpo": 2, "sft": 1, "dco": 1, "dreambooth": 2}  # whose activations a pair keeps
 AROUND = 1.2  # held-out pairs, samples and exports, beside the steps
 ADAPTER_BYTES = 16  # a parameter in fp32 with its gradient and Adam's two moments; as much is in a checkpoint
 EXPORTS, PICTURES = 2 * 4, 4 * 2**20  # bytes a parameter in two formats, and bytes of sample sheets
@@ -62,7 +61,7 @@ def _seconds(plan: Planned, network: Network, device: Device, area: float) -> fl
     if plan.resolved is None:
         return None
     steps = plan.resolved.max_steps * plan.resolved.step_size
-    training = steps * PASSES[plan.spec.method.type] * network.flops * area * AROUND
+    training = steps * method_facts(plan.spec.method.type).step_cost * network.flops * area * AROUND
     caching = 2 * (plan.pairs or 0) * network.encoding * area
     return device.start + (training + caching) / device.speed
 
@@ -73,7 +72,7 @@ def _peak(plan: Planned, network: Network, device: Device, area: float, adapter:
     asked = plan.spec.method.hyperparameters.batch_size
     whole = plan.resolved.step_size if plan.resolved is not None and device is CPU else 1
     batch = whole if asked == "auto" else asked
-    kept = network.activations * device.width / 2 * IMAGES[plan.spec.method.type] * batch * area
+    kept = network.activations * device.width / 2 * method_facts(plan.spec.method.type).trained_images * batch * area
     training = network.parameters * device.width + adapter * ADAPTER_BYTES + kept
     encoding = network.text_parameters * device.width + 4 * GIB * area * (network.side / 1024) ** 2
     return device.held + max(training, encoding)

@@ -24,17 +24,14 @@ from benchmarks.trainer.plain import plain_step
 from benchmarks.trainer.subjects import BATCH, base_of, write_run
 from trainer.batches import Batch
 from trainer.cache import Cache
-from trainer.data import Need
 from trainer.encoding import pixels
 from trainer.fit import Training, new_batches
 from trainer.interrupt import StopRequest
-from trainer.objectives.objective import Objective
-from trainer.objectives.sft import sft_loss
 from trainer.prepare import Ready, measure_base, prepare
 from trainer.probe import settle
-from trainer.recipes import dco, dpo, mapo, sft
+from trainer.recipe import need_of, objective_of
 from trainer.reporting import Phases
-from trainer.rundir import Run, read_run
+from trainer.rundir import read_run
 from trainer.world import ALONE
 
 # What a run imports as it goes is imported before memory is looked at.
@@ -44,18 +41,7 @@ LIBRARIES = (
     "torch._dynamo",
 )
 WARMUP = 2
-OBJECTIVES: dict[str, Objective] = {
-    "mapo": mapo.paper(64.0),
-    "dpo": dpo.dpo(5000.0),
-    "dco": dco.dco(1000.0),
-    "sft": Objective(lambda pair: sft_loss(pair.chosen), sees_rejected=False, sees_base=False),
-}
-NEEDS: dict[str, Callable[[Run], Need]] = {
-    "mapo": mapo.need_of,
-    "dpo": lambda _: dpo.NEED,
-    "dco": lambda _: dco.NEED,
-    "sft": lambda _: sft.NEED,
-}
+BETAS: dict[str, float | None] = {"mapo": 64.0, "dpo": 5000.0, "dco": 1000.0, "sft": None}
 OPTIONS: dict[str, dict[str, Any]] = {
     "streamed": {"pairs": "streamed"},
     "checkpointing": {"gradient_checkpointing": True},
@@ -69,7 +55,7 @@ def main(case: str, subject: str, steps: int, folder: Path) -> None:
         import_module(library)
     before = resident()
     base = base_of(subject, folder / "base")
-    method = case if case in OBJECTIVES else "mapo"
+    method = case if case in BETAS else "mapo"
     hyperparameters = {"max_steps": 10_000} | ({"preset": "style"} if method == "mapo" else {})
     directory = write_run(folder / "run", subject, base, method, hyperparameters, compute=OPTIONS.get(case, {}))
     if case == "plain":
@@ -91,8 +77,8 @@ def main(case: str, subject: str, steps: int, folder: Path) -> None:
 
 def recipe_acts(case: str, method: str, directory: Path, cache: Path) -> dict[str, Callable[[], None]]:
     run = read_run(directory)
-    ready = prepare(run, Cache(cache), NEEDS[method](run), Phases(lambda _: None), StopRequest(), ALONE)
-    objective = OBJECTIVES[method]
+    ready = prepare(run, Cache(cache), need_of(run.spec.method), Phases(lambda _: None), StopRequest(), ALONE)
+    objective = objective_of(run.spec.method, BETAS[method], ready.family.num_train_timesteps)
     base = measure_base(ready)
     settled = settle(ready, objective, None)
     training = Training(ready, objective, base, settled, 10_000, new_batches(ready, objective))

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache, lru_cache
 
 from intake.image_folder import StoredImage
 from intake.report import SHOWN_SIZES
 from trainer.spec.buckets import Bucket, buckets, shared_bucket
+from trainer.spec.family_facts import FAMILIES, FamilyName
 
-# Side and step in pixels and the largest side of each family's published bases (their configuration files).
-BASES: Mapping[str, tuple[int, int, int | None]] = {
-    "sd1": (512, 64, None),
-    "sd2": (768, 64, None),
-    "sdxl": (1024, 32, None),
-    "sd3": (1024, 16, 1536),
-}
 LOOSE = 0.02  # how much the images' shapes may differ (width by height) before one of them is cropped noticeably
 # How many times the pixels of the other an image may have: more than twice the side, and one of them is blurred where
 # both are scaled to one size. Generators of 512 and of 1024 pixels are commonly compared.
@@ -41,13 +35,15 @@ class Shapes:
 
 @lru_cache(maxsize=4096)
 def _buckets_of(sizes: tuple[tuple[int, int], ...]) -> dict[str, str]:
-    chosen = {family: shared_bucket(sizes, _candidates(family)) for family in BASES}
+    chosen = {family: shared_bucket(sizes, _candidates(family)) for family in FAMILIES}
     return {family: f"{bucket.width}x{bucket.height}" for family, bucket in chosen.items()}
 
 
 @cache
-def _candidates(family: str) -> list[Bucket]:
-    return buckets(*BASES[family])
+def _candidates(family: FamilyName) -> list[Bucket]:
+    """Of the published base."""
+    facts = FAMILIES[family]
+    return buckets(facts.native_size, facts.size_multiple, facts.largest_side)
 
 
 def unlike(chosen: StoredImage, rejected: StoredImage) -> list[str]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 
-# The longest prompt in tokens, start and end left out: of CLIP's 77 two, of the 256 that diffusers cuts T5's to one.
-CLIP_READS, T5_READS = 75, 255
-CLIP_FAMILIES = ("sd1", "sd2", "sdxl")
+from trainer.spec.family_facts import FAMILIES
+
 # CLIP's tokenizer splits text like this before it splits words further (openai/CLIP, simple_tokenizer.py): every piece
 # is one token or more, so that their number is a bound from below, whatever the vocabulary.
 _PIECES = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[^\W\d_]+|\d|(?:[^\s\w]|_)+", re.IGNORECASE)
@@ -23,6 +22,11 @@ def t5_tokens(prompt: str) -> int:
 
 
 def truncated_by(prompt: str) -> list[str]:
-    """The families of which no text encoder reads the prompt to its end, for certain. SD3 has CLIP and T5."""
-    cut = list(CLIP_FAMILIES) if clip_tokens(prompt) > CLIP_READS else []
-    return [*cut, "sd3"] if t5_tokens(prompt) > T5_READS else cut
+    """The families of which no text encoder reads the prompt to its end, for certain."""
+    clip, t5 = clip_tokens(prompt), t5_tokens(prompt)
+    return [
+        name
+        for name, family in FAMILIES.items()
+        if (family.clip_tokens is None or clip > family.clip_tokens)
+        and (family.t5_tokens is None or t5 > family.t5_tokens)
+    ]

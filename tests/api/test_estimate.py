@@ -9,7 +9,6 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.fine_tuning.estimate import FineTuningJobEstimate, estimate
-from api.fine_tuning.network import PUBLISHED
 from api.fine_tuning.planned import planned
 from store.database import Sessions
 from store.idempotency_table import IdempotencyKey
@@ -18,6 +17,7 @@ from store.models import File, Job, Project
 from tests.api.conftest import add_file
 from tests.api.job_steps import JOBS, create
 from tests.conftest import Tenant
+from trainer.spec.family_facts import FAMILIES
 from trainer.spec.run import RunSpec
 
 BASE = {"name": "tiny", "family": "sdxl", "source": "/tiny"}
@@ -90,7 +90,7 @@ def test_runs_of_the_method_come_before_others_and_of_the_newest_device_alone() 
 
 @pytest.mark.unit
 def test_what_nothing_measured_is_reckoned_and_says_so() -> None:
-    sdxl = PUBLISHED["sdxl"]
+    sdxl = FAMILIES["sdxl"].network
     asked = {"max_steps": 100, "batch_size": 4}
     plan = planned(spec("mapo", asked=asked, data={"resolution": 512}, adapter={"rank": 32}), 60, 0)
     found = estimate(plan, [])

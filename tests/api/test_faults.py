@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from api.fine_tuning.request import parse
+from trainer.spec.method_facts import METHODS, listed
 
 pytestmark = pytest.mark.unit
 
@@ -42,13 +43,13 @@ def test_a_missing_field_is_named() -> None:
     _, faults = parse({"model": "m", "method": {"mapo": {}}})
     assert {fault.message for fault in faults} == {
         "training_file: required, but not given.",
-        "method.type: required, but not given; should be 'mapo', 'dpo', 'sft', 'dco' or 'dreambooth'.",
+        f"method.type: required, but not given; should be {listed(map(repr, METHODS))}.",
     }
 
 
 def test_an_unknown_method_is_told_with_the_known_ones() -> None:
     assert messages(method={"type": "supervised"}) == [
-        "method.type: should be 'mapo', 'dpo', 'sft', 'dco' or 'dreambooth' (given: \"supervised\")."
+        f'method.type: should be {listed(map(repr, METHODS))} (given: "supervised").'
     ]
 
 

@@ -10,9 +10,10 @@ import torch
 from diffusers import SD3Transformer2DModel, UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
-from api.fine_tuning.network import PUBLISHED, network_of
+from api.fine_tuning.network import network_of
 from store.settings import REPOSITORY
-from trainer.spec.run import Base, FamilyName
+from trainer.spec.family_facts import FAMILIES, FamilyName
+from trainer.spec.run import Base
 
 pytestmark = pytest.mark.unit
 SDXL = {
@@ -57,19 +58,19 @@ def test_a_published_networks_parameters_and_passes_are_as_counted(family: Famil
         network, image = published(family)
         network(**image, timestep=torch.empty(1))
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    assert parameters == pytest.approx(PUBLISHED[family].parameters, rel=0.01)
-    assert counter.get_total_flops() == pytest.approx(PUBLISHED[family].flops, rel=0.01)
+    assert parameters == pytest.approx(FAMILIES[family].network.parameters, rel=0.01)
+    assert counter.get_total_flops() == pytest.approx(FAMILIES[family].network.flops, rel=0.01)
 
 
 def test_a_base_on_this_machine_is_measured_by_its_files() -> None:
     source = REPOSITORY / "demo" / "base" / "emoji-xl"
     found = network_of(Base(name="emoji-xl", family="sdxl", source=str(source)))
     assert (found.side, found.latent, found.parameters) == (64, 16, 10_992_260)
-    assert found.flops == pytest.approx(PUBLISHED["sdxl"].flops * (10_992_260 / 2.567e9) / 64)
+    assert found.flops == pytest.approx(FAMILIES["sdxl"].network.flops * (10_992_260 / 2.567e9) / 64)
 
 
 def test_a_base_elsewhere_or_in_pieces_is_taken_for_its_familys(tmp_path: Path) -> None:
     (tmp_path / "unet").mkdir()
     (tmp_path / "unet" / "model.safetensors").write_bytes(b"no header")
     for source in ("someone/a-model", str(tmp_path)):
-        assert network_of(Base(name="b", family="sd1", source=source, revision="0" * 40)) == PUBLISHED["sd1"]
+        assert network_of(Base(name="b", family="sd1", source=source, revision="0" * 40)) == FAMILIES["sd1"].network

@@ -10,6 +10,7 @@ from api import openapi
 from api.document import document
 from api.main import create_app
 from store.settings import Settings
+from trainer.spec.method_facts import METHODS
 
 pytestmark = pytest.mark.unit
 OPTIONS = ("Adapter", "Data", "Validation", "Checkpoints", "Sampling", "Mismatch", "Compute", "Token")
@@ -58,14 +59,14 @@ def test_the_method_is_told_apart_by_its_type() -> None:
     schemas = DOCUMENT["components"]["schemas"]
     discriminator = schemas["CreateFineTuningJob"]["properties"]["method"]["discriminator"]
     assert discriminator["propertyName"] == "type"
-    assert discriminator["mapping"].keys() == {"mapo", "dpo", "sft", "dco", "dreambooth"}
+    assert discriminator["mapping"].keys() == METHODS.keys()
     assert {target.rpartition("/")[2] for target in discriminator["mapping"].values()} <= schemas.keys()
 
 
 def test_hyperparameters_and_options_say_what_they_are() -> None:
     schemas = DOCUMENT["components"]["schemas"]
     plain = {"beta", "form", "preset", "rank", "prompts", "seed", "type"}  # said by their type, or by the method
-    for name in (*(f"{kind}Hyperparameters" for kind in ("Mapo", "Dpo", "Sft", "Dco", "Dreambooth")), *OPTIONS):
+    for name in (*(f"{name.capitalize()}Hyperparameters" for name in METHODS), *OPTIONS):
         undescribed = {field for field, schema in schemas[name]["properties"].items() if "description" not in schema}
         assert undescribed <= plain, name
 

@@ -18,6 +18,7 @@ from store import keys, leases, projects
 from store.roles import Role
 from tests.api.conftest import finish_intake
 from tests.api.serving import Live
+from trainer.spec.method_facts import METHODS, listed
 
 pytestmark = pytest.mark.integration
 METHOD = {"type": "mapo", "mapo": {"hyperparameters": {"beta": 64, "max_steps": 10}}}
@@ -150,7 +151,7 @@ def test_what_the_sdk_can_say_and_we_cannot_do_is_refused_with_what_to_write(sdk
         sdk.fine_tuning.jobs.create(model="tiny", training_file=file_id, method=method)
     with pytest.raises(openai.BadRequestError, match="they stand in method"):
         sdk.fine_tuning.jobs.create(model="tiny", training_file=file_id, hyperparameters={"n_epochs": 3})
-    with pytest.raises(openai.BadRequestError, match="should be 'mapo', 'dpo', 'sft', 'dco' or 'dreambooth'"):
+    with pytest.raises(openai.BadRequestError, match=f"should be {listed(map(repr, METHODS))}"):
         sdk.fine_tuning.jobs.create(model="tiny", training_file=file_id, method={"type": "supervised"})
 
 

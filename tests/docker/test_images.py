@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 DOCKERFILES = {"api": ROOT / "docker" / "api.Dockerfile", "worker": ROOT / "docker" / "worker.Dockerfile"}
 IMPORTED = {
     "api": "api.main worker.app worker.tasks worker.dispatcher migrations.upgrade intake cli.main",
-    "worker": "worker.app worker.tasks worker.supervisor cli.main trainer.program trainer.recipes.mapo"
-    " trainer.recipes.dreambooth trainer.families.sd trainer.families.sdxl trainer.families.sd3",
+    "worker": "worker.app worker.tasks worker.supervisor cli.main trainer.program trainer.recipe"
+    " trainer.families.sd trainer.families.sdxl trainer.families.sd3",
 }
 IMPORT_WITHOUT_REST = """
 import importlib, sys

@@ -7,7 +7,7 @@ import pytest
 
 from store.bases import RegisteredBase, find_base, read_bases
 from store.errors import BasesInvalid, ModelNotFound
-from trainer.spec.run import FamilyName
+from trainer.spec.family_facts import FamilyName
 
 pytestmark = pytest.mark.unit
 

@@ -25,8 +25,9 @@ from trainer.families.text import token_faults
 from trainer.learner import Learner, new_learner
 from trainer.spec.draw import DrawSpec
 from trainer.spec.events import Failed, Metrics, Progress
+from trainer.spec.family_facts import FamilyName
 from trainer.spec.methods import SftMethod
-from trainer.spec.run import Adapter, Base, Compute, FamilyName, RunSpec
+from trainer.spec.run import Adapter, Base, Compute, RunSpec
 
 pytestmark = pytest.mark.integration
 

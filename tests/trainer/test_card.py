@@ -12,11 +12,12 @@ from huggingface_hub import ModelCard
 
 from tests.trainer.families.bases import SAVE_BASE
 from tests.trainer.tiny_sdxl import save_run
-from trainer.card import model_card
+from trainer.card import new_card
 from trainer.families import open_family
 from trainer.output import ADAPTER, EMBEDDING, Pictures
 from trainer.rundir import Run, read_run
-from trainer.spec.run import Base, FamilyName, RunSpec
+from trainer.spec.family_facts import FamilyName
+from trainer.spec.run import Base, RunSpec
 
 LOSSES = {"objective": 0.5, "chosen_loss": 0.11, "rejected_loss": 0.22, "base_chosen_loss": 0.12}
 ACCURACY = {"implicit_accuracy": 0.8, "implicit_accuracy_low": 0.7, "implicit_accuracy_high": 0.9}
@@ -50,16 +51,8 @@ def on(run: Run, base: Base, **options: Any) -> Run:
 
 
 def card(run: Run, rows: list[dict[str, Any]] = ROWS, *, pictures: Pictures = NONE, has_token: bool = False) -> str:
-    return model_card(
-        run,
-        rows,
-        best_step=10,
-        beta=64.0,
-        batch_size=2,
-        versions={"torch": "2"},
-        pictures=pictures,
-        has_token=has_token,
-    )
+    drafted = new_card(run, {"torch": "2"})
+    return drafted.filled(rows, best_step=10, beta=64.0, batch_size=2, pictures=pictures, has_token=has_token)
 
 
 def front_matter(content: str) -> dict[str, Any]:

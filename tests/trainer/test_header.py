@@ -8,8 +8,9 @@ import pytest
 
 from trainer.families.family import Prediction
 from trainer.header import kohya_header, published
+from trainer.spec.family_facts import FamilyName
 from trainer.spec.methods import SftMethod
-from trainer.spec.run import Base, FamilyName, RunSpec
+from trainer.spec.run import Base, RunSpec
 
 pytestmark = pytest.mark.unit
 

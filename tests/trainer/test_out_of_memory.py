@@ -24,10 +24,11 @@ from trainer.memory import MemoryPlan, first_that_fits, plans
 from trainer.output import Pictures
 from trainer.prepare import Ready, prepare
 from trainer.probe import try_plan
-from trainer.recipes import mapo
+from trainer.recipe import objective_of
 from trainer.reporting import Phases
 from trainer.rundir import read_run
 from trainer.spec.events import Event, Warned
+from trainer.spec.methods import MapoMethod
 from trainer.spec.run import Compute, Sampling
 from trainer.world import ALONE
 
@@ -129,7 +130,7 @@ def test_the_largest_batch_that_fits_is_found_by_trying(
     ready: Ready, step_size: int, compute: dict[str, object], plan: tuple[int, bool, bool]
 ) -> None:
     """Halves of 12: 12, 6, 3, 2. A pair is two images, streamed it is one at a time."""
-    objective = mapo.paper(64.0)
+    objective = objective_of(MapoMethod(type="mapo"), 64.0, num_train_timesteps=1000)
     attempt = partial(try_plan, ready, objective, new_batches(ready, objective))
     found = first_that_fits(plans("auto", step_size, Compute.model_validate(compute)), attempt)
     assert found == MemoryPlan(plan[0], gradient_checkpointing=plan[1], streamed=plan[2])

@@ -8,6 +8,7 @@ from PIL import Image
 
 from trainer.errors import BadRun
 from trainer.rundir import _digest, read_run
+from trainer.spec.method_facts import METHODS, listed
 
 pytestmark = pytest.mark.unit
 
@@ -107,7 +108,7 @@ def test_a_fault_within_a_method_is_named_without_the_unions_arm(tmp_path: Path)
 
 def test_an_unknown_method_is_told_with_the_known_ones(tmp_path: Path) -> None:
     found = faults(directory(tmp_path, pair("1"), spec={**SPEC, "method": {"type": "ppo"}}))
-    assert found == ["method.type: given 'ppo'; should be 'mapo', 'dpo', 'sft', 'dco' or 'dreambooth'"]
+    assert found == [f"method.type: given 'ppo'; should be {listed(map(repr, METHODS))}"]
 
 
 def test_every_conflict_of_fields_is_a_fault_of_its_own(tmp_path: Path) -> None:

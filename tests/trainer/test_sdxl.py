@@ -15,6 +15,7 @@ from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defin
 from tests.trainer.tiny_sdxl import PROMPTS, save_run
 from trainer.batches import Batches, one_ahead
 from trainer.cache import Cache
+from trainer.card import new_card
 from trainer.data import Encoded, Need, encode_pairs, pairs_of
 from trainer.encoding import new_encoder
 from trainer.errors import BadRun, Interrupted, NonFiniteLoss
@@ -24,7 +25,7 @@ from trainer.families.sdxl import SdxlDenoiser, SdxlEncoders, SdxlFamily, open_b
 from trainer.interrupt import StopRequest
 from trainer.output import ADAPTER
 from trainer.proof import PREDICTIONS, UPDATES, require_same_adapter
-from trainer.recipes import recipe_for
+from trainer.recipe import train
 from trainer.reporting import Phases
 from trainer.rundir import Run, read_run
 from trainer.spec.events import CheckpointWritten, Event, Metrics
@@ -234,7 +235,7 @@ def test_a_pair_without_finite_loss_stops_the_run_and_is_named(tiny_base: Path, 
     cache.write(poisoned.images[0].key, {"mean": torch.full((4, 16, 16), torch.nan), "std": torch.zeros(4, 16, 16)})
     events: list[Event] = []
     with pytest.raises(NonFiniteLoss) as raised:
-        recipe_for(run.spec.method)(run, cache, Phases(events.append), StopRequest(), ALONE)
+        train(run, new_card(run, {"torch": "2"}), cache, Phases(events.append), StopRequest(), ALONE)
     assert raised.value.pairs == (poisoned.id,)
     assert any(isinstance(event, Metrics) and event.step == 0 for event in events)
     assert all(event.step < raised.value.step for event in events if isinstance(event, CheckpointWritten))

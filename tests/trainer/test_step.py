@@ -14,17 +14,24 @@ from torch import Tensor, nn
 from trainer.batches import Batch
 from trainer.learner import new_optimizer
 from trainer.objectives.objective import Objective
-from trainer.recipes import dco, dpo, dreambooth, mapo
+from trainer.recipe import objective_of
+from trainer.spec.run import TrainingOptions
 from trainer.step import backward_joint, backward_streamed, training_step
 
 pytestmark = pytest.mark.unit
 
+
+def objective(method: str, beta: float | None = None, **hyperparameters: Any) -> Objective:
+    chosen = {"type": method, method: {"hyperparameters": hyperparameters}}
+    return objective_of(TrainingOptions.model_validate({"method": chosen}).method, beta, num_train_timesteps=1000)
+
+
 OBJECTIVES = {
-    "mapo": mapo.paper(64.0),
-    "mapo reference code": mapo.reference_code(0.1, 1000),
-    "dpo": dpo.dpo(200.0),
-    "dco": dco.dco(50.0),
-    "dreambooth": dreambooth.dreambooth(0.5),
+    "mapo": objective("mapo", 64.0),
+    "mapo reference code": objective("mapo", 0.1, form="reference-code"),
+    "dpo": objective("dpo", 200.0),
+    "dco": objective("dco", 50.0),
+    "dreambooth": objective("dreambooth", prior_weight=0.5, class_prompt="a drawing of a thing"),
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import assert_never
+
 from trainer.families.family import Family
 from trainer.spec.run import PLAIN_ADAPTER, PLAIN_COMPUTE, Adapter, Base, Compute
 
@@ -11,7 +13,8 @@ def open_family(base: Base, adapter: Adapter = PLAIN_ADAPTER, compute: Compute =
 
     Raises BadRun for one that cannot be trained, BaseUnavailable if the hub cannot be reached for it.
     """
-    match base.family:
+    family = base.family
+    match family:
         case "sd1" | "sd2":
             from trainer.families import sd
 
@@ -24,3 +27,5 @@ def open_family(base: Base, adapter: Adapter = PLAIN_ADAPTER, compute: Compute =
             from trainer.families import sd3
 
             return sd3.open_base(base, adapter, compute)
+        case _:
+            assert_never(family)

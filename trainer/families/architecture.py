@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from trainer.errors import BadRun, Fault
 from trainer.families.files import read_json
-from trainer.spec.run import FamilyName
+from trainer.spec.family_facts import FAMILIES, FamilyName, family_facts
 
-TRANSFORMERS = {"SD3Transformer2DModel": "sd3"}
+TRANSFORMERS: Mapping[str, str] = {
+    facts.denoiser_class: name for name, facts in FAMILIES.items() if facts.denoiser == "transformer"
+}
 
 
 def require_family(folder: Path, family: FamilyName) -> None:
@@ -17,7 +20,7 @@ def require_family(folder: Path, family: FamilyName) -> None:
     if found != family:
         allowed = f"the files in base.source are of {found}: register the base with the family that it is of"
         raise BadRun([Fault("base.family", repr(family), allowed)], code="wrong_family")
-    _require_text_to_image(folder, "transformer" if family == "sd3" else "unet")
+    _require_text_to_image(folder, family_facts(family).denoiser)
 
 
 def _family_of(folder: Path) -> str:

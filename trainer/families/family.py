@@ -1,4 +1,4 @@
-"""The seam between recipes and model families.
+"""The seam between the training program and model families.
 
 A base is opened in stages, so that nothing is in memory that is not needed: ``Family`` knows the files, ``Encoders``
 are loaded while inputs are cached, ``Denoiser`` for training, and ``Decoder`` where images are drawn.

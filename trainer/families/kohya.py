@@ -28,13 +28,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.spec.run import FamilyName
+from trainer.spec.family_facts import FamilyName, family_facts
 
-TEXT_PREFIXES: dict[FamilyName, dict[str, str]] = {
-    "sd1": {"text_encoder": "lora_te"},
-    "sd2": {"text_encoder": "lora_te"},
-    "sdxl": {"text_encoder": "lora_te1", "text_encoder_2": "lora_te2"},
-}
 PARTS = {"lora_A.weight": "lora_down.weight", "lora_B.weight": "lora_up.weight"}
 MAGNITUDE = "lora_magnitude_vector"
 
@@ -46,7 +41,7 @@ def kohya_weights(
 
     ``layers_per_block`` is the UNet's; of no matter for SD3.
     """
-    if family == "sd3":
+    if family_facts(family).kohya is None:
         return folded(tensors, configs)
     converted: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
@@ -69,7 +64,7 @@ def diffusers_weights(
     layers: int,
 ) -> dict[str, Tensor]:
     """The way back, to the keys and shapes of ``wanted``: what a reader of the file makes of it."""
-    if family == "sd3":
+    if family_facts(family).kohya is None:
         return {
             key: weights[key] / scale(configs, split(key)[0]) if key.endswith("lora_B.weight") else weights[key]
             for key in wanted
@@ -119,10 +114,13 @@ def dimensions(tensors: Mapping[str, Tensor], magnitude_key: str) -> int:
 
 
 def layer_name(network: str, path: str, family: FamilyName, layers_per_block: int) -> str:
+    """Of a family whose names are shared."""
+    facts = family_facts(family)
     if network == "unet":
-        named = first_publication(path, layers_per_block) if family == "sdxl" else path
+        named = first_publication(path, layers_per_block) if facts.kohya and facts.kohya.original else path
         return "lora_unet_" + named.replace(".", "_")
-    return f"{TEXT_PREFIXES[family][network]}_{path.replace('.', '_')}"
+    (prefix,) = (encoder.kohya for encoder in facts.text_encoders if encoder.component == network)
+    return f"{prefix}_{path.replace('.', '_')}"
 
 
 RESNET = {

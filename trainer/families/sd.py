@@ -46,6 +46,7 @@ from trainer.families.unet import (
     native_size,
     size_multiple,
 )
+from trainer.spec.family_facts import family_facts
 from trainer.spec.run import PLAIN_ADAPTER, PLAIN_COMPUTE, Adapter, Base, Compute, Token
 
 ENCODER_PARTS = ("tokenizer", "text_encoder", "vae")
@@ -85,7 +86,7 @@ class SdFamily:
 
     @property
     def guidance(self) -> float:
-        return 7.5
+        return family_facts(self.base.family).guidance
 
     def timestep_at(self, share: float) -> float:
         return timestep_at(share, self.num_train_timesteps)

@@ -32,11 +32,12 @@ from trainer.families.flow import Flow, read_scheduler, timestep_at
 from trainer.families.lora import ATTENTION, add_lora, lora_config, save_lora, without_lora
 from trainer.families.precision import dtype_of, loading, placed
 from trainer.families.text_encoders import load_text_encoder, require_frozen_text_encoders, token_ids
+from trainer.spec.family_facts import T5_TOKENS, family_facts
 from trainer.spec.run import PLAIN_ADAPTER, PLAIN_COMPUTE, Adapter, Base, Compute
 
 CLIP_PARTS = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
 T5_PARTS = ("tokenizer_3", "text_encoder_3")
-T5_TOKENS = 256  # what the pipelines cut prompts to unless told otherwise
+T5_LENGTH = T5_TOKENS + 1  # with the end: 256, to which the pipelines cut prompts unless told otherwise
 # Of both streams, image and text, as diffusers' own script adapts them.
 TARGETS = tuple(f"attn.{name}" for name in (*ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"))
 
@@ -86,7 +87,7 @@ class Sd3Family:
 
     @property
     def guidance(self) -> float:
-        return 7.0
+        return family_facts(self.base.family).guidance
 
     def timestep_at(self, share: float) -> float:
         return timestep_at(share, self.num_train_timesteps, float(self.scheduler.get("shift", 1.0)))
@@ -153,7 +154,7 @@ class Sd3Encoders:
         """Apart, so that no zeros are cached; ``Sd3Denoiser.condition`` joins them.
 
         ``clip`` (tokens, width of both encoders): last layer but one. ``pooled`` (width of both): projected.
-        ``t5`` (T5_TOKENS, width): last layer, padding included; only where the base has T5.
+        ``t5`` (T5_LENGTH, width): last layer, padding included; only where the base has T5.
         """
         length = self.tokenizers[0].model_max_length  # the pipelines take the first one's for both
         outputs = [
@@ -165,7 +166,7 @@ class Sd3Encoders:
             "pooled": torch.cat([output.text_embeds for output in outputs], dim=-1),
         }
         if self.t5 is not None:
-            encoded["t5"] = self.t5.encoder(token_ids(self.t5.tokenizer, prompts, T5_TOKENS, self.device))[0]
+            encoded["t5"] = self.t5.encoder(token_ids(self.t5.tokenizer, prompts, T5_LENGTH, self.device))[0]
         return [
             {name: tensors[position].float().cpu().clone() for name, tensors in encoded.items()}
             for position in range(len(prompts))
@@ -197,9 +198,9 @@ class Sd3Denoiser:
         return self.process.target(latents, noise, timesteps)
 
     def condition(self, prompt: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """``hidden`` (n, tokens of CLIP, then T5_TOKENS, width): CLIP's padded with zeros to T5's width; ``pooled``."""
+        """``hidden`` (n, tokens of CLIP, then T5_LENGTH, width): CLIP's padded with zeros to T5's width; ``pooled``."""
         clip, width = prompt["clip"], int(self.network.config.joint_attention_dim)
-        t5 = prompt["t5"] if "t5" in prompt else clip.new_zeros(len(clip), T5_TOKENS, width)
+        t5 = prompt["t5"] if "t5" in prompt else clip.new_zeros(len(clip), T5_LENGTH, width)
         hidden = torch.cat([pad(clip, (0, width - clip.shape[-1])), t5], dim=1)
         return {"hidden": hidden, "pooled": prompt["pooled"]}
 

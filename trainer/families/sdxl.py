@@ -45,11 +45,12 @@ from trainer.families.unet import (
     native_size,
     size_multiple,
 )
+from trainer.spec.family_facts import FAMILIES, family_facts
 from trainer.spec.run import PLAIN_ADAPTER, PLAIN_COMPUTE, Adapter, Base, Compute, Token
 
 ENCODER_PARTS = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2", "vae")
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
-EMBEDDING_KEYS = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
+EMBEDDING_KEYS = {one.component: one.word for one in FAMILIES["sdxl"].text_encoders if one.word is not None}
 WEIGHTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 
 
@@ -86,7 +87,7 @@ class SdxlFamily:
 
     @property
     def guidance(self) -> float:
-        return 5.0
+        return family_facts(self.base.family).guidance
 
     def timestep_at(self, share: float) -> float:
         return timestep_at(share, self.num_train_timesteps)

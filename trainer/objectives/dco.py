@@ -6,6 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainer.objectives.objective import Loss, Terms, seen
+from trainer.spec.methods import DcoHyperparameters
+
+
+def dco(terms: Terms[DcoHyperparameters]) -> Loss:
+    return lambda pair: dco_loss(pair.chosen, seen(pair.base_chosen), beta=terms.beta)
+
 
 def dco_loss(chosen: Tensor, base_chosen: Tensor, *, beta: float) -> Tensor:
     r"""$-\log\sigma(-\beta (L_w - L_w^{ref}))$.

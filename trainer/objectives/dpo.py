@@ -6,6 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainer.objectives.objective import Loss, Terms, seen
+from trainer.spec.methods import DpoHyperparameters
+
+
+def dpo(terms: Terms[DpoHyperparameters]) -> Loss:
+    return lambda pair: dpo_loss(
+        pair.chosen, seen(pair.rejected), seen(pair.base_chosen), seen(pair.base_rejected), beta=terms.beta
+    )
+
 
 def dpo_loss(chosen: Tensor, rejected: Tensor, base_chosen: Tensor, base_rejected: Tensor, *, beta: float) -> Tensor:
     r"""$-\log\sigma(-\frac\beta2 [(L_w - L_l) - (L_w^{ref} - L_l^{ref})])$.

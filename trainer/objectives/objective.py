@@ -1,11 +1,16 @@
-"""What an objective sees of a pair, and which of it has to be computed."""
+"""What an objective sees of a pair, which of it has to be computed, and what its loss is made from."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from torch import Tensor
+
+from trainer.spec.methods import Hyperparameters
+
+Own = TypeVar("Own", bound=Hyperparameters, covariant=True)
 
 
 @dataclass(frozen=True)
@@ -23,17 +28,41 @@ class PairLosses:
     prior: Tensor | None = None
 
 
+Loss = Callable[[PairLosses], Tensor]
+
+
 @dataclass(frozen=True)
 class Objective:
     """``loss`` gives each pair's value, (pairs,), not averaged."""
 
-    loss: Callable[[PairLosses], Tensor]
+    loss: Loss
     sees_rejected: bool
     sees_base: bool
 
 
+@dataclass(frozen=True)
+class Terms(Generic[Own]):
+    """What a method's loss is made from: its hyperparameters, the value of beta, and the noise schedule's length.
+
+    ``chosen_beta`` is None for a method without one.
+    """
+
+    hyperparameters: Own
+    chosen_beta: float | None
+    num_train_timesteps: int
+
+    @property
+    def beta(self) -> float:
+        if self.chosen_beta is None:
+            raise ValueError("this method has no beta: give its row in trainer/recipe.py a rule for it")
+        return self.chosen_beta
+
+
 def seen(losses: Tensor | None) -> Tensor:
-    """For objectives: the losses that they said they see."""
+    """For objectives: the losses that the method's facts say they need."""
     if losses is None:
-        raise ValueError("these losses were not computed: sees_rejected and sees_base must say what the loss looks at")
+        raise ValueError(
+            "these losses were not computed: needs_rejected and needs_reference of the method's facts must say what "
+            "the loss takes"
+        )
     return losses

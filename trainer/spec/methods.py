@@ -1,14 +1,16 @@
 """Training methods and their hyperparameters, in the request shape of OpenAI's fine-tuning API.
 
-Every hyperparameter may be ``"auto"``; ``trainer.spec.resolved`` says what that becomes.
+Every hyperparameter may be ``"auto"``; ``trainer.spec.resolved`` says what that becomes. What is true of every run by
+a method stands in ``trainer.spec.method_facts``.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Generic, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
+from trainer.spec.method_facts import MethodName, method_facts
 from trainer.spec.strict import Auto, Real, Strict, Whole
 
 Preset = Literal["general", "culture", "safety", "style", "personalization"]
@@ -130,59 +132,48 @@ class DreamboothOptions(Strict):
     hyperparameters: DreamboothHyperparameters
 
 
-class MapoMethod(Strict):
-    """Margin-aware preference optimization, arXiv 2406.06424v2: no reference model."""
+Own = TypeVar("Own", bound=Hyperparameters)
 
+
+class MethodChoice(Strict, Generic[Own]):
+    """``{"type": T, T: {"hyperparameters": {...}}}``; a subclass a method, whose second field is named by its type."""
+
+    type: MethodName
+
+    @property
+    def hyperparameters(self) -> Own:
+        own: Own = getattr(self, self.type).hyperparameters
+        return own
+
+
+class MapoMethod(MethodChoice[MapoHyperparameters]):
+    __doc__ = method_facts("mapo").description
     type: Literal["mapo"]
     mapo: MapoOptions = MapoOptions()
 
-    @property
-    def hyperparameters(self) -> MapoHyperparameters:
-        return self.mapo.hyperparameters
 
-
-class DpoMethod(Strict):
-    """Diffusion-DPO, arXiv 2311.12908, with the adapter switched off as reference."""
-
+class DpoMethod(MethodChoice[DpoHyperparameters]):
+    __doc__ = method_facts("dpo").description
     type: Literal["dpo"]
     dpo: DpoOptions = DpoOptions()
 
-    @property
-    def hyperparameters(self) -> DpoHyperparameters:
-        return self.dpo.hyperparameters
 
-
-class SftMethod(Strict):
-    """Supervised fine-tuning on the chosen images alone."""
-
+class SftMethod(MethodChoice[SftHyperparameters]):
+    __doc__ = method_facts("sft").description
     type: Literal["sft"]
     sft: SftOptions = SftOptions()
 
-    @property
-    def hyperparameters(self) -> SftHyperparameters:
-        return self.sft.hyperparameters
 
-
-class DcoMethod(Strict):
-    """Direct consistency optimization, arXiv 2402.12004: the chosen images, held near the base."""
-
+class DcoMethod(MethodChoice[DcoHyperparameters]):
+    __doc__ = method_facts("dco").description
     type: Literal["dco"]
     dco: DcoOptions = DcoOptions()
 
-    @property
-    def hyperparameters(self) -> DcoHyperparameters:
-        return self.dco.hyperparameters
 
-
-class DreamboothMethod(Strict):
-    """DreamBooth, arXiv 2208.12242: a subject from its photos, its class preserved by the base's own images."""
-
+class DreamboothMethod(MethodChoice[DreamboothHyperparameters]):
+    __doc__ = method_facts("dreambooth").description
     type: Literal["dreambooth"]
     dreambooth: DreamboothOptions
-
-    @property
-    def hyperparameters(self) -> DreamboothHyperparameters:
-        return self.dreambooth.hyperparameters
 
 
 Method = Annotated[MapoMethod | DpoMethod | SftMethod | DcoMethod | DreamboothMethod, Field(discriminator="type")]

@@ -8,11 +8,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from trainer.spec.conflicts import Conflict, refuse
+from trainer.spec.family_facts import FamilyName, family_facts
 from trainer.spec.methods import DreamboothHyperparameters, Method, Prompt
 from trainer.spec.strict import Auto, Flag, Real, Seed, Strict, Whole
 
-FamilyName = Literal["sd1", "sd2", "sdxl", "sd3"]
-DENOISER_ONLY: tuple[FamilyName, ...] = ("sd3",)  # families whose text encoders stay as they are
 Rank = Annotated[Whole, Field(ge=1, le=512)]
 LearningRate = Annotated[Real, Field(gt=0, le=1)]
 OTHER_RESULTS = ("pytorch_lora_weights", "learned_embeds")  # .safetensors: the other adapter files of a run
@@ -216,7 +215,7 @@ class RunSpec(TrainingOptions):
             [
                 Conflict(("adapter", name), given.model_dump(), wanted)
                 for name, given in asked.items()
-                if given is not None and self.base.family in DENOISER_ONLY
+                if given is not None and not family_facts(self.base.family).text_encoders
             ]
         )
         return self

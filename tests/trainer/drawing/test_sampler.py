@@ -21,7 +21,8 @@ from trainer.encoding import new_encoder
 from trainer.families import open_family
 from trainer.interrupt import StopRequest
 from trainer.spec.buckets import Bucket
-from trainer.spec.run import Base, FamilyName
+from trainer.spec.family_facts import FamilyName
+from trainer.spec.run import Base
 
 CPU = torch.device("cpu")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.trainer.families.tiny_sd import save_sd1, save_sd2
 from tests.trainer.families.tiny_sd3 import save_sd3
 from tests.trainer.tiny_sdxl import save_base as save_sdxl
-from trainer.spec.run import FamilyName
+from trainer.spec.family_facts import FamilyName
 
 SAVE_BASE: dict[FamilyName, Callable[[Path], Path]] = {
     "sd1": save_sd1,

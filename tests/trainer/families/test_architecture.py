@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
 from tests.trainer.families.bases import SAVE_BASE
 from trainer.errors import BadRun
 from trainer.families import open_family
-from trainer.spec.run import Base, FamilyName
+from trainer.spec.family_facts import FAMILIES
+from trainer.spec.run import Base
 
 pytestmark = pytest.mark.integration
-
-FAMILIES = get_args(FamilyName)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +60,7 @@ def test_architectures_that_no_family_has_are_named(bases: dict[str, Path], tmp_
 def test_a_model_that_takes_more_than_noisy_latents_is_refused(
     bases: dict[str, Path], family: str, tmp_path: Path
 ) -> None:
-    network = "transformer" if family == "sd3" else "unet"
+    network = FAMILIES[family].denoiser
     inpainting = shutil.copytree(bases[family], tmp_path / "base")
     change(inpainting / network / "config.json", in_channels=9)
     error = refused(family, inpainting)
@@ -72,7 +70,7 @@ def test_a_model_that_takes_more_than_noisy_latents_is_refused(
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("part", ["text_encoder", "vae", "network"])
 def test_pickled_weights_are_refused(bases: dict[str, Path], family: str, part: str, tmp_path: Path) -> None:
-    network = "transformer" if family == "sd3" else "unet"
+    network = FAMILIES[family].denoiser
     base = shutil.copytree(bases[family], tmp_path / "base")
     (weights,) = (base / (network if part == "network" else part)).glob("*.safetensors")
     weights.rename(weights.with_suffix(".bin"))

@@ -32,7 +32,8 @@ from trainer.families.lora import save_lora
 from trainer.interrupt import StopRequest
 from trainer.output import adapter_metadata
 from trainer.proof import require_same_adapter
-from trainer.spec.run import Adapter, Base, FamilyName
+from trainer.spec.family_facts import FamilyName
+from trainer.spec.run import Adapter, Base
 
 CPU = torch.device("cpu")
 SDXL = {

@@ -5,31 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers import (
-    DiffusionPipeline,
-    StableDiffusion3Pipeline,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
-)
 
 from tests.trainer.families.bases import SAVE_BASE
 from tests.trainer.program import run_program
 from tests.trainer.tiny_sdxl import PROMPTS, save_run, write_spec
 from trainer.spec.events import BetaChosen, Metrics
-from trainer.spec.run import FamilyName
+from trainer.spec.family_facts import FAMILIES, FamilyName
 
 pytestmark = pytest.mark.integration
 
 LENGTH = {"max_steps": 8, "batch_size": 4, "learning_rate": 2e-3}
-PIPELINES: dict[FamilyName, type[DiffusionPipeline]] = {
-    "sd1": StableDiffusionPipeline,
-    "sd2": StableDiffusionPipeline,
-    "sdxl": StableDiffusionXLPipeline,
-    "sd3": StableDiffusion3Pipeline,
-}
 
 
 @pytest.mark.parametrize("family", SAVE_BASE)
@@ -43,7 +32,7 @@ def test_a_family_trains_and_its_adapter_loads_and_draws(tmp_path: Path, family:
     (first, *_, final) = (event for event in outcome.events if isinstance(event, Metrics))
     if method == "mapo":  # random pictures have no order that two held-out pairs could show
         assert final.objective < first.objective
-    pipeline = PIPELINES[family].from_pretrained(base)
+    pipeline = getattr(diffusers, FAMILIES[family].pipeline).from_pretrained(base)
     before = picture(pipeline)
     pipeline.load_lora_weights(str(directory / "output"))
     assert np.isfinite(picture(pipeline)).all()

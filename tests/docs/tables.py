@@ -1,0 +1,119 @@
+"""``python -m tests.docs.tables`` writes the pages' tables of methods and families from the trainer's facts;
+``--check`` only says whether they are as they should be.
+
+A table stands between ``<!-- table NAME -->`` and ``<!-- end of table -->``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from trainer.spec.family_facts import FAMILIES
+from trainer.spec.method_facts import METHODS
+from trainer.spec.methods import Hyperparameters, Method
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PAGES = ("README.md", "docs/methods.md", "docs/api.md", "docs/trainer.md")
+BETWEEN = re.compile(r"(<!-- table ([a-z-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+HINT = "is out of date: python -m tests.docs.tables\n"
+
+
+def methods_in_short() -> Iterator[str]:
+    yield from ("| `method` | for |", "|---|---|")
+    for name, facts in METHODS.items():
+        yield f"| `{name}` | {facts.use_when} |"
+
+
+def methods() -> Iterator[str]:
+    yield from ("| | trains on | forward passes a pair | reach for it when |", "|---|---|---|---|")
+    for name, facts in METHODS.items():
+        yield f"| [{name}](#{name}) | {facts.inputs} | {facts.forward_passes} | {facts.use_when} |"
+
+
+def betas() -> Iterator[str]:
+    yield from (f"| | {' | '.join(FAMILIES)} |", f"|---|{'---|' * len(FAMILIES)}")
+    for name, method in METHODS.items():
+        if method.auto_beta is not None:
+            figures = (f"{method.auto_beta(family):g}" for family in FAMILIES.values())
+            yield f"| [{name}](#{name}) | {' | '.join(figures)} |"
+
+
+def hyperparameters() -> Iterator[str]:
+    yield from ("| method | its own hyperparameters, beside the shared ones |", "|---|---|")
+    for name, fields in own_hyperparameters().items():
+        described = (f"`{field}`{choices(schema)}: {schema['description']}" for field, schema in fields.items())
+        yield f"| `{name}` | {' '.join(described) or 'none'} |"
+    yield f"| all | {', '.join(f'`{field}`' for field in Hyperparameters.model_fields)} |"
+
+
+def families() -> Iterator[str]:
+    yield from (
+        "| `family` | bases | size | sides divide by | longest prompt | text encoders | pipeline |",
+        "|---|---|---|---|---|---|---|",
+    )
+    for name, facts in FAMILIES.items():
+        encoders = "can be trained" if facts.text_encoders else "stay as they are"
+        size = f"{facts.native_size} x {facts.native_size}"
+        yield (
+            f"| `{name}` | {facts.title} | {size} | {facts.size_multiple} | {facts.longest_prompt} tokens | {encoders} "
+            f"| `{facts.pipeline}` |"
+        )
+
+
+TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
+    "methods-in-short": methods_in_short,
+    "methods": methods,
+    "betas": betas,
+    "hyperparameters": hyperparameters,
+    "families": families,
+}
+
+
+def own_hyperparameters() -> dict[str, dict[str, Any]]:
+    """The JSON schema of every method's own hyperparameters, by method and field."""
+    union, _ = get_args(Method)
+    fields = {}
+    for choice in get_args(union):
+        (name,) = get_args(choice.model_fields["type"].annotation)
+        model = choice.model_fields[name].annotation.model_fields["hyperparameters"].annotation
+        properties = model.model_json_schema()["properties"]
+        fields[name] = {field: properties[field] for field in properties if field not in Hyperparameters.model_fields}
+    return fields
+
+
+def choices(schema: Mapping[str, Any]) -> str:
+    """ " (paper, reference-code)" for a field of fixed values."""
+    for arm in (schema, *schema.get("anyOf", ())):
+        if "enum" in arm:
+            return f" ({', '.join(arm['enum'])})"
+    return ""
+
+
+def filled(text: str) -> str:
+    return BETWEEN.sub(lambda found: found[1] + "\n".join(TABLES[found[2]]()) + "\n" + found[3], text)
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a page is out of date")
+    check = parser.parse_args(arguments).check
+    stale = []
+    for page in PAGES:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        if (wanted := filled(text)) == text:
+            continue
+        stale.append(page)
+        if not check:
+            (ROOT / page).write_text(wanted, encoding="utf-8")
+    if check:
+        sys.stderr.writelines(f"{page} {HINT}" for page in stale)
+    return int(check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,110 @@
+"""A training run from top to bottom, and the table of what sets one method apart from another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from trainer.beta import mapo_beta, usual_beta
+from trainer.cache import Cache
+from trainer.card import Card
+from trainer.conclude import evaluate, write_results
+from trainer.data import Need
+from trainer.fit import fit
+from trainer.interrupt import StopRequest
+from trainer.objectives.dco import dco
+from trainer.objectives.dpo import dpo
+from trainer.objectives.mapo import mapo
+from trainer.objectives.objective import Loss, Objective, Terms
+from trainer.objectives.sft import dreambooth, sft
+from trainer.prepare import Ready, measure_base, prepare
+from trainer.probe import settle
+from trainer.reporting import Phases
+from trainer.rundir import Run
+from trainer.spec.events import Done
+from trainer.spec.method_facts import MethodFacts, MethodName, method_facts
+from trainer.spec.methods import DreamboothHyperparameters, Hyperparameters, MapoHyperparameters, Method
+from trainer.validation import HeldOutLosses
+from trainer.world import World
+
+Own = TypeVar("Own", bound=Hyperparameters)
+
+
+def usual_need(facts: MethodFacts, _hyperparameters: Hyperparameters) -> Need:
+    return Need(rejected=facts.needs_rejected)
+
+
+def mapo_need(facts: MethodFacts, hyperparameters: MapoHyperparameters) -> Need:
+    """The reference mismatch is measured where nothing else decides beta."""
+    undecided = hyperparameters.form == "paper" and hyperparameters.beta == "auto" and hyperparameters.preset is None
+    return Need(rejected=facts.needs_rejected, mismatch=undecided)
+
+
+def dreambooth_need(facts: MethodFacts, hyperparameters: DreamboothHyperparameters) -> Need:
+    """Class images are drawn only where their loss counts."""
+    prompt = hyperparameters.instance_prompt
+    if hyperparameters.prior_weight == 0 or hyperparameters.class_prompt is None:
+        return Need(rejected=facts.needs_rejected, instance_prompt=prompt)
+    return Need(
+        rejected=facts.needs_rejected,
+        instance_prompt=prompt,
+        class_prompt=hyperparameters.class_prompt,
+        class_images=hyperparameters.class_images,
+    )
+
+
+@dataclass(frozen=True)
+class Recipe(Generic[Own]):
+    """``loss`` makes a method's loss; ``need`` says what data it takes, and ``beta`` what beta becomes, where the
+    method's facts alone do not."""
+
+    loss: Callable[[Terms[Own]], Loss]
+    need: Callable[[MethodFacts, Own], Need] = usual_need
+    beta: Callable[[Ready, Own, HeldOutLosses], float | None] = usual_beta
+
+
+RECIPES: Mapping[MethodName, Recipe[Any]] = {
+    "mapo": Recipe(mapo, need=mapo_need, beta=mapo_beta),
+    "dpo": Recipe(dpo),
+    "sft": Recipe(sft),
+    "dco": Recipe(dco),
+    "dreambooth": Recipe(dreambooth, need=dreambooth_need),
+}
+
+
+def train(run: Run, card: Card, cache: Cache, phases: Phases, stop: StopRequest, world: World) -> Done:
+    """Raises Interrupted after writing a checkpoint; call again to go on."""
+    method = run.spec.method
+    recipe = recipe_of(method)
+    # Open the base, encode pairs and prompts once, draw what is missing, and take up the last checkpoint.
+    ready = prepare(run, cache, need_of(method), phases, stop, world)
+    # The base on the held-out pairs: what the adapter is compared with.
+    base = measure_base(ready)
+    beta = recipe.beta(ready, method.hyperparameters, base)
+    objective = objective_of(method, beta, ready.family.num_train_timesteps)
+    # Find the largest batch that fits the device.
+    settled = settle(ready, objective, beta)
+    # The training loop, with an evaluation and a checkpoint every so many steps.
+    best = fit(ready, objective, base, settled)
+    # The best adapter on all held-out pairs, its samples, and the files of the result.
+    evaluate(ready, objective, base, best)
+    return write_results(ready, card, settled, best)
+
+
+def recipe_of(method: Method) -> Recipe[Any]:
+    """Raises LookupError, which names the method and this table, where the row is missing."""
+    if method.type not in RECIPES:
+        raise LookupError(f"the method {method.type!r} has no row in RECIPES (trainer/recipe.py)")
+    return RECIPES[method.type]
+
+
+def need_of(method: Method) -> Need:
+    return recipe_of(method).need(method_facts(method.type), method.hyperparameters)
+
+
+def objective_of(method: Method, beta: float | None, num_train_timesteps: int) -> Objective:
+    """The method's loss at this beta, and which of a pair's losses have to be computed for it."""
+    facts = method_facts(method.type)
+    loss = recipe_of(method).loss(Terms(method.hyperparameters, beta, num_train_timesteps))
+    return Objective(loss, sees_rejected=facts.needs_rejected, sees_base=facts.needs_reference)
