@@ -54,7 +54,7 @@ class Case:
 CASES = {
     "mapo paper": Case("mapo", {"form": "paper", "beta": 8}, sees_rejected=True),
     "mapo reference-code": Case("mapo", {"form": "reference-code"}, sees_rejected=True, by_words=True),
-    "dpo": Case("dpo", {"beta": 2000}, sees_rejected=True, at_base=math.log(2), by_words=True),
+    "dpo": Case("dpo", {"beta": 200}, sees_rejected=True, at_base=math.log(2), by_words=True),
     "sft": Case("sft", {}, sees_rejected=False),
     "dco": Case("dco", {"beta": 100}, sees_rejected=False, at_base=math.log(2)),
     # So little of the class images' loss that learning them in place of the chosen ones would show.
