@@ -182,13 +182,6 @@ def test_a_method_learns_the_chosen_images(name: str, plainly: Learn, yardstick:
     require_promise(learned, CASES[name])
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_a_streamed_pair_learns_the_chosen_images(name: str, learn: Learn, yardstick: Yardstick) -> None:
-    learned = learn(name, compute={"pairs": "streamed"})
-    require_direction(learned, yardstick)
-    require_promise(learned, CASES[name])
-
-
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.by_words])
 def test_text_encoders_alone_learn_the_chosen_images(name: str, learn: Learn, yardstick: Yardstick) -> None:
     """The denoiser's rate is next to nothing, so what is learned is learned by the text encoders."""
@@ -208,10 +201,10 @@ def test_a_denoiser_learns_the_chosen_images_beside_text_encoders(
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_two_processes_learn_the_chosen_images(
+def test_two_processes_learn_the_chosen_images_from_streamed_pairs(
     name: str, learn: Learn, yardstick: Yardstick, in_two_processes: Run
 ) -> None:
-    learned = learn(name, in_two_processes)
+    learned = learn(name, in_two_processes, compute={"pairs": "streamed"})
     require_direction(learned, yardstick)
     require_promise(learned, CASES[name])
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from trainer.batches import Batch
 from trainer.learner import new_optimizer
-from trainer.objectives.objective import Objective, PairLosses
+from trainer.objectives.objective import Objective, PairLosses, seen
 from trainer.recipes import dco, dpo, dreambooth, mapo
 from trainer.step import backward_joint, backward_streamed, denoising_losses, training_step
 
@@ -166,7 +166,7 @@ def test_an_objective_sees_each_sides_own_losses_of_the_network_and_of_its_base(
 
     def record(losses: PairLosses) -> Tensor:
         seen_losses.append(losses)
-        return losses.chosen
+        return losses.chosen + 0.1 * seen(losses.rejected) + 0.01 * seen(losses.prior)
 
     whole = Batch(**{**vars(batch(3, sides=2)), "prior": batch(3, sides=1, seed=1)})
     objective = Objective(record, sees_rejected=True, sees_base=True)
@@ -183,7 +183,8 @@ def test_an_objective_sees_each_sides_own_losses_of_the_network_and_of_its_base(
     for found, part in zip(given, (chosen, rejected, whole.prior), strict=True):
         assert found is not None
         torch.testing.assert_close(found.detach(), of(part))
-    torch.testing.assert_close(returned, torch.stack([of(chosen), of(chosen), of(rejected)]))
+    values = of(chosen) + 0.1 * of(rejected) + 0.01 * of(whole.prior)
+    torch.testing.assert_close(returned, torch.stack([values, of(chosen), of(rejected)]))
     assert not torch.allclose(of(chosen), of(rejected), rtol=1e-2)
     with plain.without_adapter():
         for found, part in ((losses.base_chosen, chosen), (losses.base_rejected, rejected)):
