@@ -68,7 +68,7 @@ def save_run(
 
 
 @dataclass(frozen=True)
-class Yardstick:
+class DiffusersLosses:
     """Denoising losses that owe nothing to the trainer's reading, encoding, batches, steps or validation."""
 
     base: Path

@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.trainer.flat_colours import TARGETS, Yardstick, save_base, save_run
+from tests.trainer.flat_colours import TARGETS, DiffusersLosses, save_base, save_run
 from tests.trainer.program import Outcome, run_program
 from tests.trainer.warm import Server
 from trainer.spec.events import Event, Metrics, Progress, parse_event
@@ -41,20 +41,20 @@ CLEAR = 0.01  # of a loss, which is about 1: the least change that counts
 @dataclass(frozen=True)
 class Case:
     """``sees_rejected``: its objective looks at rejected images. ``at_base``: the objective of a network that is its
-    own reference, whatever the pair. ``by_words``: its push is strong enough to show through the text encoders alone.
+    own reference, whatever the pair. ``through_text_encoders``: its push is strong enough to show through the text encoders alone.
     """
 
     method: str
     hyperparameters: dict[str, Any]
     sees_rejected: bool
     at_base: float | None = None
-    by_words: bool = False
+    through_text_encoders: bool = False
 
 
 CASES = {
     "mapo paper": Case("mapo", {"form": "paper", "beta": 8}, sees_rejected=True),
-    "mapo reference-code": Case("mapo", {"form": "reference-code"}, sees_rejected=True, by_words=True),
-    "dpo": Case("dpo", {"beta": 200}, sees_rejected=True, at_base=math.log(2), by_words=True),
+    "mapo reference-code": Case("mapo", {"form": "reference-code"}, sees_rejected=True, through_text_encoders=True),
+    "dpo": Case("dpo", {"beta": 200}, sees_rejected=True, at_base=math.log(2), through_text_encoders=True),
     "sft": Case("sft", {}, sees_rejected=False),
     "dco": Case("dco", {"beta": 100}, sees_rejected=False, at_base=math.log(2)),
     # So little of the class images' loss that learning them in place of the chosen ones would show.
@@ -93,12 +93,12 @@ Learn = Callable[..., Learned]
 
 
 @pytest.fixture(scope="module")
-def yardstick(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Yardstick:
-    return Yardstick(save_base(tmp_path_factory.mktemp("direction") / "base", tiny_base))
+def by_diffusers(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> DiffusersLosses:
+    return DiffusersLosses(save_base(tmp_path_factory.mktemp("direction") / "base", tiny_base))
 
 
 @pytest.fixture(scope="module")
-def learn(yardstick: Yardstick, tmp_path_factory: pytest.TempPathFactory) -> Learn:
+def learn(by_diffusers: DiffusersLosses, tmp_path_factory: pytest.TempPathFactory) -> Learn:
     encodings = tmp_path_factory.mktemp("cache")
 
     def learned(name: str, run: Run = run_program, *, rejected: bool = True, **options: Any) -> Learned:
@@ -111,20 +111,20 @@ def learn(yardstick: Yardstick, tmp_path_factory: pytest.TempPathFactory) -> Lea
         case = CASES[name]
         rate = {"learning_rate": options.pop("learning_rate", COMMON["learning_rate"])}
         hyperparameters = COMMON | case.hyperparameters | rate
-        save_run(directory, yardstick.base, case.method, hyperparameters, rejected=rejected, **options)
+        save_run(directory, by_diffusers.base, case.method, hyperparameters, rejected=rejected, **options)
         outcome = run(directory, encodings)
         assert outcome.returncode == 0, outcome.stderr
-        return Learned(directory, outcome, yardstick.of_adapter(directory / "output"))
+        return Learned(directory, outcome, by_diffusers.of_adapter(directory / "output"))
 
     return learned
 
 
 @pytest.fixture(scope="module")
-def plainly(learn: Learn) -> Learn:
+def learn_once(learn: Learn) -> Learn:
     return cache(learn)
 
 
-def require_direction(learned: Learned, yardstick: Yardstick) -> None:
+def require_direction(learned: Learned, by_diffusers: DiffusersLosses) -> None:
     """Both by the program's report and by diffusers: red is learned, and more than blue."""
     base, *_, final = learned.measured
     chosen, rejected = (
@@ -145,7 +145,7 @@ def require_direction(learned: Learned, yardstick: Yardstick) -> None:
     assert final.reference_corrected_accuracy == 1
     for at in final.bins:
         assert at.margin == pytest.approx(at.rejected_loss - at.chosen_loss, abs=1e-6)
-    red, blue = (after - before for before, after in zip(yardstick.of_base, learned.losses, strict=True))
+    red, blue = (after - before for before, after in zip(by_diffusers.of_base, learned.losses, strict=True))
     assert red < -CLEAR
     assert red < blue - CLEAR
 
@@ -176,44 +176,44 @@ def test_every_method_and_every_form_of_one_has_its_direction_tested_here() -> N
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_method_learns_the_chosen_images(name: str, plainly: Learn, yardstick: Yardstick) -> None:
-    learned = plainly(name)
-    require_direction(learned, yardstick)
+def test_a_method_learns_the_chosen_images(name: str, learn_once: Learn, by_diffusers: DiffusersLosses) -> None:
+    learned = learn_once(name)
+    require_direction(learned, by_diffusers)
     require_promise(learned, CASES[name])
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.by_words])
-def test_text_encoders_alone_learn_the_chosen_images(name: str, learn: Learn, yardstick: Yardstick) -> None:
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.through_text_encoders])
+def test_text_encoders_alone_learn_the_chosen_images(name: str, learn: Learn, by_diffusers: DiffusersLosses) -> None:
     """The denoiser's rate is next to nothing, so what is learned is learned by the text encoders."""
     learned = learn(name, learning_rate=1e-7, adapter={"rank": 4, "text_encoder": {"learning_rate": 2e-2}})
-    require_direction(learned, yardstick)
+    require_direction(learned, by_diffusers)
     require_promise(learned, CASES[name])
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.by_words])
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.through_text_encoders])
 def test_a_denoiser_learns_the_chosen_images_beside_text_encoders(
-    name: str, learn: Learn, yardstick: Yardstick
+    name: str, learn: Learn, by_diffusers: DiffusersLosses
 ) -> None:
     adapter = {"rank": 4, "target_modules": TARGETS, "text_encoder": {"learning_rate": 5e-3}}
     learned = learn(name, adapter=adapter)
-    require_direction(learned, yardstick)
+    require_direction(learned, by_diffusers)
     require_promise(learned, CASES[name])
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_learn_the_chosen_images_from_streamed_pairs(
-    name: str, learn: Learn, yardstick: Yardstick, in_two_processes: Run
+    name: str, learn: Learn, by_diffusers: DiffusersLosses, in_two_processes: Run
 ) -> None:
     learned = learn(name, in_two_processes, compute={"pairs": "streamed"})
-    require_direction(learned, yardstick)
+    require_direction(learned, by_diffusers)
     require_promise(learned, CASES[name])
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.sees_rejected])
-def test_a_method_of_chosen_images_learns_the_same_without_rejected_ones(name: str, plainly: Learn) -> None:
+def test_a_method_of_chosen_images_learns_the_same_without_rejected_ones(name: str, learn_once: Learn) -> None:
     adapters = [
         load_file(learned.directory / "output/pytorch_lora_weights.safetensors")
-        for learned in (plainly(name), plainly(name, rejected=False))
+        for learned in (learn_once(name), learn_once(name, rejected=False))
     ]
     assert adapters[0].keys() == adapters[1].keys()
     assert all(torch.equal(adapters[0][key], adapters[1][key]) for key in adapters[0])
