@@ -40,8 +40,10 @@ CLEAR = 0.01  # of a loss, which is about 1: the least change that counts
 
 @dataclass(frozen=True)
 class Case:
-    """``sees_rejected``: its objective looks at rejected images. ``at_base``: the objective of a network that is its
-    own reference, whatever the pair. ``through_text_encoders``: its push is strong enough to show through the text encoders alone.
+    """``sees_rejected``: its objective looks at rejected images.
+
+    ``at_base``: the objective of a network that is its own reference, whatever the pair.
+    ``through_text_encoders``: its push is strong enough to show through the text encoders alone.
     """
 
     method: str
@@ -127,13 +129,8 @@ def learn_once(learn: Learn) -> Learn:
 def require_direction(learned: Learned, by_diffusers: DiffusersLosses) -> None:
     """Both by the program's report and by diffusers: red is learned, and more than blue."""
     base, *_, final = learned.measured
-    chosen, rejected = (
-        after - before
-        for before, after in (
-            (base.chosen_loss, final.chosen_loss),
-            (base.rejected_loss, final.rejected_loss),
-        )
-    )
+    chosen = final.chosen_loss - base.chosen_loss
+    rejected = final.rejected_loss - base.rejected_loss
     assert final.final
     assert chosen < -CLEAR
     assert chosen < rejected - CLEAR
