@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,8 @@ SEEDS = (0, 1)
 SHOWN_COLUMNS = 10
 CELL = 112
 
+Rows = list[list[Image.Image]]  # of samples: one list per seed, in the prompts' order
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -32,6 +35,7 @@ class Comparison:
     adapter_score: float
     base_fidelity: float
     adapter_fidelity: float
+    seeds: int  # of each prompt
 
 
 def compare(base: Path, adapter: Path, picture: Path) -> Comparison:
@@ -46,13 +50,17 @@ def compare(base: Path, adapter: Path, picture: Path) -> Comparison:
     after = _sample_rows(pipeline, prompts)
     _draw(prompts, before[0], after[0], [openmoji.render(one.key, "line", IMAGE_SIZE) for one in held_out], picture)
 
+    return scored(before, after, places=[catalogue.index(emoji) for emoji in held_out])
+
+
+def scored(before: Rows, after: Rows, *, places: Sequence[int]) -> Comparison:
+    """``before``: samples of the base, ``after``: of the adapter; ``places``: each prompt's emoji in the catalogue."""
     scorers, line_art = load_scorers(), LABELS.index("line")
-    places = np.array([catalogue.index(emoji) for emoji in held_out])
     base_scores, adapter_scores = (  # (prompts, seeds)
         np.stack([scorers.renditions(images)[:, line_art] for images in rows], axis=1) for rows in (before, after)
     )
     base_fidelity, adapter_fidelity = (
-        float(np.mean([scorers.shown(images) == places for images in rows])) for rows in (before, after)
+        float(np.mean([scorers.shown(images) == np.array(places) for images in rows])) for rows in (before, after)
     )
     return Comparison(
         win_rate=win_rate(adapter_scores, base_scores),
@@ -61,11 +69,11 @@ def compare(base: Path, adapter: Path, picture: Path) -> Comparison:
         adapter_score=float(adapter_scores.mean()),
         base_fidelity=base_fidelity,
         adapter_fidelity=adapter_fidelity,
+        seeds=len(before),
     )
 
 
-def _sample_rows(pipeline: StableDiffusionXLPipeline, prompts: list[str]) -> list[list[Image.Image]]:
-    """One list of images per seed, in the prompts' order."""
+def _sample_rows(pipeline: StableDiffusionXLPipeline, prompts: list[str]) -> Rows:
     count = len(prompts)
     return [
         sample(

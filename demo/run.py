@@ -1,7 +1,8 @@
 """``make demo``: the main job from end to end, on real parts, as a user would do it.
 
 Starts pairtune on this machine, uploads the bundled OpenMoji pairs with the ``openai`` SDK, trains a MaPO adapter,
-downloads it, stops pairtune, loads the adapter into a plain diffusers pipeline and compares it with the base.
+downloads it, stops pairtune, loads the adapter into a plain diffusers pipeline and compares it with the base. The exit
+code is 1 where a part failed or the adapter is not better than its base (``demo.verdict``).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import openai
@@ -27,10 +28,15 @@ from rich.table import Table
 from demo import pairs
 from demo.benchmark.data import TARGETS
 from demo.follow import follow
+from demo.verdict import shortfall
 from store.settings import REPOSITORY
+
+if TYPE_CHECKING:
+    from demo.compare import Comparison
 
 OUT = Path("var/demo")
 BASE = REPOSITORY / "demo" / "base" / "emoji-xl"
+PICTURE = OUT / "before_after.png"
 ADAPTER = "pytorch_lora_weights.safetensors"
 READY_SECONDS = 90
 INSTALL_IS_RECENT_SECONDS = 60  # an installation that ended this lately was part of this `make demo`
@@ -80,9 +86,11 @@ def main() -> int:
     except (DemoFailed, openai.OpenAIError) as failure:
         console.print(f"[red]The demo failed:[/red] {failure}")
         return 1
-    _report(measured, adapter, console, clock)
+    result = _compare(adapter, console, clock)
+    code = conclude(measured, result, console)
+    console.print(f"Adapter: {adapter}   Picture: [bold]{PICTURE}[/bold]")
     _print_times(clock, console)
-    return 0
+    return code
 
 
 @contextmanager
@@ -170,19 +178,26 @@ def _download(client: openai.OpenAI, job: FineTuningJob, clock: Stopwatch) -> Pa
     return path
 
 
-def _report(measured: dict[str, Any], adapter: Path, console: Console, clock: Stopwatch) -> None:
+def _compare(adapter: Path, console: Console, clock: Stopwatch) -> Comparison:
     console.print("[bold]4. Comparing[/bold] base and adapter on held-out prompts in a plain diffusers pipeline")
-    picture = OUT / "before_after.png"
     with clock.part("sample and compare"):
         _quiet_libraries()
-        from demo.compare import SEEDS, compare  # torch is imported only now, so that the stack starts at once
+        from demo.compare import compare  # torch is imported only now, so that the stack starts at once
 
-        result = compare(BASE, adapter, picture)
+        return compare(BASE, adapter, PICTURE)
+
+
+def conclude(measured: dict[str, Any], result: Comparison, console: Console) -> int:
+    """Print both measurements; the exit code: 1 where the adapter is not better than its base.
+
+    ``measured``: of the job's last metrics event, on the held-out pairs.
+    """
+    accuracy, base_accuracy = measured["implicit_accuracy"], measured["base_implicit_accuracy"]
     table = Table("held-out emoji", "base", "adapter", "")
     table.add_row(
         "implicit accuracy",
-        f"{measured['base_implicit_accuracy']:.2f}",
-        f"{measured['implicit_accuracy']:.2f}",
+        f"{base_accuracy:.2f}",
+        f"{accuracy:.2f}",
         f"share of {measured['pairs']} pairs whose chosen image is denoised better; "
         f"95% interval {measured['implicit_accuracy_low']:.2f}-{measured['implicit_accuracy_high']:.2f}",
     )
@@ -202,9 +217,13 @@ def _report(measured: dict[str, Any], adapter: Path, console: Console, clock: St
     wins = result.win_rate
     console.print(
         f"Style win rate of the adapter over the base: [bold]{wins.rate:.2f}[/bold] "
-        f"(95% interval {wins.low:.2f}-{wins.high:.2f}; {len(SEEDS)} seeds a prompt, ties count one half)"
+        f"(95% interval {wins.low:.2f}-{wins.high:.2f}; {result.seeds} seeds a prompt, ties count one half)"
     )
-    console.print(f"Adapter: {adapter}   Picture: [bold]{picture}[/bold]")
+    why_not = shortfall(wins, accuracy=accuracy, base_accuracy=base_accuracy)
+    if why_not is not None:
+        console.print(f"[red]The demo failed:[/red] {why_not}")
+        return 1
+    return 0
 
 
 def _quiet_libraries() -> None:

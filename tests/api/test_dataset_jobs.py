@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
 from intake import PreparedPair
+from intake.images import normalise
+from intake.limits import Limits
 from store import jobs
 from store.blobs import Blobs
 from store.database import Sessions
 from store.models import Job
 from store.settings import Settings
 from tests import servers
-from tests.api.dataset_steps import DATASETS, add, create, processed_file, refused
+from tests.api.dataset_steps import DATASETS, add, create, picture, processed_file, refused
 from tests.api.job_steps import JOBS
 from tests.api.job_steps import create as create_job
 from tests.conftest import Tenant
+from trainer.spec.manifest import Pair
 from trainer.spec.run import RunSpec
-from worker.run_directory import Inputs, assign_splits
+from worker.run_directory import Inputs, assign_splits, prepare
 
 pytestmark = pytest.mark.integration
 
@@ -123,13 +127,31 @@ def test_the_worker_makes_its_manifest_of_both_kinds_of_data(
     assert manifest(sessions, blobs, mixed["id"]) == [("t9", "a tree", "train"), *held_out]
 
 
+def test_a_pair_sent_to_a_data_set_reaches_the_run_directory_with_its_sides(
+    client: TestClient, sessions: Sessions, blobs: Blobs, tmp_path: Path
+) -> None:
+    dataset_id = create(client)["id"]
+    add(client, dataset_id, 1, 2, prompt="a fox")
+    add(client, dataset_id, 2, 1, prompt="the opposite")
+    job_id = create_job(client, dataset_id)["id"]
+    prepare(tmp_path / "run", inputs_of(sessions, job_id), blobs, lambda: None)
+    data = tmp_path / "run" / "data"
+    pairs = [Pair.model_validate_json(line) for line in (data / "manifest.jsonl").read_bytes().splitlines()]
+    sent = [normalise(picture(seed), Limits()).data for seed in (1, 2)]
+    found = [[(data / str(path)).read_bytes() for path in (pair.chosen, pair.rejected)] for pair in pairs]
+    assert found == [sent, sent[::-1]]
+
+
 def manifest(sessions: Sessions, blobs: Blobs, job_id: str) -> list[tuple[str, str, str]]:
+    return [(pair.id, pair.prompt, pair.split) for pair in assign_splits(inputs_of(sessions, job_id), blobs)]
+
+
+def inputs_of(sessions: Sessions, job_id: str) -> Inputs:
     with sessions() as session:
         job = session.get_one(Job, job_id)
         training, validation = jobs.pairs_documents(session, job)
     assert training is not None
-    inputs = Inputs(RunSpec.model_validate(job.spec), training, validation, None, {})
-    return [(pair.id, pair.prompt, pair.split) for pair in assign_splits(inputs, blobs)]
+    return Inputs(RunSpec.model_validate(job.spec), training, validation, None, {})
 
 
 def test_a_data_set_that_cannot_be_trained_on_is_refused_with_the_reason(client: TestClient) -> None:

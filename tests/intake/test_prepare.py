@@ -42,6 +42,14 @@ def test_every_container_gives_the_same_pair(
     assert pixel(prepared.images[pair.rejected]) == (0, 0, 255)
 
 
+def test_the_pairs_document_names_each_sides_own_image(tmp_path: Path) -> None:
+    swapped = ROW | {"chosen": ROW["rejected"], "rejected": ROW["chosen"], "prompt": "a blue fox"}
+    prepared = prepare(zip_of((good_files() | {"metadata.jsonl": jsonl(ROW, swapped)}).items()), tmp_path)
+    lines = [json.loads(line) for line in prepared.pairs_file.read_bytes().splitlines()]
+    colours = [tuple(pixel(prepared.images[line[side]]) for side in ("chosen", "rejected")) for line in lines]
+    assert colours == [((255, 0, 0), (0, 0, 255)), ((0, 0, 255), (255, 0, 0))]
+
+
 def test_images_are_files_named_by_their_digest_and_nothing_else_stays(tmp_path: Path) -> None:
     prepared = prepare(tar_of(good_files().items(), "w:gz"), tmp_path)
     written = [path for path in (tmp_path / "work").rglob("*") if path.is_file()]

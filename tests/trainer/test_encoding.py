@@ -17,7 +17,7 @@ from trainer.cache import Cache, Tensors
 from trainer.encoding import new_encoder
 from trainer.families.family import Decoder, Denoiser
 from trainer.interrupt import StopRequest
-from trainer.rundir import ImageFile
+from trainer.rundir import ImageFile, PairFiles
 from trainer.spec.buckets import Bucket
 
 pytestmark = pytest.mark.unit
@@ -97,6 +97,22 @@ def test_a_mirrored_image_is_encoded_mirrored_and_apart(tmp_path: Path) -> None:
     assert encoded.mirror is not None
     assert cache.read(encoded.key)["mean"].item() == pytest.approx(1.0)
     assert cache.read(encoded.mirror.key)["mean"].item() == pytest.approx(-1.0)
+
+
+def test_a_pairs_first_encoding_is_of_the_chosen_image(tmp_path: Path) -> None:
+    files = []
+    for colour in ("red", "blue"):
+        path = tmp_path / f"{colour}.png"
+        Image.new("RGB", (16, 16), colour).save(path)
+        files.append(ImageFile(path, file_sha256(path), (16, 16)))
+    cache = Cache(tmp_path / "cache")
+    encoder = new_encoder(Mean(16), cache, "auto")
+    pair = encoder.pair(PairFiles("1", "p", chosen=files[0], rejected=files[1]), ["p"])
+    encoder.encode(["p"], pair.images, device=CPU, stop=StopRequest(), progress=lambda *_: None)
+    red, blue = (cache.read(image.key)["mean"].flatten().tolist() for image in pair.images)
+    assert (red, blue) == ([1, -1, -1], [-1, -1, 1])
+    alone = encoder.pair(PairFiles("2", "p", chosen=files[0], rejected=None), ["p"])
+    assert alone.images == pair.images[:1]
 
 
 def test_the_resolution_asked_for_replaces_the_bases_own(tmp_path: Path) -> None:

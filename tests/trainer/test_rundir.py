@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def pair(identifier: str, **changes: str) -> dict[str, str]:
 
 
 def directory(folder: Path, *lines: object, spec: object = SPEC) -> Path:
-    (folder / "data").mkdir()
+    (folder / "data").mkdir(parents=True)
     for name in ("a", "b"):
         Image.new("RGB", (8, 6), (name == "a" and "red") or "blue").save(folder / f"data/{name}.png")
     text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
@@ -40,6 +41,28 @@ def test_a_sound_directory_is_read(tmp_path: Path) -> None:
     assert ([one.id for one in run.training], [one.id for one in run.validation]) == (["1"], ["2"])
     assert run.training[0].chosen.size == (8, 6)
     assert run.hyperparameters.step_size == 1
+
+
+def test_each_side_is_the_image_that_the_manifest_names_for_it(tmp_path: Path) -> None:
+    run = read_run(directory(tmp_path, pair("1"), pair("2", chosen="b.png", rejected="a.png", split="validation")))
+    [training], [held_out] = run.training, run.validation
+    assert training.rejected is not None
+    for file, colour in ((training.chosen, (255, 0, 0)), (training.rejected, (0, 0, 255))):
+        with Image.open(file.path) as image:
+            assert image.getpixel((0, 0)) == colour
+        assert file.sha256 == hashlib.sha256(file.path.read_bytes()).hexdigest()
+    assert (held_out.chosen, held_out.rejected) == (training.rejected, training.chosen)
+
+
+def test_the_digest_changes_with_the_sides(tmp_path: Path) -> None:
+    as_given, swapped = (
+        read_run(directory(folder, pair("1", chosen=chosen, rejected=rejected)))
+        for folder, chosen, rejected in (
+            (tmp_path / "1", "a.png", "b.png"),
+            (tmp_path / "2", "b.png", "a.png"),
+        )
+    )
+    assert as_given.dataset_digest != swapped.dataset_digest
 
 
 def test_the_digest_changes_with_spec_and_with_data(tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from trainer.batches import Batch
 from trainer.learner import new_optimizer
-from trainer.objectives.objective import Objective
+from trainer.objectives.objective import Objective, PairLosses, seen
 from trainer.recipe import objective_of
 from trainer.spec.run import TrainingOptions
-from trainer.step import backward_joint, backward_streamed, training_step
+from trainer.step import backward_joint, backward_streamed, denoising_losses, training_step
 
 pytestmark = pytest.mark.unit
 
@@ -165,3 +165,35 @@ def test_a_step_clips_scales_each_groups_rate_and_names_its_pairs() -> None:
 def test_methods_that_look_at_chosen_images_alone_have_no_rejected_loss() -> None:
     _, losses = gradient(backward_joint, OBJECTIVES["dco"], batch_for("dco"))
     assert losses.shape == (2, 3)
+
+
+@pytest.mark.parametrize("backward", [backward_joint, backward_streamed])
+def test_an_objective_sees_each_sides_own_losses_of_the_network_and_of_its_base(backward: Any) -> None:
+    seen_losses: list[PairLosses] = []
+
+    def record(losses: PairLosses) -> Tensor:
+        seen_losses.append(losses)
+        return losses.chosen + 0.1 * seen(losses.rejected) + 0.01 * seen(losses.prior)
+
+    whole = Batch(**{**vars(batch(3, sides=2)), "prior": batch(3, sides=1, seed=1)})
+    objective = Objective(record, sees_rejected=True, sees_base=True)
+    returned = backward(Plain(Network()), whole, objective, 3)
+    plain = Plain(Network())
+
+    def of(part: Batch) -> Tensor:
+        return denoising_losses(plain, part)[0].detach()  # type: ignore[arg-type]
+
+    [losses] = seen_losses
+    chosen, rejected = whole.side(0), whole.side(1)
+    assert whole.prior is not None
+    given = (losses.chosen, losses.rejected, losses.prior)
+    for found, part in zip(given, (chosen, rejected, whole.prior), strict=True):
+        assert found is not None
+        torch.testing.assert_close(found.detach(), of(part))
+    values = of(chosen) + 0.1 * of(rejected) + 0.01 * of(whole.prior)
+    torch.testing.assert_close(returned, torch.stack([values, of(chosen), of(rejected)]))
+    assert not torch.allclose(of(chosen), of(rejected), rtol=1e-2)
+    with plain.without_adapter():
+        for found, part in ((losses.base_chosen, chosen), (losses.base_rejected, rejected)):
+            assert found is not None
+            torch.testing.assert_close(found, of(part))

@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+from trainer.cache import Cache
+from trainer.encoding import EncodedImage, EncodedPair
 from trainer.errors import NonFiniteLoss
+from trainer.interrupt import StopRequest
 from trainer.objectives.objective import Objective, seen
-from trainer.validation import HeldOutLosses, accuracy, interval, metrics, pairs_within_budget
+from trainer.rundir import ImageFile
+from trainer.spec.buckets import Bucket, centre_crop
+from trainer.validation import HeldOutLosses, accuracy, held_out_losses, interval, metrics, pairs_within_budget
 
 pytestmark = pytest.mark.unit
 
@@ -92,3 +101,49 @@ def test_a_pair_without_a_finite_loss_is_named() -> None:
     with pytest.raises(NonFiniteLoss, match="step 7, pairs b") as raised:
         metrics(7, bad, good, SUM_OF_BOTH, last_good_step=4)
     assert raised.value.pairs == ("b",)
+
+
+class Nothing:
+    """A denoiser that predicts zeros where the latents are the target: its loss is their mean square."""
+
+    def add_noise(self, latents: Tensor, _noise: Tensor, _timesteps: Tensor) -> Tensor:
+        return latents
+
+    def target(self, latents: Tensor, _noise: Tensor, _timesteps: Tensor) -> Tensor:
+        return latents
+
+    def condition(self, prompt: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return prompt
+
+    def predict(self, noisy: Tensor, _timesteps: Tensor, _prompt: Mapping[str, Tensor], _sizes: Tensor) -> Tensor:
+        return torch.zeros_like(noisy)
+
+
+def test_each_side_is_measured_on_its_own_image_pair_by_pair(tmp_path: Path) -> None:
+    """In two buckets, so that pairs are measured in another order than they are given in."""
+    cache, pairs = Cache(tmp_path), []
+    cache.write("prompt", {"hidden": torch.zeros(1)})
+    for number, side in enumerate((8, 16, 8), start=1):
+        bucket, images = Bucket(side, side), []
+        for name, value in (("chosen", number), ("rejected", 10 * number)):
+            key = f"{number}-{name}"
+            cache.write(key, {"mean": torch.full((4, side // 8, side // 8), float(value)), "std": torch.zeros(1)})
+            file = ImageFile(tmp_path / key, key, (side, side))
+            images.append(EncodedImage(key, file, centre_crop(file.size, bucket)))
+        pairs.append(EncodedPair(str(number), bucket, ("prompt",), tuple(images)))
+    measured = held_out_losses(
+        Nothing(),  # type: ignore[arg-type]
+        pairs,
+        cache,
+        draws=2,
+        timestep_at=lambda share: share,
+        batch_size=2,
+        device=torch.device("cpu"),
+        stop=StopRequest(),
+        progress=lambda *_: None,
+    ).of(["1", "2", "3"])
+    assert measured.chosen.tolist() == [[1, 1], [4, 4], [9, 9]]
+    assert measured.rejected.tolist() == [[100, 100], [400, 400], [900, 900]]
+    result = metrics(0, measured, measured, SUM_OF_BOTH, last_good_step=0)
+    assert result.implicit_accuracy == 1
+    assert result.margin == pytest.approx((99 + 396 + 891) / 3)

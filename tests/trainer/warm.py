@@ -17,11 +17,12 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, NoReturn
 
 from trainer.interrupt import stop_on_signals
@@ -44,17 +45,22 @@ class Forked:
 
 
 class Server:
-    def __init__(self) -> None:
+    """``environment`` is added to this process's; where it names a rank, every run is that process of a world."""
+
+    def __init__(self, environment: Mapping[str, str] = MappingProxyType({})) -> None:
         self._socket, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.trainer.warm", str(theirs.fileno())],
                 cwd=ROOT,
                 pass_fds=[theirs.fileno()],
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
                 start_new_session=True,
             )
-        atexit.register(end_group, self._process)
+        atexit.register(self.end)
+
+    def end(self) -> None:
+        end_group(self._process)
 
     @contextmanager
     def run(self, *arguments: str, stderr: Path, kill_at: int | None = None) -> Iterator[Forked]:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import io
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from PIL import Image
 from structlog.testing import capture_logs
 
 from intake import Finding, Report
@@ -16,9 +18,15 @@ from tests.intake.build import good_files, zip_of
 from tests.intake.formats.test_formats import pick_a_pic
 from tests.store.rows import add_job, read_job
 from tests.worker.conftest import reread, upload
+from tests.worker.pairs import png
 from tests.worker.watching import attempts_left
 from worker.file_intake import SHOWN_FINDINGS, describe, read_file
 from worker.resources import Resources
+
+
+def pixels(image: bytes) -> bytes:
+    with Image.open(io.BytesIO(image)) as opened:
+        return opened.convert("RGB").tobytes()
 
 
 def read(resources: Resources, project_id: str, content: bytes) -> File:
@@ -43,6 +51,9 @@ def test_a_good_archive_becomes_pairs_and_images_and_queues_the_job_that_waits(
     pairs = [json.loads(line) for line in resources.blobs.read(file.pairs_sha256).splitlines()]
     assert [pair["row"] for pair in pairs] == list(range(1, 15))
     assert all(resources.blobs.read(pair[side])[:4] == b"\x89PNG" for pair in pairs for side in ("chosen", "rejected"))
+    for index, pair in enumerate(pairs):
+        for place, side in enumerate(("chosen", "rejected")):
+            assert pixels(resources.blobs.read(pair[side])) == pixels(png(2 * index + place))
     images = {pair[side] for pair in pairs for side in ("chosen", "rejected")}
     with resources.sessions() as session:
         assert image_facts.known(session, images).keys() == images

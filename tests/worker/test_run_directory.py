@@ -70,6 +70,23 @@ def test_a_directory_holds_spec_manifest_images_and_checkpoint(blobs: Blobs, tmp
     assert (run / "checkpoints" / "step-00000007" / "state.json").read_bytes() == b"state"
 
 
+def test_each_side_of_a_pair_is_the_image_that_its_document_names(blobs: Blobs, tmp_path: Path) -> None:
+    def listed(name: str) -> str:
+        row = {"row": 1, "prompt": name, "split": None} | {
+            side: blobs.put_bytes(f"{name}: {side}".encode()).sha256 for side in ("chosen", "rejected")
+        }
+        return blobs.put_bytes(json.dumps(row).encode() + b"\n").sha256
+
+    data = tmp_path / "run" / "data"
+    prepare(data.parent, inputs(listed("training"), listed("validation")), blobs, lambda: None)
+    manifest = [Pair.model_validate_json(line) for line in (data / "manifest.jsonl").read_bytes().splitlines()]
+    assert [pair.prompt for pair in manifest] == ["training", "validation"]
+    for pair in manifest:
+        assert pair.rejected is not None
+        assert (data / pair.chosen).read_bytes() == f"{pair.prompt}: chosen".encode()
+        assert (data / pair.rejected).read_bytes() == f"{pair.prompt}: rejected".encode()
+
+
 def test_a_pair_without_a_rejected_image_stands_so_in_the_manifest(blobs: Blobs, tmp_path: Path) -> None:
     image = blobs.put_bytes(b"image").sha256
     row = {"row": 1, "prompt": "a", "chosen": image, "rejected": None, "split": None}
