@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -175,8 +176,8 @@ def test_timesteps_are_spread_over_the_whole_range(tmp_path: Path) -> None:
 def test_what_a_pairs_images_have_apart_stands_by_side(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     pairs = trio(cache)
-    wide = [EncodedPair(one.id, one.bucket, one.prompt_keys, (one.images[0], image(cache, one.id, 50.0, width=16)))
-            for one in pairs]  # fmt: skip
+    rejected = image(cache, "wide", 50.0, width=16)
+    wide = [replace(one, images=(one.images[0], rejected)) for one in pairs]
     batch = batches(cache).batch(wide, step=1)
     assert batch.latents[:, 0, 0, 0].tolist() == [1.0, 2.0, 3.0, 50.0, 50.0, 50.0]
     assert batch.size_ids[:, 1].tolist() == [8.0, 8.0, 8.0, 16.0, 16.0, 16.0]

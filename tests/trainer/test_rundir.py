@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ def pair(identifier: str, **changes: str) -> dict[str, str]:
 
 
 def directory(folder: Path, *lines: object, spec: object = SPEC) -> Path:
-    (folder / "data").mkdir()
+    (folder / "data").mkdir(parents=True)
     for name in ("a", "b"):
         Image.new("RGB", (8, 6), (name == "a" and "red") or "blue").save(folder / f"data/{name}.png")
     text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
@@ -157,3 +158,67 @@ def test_a_number_is_written_as_a_number(tmp_path: Path, seed: object) -> None:
 
 def test_data_without_training_pairs_is_a_fault(tmp_path: Path) -> None:
     assert "at least one with split 'train'" in faults(directory(tmp_path, pair("1", split="validation")))[0]
+
+
+def outside_by_dots(folder: Path) -> str:
+    Image.new("RGB", (8, 6), "green").save(folder / "outside.png")
+    return "../outside.png"
+
+
+def outside_by_dots_within(folder: Path) -> str:
+    outside_by_dots(folder)
+    return "./a.png/../../outside.png"
+
+
+def outside_by_its_whole_path(folder: Path) -> str:
+    outside_by_dots(folder)
+    return str(folder / "outside.png")
+
+
+def outside_by_a_link(folder: Path) -> str:
+    outside_by_dots(folder)
+    (folder / "data/link.png").symlink_to(folder / "outside.png")
+    return "link.png"
+
+
+def outside_by_a_linked_folder(folder: Path) -> str:
+    (folder / "photos").mkdir()
+    Image.new("RGB", (8, 6), "green").save(folder / "photos/x.png")
+    (folder / "data/photos").symlink_to(folder / "photos", target_is_directory=True)
+    return "photos/x.png"
+
+
+def outside_in_a_folder_of_nearly_the_same_name(folder: Path) -> str:
+    (folder / "data-of-another").mkdir()
+    Image.new("RGB", (8, 6), "green").save(folder / "data-of-another/x.png")
+    return "../data-of-another/x.png"
+
+
+@pytest.mark.parametrize("side", ["chosen", "rejected"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        outside_by_dots,
+        outside_by_dots_within,
+        outside_by_its_whole_path,
+        outside_by_a_link,
+        outside_by_a_linked_folder,
+        outside_in_a_folder_of_nearly_the_same_name,
+    ],
+)
+def test_a_real_image_outside_data_is_refused_by_name(tmp_path: Path, place: Callable[[Path], str], side: str) -> None:
+    folder = directory(tmp_path, pair("1"))
+    name = place(folder)
+    (folder / "data/manifest.jsonl").write_text(json.dumps(pair("1", **{side: name})))
+    assert faults(folder) == [f"pair 1 {side}: given {name!r}; paths lead into data/"]
+
+
+def test_an_image_within_data_may_be_reached_by_dots_links_and_a_linked_data_folder(tmp_path: Path) -> None:
+    folder = directory(tmp_path / "run", pair("1", chosen="deep/../a.png", rejected="link.png"))
+    (folder / "data/deep").mkdir()
+    (folder / "data/link.png").symlink_to("a.png")
+    (folder / "data").rename(tmp_path / "elsewhere")
+    (folder / "data").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (read,) = read_run(folder).training
+    assert read.rejected is not None
+    assert read.chosen.sha256 == read.rejected.sha256
