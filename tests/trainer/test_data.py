@@ -27,11 +27,11 @@ def pair(name: str, *, has_rejected: bool = True, width: int = 16) -> PairFiles:
     return PairFiles(name, f"prompt of {name}", chosen, rejected if has_rejected else None)
 
 
-def run(training: list[PairFiles], validation: list[PairFiles], **options: Any) -> Run:
+def run(training: list[PairFiles], held_out: list[PairFiles], **options: Any) -> Run:
     base = {"name": "b", "family": "sdxl", "source": "b"}
     spec = RunSpec.model_validate({"base": base, "method": {"type": "mapo"}, "seed": 4, **options})
     asked = resolve(spec.method, len(training))
-    return Run(Path(), spec, asked, tuple(training), tuple(validation), "data", "d", "r")
+    return Run(Path(), spec, asked, tuple(training), tuple(held_out), "data", "d", "r")
 
 
 def encoder(folder: Path) -> Encoder:

@@ -182,6 +182,23 @@ def test_a_pairs_losses_are_mean_squared_errors_under_its_own_noise_timestep_and
             torch.testing.assert_close(losses[place], expected)
 
 
+class Velocity(Plain):
+    """Is to predict what depends on the image too."""
+
+    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        return noise - (timesteps / 1000).view(-1, 1, 1, 1) * latents
+
+
+def test_the_target_is_of_the_image_its_noise_and_its_timestep() -> None:
+    network, given = Network(), batch(2, sides=2)
+    for side, losses in enumerate(denoising_losses(Velocity(network), given)):  # type: ignore[arg-type]
+        latents = given.latents[2 * side : 2 * side + 2]
+        noisy = Plain(network).add_noise(latents, given.noise, given.timesteps)
+        predicted = network(noisy, given.timesteps, given.prompt["word"])
+        target = given.noise - (given.timesteps / 1000).view(-1, 1, 1, 1) * latents
+        torch.testing.assert_close(losses, (predicted - target).square().mean(dim=(1, 2, 3)))
+
+
 def test_a_pair_has_the_same_losses_in_any_company() -> None:
     network, given = Network(), batch(3, sides=2)
     together = torch.stack(denoising_losses(Plain(network), given))  # type: ignore[arg-type]
@@ -232,6 +249,16 @@ def test_a_step_weighs_every_pair_alike_however_they_fall_into_batches(name: str
     first, second = (step_of(Plain(Network()), [part], objective, streamed=streamed)[0] for part in uneven)
     both, _ = step_of(Plain(Network()), uneven, objective, streamed=streamed)
     torch.testing.assert_close(both, (2 * first + second) / 3, rtol=1e-4, atol=1e-6)
+
+
+def test_each_group_moves_at_its_part_of_the_steps_rate() -> None:
+    given, objective = batch_for("mapo"), OBJECTIVES["mapo"]
+    gradient, _ = step_of(Plain(Network()), [given], objective)
+    network = Network()
+    before = network.adapter.detach().clone()
+    optimizer = torch.optim.SGD([{"params": [network.adapter], "scale": 0.25}], lr=9.0)
+    training_step(Plain(network), optimizer, [given], objective, step=1, learning_rate=0.5, max_grad_norm=1e6)  # type: ignore[arg-type]
+    torch.testing.assert_close(before - network.adapter.detach(), 0.125 * gradient, rtol=1e-4, atol=1e-7)
 
 
 def test_a_long_gradient_is_scaled_down_whole_and_a_short_one_left_alone() -> None:
