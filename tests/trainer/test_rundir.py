@@ -52,6 +52,25 @@ def test_the_digest_changes_with_spec_and_with_data(tmp_path: Path) -> None:
     assert run.dataset_digest == other_seed.dataset_digest != other_image.dataset_digest
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"prompt": "q"}, {"id": "2"}, {"chosen": "b.png"}, {"rejected": "a.png"}, {"split": "validation"}],
+)
+def test_the_datasets_digest_changes_with_anything_of_a_pair(tmp_path: Path, change: dict[str, str]) -> None:
+    run = read_run(directory(tmp_path, pair("0"), pair("1")))
+    (tmp_path / "data/manifest.jsonl").write_text("\n".join(map(json.dumps, (pair("0"), pair("1") | change))))
+    other = read_run(tmp_path)
+    assert other.dataset_digest != run.dataset_digest
+    assert other.digest != run.digest
+
+
+def test_the_datasets_digest_does_not_change_with_the_names_of_files(tmp_path: Path) -> None:
+    run = read_run(directory(tmp_path, pair("1")))
+    (tmp_path / "data/a.png").rename(tmp_path / "data/c.png")
+    (tmp_path / "data/manifest.jsonl").write_text(json.dumps(pair("1", chosen="c.png")))
+    assert read_run(tmp_path).dataset_digest == run.dataset_digest
+
+
 def test_the_digest_is_of_what_was_given_so_that_a_later_default_does_not_change_it(tmp_path: Path) -> None:
     given = {"sampling": {"steps": 30}, **SPEC}
     run = read_run(directory(tmp_path, pair("1"), spec=given))
