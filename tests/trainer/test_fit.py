@@ -182,6 +182,7 @@ def beta(directory: Path, step: int) -> float | None:
         ("sdxl", "dco", {}, 1000.0),
         ("sdxl", "mapo", {"preset": "personalization"}, 1024.0),
         ("sdxl", "mapo", {"form": "reference-code"}, 0.1),
+        ("sdxl", "mapo", {"beta": 7.0}, 7.0),
         ("sdxl", "mapo", {}, 8.0),  # where the mismatch was not to be measured
     ],
 )
