@@ -127,32 +127,32 @@ def test_latents_are_samples_of_the_posterior_apart_from_the_noise(tmp_path: Pat
 @pytest.mark.parametrize("dropout", [0.0, 0.1, 0.6])
 def test_the_empty_prompt_replaces_its_share_of_prompts_and_no_other(tmp_path: Path, dropout: float) -> None:
     cache = Cache(tmp_path)
-    pairs, made = trio(cache), batches(cache, prompt_dropout=dropout)
-    seen = Counter(tuple(words(made.batch(pairs, step))) for step in range(700))
-    dropped = [sum(count for row, count in seen.items() if row[place] == 0.0) for place in range(3)]
+    pairs, loader = trio(cache), batches(cache, prompt_dropout=dropout)
+    seen = Counter(tuple(words(loader.batch(pairs, step))) for step in range(700))
+    dropped = [sum(count for row, count in seen.items() if row[index] == 0.0) for index in range(3)]
     assert sum(dropped) / 2100 == near(dropout, 2100)
     assert {word for row in seen for word in row} <= {0.0, 1.0, 2.0, 3.0}
-    assert all(row[place] in (0.0, place + 1.0) for row in seen for place in range(3))
+    assert all(row[index] in (0.0, index + 1.0) for row in seen for index in range(3))
     together = seen[(0.0, 0.0, 0.0)] / 700
     assert together == near(dropout**3, 700)  # each pair by itself, not the batch
 
 
 def test_each_caption_template_gets_its_share_and_only_of_its_own_pair(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
-    pairs, made = trio(cache, captions=3), batches(cache)
-    drawn = [words(made.batch(pairs, step)) for step in range(700)]
-    for place in range(3):
-        seen = Counter(row[place] for row in drawn)
-        assert seen.keys() == {round(place + 1 + caption / 10, 3) for caption in range(3)}
+    pairs, loader = trio(cache, captions=3), batches(cache)
+    drawn = [words(loader.batch(pairs, step)) for step in range(700)]
+    for index in range(3):
+        seen = Counter(row[index] for row in drawn)
+        assert seen.keys() == {round(index + 1 + caption / 10, 3) for caption in range(3)}
         assert all(count / 700 == near(1 / 3, 700) for count in seen.values())
 
 
 def test_half_of_the_pairs_are_mirrored_with_both_their_images(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
-    pairs, made = trio(cache, mirrored=True), batches(cache)
+    pairs, loader = trio(cache, mirrored=True), batches(cache)
     mirrored = []
     for step in range(700):
-        chosen, rejected = (side[:, 0, 0, 0] < 0 for side in sides(made.batch(pairs, step)))
+        chosen, rejected = (side[:, 0, 0, 0] < 0 for side in sides(loader.batch(pairs, step)))
         assert torch.equal(chosen, rejected)
         mirrored.append(chosen)
     shares = torch.stack(mirrored).double().mean(dim=0).tolist()
@@ -161,14 +161,14 @@ def test_half_of_the_pairs_are_mirrored_with_both_their_images(tmp_path: Path) -
 
 def test_pairs_that_may_not_be_mirrored_never_are(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
-    pairs, made = trio(cache), batches(cache)
-    assert all((made.batch(pairs, step).latents > 0).all() for step in range(30))
+    pairs, loader = trio(cache), batches(cache)
+    assert all((loader.batch(pairs, step).latents > 0).all() for step in range(30))
 
 
 def test_timesteps_are_spread_over_the_whole_range(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
-    pairs, made = trio(cache), batches(cache)
-    timesteps = torch.cat([made.batch(pairs, step).timesteps for step in range(700)])
+    pairs, loader = trio(cache), batches(cache)
+    timesteps = torch.cat([loader.batch(pairs, step).timesteps for step in range(700)])
     deciles = torch.histc(timesteps, bins=10, min=0, max=1000) / len(timesteps)
     assert all(share == near(0.1, len(timesteps)) for share in deciles.tolist())
 
@@ -195,10 +195,10 @@ def test_methods_that_train_on_chosen_images_alone_get_no_others(tmp_path: Path)
 def test_each_pair_has_a_class_image_of_its_own_draw_under_the_class_prompt(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     images = [image(cache, f"class {index}", 10.0 * index, std=0.01) for index in range(4)]
-    made = batches(cache, sides=1, class_images=images, class_prompt_key=CLASS, prompt_dropout=0.9)
+    loader = batches(cache, sides=1, class_images=images, class_prompt_key=CLASS, prompt_dropout=0.9)
     pairs, seen = trio(cache), Counter[int]()
     for step in range(300):
-        batch = made.batch(pairs, step)
+        batch = loader.batch(pairs, step)
         prior = batch.prior
         assert prior is not None
         assert (len(prior.pairs), prior.sides, words(prior)) == (3, 1, [-7.0] * 3)

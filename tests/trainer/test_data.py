@@ -30,8 +30,8 @@ def pair(name: str, *, has_rejected: bool = True, width: int = 16) -> PairFiles:
 def run(training: list[PairFiles], held_out: list[PairFiles], **options: Any) -> Run:
     base = {"name": "b", "family": "sdxl", "source": "b"}
     spec = RunSpec.model_validate({"base": base, "method": {"type": "mapo"}, "seed": 4, **options})
-    asked = resolve(spec.method, len(training))
-    return Run(Path(), spec, asked, tuple(training), tuple(held_out), "data", "d", "r")
+    resolved = resolve(spec.method, len(training))
+    return Run(Path(), spec, resolved, tuple(training), tuple(held_out), "data", "d", "r")
 
 
 def encoder(folder: Path) -> Encoder:
@@ -61,34 +61,36 @@ def test_training_pairs_may_be_mirrored_where_it_was_asked_for_and_held_out_ones
 
 
 def test_pairs_are_planned_with_both_images_in_order_under_their_own_captions(tmp_path: Path) -> None:
-    of, made = run([pair("a"), pair("b")], [pair("c")]), encoder(tmp_path)
-    planned = plan(made, pairs_of(of), of, BOTH)
+    of, planner = run([pair("a"), pair("b")], [pair("c")]), encoder(tmp_path)
+    planned = plan(planner, pairs_of(of), of, BOTH)
     assert [[image.file.sha256 for image in one.images] for one in planned.training] == [["a-w", "a-l"], ["b-w", "b-l"]]
-    assert [one.prompt_keys for one in planned.training] == [(made.prompt_key(f"prompt of {name}"),) for name in "ab"]
+    assert [one.prompt_keys for one in planned.training] == [
+        (planner.prompt_key(f"prompt of {name}"),) for name in "ab"
+    ]
     assert [one.id for one in planned.held_out] == ["c"]
 
 
 def test_class_images_are_planned_under_the_class_prompt_each_in_its_own_bucket(tmp_path: Path) -> None:
-    of, made = run([pair("a")], [pair("b")]), encoder(tmp_path)
+    of, planner = run([pair("a")], [pair("b")]), encoder(tmp_path)
     wide = ImageFile(Path("wide"), "wide", (64, 16))
-    planned = plan(made, Pairs(of.training, of.validation, [wide]), of, INSTANCE)
-    assert [image.crop.bucket for image in planned.class_images] == [made.bucket(wide)] != [made.native]
-    assert planned.class_prompt_key == made.prompt_key("a photo")
+    planned = plan(planner, Pairs(of.training, of.validation, [wide]), of, INSTANCE)
+    assert [image.crop.bucket for image in planned.class_images] == [planner.bucket(wide)] != [planner.native]
+    assert planned.class_prompt_key == planner.prompt_key("a photo")
 
 
 def test_rejected_images_that_nobody_has_are_drawn_from_the_pairs_caption_at_its_size(tmp_path: Path) -> None:
     lonely = [pair("a", has_rejected=False, width=64), pair("b", has_rejected=False)]
-    of, made = run([*lonely, pair("c")], [pair("d", has_rejected=False)]), encoder(tmp_path)
-    found = lacking(pairs_of(of), of, BOTH, made)
+    of, planner = run([*lonely, pair("c")], [pair("d", has_rejected=False)]), encoder(tmp_path)
+    found = lacking(pairs_of(of), of, BOTH, planner)
     assert [one.purpose for one in found] == [f"rejected image of pair {name}" for name in "abd"]
     assert [one.prompt for one in found] == [f"prompt of {name}" for name in "abd"]
-    assert [one.prompt_key for one in found] == [made.prompt_key(one.prompt) for one in found]
-    assert [one.size for one in found] == [made.bucket(lonely[0].chosen), Bucket(16, 16), Bucket(16, 16)]
+    assert [one.prompt_key for one in found] == [planner.prompt_key(one.prompt) for one in found]
+    assert [one.size for one in found] == [planner.bucket(lonely[0].chosen), Bucket(16, 16), Bucket(16, 16)]
     assert len({one.seed for one in found}) == 3
-    again = lacking(pairs_of(of), of, BOTH, made)
+    again = lacking(pairs_of(of), of, BOTH, planner)
     assert again == found
     other = run([*lonely, pair("c")], [pair("d", has_rejected=False)], seed=5)
-    assert not {one.seed for one in lacking(pairs_of(other), other, BOTH, made)} & {one.seed for one in found}
+    assert not {one.seed for one in lacking(pairs_of(other), other, BOTH, planner)} & {one.seed for one in found}
 
 
 def test_a_method_of_chosen_images_alone_lacks_rejected_ones_for_validation_only(tmp_path: Path) -> None:
@@ -99,11 +101,11 @@ def test_a_method_of_chosen_images_alone_lacks_rejected_ones_for_validation_only
 
 
 def test_class_images_are_drawn_from_the_class_prompt_each_from_other_noise(tmp_path: Path) -> None:
-    of, made = run([pair("a")], [pair("b")]), encoder(tmp_path)
-    found = lacking(pairs_of(of), of, INSTANCE, made)
+    of, planner = run([pair("a")], [pair("b")]), encoder(tmp_path)
+    found = lacking(pairs_of(of), of, INSTANCE, planner)
     assert [one.purpose for one in found] == ["class image 0", "class image 1", "class image 2"]
     assert {(one.prompt, one.prompt_key, one.size) for one in found} == {
-        ("a photo", made.prompt_key("a photo"), made.native)
+        ("a photo", planner.prompt_key("a photo"), planner.native)
     }
     assert len({one.seed for one in found}) == 3
 

@@ -81,7 +81,7 @@ class Calls:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """Of the real system calls, which are made all the same."""
+    """Records system calls and passes them on."""
     calls = Calls()
     monkeypatch.setattr(os, "fsync", calls.synced(os.fsync))
     monkeypatch.setattr(os, "replace", calls.renamed(os.replace))

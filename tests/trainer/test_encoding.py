@@ -197,7 +197,7 @@ def test_a_file_that_changed_since_it_was_read_is_refused_by_name(tmp_path: Path
 
 
 def test_an_image_whose_orientation_comes_too_late_is_refused_by_name(tmp_path: Path) -> None:
-    """Its size is known before its pixels are: with EXIF data behind them it would be cut at the wrong place."""
+    """The crop follows from the header alone, which EXIF data behind the pixels would contradict."""
     plain = saved(tmp_path, "x.png", Image.new("RGB", (32, 16), "red"))
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter

@@ -1,4 +1,4 @@
-"""What a run does with what was asked of it, by its own records: as the program is started, on the tiny base."""
+"""What a run does with its specification, by its own records: the program is run on the tiny base."""
 
 from __future__ import annotations
 
@@ -84,16 +84,16 @@ def test_prompts_that_are_all_dropped_train_as_empty_ones_and_such_as_are_not_as
 
 @pytest.fixture(scope="module")
 def worsening(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[Path, Outcome]:
-    """A rate so high that the held-out objective is best early, and rises from there on."""
+    """A learning rate so high that the validation objective is lowest early and rises afterwards."""
     directory = tmp_path_factory.mktemp("worsening") / "run"
-    asked = {"max_steps": 12, "batch_size": 4, "learning_rate": 0.03, "lr_scheduler": "constant", "warmup_steps": 3}
+    options = {"max_steps": 12, "batch_size": 4, "learning_rate": 0.03, "lr_scheduler": "constant", "warmup_steps": 3}
     validation = {"draws": 2, "patience": 2}
-    saved(directory, tiny_base, asked, validation=validation, checkpoints={"every_steps": 1})
+    saved(directory, tiny_base, options, validation=validation, checkpoints={"every_steps": 1})
     return directory, finished(directory, cache)
 
 
 def measured(outcome: Outcome) -> dict[int, float]:
-    """The held-out objective of each checkpoint."""
+    """The validation objective of each checkpoint."""
     return {event.step: event.objective for event in outcome.events if isinstance(event, Metrics) and not event.final}
 
 
@@ -107,10 +107,10 @@ def test_the_exported_adapter_is_that_of_the_lowest_held_out_objective(worsening
     best, last = best_of(outcome), max(measured(outcome))
     assert 0 < best < last
     exported = load_file(directory / "output/pytorch_lora_weights.safetensors")
-    kept, later = checkpoint(directory, best), checkpoint(directory, last)
-    named = {f"unet.{name.replace('.default', '')}": name for name in kept}
+    best_weights, later = checkpoint(directory, best), checkpoint(directory, last)
+    named = {f"unet.{name.replace('.default', '')}": name for name in best_weights}
     assert exported.keys() == named.keys()
-    assert all(torch.equal(exported[key], kept[name]) for key, name in named.items())
+    assert all(torch.equal(exported[key], best_weights[name]) for key, name in named.items())
     assert any(not torch.equal(exported[key], later[name]) for key, name in named.items())
     (final,) = (event for event in outcome.events if isinstance(event, Metrics) and event.final)
     assert final.step == best
@@ -120,13 +120,15 @@ def test_the_exported_adapter_is_that_of_the_lowest_held_out_objective(worsening
 def test_every_checkpoint_has_the_best_adapter_beside_its_own(worsening: tuple[Path, Outcome]) -> None:
     directory, outcome = worsening
     best, last = best_of(outcome), max(measured(outcome))
-    kept = checkpoint(directory, best)
-    beside = checkpoint(directory, last, "best")
-    assert beside.keys() == kept.keys()
-    assert all(torch.equal(beside[name], tensor) for name, tensor in kept.items())
+    best_weights = checkpoint(directory, best)
+    stored_best = checkpoint(directory, last, "best")
+    assert stored_best.keys() == best_weights.keys()
+    assert all(torch.equal(stored_best[name], tensor) for name, tensor in best_weights.items())
 
 
-def test_a_run_ends_once_its_patience_does(worsening: tuple[Path, Outcome]) -> None:
+def test_a_run_stops_after_as_many_check_ups_without_a_better_one_as_patience_says(
+    worsening: tuple[Path, Outcome],
+) -> None:
     _, outcome = worsening
     (stopped,) = (event for event in outcome.events if isinstance(event, StoppedEarly))
     best = best_of(outcome)
@@ -147,7 +149,7 @@ def test_weight_decay_and_the_gradients_length_are_those_that_were_asked_for(
     tiny_base: Path, tmp_path: Path, cache: Path
 ) -> None:
     """Of gradients cut to almost nothing AdamW makes no update, which leaves the decay alone to be seen."""
-    asked = {
+    options = {
         "max_steps": 4,
         "batch_size": 4,
         "learning_rate": 0.1,
@@ -156,7 +158,7 @@ def test_weight_decay_and_the_gradients_length_are_those_that_were_asked_for(
         "weight_decay": 1.0,
         "max_grad_norm": 1e-13,
     }
-    directory = saved(tmp_path / "run", tiny_base, asked, checkpoints={"every_steps": 1})
+    directory = saved(tmp_path / "run", tiny_base, options, checkpoints={"every_steps": 1})
     finished(directory, cache)
     before, after = checkpoint(directory, 3), checkpoint(directory, 4)
     for name, tensor in after.items():
@@ -174,7 +176,7 @@ def beta(directory: Path, step: int) -> float | None:
 
 
 @pytest.mark.parametrize(
-    ("family", "method", "asked", "expected"),
+    ("family", "method", "options", "expected"),
     [
         ("sd1", "dpo", {}, 2000.0),
         ("sdxl", "dpo", {}, 5000.0),
@@ -187,15 +189,15 @@ def beta(directory: Path, step: int) -> float | None:
     ],
 )
 def test_beta_is_the_one_of_method_family_and_preset_or_the_one_given(
-    tmp_path: Path, cache: Path, tiny_base: Path, family: FamilyName, method: str, asked: Row, expected: float
+    tmp_path: Path, cache: Path, tiny_base: Path, family: FamilyName, method: str, options: Row, expected: float
 ) -> None:
     base = tiny_base if family == "sdxl" else SAVE_BASE[family](tmp_path / "base")
-    directory = saved(tmp_path / "run", base, {"max_steps": 1, "batch_size": 2} | asked, method, family=family)
+    directory = saved(tmp_path / "run", base, {"max_steps": 1, "batch_size": 2} | options, method, family=family)
     outcome = finished(directory, cache)
     assert beta(directory, 1) == expected
-    told = [event.beta for event in outcome.events if isinstance(event, BetaChosen)]
-    is_chosen = "beta" not in asked and "form" not in asked
-    assert told == ([expected] if is_chosen else [])
+    reported = [event.beta for event in outcome.events if isinstance(event, BetaChosen)]
+    is_chosen = "beta" not in options and "form" not in options
+    assert reported == ([expected] if is_chosen else [])
 
 
 def test_on_a_cpu_nothing_is_traded_for_memory_that_was_not_asked_to_be(
@@ -204,8 +206,8 @@ def test_on_a_cpu_nothing_is_traded_for_memory_that_was_not_asked_to_be(
     _, outcome = worsening
     (plan,) = (event for event in outcome.events if isinstance(event, MemoryPlanned))
     assert (plan.batch_size, plan.streamed, plan.gradient_checkpointing) == (4, False, False)
-    asked = {"max_steps": 1, "batch_size": "auto", "gradient_accumulation": 1}
-    directory = saved(tmp_path / "run", tiny_base, asked)
+    options = {"max_steps": 1, "batch_size": "auto", "gradient_accumulation": 1}
+    directory = saved(tmp_path / "run", tiny_base, options)
     (plan,) = (event for event in finished(directory, cache).events if isinstance(event, MemoryPlanned))
     assert (plan.step_size, plan.batch_size) == (8, 8)
     assert (plan.streamed, plan.gradient_checkpointing) == (False, False)

@@ -23,18 +23,18 @@ ALL = {"text_encoder": {"rank": 2}, "token": {"text": "<toy>", "initial": "cat"}
 def learner(adapter: Mapping[str, Any] = ALL, *, decay: float = DECAY, network: nn.Module | None = None) -> Learner:
     """Of parameters that are all ones."""
     parameters = {name: nn.Parameter(torch.ones(3)) for name in (LAYER, ENCODER, WORD, OTHER_WORD)}
-    asked = groups(parameters, Adapter.model_validate(adapter), RATE)
+    parameter_groups = groups(parameters, Adapter.model_validate(adapter), RATE)
     off_and_on = dropouts([network]) if network is not None else ()
-    return Learner(None, parameters, new_optimizer("adamw", asked, weight_decay=decay), off_and_on)  # type: ignore[arg-type]
+    return Learner(None, parameters, new_optimizer("adamw", parameter_groups, weight_decay=decay), off_and_on)  # type: ignore[arg-type]
 
 
-def update(made: Learner, gradient: float) -> None:
-    for parameter in made.parameters.values():
+def update(subject: Learner, gradient: float) -> None:
+    for parameter in subject.parameters.values():
         parameter.grad = torch.full_like(parameter, gradient)
-    for group in made.optimizer.param_groups:
+    for group in subject.optimizer.param_groups:
         group["lr"] = RATE * group["scale"]
-    made.optimizer.step()
-    made.optimizer.zero_grad(set_to_none=True)
+    subject.optimizer.step()
+    subject.optimizer.zero_grad(set_to_none=True)
 
 
 def ones(parameter: Tensor, value: float) -> None:
@@ -42,18 +42,18 @@ def ones(parameter: Tensor, value: float) -> None:
 
 
 def test_learned_words_are_not_decayed_and_everything_else_is() -> None:
-    made = learner()
-    update(made, gradient=0.0)
-    assert torch.equal(made.parameters[WORD], torch.ones(3))
-    assert torch.equal(made.parameters[OTHER_WORD], torch.ones(3))
-    ones(made.parameters[LAYER], 1 - RATE * DECAY)
-    ones(made.parameters[ENCODER], 1 - RATE * DECAY / 10)
+    subject = learner()
+    update(subject, gradient=0.0)
+    assert torch.equal(subject.parameters[WORD], torch.ones(3))
+    assert torch.equal(subject.parameters[OTHER_WORD], torch.ones(3))
+    ones(subject.parameters[LAYER], 1 - RATE * DECAY)
+    ones(subject.parameters[ENCODER], 1 - RATE * DECAY / 10)
 
 
 def test_without_decay_nothing_is_decayed() -> None:
-    made = learner(decay=0.0)
-    update(made, gradient=0.0)
-    assert all(torch.equal(parameter, torch.ones(3)) for parameter in made.parameters.values())
+    subject = learner(decay=0.0)
+    update(subject, gradient=0.0)
+    assert all(torch.equal(parameter, torch.ones(3)) for parameter in subject.parameters.values())
 
 
 @pytest.mark.parametrize(
@@ -68,20 +68,20 @@ def test_each_group_moves_at_its_own_rate(
         "text_encoder": {"rank": 2} | ({"learning_rate": text} if text else {}),
         "token": {"text": "<toy>", "initial": "cat"} | ({"learning_rate": token} if token else {}),
     }
-    made = learner(adapter, decay=0.0)
-    update(made, gradient=1.0)
+    subject = learner(adapter, decay=0.0)
+    update(subject, gradient=1.0)
     for name, scale in zip((LAYER, ENCODER, WORD), rates, strict=True):
-        ones(made.parameters[name], 1 - RATE * scale)
-    ones(made.parameters[OTHER_WORD], 1 - RATE * rates[2])
+        ones(subject.parameters[name], 1 - RATE * scale)
+    ones(subject.parameters[OTHER_WORD], 1 - RATE * rates[2])
 
 
 def test_weights_of_a_checkpoint_do_not_change_as_training_goes_on() -> None:
-    made = learner()
-    before = made.weights()
-    update(made, gradient=1.0)
+    subject = learner()
+    before = subject.weights()
+    update(subject, gradient=1.0)
     assert all(torch.equal(weights, torch.ones(3)) for weights in before.values())
-    made.load_weights(before)
-    assert all(torch.equal(parameter, torch.ones(3)) for parameter in made.parameters.values())
+    subject.load_weights(before)
+    assert all(torch.equal(parameter, torch.ones(3)) for parameter in subject.parameters.values())
 
 
 def test_a_resumed_optimizer_goes_on_as_the_straight_one() -> None:
@@ -91,8 +91,8 @@ def test_a_resumed_optimizer_goes_on_as_the_straight_one() -> None:
     for other in (resumed, forgetful):
         other.load_weights(straight.weights())
     resumed.load_optimizer_state({name: state.clone() for name, state in straight.optimizer_state().items()})
-    for made in (straight, resumed, forgetful):
-        update(made, 0.5)
+    for subject in (straight, resumed, forgetful):
+        update(subject, 0.5)
     for name, parameter in straight.parameters.items():
         assert torch.equal(resumed.parameters[name], parameter)
         assert not torch.equal(forgetful.parameters[name], parameter)
@@ -109,9 +109,9 @@ class Adapted(nn.Module):
         self.eval()
 
 
-def mask(made: Learner, network: Adapted, *, seed: int = 1, step: int = 1, rank: int = 0) -> Tensor:
+def mask(subject: Learner, network: Adapted, *, seed: int = 1, step: int = 1, rank: int = 0) -> Tensor:
     """Which of 200 inputs are passed on."""
-    with made.training(seed, step, rank):
+    with subject.training(seed, step, rank):
         assert not network.base_dropout.training
         passed: Tensor = network.lora_dropout["default"](torch.ones(200)) > 0
     return passed
@@ -119,12 +119,12 @@ def mask(made: Learner, network: Adapted, *, seed: int = 1, step: int = 1, rank:
 
 def test_dropout_is_keyed_by_seed_step_and_process_and_on_in_training_alone() -> None:
     network = Adapted()
-    made = learner(network=network)
-    first = mask(made, network)
+    subject = learner(network=network)
+    first = mask(subject, network)
     assert 60 < first.sum() < 140
     torch.manual_seed(99)  # wherever the run was resumed
-    assert torch.equal(mask(made, network), first)
-    for other in (mask(made, network, step=2), mask(made, network, seed=2), mask(made, network, rank=1)):
+    assert torch.equal(mask(subject, network), first)
+    for other in (mask(subject, network, step=2), mask(subject, network, seed=2), mask(subject, network, rank=1)):
         assert not torch.equal(other, first)
     assert torch.equal(network.lora_dropout["default"](torch.ones(200)), torch.ones(200))
-    assert [type(module) for module in made.dropouts] == [nn.Dropout]
+    assert [type(module) for module in subject.dropouts] == [nn.Dropout]

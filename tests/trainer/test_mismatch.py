@@ -25,26 +25,26 @@ CHOSEN, REJECTED = ("red", "crimson", "firebrick", "darkred"), ("blue", "navy", 
 
 @dataclass
 class Painter:
-    """An artist who knows what each prompt looks like; remembers what was asked for."""
+    """An artist who knows what each prompt looks like; records the requests."""
 
     colours: dict[str, str]
-    asked: list[tuple[str, int, Bucket]] = field(default_factory=list)
+    requests: list[tuple[str, int, Bucket]] = field(default_factory=list)
 
     def draw(
         self, prompt_keys: Sequence[str], *, seeds: Sequence[int], size: Bucket, check: Callable[[], None]
     ) -> list[Image.Image]:
         check()
-        self.asked += [(key, seed, size) for key, seed in zip(prompt_keys, seeds, strict=True)]
+        self.requests += [(key, seed, size) for key, seed in zip(prompt_keys, seeds, strict=True)]
         return [Image.new("RGB", (size.width, size.height), self.colours[key]) for key in prompt_keys]
 
 
 def pairs(folder: Path) -> list[EncodedPair]:
     encoder = new_encoder(Mean(16), Cache(folder / "cache"), "auto")
-    made = []
+    encoded = []
     for chosen, rejected in zip(CHOSEN, REJECTED, strict=True):
         files = [saved(folder, f"{colour}.png", Image.new("RGB", (16, 16), colour)) for colour in (chosen, rejected)]
-        made.append(encoder.pair(PairFiles(chosen, chosen, *files), [chosen]))
-    return made
+        encoded.append(encoder.pair(PairFiles(chosen, chosen, *files), [chosen]))
+    return encoded
 
 
 def measured(of: list[EncodedPair], colours: Sequence[str], count: int = 4) -> tuple[MismatchMeasured, Painter]:
@@ -74,10 +74,10 @@ def test_a_base_that_draws_the_chosen_images_is_nearer_than_one_that_draws_the_r
 def test_every_prompt_is_drawn_and_again_from_other_noise_where_there_are_few(tmp_path: Path) -> None:
     of = pairs(tmp_path)
     _, painter = measured(of, CHOSEN, count=8)
-    keys = [key for key, _, _ in painter.asked]
+    keys = [key for key, _, _ in painter.requests]
     assert {key: keys.count(key) for key in keys} == {pair.prompt_keys[0]: 2 for pair in of}
-    assert len({seed for _, seed, _ in painter.asked}) == 8
-    assert {size for _, _, size in painter.asked} == {Bucket(16, 16)}
+    assert len({seed for _, seed, _ in painter.requests}) == 8
+    assert {size for _, _, size in painter.requests} == {Bucket(16, 16)}
 
 
 def test_chosen_images_are_compared_as_they_are_trained_on(tmp_path: Path) -> None:

@@ -42,10 +42,10 @@ def record(step: int, losses: list[list[float]], grad_norm: float = 1.0) -> Step
     return StepRecord(step, pairs, torch.tensor(losses), torch.tensor(grad_norm), 0.5 / step)
 
 
-def new_line(folder: Path, told: list[Event], max_steps: int = 10, every: int = 5) -> ProgressLine:
+def new_line(folder: Path, events: list[Event], max_steps: int = 10, every: int = 5) -> ProgressLine:
     history = History(folder / "metrics.jsonl")
     history.restore(b"")
-    line = ProgressLine(told.append, history, CPU, max_steps, every)
+    line = ProgressLine(events.append, history, CPU, max_steps, every)
     line.restart()  # by the test's clock
     return line
 
@@ -55,13 +55,13 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_a_line_tells_the_means_of_its_steps_and_each_step_has_a_row(tmp_path: Path, clock: Clock) -> None:
-    told: list[Event] = []
-    line = new_line(tmp_path, told)
+    events: list[Event] = []
+    line = new_line(tmp_path, events)
     line.add(record(1, [[1.0, 3.0], [0.25, 0.75], [0.5, 1.5]], grad_norm=2.0))
     line.add(record(2, [[4.0], [1.5], [2.0]], grad_norm=4.0))
     clock.now += 6
     line.flush(last_good_step=0)
-    (seen,) = told
+    (seen,) = events
     assert isinstance(seen, Progress)
     assert (seen.step, seen.max_steps, seen.learning_rate) == (2, 10, 0.25)
     assert (seen.loss, seen.chosen_loss, seen.rejected_loss, seen.grad_norm) == (3.0, 1.0, 1.5, 3.0)
@@ -75,20 +75,20 @@ def test_a_line_tells_the_means_of_its_steps_and_each_step_has_a_row(tmp_path: P
 
 
 def test_steps_on_chosen_images_alone_have_no_rejected_loss(tmp_path: Path, clock: Clock) -> None:
-    told: list[Event] = []
-    line = new_line(tmp_path, told)
+    events: list[Event] = []
+    line = new_line(tmp_path, events)
     line.add(record(1, [[1.0], [0.5]]))
     clock.now += 1
     line.flush(last_good_step=0)
-    (seen,) = told
+    (seen,) = events
     assert isinstance(seen, Progress)
     assert (seen.rejected_loss, seen.margin) == (None, None)
     assert "rejected_loss" not in rows(tmp_path)[0]
 
 
 def test_what_remains_is_told_from_the_speed_of_steps_and_of_check_ups(tmp_path: Path, clock: Clock) -> None:
-    told: list[Event] = []
-    line = new_line(tmp_path, told, max_steps=20, every=5)
+    events: list[Event] = []
+    line = new_line(tmp_path, events, max_steps=20, every=5)
     for step in range(1, 6):
         line.add(record(step, [[1.0], [0.5]]))
     clock.now += 10  # 2 a step
@@ -98,21 +98,21 @@ def test_what_remains_is_told_from_the_speed_of_steps_and_of_check_ups(tmp_path:
     line.add(record(6, [[1.0], [0.5]]))
     clock.now += 2
     line.flush(last_good_step=5)
-    first, second = (event for event in told if isinstance(event, Progress))
-    assert first.eta_seconds == pytest.approx(15 * 2)  # of no check-up is known yet how long it takes
+    first, second = (event for event in events if isinstance(event, Progress))
+    assert first.eta_seconds == pytest.approx(15 * 2)  # no check-up was timed yet
     assert second.eta_seconds == pytest.approx(14 * 2 + 3 * 3)
 
 
 def test_time_between_flush_and_restart_is_not_the_steps(tmp_path: Path, clock: Clock) -> None:
-    told: list[Event] = []
-    line = new_line(tmp_path, told)
+    events: list[Event] = []
+    line = new_line(tmp_path, events)
     for step in (1, 2):
         line.add(record(step, [[1.0], [0.5]]))
         clock.now += 2
         line.flush(last_good_step=0)
         clock.now += 50
         line.restart()
-    speeds = [event.pairs_per_second for event in told if isinstance(event, Progress)]
+    speeds = [event.pairs_per_second for event in events if isinstance(event, Progress)]
     assert speeds == pytest.approx([0.5, 0.5])
 
 
@@ -125,24 +125,24 @@ def test_a_line_is_due_once_a_second(tmp_path: Path, clock: Clock) -> None:
 
 
 def test_no_line_is_told_of_no_step(tmp_path: Path, clock: Clock) -> None:
-    told: list[Event] = []
-    line = new_line(tmp_path, told)
+    events: list[Event] = []
+    line = new_line(tmp_path, events)
     clock.now += 5
     line.flush(last_good_step=0)
-    assert told == []
+    assert events == []
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_pair_or_a_gradient_without_a_finite_value_stops_the_run_and_is_named(tmp_path: Path, value: float) -> None:
-    told: list[Event] = []
-    line = new_line(tmp_path, told)
+    events: list[Event] = []
+    line = new_line(tmp_path, events)
     line.add(record(3, [[1.0, value], [0.5, 0.5]]))
     with pytest.raises(NonFiniteLoss) as of_a_pair:
         line.flush(last_good_step=2)
     assert (of_a_pair.value.step, of_a_pair.value.pairs) == (3, ("3-1",))
-    line = new_line(tmp_path, told)
+    line = new_line(tmp_path, events)
     line.add(record(3, [[1.0, 1.0], [0.5, 0.5]], grad_norm=value))
     with pytest.raises(NonFiniteLoss) as of_a_gradient:
         line.flush(last_good_step=2)
     assert tuple(of_a_gradient.value.pairs) == ("3-0", "3-1")
-    assert told == []
+    assert events == []

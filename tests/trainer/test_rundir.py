@@ -215,7 +215,7 @@ def outside_in_a_folder_of_nearly_the_same_name(folder: Path) -> str:
 
 @pytest.mark.parametrize("side", ["chosen", "rejected"])
 @pytest.mark.parametrize(
-    "place",
+    "outside",
     [
         outside_by_dots,
         outside_by_dots_within,
@@ -225,9 +225,11 @@ def outside_in_a_folder_of_nearly_the_same_name(folder: Path) -> str:
         outside_in_a_folder_of_nearly_the_same_name,
     ],
 )
-def test_a_real_image_outside_data_is_refused_by_name(tmp_path: Path, place: Callable[[Path], str], side: str) -> None:
+def test_a_real_image_outside_data_is_refused_by_name(
+    tmp_path: Path, outside: Callable[[Path], str], side: str
+) -> None:
     folder = directory(tmp_path, pair("1"))
-    name = place(folder)
+    name = outside(folder)
     (folder / "data/manifest.jsonl").write_text(json.dumps(pair("1", **{side: name})))
     assert faults(folder) == [f"pair 1 {side}: given {name!r}; paths lead into data/"]
 

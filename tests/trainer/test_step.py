@@ -160,11 +160,11 @@ def test_methods_that_look_at_chosen_images_alone_have_no_rejected_loss() -> Non
     assert losses.shape == (2, 3)
 
 
-def alone(of: Batch, place: int) -> Batch:
-    """The pair at this place by itself."""
+def alone(of: Batch, index: int) -> Batch:
+    """The pair at this index by itself."""
     count = len(of.pairs)
-    rows = [place + side * count for side in range(of.sides)]
-    one = slice(place, place + 1)
+    rows = [index + side * count for side in range(of.sides)]
+    one = slice(index, index + 1)
     prompt = {name: tensor[one] for name, tensor in of.prompt.items()}
     return Batch(of.pairs[one], of.latents[rows], of.noise[one], of.timesteps[one], prompt, of.size_ids[rows])
 
@@ -172,14 +172,14 @@ def alone(of: Batch, place: int) -> Batch:
 def test_a_pairs_losses_are_mean_squared_errors_under_its_own_noise_timestep_and_prompt() -> None:
     network, given = Network(), batch(3, sides=2)
     together = denoising_losses(Plain(network), given)  # type: ignore[arg-type]
-    for place in range(3):
-        share = given.timesteps[place] / 1000
+    for index in range(3):
+        share = given.timesteps[index] / 1000
         for side, losses in enumerate(together):
-            noisy = (1 - share) * given.latents[side * 3 + place] + share * given.noise[place]
-            word, timestep = given.prompt["word"][place], given.timesteps[place]
+            noisy = (1 - share) * given.latents[side * 3 + index] + share * given.noise[index]
+            word, timestep = given.prompt["word"][index], given.timesteps[index]
             predicted = network(noisy[None], timestep[None], word[None])[0]
-            expected = ((predicted - given.noise[place]) ** 2).sum() / 36
-            torch.testing.assert_close(losses[place], expected)
+            expected = ((predicted - given.noise[index]) ** 2).sum() / 36
+            torch.testing.assert_close(losses[index], expected)
 
 
 class Velocity(Plain):
@@ -202,7 +202,7 @@ def test_the_target_is_of_the_image_its_noise_and_its_timestep() -> None:
 def test_a_pair_has_the_same_losses_in_any_company() -> None:
     network, given = Network(), batch(3, sides=2)
     together = torch.stack(denoising_losses(Plain(network), given))  # type: ignore[arg-type]
-    each = [torch.stack(denoising_losses(Plain(network), alone(given, place))) for place in range(3)]  # type: ignore[arg-type]
+    each = [torch.stack(denoising_losses(Plain(network), alone(given, index))) for index in range(3)]  # type: ignore[arg-type]
     torch.testing.assert_close(together, torch.cat(each, dim=1))
 
 

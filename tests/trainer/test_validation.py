@@ -184,11 +184,11 @@ def test_losses_of_some_pairs_come_in_the_order_in_which_they_were_asked_for() -
 
 
 def test_an_interval_holds_the_truth_in_about_95_of_100_samples() -> None:
-    held = 0
+    covered = 0
     for seed in range(200):
         low, high = interval(np.random.default_rng(seed).normal(0.3, 1.0, 60))
-        held += low <= 0.3 <= high
-    assert 178 <= held <= 198  # 190 in the mean, 4 sigma are 12; of a bootstrap of 60 a little fewer
+        covered += low <= 0.3 <= high
+    assert 178 <= covered <= 198  # 190 in the mean, 4 sigma are 12; of a bootstrap of 60 a little fewer
 
 
 def test_reference_corrected_accuracy_counts_against_the_base_and_implicit_accuracy_does_not() -> None:

@@ -32,12 +32,12 @@ def test_the_first_timestep_is_nearly_the_image_and_the_last_nearly_noise() -> N
 
 
 def test_signal_and_noise_have_the_schedules_variance() -> None:
-    made = process("epsilon")
+    diffusion = process("epsilon")
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     expected = torch.cumprod(1 - betas, 0)
-    torch.testing.assert_close(made.alphas_cumprod.double(), expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(diffusion.alphas_cumprod.double(), expected, rtol=1e-4, atol=1e-6)
     one, none = torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1)
-    signal, deviation = (made.add_noise(*of, torch.tensor([500.0])).item() for of in ((one, none), (none, one)))
+    signal, deviation = (diffusion.add_noise(*of, torch.tensor([500.0])).item() for of in ((one, none), (none, one)))
     assert signal**2 == pytest.approx(expected[500].item(), rel=1e-4)
     assert signal**2 + deviation**2 == pytest.approx(1.0)
 
@@ -51,9 +51,9 @@ def test_a_network_of_noise_prediction_is_to_predict_the_noise() -> None:
 def test_image_and_noise_come_back_from_what_is_noisy_and_its_velocity() -> None:
     """arXiv 2202.00512, appendix D: x = signal z - deviation v, noise = deviation z + signal v."""
     latents, noise, timesteps = inputs()
-    made = process("v_prediction")
-    noisy, velocity = made.add_noise(latents, noise, timesteps), made.target(latents, noise, timesteps)
-    alphas = made.alphas_cumprod[timesteps.long()].view(-1, 1, 1, 1)
+    diffusion = process("v_prediction")
+    noisy, velocity = diffusion.add_noise(latents, noise, timesteps), diffusion.target(latents, noise, timesteps)
+    alphas = diffusion.alphas_cumprod[timesteps.long()].view(-1, 1, 1, 1)
     signal, deviation = alphas.sqrt(), (1 - alphas).sqrt()
     torch.testing.assert_close(signal * noisy - deviation * velocity, latents, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(deviation * noisy + signal * velocity, noise, atol=1e-5, rtol=1e-4)

@@ -37,10 +37,13 @@ def base_in(folder: Path, family: FamilyName) -> Path:
 
 
 def opened(folder: Path, family: FamilyName, *, revision: str | None = None, **adapter: Any) -> Family:
-    base, asked = Base(name="b", family=family, source=str(folder), revision=revision), Adapter.model_validate(adapter)
+    base, options = (
+        Base(name="b", family=family, source=str(folder), revision=revision),
+        Adapter.model_validate(adapter),
+    )
     if family == "sd3":
         return Sd3Family(base, folder, {})
-    return (SdxlFamily if family == "sdxl" else SdFamily)(base, folder, {}, asked)
+    return (SdxlFamily if family == "sdxl" else SdFamily)(base, folder, {}, options)
 
 
 @pytest.mark.parametrize("family", ENCODERS)
@@ -75,8 +78,8 @@ def test_family_and_revision_are_part_of_it(tmp_path: Path, family: FamilyName) 
 def test_a_learned_word_changes_the_ids_that_are_cached(tmp_path: Path, family: FamilyName) -> None:
     folder = base_in(tmp_path, family)
     word = {"text": "<toy>", "initial": "cat"}
-    asked: list[dict[str, Any]] = [{}, {"text_encoder": {}}, {"token": word}, {"token": word | {"vectors": 2}}]
-    found = {json.dumps(opened(folder, family, **one).fingerprint, sort_keys=True) for one in asked}
+    options: list[dict[str, Any]] = [{}, {"text_encoder": {}}, {"token": word}, {"token": word | {"vectors": 2}}]
+    found = {json.dumps(opened(folder, family, **one).fingerprint, sort_keys=True) for one in options}
     assert len(found) == 4
 
 

@@ -54,8 +54,8 @@ def test_switched_off_a_learned_word_is_what_it_began_with() -> None:
 def test_training_words_leaves_every_other_row_as_it_was_to_the_last_bit() -> None:
     rows = embedding()
     before, started = rows.table.weight.clone(), rows.learned.detach().clone()
-    asked = groups({"text_encoder.token": rows.learned}, Adapter(token=TOKEN), 0.1)
-    optimizer = new_optimizer("adamw", asked, weight_decay=0.5)
+    options = groups({"text_encoder.token": rows.learned}, Adapter(token=TOKEN), 0.1)
+    optimizer = new_optimizer("adamw", options, weight_decay=0.5)
     for group in optimizer.param_groups:
         group["lr"] = 0.1
     for _ in range(3):
@@ -80,65 +80,67 @@ def text(token: Token | None = TOKEN) -> TrainedText:
 
 
 def test_a_word_begins_at_the_mean_of_its_initial_words_in_each_of_its_vectors() -> None:
-    made = text()
-    for name, rows in made.learned.items():
-        ids = made.tokenizers[name]("a cat", add_special_tokens=False).input_ids
+    trained_text = text()
+    for name, rows in trained_text.learned.items():
+        ids = trained_text.tokenizers[name]("a cat", add_special_tokens=False).input_ids
         assert len(ids) > 1
         mean = rows.table.weight[ids].mean(dim=0)
         torch.testing.assert_close(rows.learned.detach(), mean.expand(2, -1))
-        assert made.tokenizers[name].convert_tokens_to_ids("<toy>") == rows.first
+        assert trained_text.tokenizers[name].convert_tokens_to_ids("<toy>") == rows.first
 
 
 def test_a_word_is_spelled_with_as_many_tokens_as_it_has_vectors() -> None:
     assert spelled_out("my <toy> here", TOKEN) == "my <toy> <toy>_1 here"
     assert spelled_out("my <toy> here", None) == "my <toy> here"
-    made = text()
-    ids = made.tokenizers["text_encoder"](spelled_out("my <toy>", TOKEN), add_special_tokens=False).input_ids
-    first = made.learned["text_encoder"].first
+    trained_text = text()
+    ids = trained_text.tokenizers["text_encoder"](spelled_out("my <toy>", TOKEN), add_special_tokens=False).input_ids
+    first = trained_text.learned["text_encoder"].first
     assert ids[-2:] == [first, first + 1]
 
 
 @pytest.mark.parametrize(("rank", "expected"), [(None, 6), (2, 2)])
 def test_each_encoder_gets_an_adapter_of_its_own_rank_and_start(rank: int | None, expected: int) -> None:
-    made = text()
-    asked: dict[str, Any] = {"rank": 6, "token": TOKEN.model_dump(), "text_encoder": {"rank": rank}}
-    parameters = made.add_adapter(Adapter.model_validate(asked), seed=1)
+    trained_text = text()
+    options: dict[str, Any] = {"rank": 6, "token": TOKEN.model_dump(), "text_encoder": {"rank": rank}}
+    parameters = trained_text.add_adapter(Adapter.model_validate(options), seed=1)
     downs = {name: parameter for name, parameter in parameters.items() if "lora_A" in name}
     assert {parameter.shape[0] for parameter in downs.values()} == {expected}
-    first, second = ([down for name, down in downs.items() if name.startswith(f"{part}.")] for part in made.encoders)
+    first, second = (
+        [down for name, down in downs.items() if name.startswith(f"{part}.")] for part in trained_text.encoders
+    )
     assert first
     assert all(not torch.equal(one, other) for one, other in zip(first, second, strict=True))
     trained = {name for name, parameter in parameters.items() if parameter.requires_grad}
     assert trained == parameters.keys() >= {"text_encoder.token", "text_encoder_2.token"}
-    learnable = {id(p) for encoder in made.encoders.values() for p in encoder.parameters() if p.requires_grad}
+    learnable = {id(p) for encoder in trained_text.encoders.values() for p in encoder.parameters() if p.requires_grad}
     assert learnable == {id(parameter) for parameter in parameters.values()}
 
 
 def test_without_the_adapter_words_and_encoders_are_as_they_began() -> None:
-    made = text()
-    asked = Adapter.model_validate({"rank": 2, "token": TOKEN.model_dump(), "text_encoder": {}})
-    ids = torch.tensor([made.tokenizers["text_encoder"]("<toy> <toy>_1").input_ids])
-    encoder = made.encoders["text_encoder"].eval()
+    trained_text = text()
+    options = Adapter.model_validate({"rank": 2, "token": TOKEN.model_dump(), "text_encoder": {}})
+    ids = torch.tensor([trained_text.tokenizers["text_encoder"]("<toy> <toy>_1").input_ids])
+    encoder = trained_text.encoders["text_encoder"].eval()
     with torch.no_grad():
         before = encoder(ids).last_hidden_state
-        for parameter in made.add_adapter(asked, seed=1).values():
+        for parameter in trained_text.add_adapter(options, seed=1).values():
             parameter += 0.3
         assert not torch.allclose(encoder(ids).last_hidden_state, before, atol=1e-3)
-        with made.without_adapter():
+        with trained_text.without_adapter():
             torch.testing.assert_close(encoder(ids).last_hidden_state, before)
         assert not torch.allclose(encoder(ids).last_hidden_state, before, atol=1e-3)
 
 
 def test_what_the_cache_keeps_of_prompts_depends_on_the_word_and_on_whether_text_is_trained() -> None:
-    asked = [
+    options = [
         {},
         {"text_encoder": {}},
         {"token": TOKEN.model_dump()},
         {"token": TOKEN.model_dump() | {"vectors": 3}},
         {"token": TOKEN.model_dump() | {"text": "<other>"}},
     ]
-    found = [str(text_fingerprint(Adapter.model_validate(one))) for one in asked]
-    assert len(set(found)) == len(asked)
+    found = [str(text_fingerprint(Adapter.model_validate(one))) for one in options]
+    assert len(set(found)) == len(options)
 
 
 def test_a_word_counts_as_used_where_any_prompt_holds_it() -> None:

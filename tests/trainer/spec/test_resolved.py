@@ -16,8 +16,8 @@ BASE = {"name": "b", "family": "sdxl", "source": "b"}
 
 
 def method(kind: str = "mapo", **hyperparameters: Any) -> Method:
-    asked = {"type": kind, kind: {"hyperparameters": hyperparameters}}
-    return RunSpec.model_validate({"base": BASE, "method": asked}).method
+    options = {"type": kind, kind: {"hyperparameters": hyperparameters}}
+    return RunSpec.model_validate({"base": BASE, "method": options}).method
 
 
 def resolved(training_pairs: int = 1000, kind: str = "mapo", **hyperparameters: Any) -> Resolved:
@@ -52,7 +52,7 @@ def test_what_is_given_is_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pairs", "asked", "size"),
+    ("pairs", "options", "size"),
     [
         (1000, {}, 8),
         (5, {}, 5),
@@ -61,12 +61,12 @@ def test_what_is_given_is_taken() -> None:
         (1000, {"gradient_accumulation": 4}, 32),
     ],
 )
-def test_a_step_takes_as_many_pairs_as_all_its_batches(pairs: int, asked: dict[str, int], size: int) -> None:
-    assert resolved(pairs, **asked).step_size == size
+def test_a_step_takes_as_many_pairs_as_all_its_batches(pairs: int, options: dict[str, int], size: int) -> None:
+    assert resolved(pairs, **options).step_size == size
 
 
 @pytest.mark.parametrize(
-    ("pairs", "asked", "steps"),
+    ("pairs", "options", "steps"),
     [
         (1000, {}, 1250),  # ten epochs of 125
         (20, {}, 100),
@@ -76,8 +76,8 @@ def test_a_step_takes_as_many_pairs_as_all_its_batches(pairs: int, asked: dict[s
         (20, {"max_steps": 5}, 5),
     ],
 )
-def test_a_runs_length_follows_from_epochs_or_steps(pairs: int, asked: dict[str, int], steps: int) -> None:
-    assert resolved(pairs, **asked).max_steps == steps
+def test_a_runs_length_follows_from_epochs_or_steps(pairs: int, options: dict[str, int], steps: int) -> None:
+    assert resolved(pairs, **options).max_steps == steps
 
 
 @pytest.mark.parametrize(("steps", "warmup"), [(10, 0), (40, 2), (1000, 50), (5000, 100)])
