@@ -180,6 +180,18 @@ def test_a_learned_word_leaves_every_other_row_of_the_table_as_it_was(tiny_base:
     assert (made.parameters["text_encoder.token"] - started).abs().max() > 1e-3
 
 
+def test_where_zeros_stand_for_no_prompt_they_do_so_beside_encoders_that_are_trained(tiny_base: Path) -> None:
+    adapter = Adapter.model_validate({"rank": 4, **TEXT})
+    made, prompt = learner(tiny_base, adapter), prompts(tiny_base, adapter)
+    with torch.no_grad():
+        words = made.denoiser.condition(prompt | {"empty": torch.tensor([0.0, 0.0])})
+        found = made.denoiser.condition(prompt | {"empty": torch.tensor([1.0, 0.0])})
+    for name in ("hidden", "pooled"):
+        assert not found[name][0].any()
+        assert found[name][1].any()
+        assert torch.equal(found[name][1], words[name][1])
+
+
 def test_learning_rates_are_the_denoisers_a_tenth_and_ten_times_that(tiny_base: Path) -> None:
     made = learner(tiny_base, Adapter.model_validate({"rank": 4, **TEXT, "token": TOKEN}))
     assert [group["scale"] for group in made.optimizer.param_groups] == [1.0, 0.1, 10.0]

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -52,6 +55,62 @@ def test_sweep_removes_what_a_killed_process_left(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     sweep(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@dataclass
+class Calls:
+    """What was synced, in bytes at that moment (None for a directory), and what got its name, in order."""
+
+    seen: list[tuple[str, Path, int | None]] = field(default_factory=list)
+
+    def synced(self, call: Callable[[int], None]) -> Callable[[int], None]:
+        def fsync(descriptor: int) -> None:
+            path = Path(f"/proc/self/fd/{descriptor}").readlink()
+            self.seen.append(("sync", path, None if path.is_dir() else os.fstat(descriptor).st_size))
+            call(descriptor)
+
+        return fsync
+
+    def renamed(self, call: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
+        def rename(source: Path, target: Path) -> None:
+            self.seen.append(("name", Path(target), None))
+            call(source, target)
+
+        return rename
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """Records system calls and passes them on."""
+    calls = Calls()
+    monkeypatch.setattr(os, "fsync", calls.synced(os.fsync))
+    monkeypatch.setattr(os, "replace", calls.renamed(os.replace))
+    monkeypatch.setattr(os, "rename", calls.renamed(os.rename))
+    return calls
+
+
+def test_a_file_is_on_disk_whole_before_it_gets_its_name(tmp_path: Path, calls: Calls) -> None:
+    write_file(tmp_path / "file", b"content")
+    (kind, partial, size), *later = calls.seen
+    assert (kind, size) == ("sync", len(b"content"))
+    assert (partial.parent, partial.suffix) == (tmp_path, ".partial")
+    assert later[0] == ("name", tmp_path / "file", None)
+
+
+def test_a_file_that_may_be_lost_in_a_power_cut_is_not_synced(tmp_path: Path, calls: Calls) -> None:
+    write_file(tmp_path / "file", b"content", sync=False)
+    assert calls.seen == [("name", tmp_path / "file", None)]
+
+
+def test_a_directory_is_on_disk_whole_before_it_gets_its_name_and_its_name_after(tmp_path: Path, calls: Calls) -> None:
+    with whole_directory(tmp_path / "out") as partial:
+        (partial / "one").write_bytes(b"1")
+        (partial / "two").write_bytes(b"22")
+    *files, itself, named, parent = calls.seen
+    assert sorted(files) == [("sync", partial / "one", 1), ("sync", partial / "two", 2)]
+    assert itself == ("sync", partial, None)
+    assert named == ("name", tmp_path / "out", None)
+    assert parent == ("sync", tmp_path, None)
 
 
 WRITE_ON = """

@@ -14,10 +14,11 @@ from PIL import Image
 from torch import Tensor
 
 from trainer.cache import Cache, Tensors
-from trainer.encoding import new_encoder
+from trainer.encoding import new_encoder, pixels
+from trainer.errors import BadRun
 from trainer.families.family import Decoder, Denoiser
 from trainer.interrupt import StopRequest
-from trainer.rundir import ImageFile, PairFiles
+from trainer.rundir import ImageFile, PairFiles, image_file
 from trainer.spec.buckets import Bucket
 
 pytestmark = pytest.mark.unit
@@ -56,6 +57,14 @@ class Mean:
         self.together.append(len(pixels))
         mean = pixels.mean(dim=(2, 3), keepdim=True)
         return mean, torch.zeros_like(mean)
+
+
+class Moments(Mean):
+    """Deviations too: each image's own."""
+
+    def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        mean, _ = super().encode_images(pixels)
+        return mean, 2 + mean
 
 
 class Left(Mean):
@@ -119,6 +128,105 @@ def test_the_resolution_asked_for_replaces_the_bases_own(tmp_path: Path) -> None
     encoder = new_encoder(Mean(64), Cache(tmp_path), 32)
     square = ImageFile(tmp_path / "x.png", "x", (500, 500))
     assert encoder.bucket(square) == Bucket(32, 32)
+
+
+def saved(folder: Path, name: str, image: Image.Image, **options: Any) -> ImageFile:
+    path = folder / name
+    image.save(path, **options)
+    return image_file(path)
+
+
+def all_encoded(cache: Cache, family: Mean, *files: ImageFile) -> list[Tensors]:
+    encoder = new_encoder(family, cache, "auto")
+    images = [encoder.image(file, encoder.bucket(file)) for file in files]
+    encoder.encode([], images, device=CPU, stop=StopRequest(), progress=lambda *_: None)
+    return [cache.read(image.key) for image in images]
+
+
+def test_mean_and_deviation_of_each_image_are_cached_as_its_own(tmp_path: Path) -> None:
+    colours = ((255, 255, 255), (0, 0, 0), (0, 0, 0), (255, 0, 0))
+    files = [saved(tmp_path, f"{at}.png", Image.new("RGB", (16, 16), one)) for at, one in enumerate(colours)]
+    found = all_encoded(Cache(tmp_path / "cache"), Moments(16), *files)
+    expected = [[1.0] * 3, [-1.0] * 3, [-1.0] * 3, [1.0, -1.0, -1.0]]
+    assert [one["mean"].flatten().tolist() for one in found] == expected
+    assert [one["std"].flatten().tolist() for one in found] == [[2 + mean for mean in means] for means in expected]
+
+
+def test_an_image_is_cut_at_its_ends_and_never_squeezed(tmp_path: Path) -> None:
+    """Of a white image with black ends, a square shows the white middle."""
+    image = Image.new("RGB", (48, 16), "black")
+    image.paste("white", (16, 0, 32, 16))
+    encoder = new_encoder(Mean(16), Cache(tmp_path / "cache"), "auto")
+    cut = encoder.image(saved(tmp_path, "wide.png", image), Bucket(16, 16))
+    shown = pixels(cut)
+    assert shown.shape == (3, 16, 16)
+    assert shown[:, :, 4:12].min() == 1.0
+    assert shown.mean() > 0.9
+
+
+def test_both_images_of_a_pair_get_the_bucket_that_suits_both_and_equal_ones_the_same_crop(tmp_path: Path) -> None:
+    encoder = new_encoder(Mean(16), Cache(tmp_path / "cache"), "auto")
+    wide, tall = (ImageFile(tmp_path / "x.png", str(size), size) for size in ((64, 16), (16, 64)))
+    square, other = ImageFile(tmp_path / "y.png", "y", (40, 24)), ImageFile(tmp_path / "z.png", "z", (40, 24))
+    shared = encoder.bucket(wide, tall)
+    for chosen, rejected in ((wide, tall), (tall, wide)):
+        unlike = encoder.pair(PairFiles("p", "p", chosen, rejected), ["p"])
+        assert [unlike.bucket, *(image.crop.bucket for image in unlike.images)] == [shared] * 3
+        assert [image.file for image in unlike.images] == [chosen, rejected]
+    alike = encoder.pair(PairFiles("p", "p", square, other), ["p"], may_mirror=True)
+    assert alike.images[0].crop == alike.images[1].crop
+    assert [image.mirror and image.mirror.crop for image in alike.images] == [alike.images[0].crop] * 2
+
+
+def test_an_entry_is_anothers_where_anything_it_depends_on_is_another(tmp_path: Path) -> None:
+    encoder = new_encoder(Mean(16, fingerprint={"sha256": "a"}), Cache(tmp_path), "auto")
+    another = new_encoder(Mean(16, fingerprint={"sha256": "b"}), Cache(tmp_path), "auto")
+    file, of_other_bytes, of_other_size = (
+        ImageFile(tmp_path / "x.png", sha256, size)
+        for sha256, size in (("x", (32, 32)), ("y", (32, 32)), ("x", (64, 32)))
+    )
+    square, larger = Bucket(16, 16), Bucket(32, 32)
+    image = encoder.image(file, square, may_mirror=True)
+    assert image.mirror is not None
+    keys = [
+        image.key,
+        image.mirror.key,
+        encoder.image(of_other_bytes, square).key,
+        encoder.image(of_other_size, square).key,  # of other bytes too, really: it stands for another crop
+        encoder.image(file, larger).key,
+        another.image(file, square).key,
+        encoder.prompt_key("x"),
+        encoder.prompt_key("y"),
+        another.prompt_key("x"),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert encoder.image(file, square).key == image.key
+    moved = ImageFile(tmp_path / "elsewhere.png", "x", (32, 32))
+    assert encoder.image(moved, square).key == image.key
+
+
+def test_a_file_that_changed_since_it_was_read_is_refused_by_name(tmp_path: Path) -> None:
+    file = saved(tmp_path, "x.png", Image.new("RGB", (16, 16), "red"))
+    Image.new("RGB", (16, 16), "blue").save(tmp_path / "x.png")
+    with pytest.raises(BadRun, match=r"'x\.png'; changed while the run was reading it"):
+        all_encoded(Cache(tmp_path / "cache"), Mean(16), file)
+
+
+def test_an_image_whose_orientation_comes_too_late_is_refused_by_name(tmp_path: Path) -> None:
+    """The crop follows from the header alone, which EXIF data behind the pixels would contradict."""
+    plain = saved(tmp_path, "x.png", Image.new("RGB", (32, 16), "red"))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    Image.new("RGB", (32, 16), "red").save(tmp_path / "early.png", exif=exif)
+    content = (tmp_path / "early.png").read_bytes()
+    start = content.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(content[start : start + 4], "big")
+    late = content[:start] + content[end:-12] + content[start:end] + content[-12:]  # before the last chunk, IEND
+    (tmp_path / "late.png").write_bytes(late)
+    file = image_file(tmp_path / "late.png")
+    assert file.size == plain.size
+    with pytest.raises(BadRun, match=r"'late\.png'; its EXIF orientation follows the pixels"):
+        all_encoded(Cache(tmp_path / "cache"), Mean(16), file)
 
 
 def file_sha256(path: Path) -> str:

@@ -141,3 +141,12 @@ def test_every_warning_holds_its_numbers_and_advice() -> None:
 )
 def test_patience_counts_check_ups_since_the_best(objectives: list[float], patience: int | None, stops: bool) -> None:
     assert should_stop(healthy(objectives), patience) is stops
+
+
+def test_the_final_measurement_is_no_check_up_of_the_course() -> None:
+    """It is of the best adapter, measured once more."""
+    final = check_up(50, 0.40) | {"final": True}
+    assert not should_stop([*healthy([0.4, 0.39]), final, final], 1)
+    sure = {"implicit_accuracy": 1.0}
+    rows = [base(), check_up(25, 0.2, **sure)]
+    assert codes([*rows, check_up(50, 0.2, **sure) | {"final": True}]) == codes(rows) == []

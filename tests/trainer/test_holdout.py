@@ -29,3 +29,16 @@ def test_a_single_prompt_is_held_out_by_pairs_and_a_single_pair_not_at_all() -> 
     training, validation, how = hold_out([(f"a{i}", "train") for i in range(10)], prompt=first_letter, share=0.1)
     assert (len(training), len(validation), how) == (9, 1, "pair")
     assert hold_out([("a1", "train")], prompt=first_letter, share=0.1) == (["a1"], ["a1"], "nothing")
+
+
+def test_what_is_held_out_does_not_depend_on_the_order_of_the_data() -> None:
+    items = [(f"{prompt}{index}", "train") for prompt in "abcdefghij" for index in range(2)]
+    _, held_out, _ = hold_out(items, prompt=first_letter, share=0.3)
+    for moved in (items[::-1], items[7:] + items[:7]):
+        assert sorted(hold_out(moved, prompt=first_letter, share=0.3)[1]) == sorted(held_out)
+    assert sorted(held_out) != [item for item, _ in items[:6]]
+
+
+def test_a_prompt_at_least_stays_to_train_on() -> None:
+    training, held_out, _ = hold_out([("a1", "train"), ("b1", "train")], prompt=first_letter, share=1.0)
+    assert (len(training), len(held_out)) == (1, 1)

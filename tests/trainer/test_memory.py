@@ -61,3 +61,11 @@ def test_with_dropout_nothing_is_streamed() -> None:
 def test_nothing_that_fits_is_an_error_about_the_last_try() -> None:
     with pytest.raises(OutOfMemory, match="batch_size 1 "):
         chosen(0.1)
+
+
+@pytest.mark.parametrize("batch_size", ["auto", 5])
+def test_the_appetite_of_plans_falls_in_the_order_in_which_they_are_tried(batch_size: int | str) -> None:
+    """So that of several devices' plans the lowest is the one that fits all."""
+    appetites = [plan.appetite() for plan in plans(batch_size, 12, Compute())]  # type: ignore[arg-type]
+    assert len(set(appetites)) == len(appetites) > 3
+    assert appetites == sorted(appetites, reverse=True)

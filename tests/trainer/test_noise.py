@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from statistics import NormalDist
+
 import pytest
 import torch
 
@@ -40,9 +42,25 @@ def test_shares_and_captions_are_uniform_and_coins_have_their_rates() -> None:
     assert sum(one.mirror for one in draws) / 4000 == pytest.approx(0.5, abs=4 * (0.25 / 4000) ** 0.5)
 
 
+def test_coins_share_and_caption_of_a_draw_know_nothing_of_each_other() -> None:
+    draws = [draw(step=step, dropout=0.5) for step in range(4000)]
+    values = torch.tensor([[one.share, one.drop_prompt, one.mirror, one.caption] for one in draws], dtype=torch.float64)
+    apart = torch.corrcoef(values.T) - torch.eye(4, dtype=torch.float64)
+    assert apart.abs().max() < 4.5 / 4000**0.5
+
+
+def test_noise_and_posterior_are_normal() -> None:
+    for name in ("noise", "posterior"):
+        values = torch.stack([getattr(draw(step=step), name) for step in range(100)]).flatten()
+        for share in (0.02, 0.25, 0.5, 0.75, 0.98):
+            below = (values < NormalDist().inv_cdf(share)).double().mean().item()
+            assert below == pytest.approx(share, abs=4.5 * (share * (1 - share) / len(values)) ** 0.5)
+
+
 def test_validation_noise_depends_on_pair_and_draw_only() -> None:
     assert torch.equal(validation_noise((4, 8, 8), pair="a", draw=0), validation_noise((4, 8, 8), pair="a", draw=0))
     assert not torch.equal(validation_noise((4, 8, 8), pair="a", draw=0), validation_noise((4, 8, 8), pair="a", draw=1))
+    assert not torch.equal(validation_noise((4, 8, 8), pair="a", draw=0), validation_noise((4, 8, 8), pair="b", draw=0))
 
 
 def test_validation_timesteps_are_stratum_midpoints() -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from trainer.errors import RunInUse
+from trainer.errors import BadRun, RunInUse
+from trainer.interrupt import StopRequest
+from trainer.program import ignore, train
 from trainer.run_lock import only_run_in
 
 pytestmark = pytest.mark.unit
@@ -65,3 +67,13 @@ def test_a_run_that_failed_holds_nothing(tmp_path: Path) -> None:
 def test_a_blocked_write_within_a_run_is_not_taken_for_a_run_in_use(tmp_path: Path) -> None:
     with pytest.raises(BlockingIOError), only_run_in(tmp_path):
         raise BlockingIOError
+
+
+def test_the_program_trains_in_no_directory_where_another_does(tmp_path: Path) -> None:
+    """Else it would read the directory, and say that it is empty."""
+    with holder(tmp_path) as first:
+        with pytest.raises(RunInUse, match=str(tmp_path)):
+            train(tmp_path, tmp_path / "cache", None, ignore, StopRequest())
+        first.communicate()
+    with pytest.raises(BadRun, match=r"spec\.json"):
+        train(tmp_path, tmp_path / "cache", None, ignore, StopRequest())

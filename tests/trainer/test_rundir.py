@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,25 @@ def test_the_digest_changes_with_spec_and_with_data(tmp_path: Path) -> None:
     other_image = read_run(tmp_path)
     assert len({run.digest, other_seed.digest, other_image.digest}) == 3
     assert run.dataset_digest == other_seed.dataset_digest != other_image.dataset_digest
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"prompt": "q"}, {"id": "2"}, {"chosen": "b.png"}, {"rejected": "a.png"}, {"split": "validation"}],
+)
+def test_the_datasets_digest_changes_with_anything_of_a_pair(tmp_path: Path, change: dict[str, str]) -> None:
+    run = read_run(directory(tmp_path, pair("0"), pair("1")))
+    (tmp_path / "data/manifest.jsonl").write_text("\n".join(map(json.dumps, (pair("0"), pair("1") | change))))
+    other = read_run(tmp_path)
+    assert other.dataset_digest != run.dataset_digest
+    assert other.digest != run.digest
+
+
+def test_the_datasets_digest_does_not_change_with_the_names_of_files(tmp_path: Path) -> None:
+    run = read_run(directory(tmp_path, pair("1")))
+    (tmp_path / "data/a.png").rename(tmp_path / "data/c.png")
+    (tmp_path / "data/manifest.jsonl").write_text(json.dumps(pair("1", chosen="c.png")))
+    assert read_run(tmp_path).dataset_digest == run.dataset_digest
 
 
 def test_the_digest_is_of_what_was_given_so_that_a_later_default_does_not_change_it(tmp_path: Path) -> None:
@@ -181,3 +201,69 @@ def test_a_number_is_written_as_a_number(tmp_path: Path, seed: object) -> None:
 
 def test_data_without_training_pairs_is_a_fault(tmp_path: Path) -> None:
     assert "at least one with split 'train'" in faults(directory(tmp_path, pair("1", split="validation")))[0]
+
+
+def outside_by_dots(folder: Path) -> str:
+    Image.new("RGB", (8, 6), "green").save(folder / "outside.png")
+    return "../outside.png"
+
+
+def outside_by_dots_within(folder: Path) -> str:
+    outside_by_dots(folder)
+    return "./a.png/../../outside.png"
+
+
+def outside_by_its_whole_path(folder: Path) -> str:
+    outside_by_dots(folder)
+    return str(folder / "outside.png")
+
+
+def outside_by_a_link(folder: Path) -> str:
+    outside_by_dots(folder)
+    (folder / "data/link.png").symlink_to(folder / "outside.png")
+    return "link.png"
+
+
+def outside_by_a_linked_folder(folder: Path) -> str:
+    (folder / "photos").mkdir()
+    Image.new("RGB", (8, 6), "green").save(folder / "photos/x.png")
+    (folder / "data/photos").symlink_to(folder / "photos", target_is_directory=True)
+    return "photos/x.png"
+
+
+def outside_in_a_folder_of_nearly_the_same_name(folder: Path) -> str:
+    (folder / "data-of-another").mkdir()
+    Image.new("RGB", (8, 6), "green").save(folder / "data-of-another/x.png")
+    return "../data-of-another/x.png"
+
+
+@pytest.mark.parametrize("side", ["chosen", "rejected"])
+@pytest.mark.parametrize(
+    "outside",
+    [
+        outside_by_dots,
+        outside_by_dots_within,
+        outside_by_its_whole_path,
+        outside_by_a_link,
+        outside_by_a_linked_folder,
+        outside_in_a_folder_of_nearly_the_same_name,
+    ],
+)
+def test_a_real_image_outside_data_is_refused_by_name(
+    tmp_path: Path, outside: Callable[[Path], str], side: str
+) -> None:
+    folder = directory(tmp_path, pair("1"))
+    name = outside(folder)
+    (folder / "data/manifest.jsonl").write_text(json.dumps(pair("1", **{side: name})))
+    assert faults(folder) == [f"pair 1 {side}: given {name!r}; paths lead into data/"]
+
+
+def test_an_image_within_data_may_be_reached_by_dots_links_and_a_linked_data_folder(tmp_path: Path) -> None:
+    folder = directory(tmp_path / "run", pair("1", chosen="deep/../a.png", rejected="link.png"))
+    (folder / "data/deep").mkdir()
+    (folder / "data/link.png").symlink_to("a.png")
+    (folder / "data").rename(tmp_path / "elsewhere")
+    (folder / "data").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (read,) = read_run(folder).training
+    assert read.rejected is not None
+    assert read.chosen.sha256 == read.rejected.sha256

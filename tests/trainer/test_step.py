@@ -16,7 +16,7 @@ from trainer.learner import new_optimizer
 from trainer.objectives.objective import Objective, PairLosses, seen
 from trainer.recipe import objective_of
 from trainer.spec.run import TrainingOptions
-from trainer.step import backward_joint, backward_streamed, denoising_losses, training_step
+from trainer.step import backward_joint, backward_streamed, base_losses, denoising_losses, training_step
 
 pytestmark = pytest.mark.unit
 
@@ -197,3 +197,167 @@ def test_an_objective_sees_each_sides_own_losses_of_the_network_and_of_its_base(
         for found, part in ((losses.base_chosen, chosen), (losses.base_rejected, rejected)):
             assert found is not None
             torch.testing.assert_close(found, of(part))
+
+
+def alone(of: Batch, index: int) -> Batch:
+    """The pair at this index by itself."""
+    count = len(of.pairs)
+    rows = [index + side * count for side in range(of.sides)]
+    one = slice(index, index + 1)
+    prompt = {name: tensor[one] for name, tensor in of.prompt.items()}
+    return Batch(of.pairs[one], of.latents[rows], of.noise[one], of.timesteps[one], prompt, of.size_ids[rows])
+
+
+def test_a_pairs_losses_are_mean_squared_errors_under_its_own_noise_timestep_and_prompt() -> None:
+    network, given = Network(), batch(3, sides=2)
+    together = denoising_losses(Plain(network), given)  # type: ignore[arg-type]
+    for index in range(3):
+        share = given.timesteps[index] / 1000
+        for side, losses in enumerate(together):
+            noisy = (1 - share) * given.latents[side * 3 + index] + share * given.noise[index]
+            word, timestep = given.prompt["word"][index], given.timesteps[index]
+            predicted = network(noisy[None], timestep[None], word[None])[0]
+            expected = ((predicted - given.noise[index]) ** 2).sum() / 36
+            torch.testing.assert_close(losses[index], expected)
+
+
+class Velocity(Plain):
+    """Is to predict what depends on the image too."""
+
+    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        return noise - (timesteps / 1000).view(-1, 1, 1, 1) * latents
+
+
+def test_the_target_is_of_the_image_its_noise_and_its_timestep() -> None:
+    network, given = Network(), batch(2, sides=2)
+    for side, losses in enumerate(denoising_losses(Velocity(network), given)):  # type: ignore[arg-type]
+        latents = given.latents[2 * side : 2 * side + 2]
+        noisy = Plain(network).add_noise(latents, given.noise, given.timesteps)
+        predicted = network(noisy, given.timesteps, given.prompt["word"])
+        target = given.noise - (given.timesteps / 1000).view(-1, 1, 1, 1) * latents
+        torch.testing.assert_close(losses, (predicted - target).square().mean(dim=(1, 2, 3)))
+
+
+def test_a_pair_has_the_same_losses_in_any_company() -> None:
+    network, given = Network(), batch(3, sides=2)
+    together = torch.stack(denoising_losses(Plain(network), given))  # type: ignore[arg-type]
+    each = [torch.stack(denoising_losses(Plain(network), alone(given, index))) for index in range(3)]  # type: ignore[arg-type]
+    torch.testing.assert_close(together, torch.cat(each, dim=1))
+
+
+def test_the_reference_is_the_network_without_its_adapter() -> None:
+    network, given = Network(), batch(3, sides=2)
+    reference = base_losses(Plain(network), given, OBJECTIVES["dpo"])  # type: ignore[arg-type]
+    trained = denoising_losses(Plain(network), given)  # type: ignore[arg-type]
+    with torch.no_grad():
+        network.adapter.zero_()
+    for found, expected, adapted in zip(reference, denoising_losses(Plain(network), given), trained, strict=True):  # type: ignore[arg-type]
+        assert found is not None
+        assert not found.requires_grad
+        torch.testing.assert_close(found, expected)
+        assert not torch.isclose(found, adapted, rtol=1e-4).any()
+
+
+def step_of(
+    denoiser: Plain, batches: list[Batch], objective: Objective, max_grad_norm: float = 1e6, *, streamed: bool = False
+) -> tuple[Tensor, float]:
+    """One step of plain descent at rate 1: the gradient that the optimizer was given, and the norm on record."""
+    before = denoiser.network.adapter.detach().clone()
+    record = training_step(
+        denoiser,  # type: ignore[arg-type]
+        torch.optim.SGD([{"params": [denoiser.network.adapter], "scale": 1.0}], lr=0.0),
+        batches,
+        objective,
+        step=1,
+        learning_rate=1.0,
+        max_grad_norm=max_grad_norm,
+        streamed=streamed,
+    )
+    return before - denoiser.network.adapter.detach(), record.grad_norm.item()
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("name", ["mapo", "dpo", "dco"])
+def test_a_step_weighs_every_pair_alike_however_they_fall_into_batches(name: str, streamed: bool) -> None:
+    given, objective = batch_for(name), OBJECTIVES[name]
+    apart = [alone(given, 0), alone(given, 1), alone(given, 2)]
+    uneven = [batch_for(name, pairs=2, seed=1), batch_for(name, pairs=1, seed=2)]
+    whole, _ = step_of(Plain(Network()), [given], objective, streamed=streamed)
+    accumulated, _ = step_of(Plain(Network()), apart, objective, streamed=streamed)
+    torch.testing.assert_close(accumulated, whole, rtol=1e-4, atol=1e-6)
+    first, second = (step_of(Plain(Network()), [part], objective, streamed=streamed)[0] for part in uneven)
+    both, _ = step_of(Plain(Network()), uneven, objective, streamed=streamed)
+    torch.testing.assert_close(both, (2 * first + second) / 3, rtol=1e-4, atol=1e-6)
+
+
+def test_each_group_moves_at_its_part_of_the_steps_rate() -> None:
+    given, objective = batch_for("mapo"), OBJECTIVES["mapo"]
+    gradient, _ = step_of(Plain(Network()), [given], objective)
+    network = Network()
+    before = network.adapter.detach().clone()
+    optimizer = torch.optim.SGD([{"params": [network.adapter], "scale": 0.25}], lr=9.0)
+    training_step(Plain(network), optimizer, [given], objective, step=1, learning_rate=0.5, max_grad_norm=1e6)  # type: ignore[arg-type]
+    torch.testing.assert_close(before - network.adapter.detach(), 0.125 * gradient, rtol=1e-4, atol=1e-7)
+
+
+def test_a_long_gradient_is_scaled_down_whole_and_a_short_one_left_alone() -> None:
+    given, objective = batch_for("mapo"), OBJECTIVES["mapo"]
+    free, norm = step_of(Plain(Network()), [given], objective)
+    assert norm == pytest.approx(free.norm().item(), rel=1e-5)
+    clipped, on_record = step_of(Plain(Network()), [given], objective, max_grad_norm=norm / 4)
+    torch.testing.assert_close(clipped, free / 4, rtol=1e-4, atol=1e-7)
+    assert on_record == pytest.approx(norm)
+    short, _ = step_of(Plain(Network()), [given], objective, max_grad_norm=norm * 1.01)
+    torch.testing.assert_close(short, free)
+
+
+class Half(Network):
+    """Computes in fp16 with an fp32 adapter, as on a base in half precision."""
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, prompt: Tensor) -> Tensor:
+        scale = (0.3 + (self.adapter if self.enabled else torch.zeros(4))).half()
+        shift = (prompt.view(-1, 1, 1, 1) + timesteps.view(-1, 1, 1, 1) / 1e4).half()
+        return torch.tanh(noisy.half() * scale.view(1, 4, 1, 1) + shift).float()
+
+
+FAINT = Objective(
+    lambda pair: 1e-5 * (pair.chosen + seen(pair.rejected)), sees_rejected=True, sees_base=False
+)  # its activations' gradients are below what fp16 can hold
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("objective", [OBJECTIVES["mapo"], OBJECTIVES["dpo"], FAINT])
+def test_an_fp16_base_gives_the_gradient_and_the_norm_of_an_fp32_one(objective: Objective, streamed: bool) -> None:
+    given = [batch_for("mapo", 2, seed=1), batch_for("mapo", 1, seed=2)]
+    expected, norm = step_of(Plain(Network()), given, objective, streamed=streamed)
+    found, half_norm = step_of(Plain(Half(), torch.float16), given, objective, streamed=streamed)
+    torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2 * norm)
+    assert half_norm == pytest.approx(norm, rel=2e-2)
+
+
+def test_an_fp16_base_is_clipped_at_the_length_that_was_asked_for() -> None:
+    given, objective = batch_for("mapo"), OBJECTIVES["mapo"]
+    _, norm = step_of(Plain(Network()), [given], objective)
+    clipped, _ = step_of(Plain(Half(), torch.float16), [given], objective, max_grad_norm=norm / 4)
+    assert clipped.norm().item() == pytest.approx(norm / 4, rel=1e-3)
+    short, _ = step_of(Plain(Half(), torch.float16), [given], objective, max_grad_norm=norm * 1.1)
+    assert short.norm().item() == pytest.approx(norm, rel=2e-2)
+
+
+def test_one_update_of_adamw_on_an_fp16_base_is_that_on_an_fp32_one() -> None:
+    """Where its epsilon counts and clipping does, a gradient that was not scaled back would show."""
+    updates = []
+    for denoiser in (Plain(Network()), Plain(Half(), torch.float16)):
+        adapter = denoiser.network.adapter
+        before = adapter.detach().clone()
+        training_step(
+            denoiser,  # type: ignore[arg-type]
+            new_optimizer("adamw", [{"params": [adapter], "scale": 1.0}], weight_decay=0.01),
+            [batch(3, sides=2)],
+            Objective(lambda pair: 1e-7 * pair.chosen, sees_rejected=True, sees_base=False),
+            step=1,
+            learning_rate=0.1,
+            max_grad_norm=1.0,
+        )
+        updates.append(adapter.detach() - before)
+    torch.testing.assert_close(updates[1], updates[0], rtol=5e-2, atol=0)

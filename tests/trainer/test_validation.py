@@ -8,14 +8,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.cache import Cache
+from tests.trainer.test_step import Network, Plain
+from trainer.cache import Cache, key_of
 from trainer.encoding import EncodedImage, EncodedPair
 from trainer.errors import NonFiniteLoss
 from trainer.interrupt import StopRequest
+from trainer.noise import keyed_generator, validation_noise
 from trainer.objectives.objective import Objective, seen
 from trainer.rundir import ImageFile
 from trainer.spec.buckets import Bucket, centre_crop
-from trainer.validation import HeldOutLosses, accuracy, held_out_losses, interval, metrics, pairs_within_budget
+from trainer.validation import (
+    HeldOutLosses,
+    accuracy,
+    held_out_losses,
+    interval,
+    metrics,
+    pairs_within_budget,
+    selected,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -147,3 +157,92 @@ def test_each_side_is_measured_on_its_own_image_pair_by_pair(tmp_path: Path) -> 
     result = metrics(0, measured, measured, SUM_OF_BOTH, last_good_step=0)
     assert result.implicit_accuracy == 1
     assert result.margin == pytest.approx((99 + 396 + 891) / 3)
+
+
+def stored(cache: Cache, name: str, *, width: int = 8) -> EncodedPair:
+    """Two images whose deviations are no part of what is measured, and two captions of which the first counts."""
+    generator, size = keyed_generator("stored", name), Bucket(width, 8)
+    images = []
+    for side in ("chosen", "rejected"):
+        key = key_of(image=name, side=side)
+        cache.write(key, {name: torch.randn(4, 3, 3, generator=generator) for name in ("mean", "std")})
+        images.append(EncodedImage(key, ImageFile(Path(name), name, (8, 8)), centre_crop((8, 8), size)))
+    keys = tuple(key_of(prompt=name, caption=caption) for caption in range(2))
+    for key in keys:
+        cache.write(key, {"word": torch.randn((), generator=generator)})
+    return EncodedPair(name, size, keys, tuple(images))
+
+
+def measured(cache: Cache, pairs: list[EncodedPair], batch_size: int) -> HeldOutLosses:
+    return held_out_losses(
+        Plain(Network()),  # type: ignore[arg-type]
+        pairs,
+        cache,
+        draws=3,
+        timestep_at=lambda share: 1000 * share,
+        batch_size=batch_size,
+        device=torch.device("cpu"),
+        stop=StopRequest(),
+        progress=lambda *_: None,
+    )
+
+
+def test_a_pair_is_measured_on_its_own_noise_at_each_timestep_and_on_the_means_of_its_images(tmp_path: Path) -> None:
+    cache, network = Cache(tmp_path), Network()
+    pairs = [stored(cache, name) for name in "abc"]
+    found = measured(cache, pairs, batch_size=2)
+    assert found.pairs == ("a", "b", "c")
+    assert found.timesteps == pytest.approx((1000 / 6, 500.0, 5000 / 6))
+    for row, pair in enumerate(pairs):
+        for draw, timestep in enumerate(found.timesteps):
+            noise, share = validation_noise((4, 3, 3), pair=pair.id, draw=draw), timestep / 1000
+            for image, side in zip(pair.images, (found.chosen, found.rejected), strict=True):
+                noisy = (1 - share) * cache.read(image.key)["mean"] + share * noise
+                word = cache.read(pair.prompt_keys[0])["word"]
+                predicted = network(noisy[None], torch.tensor([timestep]), word[None])[0]
+                assert side[row, draw].item() == pytest.approx((predicted - noise).square().mean().item(), rel=1e-4)
+
+
+def test_what_is_measured_does_not_depend_on_how_many_are_measured_together(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    pairs = [stored(cache, name, width=8 if name in "ac" else 16) for name in "abcde"]
+    one_by_one = measured(cache, pairs, batch_size=1)
+    assert sorted(one_by_one.pairs) == ["a", "b", "c", "d", "e"]
+    for batch_size in (2, 5):
+        together = measured(cache, pairs, batch_size).of(one_by_one.pairs)
+        torch.testing.assert_close(together.chosen, one_by_one.chosen)
+        torch.testing.assert_close(together.rejected, one_by_one.rejected)
+    assert len(one_by_one.chosen.unique()) == one_by_one.chosen.numel()
+
+
+def test_the_pairs_that_are_measured_are_the_same_wherever_they_stand_in_the_data(tmp_path: Path) -> None:
+    pairs = [stored(Cache(tmp_path), f"pair {index}") for index in range(12)]
+    chosen = selected(pairs, 4)
+    assert len(chosen) == 4
+    assert selected(pairs[::-1], 4) == chosen
+    assert selected(pairs[3:] + pairs[:3], 4) == chosen
+    assert chosen != pairs[:4]
+    assert len(selected(pairs, 100)) == 12
+
+
+def test_losses_of_some_pairs_come_in_the_order_in_which_they_were_asked_for() -> None:
+    of = losses([[0.1], [0.2], [0.3]], [[0.4], [0.5], [0.6]]).of(["c", "a"])
+    assert of.pairs == ("c", "a")
+    torch.testing.assert_close(of.chosen, torch.tensor([[0.3], [0.1]]))
+    torch.testing.assert_close(of.rejected, torch.tensor([[0.6], [0.4]]))
+
+
+def test_an_interval_holds_the_truth_in_about_95_of_100_samples() -> None:
+    covered = 0
+    for seed in range(200):
+        low, high = interval(np.random.default_rng(seed).normal(0.3, 1.0, 60))
+        covered += low <= 0.3 <= high
+    assert 178 <= covered <= 198  # 190 in the mean, 4 sigma are 12; of a bootstrap of 60 a little fewer
+
+
+def test_reference_corrected_accuracy_counts_against_the_base_and_implicit_accuracy_does_not() -> None:
+    base = losses([[0.1], [0.1]], [[0.5], [0.5]])
+    result = metrics(1, losses([[0.1], [0.1]], [[0.4], [0.6]]), base, SUM_OF_BOTH, last_good_step=0)
+    assert (result.implicit_accuracy, result.base_implicit_accuracy) == (1.0, 1.0)
+    assert result.reference_corrected_accuracy == 0.5
+    assert result.objective_change == pytest.approx(0.0)

@@ -158,6 +158,18 @@ def test_a_file_that_is_another_adapter_is_found_out(tmp_path: Path, tiny_base: 
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize("damaged", [0, 1])
+def test_a_file_with_values_that_are_no_numbers_is_found_out(tmp_path: Path, tiny_base: Path, damaged: int) -> None:
+    denoiser, batch = trained(tiny_base, "sdxl", Adapter(rank=4), Cache(tmp_path / "cache"))
+    files = write_both(tmp_path, denoiser, "sdxl")
+    tensors = load_file(files[damaged])
+    name = next(name for name in tensors if name.endswith(("lora_B.weight", "lora_up.weight")))
+    save_file(tensors | {name: tensors[name] * torch.nan}, files[damaged], adapter_metadata(files[damaged]))
+    with pytest.raises(ExportMismatch, match=files[damaged].name):
+        require_same_adapter(denoiser, tmp_path, "named.safetensors", "sdxl", batch)
+
+
+@pytest.mark.integration
 def test_a_wrong_alpha_is_found_out(tmp_path: Path, tiny_base: Path) -> None:
     denoiser, batch = trained(tiny_base, "sdxl", Adapter(rank=4), Cache(tmp_path / "cache"))
     files = write_both(tmp_path, denoiser, "sdxl")
