@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
+from store import jobs
 from store.blobs import Blobs
+from store.database import open_engine, open_sessions
 from store.models import Job
 from tests.store.rows import read_events, read_job, running_job
-from trainer.spec.events import Done, Failed
+from tests.worker.test_reports import METRICS
+from trainer.spec.events import CheckpointWritten, Done, Failed, Warned
 from worker.attempt import Attempt, store_checkpoint_files
 from worker.conclusion import TrainerEnd, conclude
 from worker.resources import Resources
@@ -109,6 +114,40 @@ def test_a_fault_that_may_pass_is_tried_again_and_any_other_fails_the_job(
     attempt.failed = Failed(code=code, message="It broke.")
     job, told = concluded(resources, attempt, ended(1, stopped=True))
     assert (job.status, told) == (status, code)
+
+
+@pytest.mark.integration
+def test_what_an_unreachable_database_did_not_take_is_written_later_and_once(
+    resources: Resources, attempt: Attempt
+) -> None:
+    unreachable = open_engine("postgresql+psycopg://127.0.0.1:9/none")
+    away = replace(resources, sessions=open_sessions(unreachable))
+    attempt.hear([Warned(code="first", message="First.")])
+    for _ in range(2):
+        with pytest.raises(OperationalError):
+            attempt.write(away)
+    attempt.hear([Warned(code="second", message="Second.")])
+    for _ in range(2):
+        attempt.write(resources)
+    told = [event.message for event in read_events(resources.sessions, attempt.owned.job_id)]
+    assert told[-2:] == ["First.", "Second."]
+    assert told.count("First.") == 1
+    unreachable.dispose()
+
+
+@pytest.mark.integration
+def test_a_checkpoint_has_the_measurement_of_its_own_step_alone(resources: Resources, attempt: Attempt) -> None:
+    for step in (3, 5):
+        folder = attempt.folder / "checkpoints" / f"step-{step}"
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text("{}")
+    written = [CheckpointWritten(step=step, path=f"checkpoints/step-{step}") for step in (3, 5)]
+    attempt.hear([METRICS, *written])
+    attempt.write(resources)
+    with resources.sessions() as session:
+        found = jobs.checkpoints(session, attempt.owned.job_id, after=None, limit=10)
+    assert [(one.step, "valid_loss" in one.metrics) for one in found] == [(5, False), (3, True)]
+    assert found[0].metrics == {"step": 5}
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 from store.generation_tables import Generation
 from store.models import File, Project
 from tests.api.polling import until
-from tests.store.rows import add_generation, queued_job, read_generation, read_job
-from tests.worker.conftest import reread, upload
+from tests.store.rows import add_generation, read_generation, read_job
+from tests.worker.conftest import NewJob, reread, upload
 from worker.drawing import draw
 from worker.file_intake import read_file
 from worker.lease_keeper import TRUSTED_PART
@@ -48,8 +48,10 @@ def _waits(session: Session) -> bool:
     return bool(session.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
 
 
-def test_no_trainer_starts_on_a_claim_that_was_answered_too_late(brief: Resources, project_id: str) -> None:
-    job_id = queued_job(brief.sessions, project_id)
+def test_no_trainer_starts_on_a_claim_that_was_answered_too_late(
+    brief: Resources, project_id: str, new_job: NewJob
+) -> None:
+    job_id = new_job()
     answered_late(brief, Project, project_id, lambda: supervise(brief, job_id, stopping=lambda: True))
     job = read_job(brief.sessions, job_id)
     assert (job.status, job.attempt) == ("running", 1)  # not given back: the dispatcher takes it
