@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 from store import leases
 from store.files import NewFile
+from store.job_state import JobStatus
 from trainer.spec.events import EXIT_DONE, EXIT_INTERRUPTED, Failed
 from worker.attempt import RESULT_PURPOSE, Attempt, store_files
 from worker.resources import Resources
 
 PASSING = ("base_unavailable", "cache_entry_lost", "disk_full")  # trouble that another attempt may not have
+# Trouble that takes time to pass: an attempt that began at once would meet it again and count as one more crash.
+RETRIED_LATER = (*PASSING, "storage_fault")
 SIGNALS = {one.value: one.name for one in signal.Signals}  # most real-time signals have a number alone
 DIFFUSERS_ADAPTER = "pytorch_lora_weights.safetensors"
 CRASHED = (
@@ -40,42 +43,49 @@ class TrainerEnd:
     memory_ran_out: bool = False
 
 
-def conclude(resources: Resources, attempt: Attempt, end: TrainerEnd) -> None:
-    """A finished adapter counts even when a cancel came in its last moment: the work is done, and is kept."""
+def conclude(resources: Resources, attempt: Attempt, end: TrainerEnd) -> bool:
+    """Whether another worker may take the job at once.
+
+    A finished adapter counts even when a cancel came in its last moment: the work is done, and is kept.
+    """
     if end.exit_code == EXIT_DONE and attempt.done is not None:
-        _succeed(resources, attempt)
-    elif attempt.failed is not None and attempt.failed.code in PASSING:
-        crash(resources, attempt, attempt.failed.code, _reason(attempt.failed, end.stderr))
-    elif attempt.failed is not None:
-        fail(resources, attempt, attempt.failed.code, _reason(attempt.failed, end.stderr))
-    elif end.stalled_seconds is not None:
+        return _succeed(resources, attempt)
+    if attempt.failed is not None and attempt.failed.code in PASSING:
+        return crash(resources, attempt, attempt.failed.code, _reason(attempt.failed, end.stderr))
+    if attempt.failed is not None:
+        return fail(resources, attempt, attempt.failed.code, _reason(attempt.failed, end.stderr))
+    if end.stalled_seconds is not None:
         message = (
             f"The trainer said nothing for {end.stalled_seconds:.0f} s and was ended. {STALLED}\n{end.stderr}".strip()
         )
-        crash(resources, attempt, "trainer_stalled", message)
-    elif end.stopped:
-        give_back(resources, attempt, "The trainer stopped.")
-    elif end.exit_code == -signal.SIGKILL and end.memory_ran_out:
-        crash(resources, attempt, "out_of_host_memory", f"{KILLED_FOR_MEMORY}\n{end.stderr}".strip())
-    else:
-        message = f"The trainer ended with {describe_exit(end.exit_code)}. {CRASHED}\n{end.stderr}".strip()
-        crash(resources, attempt, "trainer_crashed", message)
+        return crash(resources, attempt, "trainer_stalled", message)
+    if end.stopped:
+        return give_back(resources, attempt, "The trainer stopped.")
+    if end.exit_code == -signal.SIGKILL and end.memory_ran_out:
+        return crash(resources, attempt, "out_of_host_memory", f"{KILLED_FOR_MEMORY}\n{end.stderr}".strip())
+    message = f"The trainer ended with {describe_exit(end.exit_code)}. {CRASHED}\n{end.stderr}".strip()
+    return crash(resources, attempt, "trainer_crashed", message)
 
 
-def fail(resources: Resources, attempt: Attempt, code: str, message: str) -> None:
+def fail(resources: Resources, attempt: Attempt, code: str, message: str) -> bool:
+    """False: the job has ended."""
     with resources.sessions.begin() as session:
         leases.fail(session, attempt.owned, code=code, message=message)
+    return False
 
 
-def give_back(resources: Resources, attempt: Attempt, message: str) -> None:
+def give_back(resources: Resources, attempt: Attempt, message: str) -> bool:
+    """Whether the job is queued again; it may have been paused or cancelled meanwhile."""
     with resources.sessions.begin() as session:
-        leases.give_back(session, attempt.owned, message)
+        return leases.give_back(session, attempt.owned, message) is JobStatus.QUEUED
 
 
-def crash(resources: Resources, attempt: Attempt, code: str, message: str) -> None:
+def crash(resources: Resources, attempt: Attempt, code: str, message: str) -> bool:
+    """Whether another worker may take the job at once. After a fault of RETRIED_LATER the dispatcher offers it."""
     cap = resources.settings.crash_cap
     with resources.sessions.begin() as session:
-        leases.crash(session, attempt.owned, code=code, message=message, crash_cap=cap)
+        after = leases.crash(session, attempt.owned, code=code, message=message, crash_cap=cap)
+    return after is JobStatus.QUEUED and code not in RETRIED_LATER
 
 
 def describe_exit(exit_code: int) -> str:
@@ -94,19 +104,20 @@ def _reason(failed: Failed, stderr: str) -> str:
     return f"{message}\n{stderr}".strip() if failed.code == "internal_error" else message
 
 
-def _succeed(resources: Resources, attempt: Attempt) -> None:
+def _succeed(resources: Resources, attempt: Attempt) -> bool:
     owned = attempt.owned
     stored = store_files(resources.blobs, attempt.folder / "output")
     promised = attempt.done.files if attempt.done is not None else {}
     if {name: entry["sha256"] for name, entry in stored.items()} != promised:
-        crash(resources, attempt, "output_damaged", "The output's files are not the ones that the trainer wrote.")
-        return
+        message = "The output's files are not the ones that the trainer wrote."
+        return crash(resources, attempt, "output_damaged", message)
     results = [
         NewFile(owned.project_id, name, RESULT_PURPOSE, entry["bytes"], entry["sha256"])
         for name, entry in sorted(stored.items(), key=lambda item: place(item[0]))
     ]
     with resources.sessions.begin() as session:
         leases.succeed(session, owned, results=results)
+    return False
 
 
 def place(name: str) -> tuple[bool, bool, str]:

@@ -25,6 +25,7 @@ from store.file_leases import FileClaim
 from store.image_facts import Facts
 from worker import leftovers, memory_limit, room
 from worker.lease_keeper import kept, released_on_stop, written
+from worker.publish import publish_jobs
 from worker.resources import Resources
 
 log = structlog.get_logger()
@@ -75,15 +76,6 @@ def read_file(resources: Resources, file_id: str, *, stopping: Callable[[], bool
     finally:
         leftovers.remove_folder(folder)
     publish_jobs(resources, queued)
-
-
-def publish_jobs(resources: Resources, job_ids: list[str]) -> None:
-    """After the commit that queued them."""
-    with resources.sessions() as session:
-        needs = jobs.memory_needs(session, job_ids)
-    sent = [job_id for job_id in job_ids if resources.hints.train(job_id, needs[job_id])]
-    with resources.sessions.begin() as session:
-        jobs.mark_published(session, sent)
 
 
 def _renew(sessions: Sessions, owned: FileClaim, lease_seconds: float) -> None:

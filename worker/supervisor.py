@@ -27,6 +27,7 @@ from worker import conclusion, leakage, leftovers, oom_kills, process, room, run
 from worker.attempt import Attempt
 from worker.conclusion import TrainerEnd
 from worker.lease_keeper import LeaseKeeper, ended_when_lost, kept, written
+from worker.publish import publish_jobs
 from worker.resources import Resources
 from worker.run_directory import Inputs
 from worker.spec_version import readable
@@ -75,22 +76,25 @@ def supervise(resources: Resources, job_id: str, *, stopping: Callable[[], bool]
             lease_seconds=settings.lease_seconds,
             heartbeat_seconds=settings.heartbeat_seconds,
         ) as keeper:
-            _attempt(resources, attempt, keeper, stopping)
+            again = _attempt(resources, attempt, keeper, stopping)
     except LeaseLost:
         log.warning("job.lease_lost", job=job_id, attempt=owned.attempt)
+        return
     finally:
         leftovers.remove_folder(attempt.folder)
+    if again:
+        publish_jobs(resources, [job_id])
 
 
-def _attempt(resources: Resources, attempt: Attempt, keeper: LeaseKeeper, stopping: Callable[[], bool]) -> None:
-    """Whatever happens ends in one conclusion, or in LeaseLost."""
+def _attempt(resources: Resources, attempt: Attempt, keeper: LeaseKeeper, stopping: Callable[[], bool]) -> bool:
+    """Whatever happens ends in one conclusion, or in LeaseLost. Returns whether another worker may take the job at
+    once."""
     lost = LeaseLost(attempt.owned.job_id, attempt.owned.attempt)
     try:
         _materialise(resources, attempt, keeper, stopping)
         end = _train(resources, attempt, keeper, stopping)
         conclude = partial(_conclude, resources, attempt, end)
-        written(keeper, lost, conclude)
-        return
+        return written(keeper, lost, conclude)
     except Abandoned:
         end_so = partial(conclusion.give_back, resources, attempt, "Stopped before training.")
     except BlobMissing as missing:
@@ -102,12 +106,12 @@ def _attempt(resources: Resources, attempt: Attempt, keeper: LeaseKeeper, stoppi
         log.warning("job.storage_fault", job=attempt.owned.job_id, reason=str(fault))
         message = f"A file or blob could not be read or written: {fault}"
         end_so = partial(conclusion.crash, resources, attempt, "storage_fault", message)
-    written(keeper, lost, end_so)
+    return written(keeper, lost, end_so)
 
 
-def _conclude(resources: Resources, attempt: Attempt, end: TrainerEnd) -> None:
+def _conclude(resources: Resources, attempt: Attempt, end: TrainerEnd) -> bool:
     attempt.write(resources)
-    conclusion.conclude(resources, attempt, end)
+    return conclusion.conclude(resources, attempt, end)
 
 
 def _train(resources: Resources, attempt: Attempt, keeper: LeaseKeeper, stopping: Callable[[], bool]) -> TrainerEnd:

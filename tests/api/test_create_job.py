@@ -197,8 +197,11 @@ def test_a_ready_job_is_announced_and_one_with_an_unread_file_waits(
     assert create(client, file_id, validation_file=unread)["status"] == "validating_files"
     with servers.broker_client(settings.required_broker_url) as broker:
         assert broker.llen("train") == 0
-        assert create(client, file_id)["status"] == "queued"
+        job = create(client, file_id)
+        assert job["status"] == "queued"
         assert broker.llen("train") == 1
+    with sessions() as session:  # the dispatcher sends no second hint at once
+        assert session.get_one(Job, job["id"]).published_at is not None
 
 
 def test_faults_of_form_and_of_references_come_together(client: TestClient, sessions: Sessions) -> None:

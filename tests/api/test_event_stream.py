@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 
 from api.fine_tuning import event_stream, following
 from api.fine_tuning.following import News, Watch
-from store import jobs, leases
+from store import events, jobs, leases
 from store.database import Sessions
 from store.events import NewEvent
 from store.job_state import JobStatus
@@ -103,6 +103,11 @@ def test_a_client_that_comes_back_goes_on_after_the_last_event_it_had(live: Live
     with streamed(live, job_id, **{"last-event-id": found[-1]["id"]}) as stream:
         assert texts(list(stream)) == ["Third.", "It broke."]
     with streamed(live, job_id, **{"last-event-id": "ftevent-unknown"}) as stream:
+        assert len(texts(list(stream))) == 6
+    other = submitted(live)
+    with live.sessions() as session:
+        [anothers] = events.newest_first(session, other, after=None, limit=1)
+    with streamed(live, job_id, **{"last-event-id": anothers.id}) as stream:
         assert len(texts(list(stream))) == 6
 
 
@@ -192,6 +197,28 @@ def test_events_between_the_backlog_and_the_watch_are_neither_lost_nor_told_twic
     found = collected(Watch(sessions, look_seconds=0.05), job_id, between=between)
     told = [event.message for news in found for event in news.events]
     assert told[2:] == ["After 1.", "After 2.", "After 3.", "The end."]
+
+
+def test_a_job_that_ends_during_a_look_tells_its_last_events_before_its_end(
+    sessions: Sessions, client: TestClient, file_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = create(client, file_id)["id"]
+    owned = claim(sessions, job_id)
+    read, looks = following.events.after_each, 0
+
+    def read_and_end(*asked: Any, **named: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        found = read(*asked, **named)
+        if looks == 3:  # a look of the watch; the first two are the follower's own
+            with sessions.begin() as session:
+                leases.fail(session, owned, code="c", message="The end.")
+        return found
+
+    monkeypatch.setattr(following.events, "after_each", read_and_end)
+    found = collected(Watch(sessions, look_seconds=0.05), job_id)
+    assert [event.message for news in found for event in news.events][2:] == ["The end."]
+    assert [news.ended for news in found if news.ended] == [JobStatus.FAILED]
 
 
 def test_a_look_that_began_before_a_follower_came_tells_it_nothing_twice(

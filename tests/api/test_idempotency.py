@@ -72,6 +72,16 @@ def test_the_same_key_for_another_operation_is_refused(client: TestClient, file_
     assert create(client, "upload", file_id, "mine").status_code == 422
 
 
+@pytest.mark.parametrize("path", [JOBS, "/v1/images/generations"])
+def test_the_same_key_and_body_for_another_operation_is_refused(client: TestClient, path: str) -> None:
+    """The answer of one operation must never stand for that of another."""
+    sent = {"name": "line art"}
+    assert client.post("/v1/datasets", json=sent, headers=key("mine")).status_code == 200
+    answer = client.post(path, json=sent, headers=key("mine"))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "idempotency_mismatch")
+    assert client.post("/v1/datasets", json=sent, headers=key("mine")).headers["idempotent-replayed"] == "true"
+
+
 def test_a_key_belongs_to_the_api_key_that_used_it(
     client: TestClient, sessions: Sessions, file_id: str, other_project: Tenant
 ) -> None:

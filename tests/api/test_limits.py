@@ -12,7 +12,8 @@ from starlette.testclient import TestClient
 
 from api.principals import KNOWN_SECONDS
 from api.rate_headers import rate_headers
-from store import leases, projects
+from store import files, leases, projects
+from store.blobs import Blobs, StoredBlob
 from store.database import Sessions
 from store.files import NewFile
 from store.settings import Settings
@@ -63,6 +64,29 @@ def test_a_file_beyond_the_quota_is_refused_and_nothing_of_it_is_kept(
     assert [file["id"] for file in client.get("/v1/files").json()["data"]] == [first.json()["id"]]
     assert client.delete(f"/v1/files/{first.json()['id']}").status_code == 200
     assert upload(client, b"c" * 100).status_code == 200
+
+
+@pytest.mark.parametrize("headers", [{}, {"idempotency-key": "mine"}], ids=["without a key", "with a key"])
+def test_of_two_uploads_that_fit_each_but_not_both_the_one_stored_later_is_refused(
+    client: TestClient,
+    sessions: Sessions,
+    project: Tenant,
+    monkeypatch: pytest.MonkeyPatch,
+    headers: dict[str, str],
+) -> None:
+    """The other one's row is committed while this one's bytes are on their way to the blob store."""
+    set_limits(sessions, project, stored_bytes=100)
+    take_file = Blobs.take_file
+
+    def take_file_while_another_commits(blobs: Blobs, path: Path, blob: StoredBlob) -> None:
+        take_file(blobs, path, blob)
+        with sessions.begin() as session:
+            files.create(session, NewFile(project.id, "other.zip", "fine-tune", 60, "0" * 64), status="processed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Blobs, "take_file", take_file_while_another_commits)
+        refusal(upload(client, b"a" * 60, **headers))
+    assert [file["filename"] for file in client.get("/v1/files").json()["data"]] == ["other.zip"]
 
 
 def test_a_repeated_request_is_answered_as_before_although_the_quota_is_used_up(

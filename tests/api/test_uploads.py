@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
+from store import part_bytes, uploads
 from store.database import Sessions
 from store.settings import Settings
 from store.uploads import PART_BYTES
@@ -243,6 +244,22 @@ def test_a_cancelled_upload_leaves_nothing_and_takes_nothing_more(client: TestCl
     for answer in (add(client, upload_id, HALVES[1]), complete(client, upload_id, [part])):
         assert fault(answer) == (409, "upload_id", "invalid_upload_state")
         assert answer.headers["x-should-retry"] == "false"
+    assert leftovers(settings, upload_id) == []
+
+
+def test_a_part_whose_upload_is_cancelled_while_it_is_stored_leaves_nothing(
+    client: TestClient, settings: Settings, sessions: Sessions, project: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload_id = begin(client)
+    store_part = part_bytes.keep
+
+    def store_and_cancel(*given: Any) -> None:
+        store_part(*given)
+        with sessions.begin() as session:
+            uploads.cancel(session, project.id, upload_id)
+
+    monkeypatch.setattr(part_bytes, "keep", store_and_cancel)
+    assert fault(add(client, upload_id, CONTENT)) == (409, "upload_id", "invalid_upload_state")
     assert leftovers(settings, upload_id) == []
 
 

@@ -80,6 +80,14 @@ def test_expired_leases_are_taken_back_up_to_the_cap(sessions: Sessions, queued:
     assert (row.error or {})["message"].startswith("Gave up after 3 crashes. Worker w stopped renewing")
 
 
+def test_a_lease_that_lives_is_not_taken_back(sessions: Sessions, queued: str) -> None:
+    first = owned(sessions, queued)
+    with sessions.begin() as session:
+        assert generation_leases.expire(session, crash_cap=3) == []
+        generation_leases.renew(session, first, lease_seconds=-1)
+        assert generation_leases.expire(session, crash_cap=3) == [queued]
+
+
 def test_what_a_stopping_worker_gives_back_is_queued_and_no_crash(sessions: Sessions, queued: str) -> None:
     with sessions.begin() as session:
         generations.mark_published(session, [queued])

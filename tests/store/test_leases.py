@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from store import jobs, leases
+from store import file_leases, jobs, leases
 from store.database import Sessions
 from store.errors import LeaseLost
 from store.events import NewEvent
@@ -18,7 +18,7 @@ from store.files import NewFile
 from store.job_state import TERMINAL, JobStatus, Request
 from store.leases import Claim
 from store.models import Checkpoint, File, Job, JobEvent
-from tests.store.rows import claim, queued_job, read_events, read_job, running_job
+from tests.store.rows import add_file, claim, queued_job, read_events, read_job, running_job
 
 pytestmark = pytest.mark.integration
 
@@ -90,6 +90,89 @@ def test_after_the_lease_moved_on_every_write_is_refused_and_changes_nothing(
     with sessions.begin() as session:  # the owner's same write goes through
         WRITES[name](session, fresh)
     assert everything(sessions) != before
+
+
+ENDS = ("succeed", "fail", "give_back", "crash")
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("name", WRITES)
+def test_an_attempt_that_has_ended_writes_nothing_more(
+    sessions: Sessions, project_id: str, end: str, name: str
+) -> None:
+    """Its number is still the job's: a late heartbeat must not give a lease to a job that nobody runs."""
+    owned = running_job(sessions, project_id)
+    with sessions.begin() as session:
+        WRITES[end](session, owned)
+    before = everything(sessions)
+    with pytest.raises(LeaseLost), sessions.begin() as session:
+        WRITES[name](session, owned)
+    assert everything(sessions) == before
+
+
+@pytest.mark.parametrize("end", ["give_back", "crash"])
+def test_a_job_that_is_queued_again_needs_a_hint_at_once_and_goes_to_the_end_of_its_line(
+    sessions: Sessions, project_id: str, end: str
+) -> None:
+    owned = running_job(sessions, project_id)
+    other = queued_job(sessions, project_id)
+    with sessions.begin() as session:
+        jobs.mark_published(session, [owned.job_id, other])
+        WRITES[end](session, owned)
+    with sessions() as session:
+        assert jobs.unpublished(session, older_than_seconds=60) == [owned.job_id]
+    assert (read_job(sessions, owned.job_id).queued_at or 0) > (read_job(sessions, other).queued_at or 0)
+
+
+def test_a_checkpoint_without_a_measurement_goes_when_the_next_one_stands_and_no_other_does(
+    sessions: Sessions, project_id: str
+) -> None:
+    owned, another = running_job(sessions, project_id), running_job(sessions, project_id)
+    measured = {"valid_loss": 0.5}
+    for claimed, steps in ((another, {1: {}}), (owned, {2: measured, 3: {}, 4: measured, 5: {}, 6: {}})):
+        for step, metrics in steps.items():
+            with sessions.begin() as session:
+                leases.add_checkpoint(session, claimed, step=step, metrics=metrics, manifest={})
+    with sessions() as session:
+        left = {
+            claimed: [one.step for one in jobs.checkpoints(session, claimed.job_id, after=None, limit=10)]
+            for claimed in (owned, another)
+        }
+    assert left == {owned: [6, 4, 2], another: [1]}
+
+
+def test_a_job_goes_on_from_its_furthest_checkpoint_and_of_two_from_the_later_attempts(
+    sessions: Sessions, project_id: str
+) -> None:
+    first = running_job(sessions, project_id)
+    with sessions.begin() as session:
+        leases.add_checkpoint(session, first, step=6, metrics={"valid_loss": 1.0}, manifest={})
+        leases.give_back(session, first, "Stopped.")
+    second = claim(sessions, first.job_id)
+    with sessions.begin() as session:
+        leases.add_checkpoint(session, second, step=3, metrics={"valid_loss": 1.0}, manifest={})
+        latest = leases.latest_checkpoint(session, first.job_id)
+        assert latest is not None
+        assert (latest.step, latest.attempt) == (6, 1)
+        leases.add_checkpoint(session, second, step=6, metrics={"valid_loss": 1.0}, manifest={})
+        latest = leases.latest_checkpoint(session, first.job_id)
+        assert latest is not None
+        assert (latest.step, latest.attempt) == (6, 2)
+
+
+def test_attempts_that_may_be_at_work_are_those_of_running_jobs_and_of_files_that_are_read(
+    sessions: Sessions, project_id: str
+) -> None:
+    running, returned = running_job(sessions, project_id), running_job(sessions, project_id)
+    read, waiting = (add_file(sessions, project_id, status="uploaded") for _ in range(2))
+    with sessions.begin() as session:
+        leases.give_back(session, returned, "Stopped.")
+        owned = file_leases.claim(session, read.id, lease_seconds=60)
+        assert owned is not None
+        assert leases.live_attempts(session) == {(running.job_id, 1), (read.id, owned.attempt)}
+        file_leases.give_back(session, owned)
+        assert leases.live_attempts(session) == {(running.job_id, 1)}
+    assert waiting.id != read.id
 
 
 def test_a_checkpoint_written_twice_is_one_checkpoint_with_one_event(sessions: Sessions, project_id: str) -> None:

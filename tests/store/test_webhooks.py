@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from threading import Barrier
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select, text, update
@@ -139,7 +140,7 @@ def test_a_job_never_ends_twice_for_an_endpoint(sessions: Sessions, project_id: 
     assert len(log(sessions, endpoint_id)) == 1
 
 
-def wait_for_a_waiter(session: Session, other: Future[None]) -> None:
+def wait_for_a_waiter(session: Session, other: Future[Any]) -> None:
     """Until another transaction waits for a lock."""
     until(lambda: bool(session.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted"))) or other.done())
     assert not other.done()
@@ -201,6 +202,49 @@ def test_of_those_that_claim_at_once_each_gets_another(sessions: Sessions, proje
     with ThreadPoolExecutor(4) as pool:
         ids = [due.id for taken in pool.map(take, range(4)) for due in taken]
     assert len(ids) == len(set(ids)) == 8
+
+
+SLOW_CLOCK = """
+CREATE SCHEMA slow;
+CREATE FUNCTION slow.clock_timestamp() RETURNS timestamptz LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared(1);
+    RETURN pg_catalog.clock_timestamp();
+END $$;
+"""
+
+
+@pytest.fixture
+def slow_clock(sessions: Sessions) -> Iterator[None]:
+    """A schema whose clock stands still while somebody holds advisory lock 1."""
+    with sessions.begin() as session:
+        session.execute(text(SLOW_CLOCK))
+    yield
+    with sessions.begin() as session:
+        session.execute(text("DROP SCHEMA slow CASCADE"))
+
+
+@pytest.mark.usefixtures("slow_clock")
+def test_what_another_claims_between_the_look_and_the_claim_is_not_claimed_again(
+    sessions: Sessions, project_id: str
+) -> None:
+    """The later sender sees the delivery due, and reads the clock while the earlier one claims and commits."""
+    endpoint(sessions, project_id)
+    cancelled(sessions, project_id)
+
+    def claim_slowly() -> list[DueDelivery]:
+        with sessions.begin() as session:
+            session.execute(text("SET LOCAL search_path = slow, pg_catalog, public"))
+            return claim(session, limit=10, lease_seconds=60)
+
+    with ThreadPoolExecutor(1) as pool:
+        with sessions.begin() as holding:
+            holding.execute(select(func.pg_advisory_xact_lock(1)))
+            late = pool.submit(claim_slowly)
+            wait_for_a_waiter(holding, late)
+            [taken] = claimed(sessions)
+        assert late.result() == []
+    assert taken.attempt == 1
 
 
 def test_what_a_sender_took_and_never_ended_is_due_again(sessions: Sessions, project_id: str) -> None:

@@ -1,16 +1,22 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 
 import pytest
+from sqlalchemy import func, select, update
 
+from store import idempotency, webhook_deliveries
 from store.hints import Hints
-from store.models import Job
+from store.idempotency_table import IdempotencyKey
+from store.models import ApiKey, Job
 from store.settings import Settings
+from store.webhook_tables import WebhookDelivery
 from tests import servers
 from tests.store.rows import add_file, queued_job, read_job, running_job
 from tests.worker.conftest import reread
-from worker.dispatcher import Due, tick
+from tests.worker.webhook_steps import cancelled, endpoint, log
+from worker.dispatcher import LOCK, Due, tick
 from worker.resources import Resources
 
 pytestmark = pytest.mark.integration
@@ -42,6 +48,42 @@ def test_a_tick_takes_back_an_expired_lease_and_publishes_the_job(resources: Res
     assert tick(resources).jobs == [owned.job_id]
     assert read_job(resources.sessions, owned.job_id).status == "queued"
     assert read_job(resources.sessions, alive.job_id).status == "running"
+
+
+def test_while_one_dispatcher_acts_another_changes_and_publishes_nothing(
+    resources: Resources, project_id: str, broker_url: str
+) -> None:
+    expired = running_job(resources.sessions, project_id, lease_seconds=-1)
+    waiting = queued_job(resources.sessions, project_id)
+    with resources.sessions.begin() as acting:
+        assert acting.scalar(select(func.pg_try_advisory_xact_lock(LOCK)))
+        assert tick(resources) == Due([], [])
+        assert read_job(resources.sessions, expired.job_id).status == "running"
+        with servers.broker_client(broker_url) as client:
+            assert client.llen("train") == 0
+    assert tick(resources).jobs == [expired.job_id, waiting]
+
+
+def test_a_tick_forgets_the_answers_and_the_deliveries_whose_time_is_over(
+    resources: Resources, project_id: str
+) -> None:
+    webhook_id = endpoint(resources, project_id, "https://example.com")
+    with resources.sessions.begin() as session:
+        key_id = session.scalars(select(ApiKey.id)).one()
+        for name in ("old", "young"):
+            idempotency.keep(session, key_id, name, request="0" * 64, answer={})
+    for _ in range(2):
+        cancelled(resources, project_id)
+    old, young = reversed(log(resources, webhook_id))
+    with resources.sessions.begin() as session:
+        past = func.now() - webhook_deliveries.KEPT - timedelta(minutes=1)
+        session.execute(update(WebhookDelivery).values(next_attempt_at=None))
+        session.execute(update(WebhookDelivery).where(WebhookDelivery.id == old.id).values(created_at=past))
+        session.execute(update(IdempotencyKey).where(IdempotencyKey.key == "old").values(created_at=past))
+    tick(resources)
+    assert [one.id for one in log(resources, webhook_id)] == [young.id]
+    with resources.sessions() as session:
+        assert session.scalars(select(IdempotencyKey.key)).all() == ["young"]
 
 
 def test_a_broker_that_is_down_delays_a_hint_and_loses_nothing(

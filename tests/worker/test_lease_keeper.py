@@ -9,7 +9,8 @@ from sqlalchemy.exc import OperationalError
 from store.errors import LeaseLost
 from store.job_state import Request
 from tests.api.polling import until
-from worker.lease_keeper import ended_when_lost, kept, released_on_stop
+from worker import lease_keeper
+from worker.lease_keeper import LeaseKeeper, ended_when_lost, kept, released_on_stop
 
 pytestmark = pytest.mark.unit
 
@@ -42,6 +43,35 @@ def test_a_lease_that_cannot_be_renewed_is_given_up_before_it_expires() -> None:
 def test_time_that_passed_before_the_claim_was_answered_counts() -> None:
     with kept(lambda: None, claimed_at=time.monotonic() - 59, lease_seconds=60, heartbeat_seconds=60) as keeper:
         assert keeper.lost
+
+
+class Clock:
+    """In place of ``time``: it stands still unless a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(("answer_takes", "lost"), [(10.0, False), (50.0, True)])
+def test_a_lease_counts_from_the_question_and_not_from_the_answer(
+    monkeypatch: pytest.MonkeyPatch, answer_takes: float, lost: bool
+) -> None:
+    """The database may have set the expiry just after it was asked, and have answered much later."""
+    clock = Clock()
+    monkeypatch.setattr(lease_keeper, "time", clock)
+
+    def renew() -> None:
+        clock.now += answer_takes
+        keeper.stop()
+
+    keeper = LeaseKeeper(renew, claimed_at=clock.now, lease_seconds=60, heartbeat_seconds=0)
+    keeper.run()
+    assert keeper.lost == lost
+    clock.now = 1000.0 + 60 * lease_keeper.TRUSTED_PART + 0.001
+    assert keeper.lost
 
 
 def test_a_lost_lease_ends_the_trainer_while_its_supervisor_hangs() -> None:

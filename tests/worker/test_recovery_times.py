@@ -57,6 +57,24 @@ def test_a_dead_trainer_is_noticed_in_two_seconds_and_no_more_is_done_again_than
     assert step - resumed_from(resources.sessions, job_id)[1] <= EVERY
 
 
+def test_the_next_attempt_of_a_dead_trainers_job_starts_in_two_seconds_without_a_dispatcher(
+    resources: Resources, start_worker: StartWorker, new_job: NewJob
+) -> None:
+    job_id = new_job(steps=100_000, every=EVERY)
+    start_worker()
+    assert resources.hints.train(job_id)
+    step = first_checkpoint(resources.sessions, job_id)
+    trainer = found(lambda: trainer_of(job_id))
+    trainer.kill()
+    started = time.monotonic()
+    until(lambda: read_job(resources.sessions, job_id).attempt == 2, seconds=60)
+    assert time.monotonic() - started < NOTICED + LATE
+    job = read_job(resources.sessions, job_id)
+    assert (job.status, job.crashes) == (JobStatus.RUNNING, 1)
+    until(lambda: len(resumed_from(resources.sessions, job_id)) == 2, seconds=60)
+    assert resumed_from(resources.sessions, job_id)[1] >= step
+
+
 def test_a_dead_workers_job_is_queued_within_a_lease_and_a_tick(
     dispatched: Resources, start_worker: StartWorker, new_job: NewJob
 ) -> None:

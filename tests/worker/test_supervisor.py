@@ -15,8 +15,10 @@ import pytest
 from sqlalchemy import update
 
 from store import files, jobs, leases
-from store.database import Sessions
+from store.database import Sessions, open_engine, open_sessions
+from store.hints import Hints
 from store.models import File, Job
+from tests import servers
 from tests.api.polling import until
 from tests.store.rows import queued_job, read_events, read_job, running_job
 from tests.worker.conftest import NewJob, Supervised
@@ -29,6 +31,7 @@ from tests.worker.watching import (
     told,
     trainer_of,
 )
+from worker.publish import publish_jobs
 from worker.resources import Resources
 from worker.supervisor import supervise
 
@@ -213,6 +216,35 @@ def test_a_base_that_cannot_be_loaded_fails_the_job_with_the_reason(
     assert "gone" in job.error["message"]
 
 
+def test_a_hint_follows_an_attempt_that_another_may_repeat_at_once_and_no_other(
+    resources: Resources, new_job: NewJob, broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONHOME", "/nonexistent")  # the interpreter ends before its first line
+    job_id = new_job()
+    with servers.broker_client(broker_url) as client:
+        client.flushall()
+        hints = []
+        for stopping in (False, True, False, False):  # a crash, a worker that stops, a crash, the crash at the cap
+            supervise(resources, job_id, stopping=lambda stopping=stopping: stopping)
+            hints.append(client.llen("train"))
+            job = read_job(resources.sessions, job_id)
+            assert (job.published_at is not None) == (job.status == "queued")
+        assert (job.status, hints) == ("failed", [1, 2, 3, 3])
+
+
+def test_a_broker_or_a_database_that_is_away_when_a_hint_is_due_ends_nothing(
+    resources: Resources, new_job: NewJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with servers.valkey() as url:
+        gone = replace(resources, hints=Hints(url))
+    job_id = new_job()
+    supervise(gone, job_id, stopping=lambda: True)
+    assert read_job(resources.sessions, job_id).status == "queued"
+    assert read_job(resources.sessions, job_id).published_at is None
+    nowhere = replace(resources, sessions=open_sessions(open_engine("postgresql+psycopg://127.0.0.1:9/none")))
+    publish_jobs(nowhere, [job_id])
+
+
 def test_a_hub_that_cannot_be_reached_is_asked_again_by_the_next_attempt(
     resources: Resources, new_job: NewJob, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -286,6 +318,7 @@ def test_a_work_directory_that_cannot_be_written_counts_as_a_crash_with_the_reas
     attempts.write_text("in the way")
     for _ in range(3):
         supervise(resources, job_id, stopping=lambda: False)
+        assert read_job(resources.sessions, job_id).published_at is None  # the dispatcher offers it again, later
     job = read_job(resources.sessions, job_id)
     assert job.status == "failed"
     assert job.error is not None

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from api.principals import KNOWN_SECONDS, Principals
+from store.keys import Principal
+from store.limits import UNLIMITED
+from store.roles import Role
+
+pytestmark = pytest.mark.unit
+PRINCIPAL = Principal("key-1", "proj-1", Role.MEMBER, UNLIMITED, use_is_noted=True)
+
+
+def test_a_key_is_remembered_from_the_moment_it_was_looked_up_and_not_from_the_answer() -> None:
+    known = Principals()
+    known.remember("quick", PRINCIPAL, time.monotonic())
+    known.remember("slow", PRINCIPAL, time.monotonic() - KNOWN_SECONDS)
+    assert known.known("quick") is PRINCIPAL
+    assert known.known("slow") is None
+    assert known.known("another") is None

@@ -1,0 +1,120 @@
+"""A child and what it started: signalled and ended together, and gone with their parent."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from store.settings import REPOSITORY
+from tests.api.polling import until
+from worker import process
+from worker.stop import Stop
+
+pytestmark = pytest.mark.unit
+
+# A child with a child of its own, both deaf to SIGTERM where ``deaf``; each writes what it hears into a file.
+FAMILY = """
+import os, pathlib, signal, subprocess, sys, time
+name, deaf = sys.argv[1:]
+heard = pathlib.Path(name)
+def hear(number, frame):
+    heard.write_text("SIGTERM")
+    if deaf != "deaf":
+        sys.exit(75)
+signal.signal(signal.SIGTERM, hear)
+if name == "parent":
+    subprocess.Popen([sys.executable, "-S", __file__, "child", deaf])
+pathlib.Path(name + ".ready").touch()
+while True:
+    time.sleep(0.05)
+"""
+
+
+@pytest.fixture
+def family(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[subprocess.Popen[bytes], psutil.Process]]:
+    (tmp_path / "family.py").write_text(FAMILY)
+    with (tmp_path / "stderr.log").open("wb") as stderr:
+        command = [sys.executable, "-S", str(tmp_path / "family.py"), "parent", request.param]
+        parent = process.start(command, cwd=tmp_path, stderr=stderr)
+    until(lambda: all((tmp_path / f"{name}.ready").exists() for name in ("parent", "child")))
+    [child] = psutil.Process(parent.pid).children()
+    yield parent, child
+    for one in (psutil.Process(parent.pid) if parent.poll() is None else None, child):
+        if one is not None and one.is_running():
+            one.kill()
+    parent.wait()
+    if parent.stdout is not None:
+        parent.stdout.close()
+
+
+def gone(one: psutil.Process) -> bool:
+    return not one.is_running() or one.status() == psutil.STATUS_ZOMBIE
+
+
+Family = tuple[subprocess.Popen[bytes], psutil.Process]
+
+
+@pytest.mark.parametrize("family", ["deaf"], indirect=True)
+def test_the_end_of_a_group_is_that_of_all_its_processes(family: Family) -> None:
+    parent, child = family
+    process.end_group(parent)
+    assert parent.returncode == -signal.SIGKILL
+    until(lambda: gone(child))
+
+
+@pytest.mark.parametrize("family", ["hearing"], indirect=True)
+def test_a_group_whose_leader_has_ended_is_ended_too(family: Family) -> None:
+    parent, child = family
+    process.signal_child(parent, signal.SIGTERM)
+    assert parent.wait(10) == 75
+    assert not gone(child)
+    process.end_group(parent)
+    until(lambda: gone(child))
+
+
+@pytest.mark.parametrize("family", ["hearing"], indirect=True)
+def test_the_first_press_asks_everyone_and_a_press_within_the_grace_time_kills_nobody(
+    family: Family, tmp_path: Path
+) -> None:
+    parent, child = family
+    stop = Stop(parent, grace_seconds=60)
+    assert not stop.asked
+    stop.press()
+    stop.press()
+    assert stop.asked
+    assert parent.wait(10) == 75
+    until(lambda: gone(child))
+    assert (tmp_path / "child").read_text() == (tmp_path / "parent").read_text() == "SIGTERM"
+
+
+@pytest.mark.parametrize("family", ["deaf"], indirect=True)
+def test_a_press_after_the_grace_time_kills_everyone(family: Family, tmp_path: Path) -> None:
+    parent, child = family
+    stop = Stop(parent, grace_seconds=0)
+    stop.press()
+    until(lambda: (tmp_path / "parent").exists() and (tmp_path / "child").exists())
+    assert parent.poll() is None
+    stop.press()
+    assert parent.wait(10) == -signal.SIGKILL
+    until(lambda: gone(child))
+
+
+def test_a_child_whose_parent_was_killed_is_killed(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from worker import process\n"
+        "child = process.start([sys.executable, '-S', '-c', 'import time; time.sleep(600)'], cwd=Path(), "
+        "stderr=sys.stderr.buffer)\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    until(lambda: gone(child))
