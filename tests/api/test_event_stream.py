@@ -204,7 +204,7 @@ def test_a_job_that_ends_during_a_look_tells_its_last_events_before_its_end(
 ) -> None:
     job_id = create(client, file_id)["id"]
     owned = claim(sessions, job_id)
-    read, looks = following.events.after_each, 0
+    read, looks = events.after_each, 0
 
     def read_and_end(*asked: Any, **named: Any) -> Any:
         nonlocal looks
@@ -215,7 +215,7 @@ def test_a_job_that_ends_during_a_look_tells_its_last_events_before_its_end(
                 leases.fail(session, owned, code="c", message="The end.")
         return found
 
-    monkeypatch.setattr(following.events, "after_each", read_and_end)
+    monkeypatch.setattr(events, "after_each", read_and_end)
     found = collected(Watch(sessions, look_seconds=0.05), job_id)
     assert [event.message for news in found for event in news.events][2:] == ["The end."]
     assert [news.ended for news in found if news.ended] == [JobStatus.FAILED]

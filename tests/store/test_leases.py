@@ -121,7 +121,10 @@ def test_a_job_that_is_queued_again_needs_a_hint_at_once_and_goes_to_the_end_of_
         WRITES[end](session, owned)
     with sessions() as session:
         assert jobs.unpublished(session, older_than_seconds=60) == [owned.job_id]
-    assert (read_job(sessions, owned.job_id).queued_at or 0) > (read_job(sessions, other).queued_at or 0)
+    again, before = (read_job(sessions, job_id).queued_at for job_id in (owned.job_id, other))
+    assert again is not None
+    assert before is not None
+    assert again > before
 
 
 def test_a_checkpoint_without_a_measurement_goes_when_the_next_one_stands_and_no_other_does(

@@ -109,4 +109,4 @@ class DiffusersLosses:
                 "time_ids": torch.tensor([[SIDE, SIDE, 0, 0, SIDE, SIDE]] * self.draws, dtype=torch.float32),
             },
         ).sample
-        return (predicted - noise).square().mean().item()
+        return float((predicted - noise).square().mean())

@@ -53,7 +53,13 @@ def thousandth(share: float) -> float:
 def batches(cache: Cache, **changes: Any) -> Batches:
     cache.write(EMPTY, {"hidden": torch.tensor([0.0])})
     cache.write(CLASS, {"hidden": torch.tensor([-7.0])})
-    plain = {"seed": SEED, "sides": 2, "timestep_at": thousandth, "prompt_dropout": 0.0, "empty_prompt_key": EMPTY}
+    plain: dict[str, Any] = {
+        "seed": SEED,
+        "sides": 2,
+        "timestep_at": thousandth,
+        "prompt_dropout": 0.0,
+        "empty_prompt_key": EMPTY,
+    }
     return Batches(cache, **plain | changes)
 
 

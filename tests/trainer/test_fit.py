@@ -17,7 +17,7 @@ from tests.trainer.program import Outcome, run_program
 from tests.trainer.tiny_sdxl import save_run, write_spec
 from trainer.schedule import learning_rate
 from trainer.spec.events import BetaChosen, MemoryPlanned, Metrics, StoppedEarly
-from trainer.spec.run import FamilyName
+from trainer.spec.family_facts import FamilyName
 
 pytestmark = pytest.mark.integration
 

@@ -168,7 +168,8 @@ def losses(objective: Objective, *, with_class_image: bool, without: str | None 
         base_rejected=value if objective.sees_base and objective.sees_rejected else None,
         prior=3 * value if with_class_image else None,
     )
-    return replace(pair, **{without: None}) if without else pair
+    nothing: dict[str, Any] = {without: None} if without else {}
+    return replace(pair, **nothing)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -84,10 +84,10 @@ def test_the_first_press_asks_everyone_and_a_press_within_the_grace_time_kills_n
 ) -> None:
     parent, child = family
     stop = Stop(parent, grace_seconds=60)
-    assert not stop.asked
+    before = stop.asked
     stop.press()
     stop.press()
-    assert stop.asked
+    assert (before, stop.asked) == (False, True)
     assert parent.wait(10) == 75
     until(lambda: gone(child))
     assert (tmp_path / "child").read_text() == (tmp_path / "parent").read_text() == "SIGTERM"

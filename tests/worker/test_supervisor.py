@@ -8,6 +8,7 @@ import resource
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -225,7 +226,7 @@ def test_a_hint_follows_an_attempt_that_another_may_repeat_at_once_and_no_other(
         client.flushall()
         hints = []
         for stopping in (False, True, False, False):  # a crash, a worker that stops, a crash, the crash at the cap
-            supervise(resources, job_id, stopping=lambda stopping=stopping: stopping)
+            supervise(resources, job_id, stopping=partial(bool, stopping))
             hints.append(client.llen("train"))
             job = read_job(resources.sessions, job_id)
             assert (job.published_at is not None) == (job.status == "queued")

@@ -11,7 +11,7 @@ import pytest
 from tests.trainer.families.bases import SAVE_BASE
 from trainer.errors import BadRun
 from trainer.families import open_family
-from trainer.spec.family_facts import FAMILIES
+from trainer.spec.family_facts import FAMILIES, FamilyName
 from trainer.spec.run import Base
 
 pytestmark = pytest.mark.integration
@@ -58,7 +58,7 @@ def test_architectures_that_no_family_has_are_named(bases: dict[str, Path], tmp_
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_model_that_takes_more_than_noisy_latents_is_refused(
-    bases: dict[str, Path], family: str, tmp_path: Path
+    bases: dict[str, Path], family: FamilyName, tmp_path: Path
 ) -> None:
     network = FAMILIES[family].denoiser
     inpainting = shutil.copytree(bases[family], tmp_path / "base")
@@ -69,7 +69,7 @@ def test_a_model_that_takes_more_than_noisy_latents_is_refused(
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("part", ["text_encoder", "vae", "network"])
-def test_pickled_weights_are_refused(bases: dict[str, Path], family: str, part: str, tmp_path: Path) -> None:
+def test_pickled_weights_are_refused(bases: dict[str, Path], family: FamilyName, part: str, tmp_path: Path) -> None:
     network = FAMILIES[family].denoiser
     base = shutil.copytree(bases[family], tmp_path / "base")
     (weights,) = (base / (network if part == "network" else part)).glob("*.safetensors")

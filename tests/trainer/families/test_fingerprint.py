@@ -12,7 +12,8 @@ from trainer.families.family import Family
 from trainer.families.sd import SdFamily
 from trainer.families.sd3 import Sd3Family
 from trainer.families.sdxl import SdxlFamily
-from trainer.spec.run import Adapter, Base, FamilyName
+from trainer.spec.family_facts import FamilyName
+from trainer.spec.run import Adapter, Base
 
 pytestmark = pytest.mark.unit
 

@@ -117,7 +117,7 @@ def test_switched_off_the_network_is_the_base() -> None:
     unet, parameters = added({"rank": 4})
     with torch.no_grad():
         for parameter in parameters.values():
-            parameter += 0.5
+            parameter.add_(0.5)
         given = torch.randn(1, 4, 8, 8), 500, torch.randn(1, 3, 8)
         base = network()(*given).sample
         assert not torch.allclose(unet(*given).sample, base, atol=1e-3)

@@ -37,7 +37,7 @@ def embedding() -> LearnedEmbedding:
 def test_a_known_word_is_its_row_of_the_table_and_a_learned_one_its_own() -> None:
     rows = embedding()
     with torch.no_grad():
-        rows.learned += 100
+        rows.learned.add_(100)
     found = rows(torch.tensor([[0, FIRST, FIRST - 1, FIRST + 1]]))[0]
     expected = [rows.table.weight[0], rows.learned[0], rows.table.weight[FIRST - 1], rows.learned[1]]
     assert torch.equal(found, torch.stack(expected))
@@ -46,7 +46,7 @@ def test_a_known_word_is_its_row_of_the_table_and_a_learned_one_its_own() -> Non
 def test_switched_off_a_learned_word_is_what_it_began_with() -> None:
     rows = embedding()
     with torch.no_grad():
-        rows.learned += 100
+        rows.learned.add_(100)
     rows.enabled = False
     assert torch.equal(rows(torch.tensor([FIRST, FIRST + 1])), rows.initial)
 
@@ -59,7 +59,7 @@ def test_training_words_leaves_every_other_row_as_it_was_to_the_last_bit() -> No
     for group in optimizer.param_groups:
         group["lr"] = 0.1
     for _ in range(3):
-        rows(torch.tensor([0, 3, FIRST, FIRST - 1])).square().sum().backward()  # type: ignore[no-untyped-call]
+        rows(torch.tensor([0, 3, FIRST, FIRST - 1])).square().sum().backward()
         optimizer.step()
         optimizer.zero_grad()
     assert torch.equal(rows.table.weight, before)
@@ -124,7 +124,7 @@ def test_without_the_adapter_words_and_encoders_are_as_they_began() -> None:
     with torch.no_grad():
         before = encoder(ids).last_hidden_state
         for parameter in trained_text.add_adapter(options, seed=1).values():
-            parameter += 0.3
+            parameter.add_(0.3)
         assert not torch.allclose(encoder(ids).last_hidden_state, before, atol=1e-3)
         with trained_text.without_adapter():
             torch.testing.assert_close(encoder(ids).last_hidden_state, before)

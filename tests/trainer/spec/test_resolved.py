@@ -35,7 +35,7 @@ def test_defaults_are_those_that_the_descriptions_tell() -> None:
 
 
 def test_what_is_given_is_taken() -> None:
-    given = {
+    given: dict[str, Any] = {
         "learning_rate": 0.5,
         "lr_scheduler": "linear",
         "warmup_steps": 3,
@@ -61,7 +61,7 @@ def test_what_is_given_is_taken() -> None:
         (1000, {"gradient_accumulation": 4}, 32),
     ],
 )
-def test_a_step_takes_as_many_pairs_as_all_its_batches(pairs: int, options: dict[str, int], size: int) -> None:
+def test_a_step_takes_as_many_pairs_as_all_its_batches(pairs: int, options: dict[str, Any], size: int) -> None:
     assert resolved(pairs, **options).step_size == size
 
 
@@ -76,7 +76,7 @@ def test_a_step_takes_as_many_pairs_as_all_its_batches(pairs: int, options: dict
         (20, {"max_steps": 5}, 5),
     ],
 )
-def test_a_runs_length_follows_from_epochs_or_steps(pairs: int, options: dict[str, int], steps: int) -> None:
+def test_a_runs_length_follows_from_epochs_or_steps(pairs: int, options: dict[str, Any], steps: int) -> None:
     assert resolved(pairs, **options).max_steps == steps
 
 
