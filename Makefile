@@ -1,15 +1,24 @@
 # Every target makes .venv from the lock by itself; a second run reuses it.
 PYTHON ?= python3
 BIN := .venv/bin
+# Test processes; PROCESSES=N sets another number.
+PROCESSES ?= 2
+PARALLEL := --numprocesses $(PROCESSES) --dist worksteal
 STAMP := .venv/.installed
 
-.PHONY: demo test chaos check up bench bench-claims lock clean
+.PHONY: demo test test-fast chaos check up bench bench-claims lock clean
 
 demo: $(STAMP)
 	$(BIN)/python -m demo run
 
+# The whole suite. What measures closely runs alone afterwards.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL) -m "not serial"
+	$(BIN)/python -m pytest -m serial
+
+# Pure code: no database, no server, no training program.
+test-fast: $(STAMP)
+	$(BIN)/python -m pytest $(PARALLEL) -m "unit and not slow"
 
 # A deployment at work and a fault every few seconds: MINUTES=10, SEED=N to have an earlier run's faults again.
 chaos: $(STAMP)

@@ -19,12 +19,10 @@ from store.hints import Hints
 from store.models import File
 from store.settings import Settings
 from tests import servers
-from tests.api.serving import Live, serving, write_bases
+from tests.api.serving import MAX_UPLOAD, Live, serving, write_bases
 from tests.conftest import Tenant, make_tenant
 from worker.file_intake import read_file
 from worker.resources import Resources
-
-MAX_UPLOAD = 300_000
 
 _tenants = itertools.count(1)
 

@@ -21,6 +21,7 @@ from tests.conftest import Tenant, make_tenant
 
 LISTENING = re.compile(r"Uvicorn running on http://127\.0\.0\.1:(\d+)")
 BASES = '[[base]]\nname = "tiny"\nfamily = "sdxl"\nsource = "./tiny"\n'
+MAX_UPLOAD = 300_000  # bytes
 
 _databases = itertools.count(1)
 

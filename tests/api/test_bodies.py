@@ -13,10 +13,9 @@ import pytest
 from api.body_limit import JSON_LIMIT
 from api.files.receive import prepare_directory, temporary
 from store.settings import REPOSITORY
-from tests.api.conftest import MAX_UPLOAD
 from tests.api.open_request import START, answer, request, uploads
 from tests.api.polling import until
-from tests.api.serving import Live, serving
+from tests.api.serving import MAX_UPLOAD, Live, serving
 
 pytestmark = pytest.mark.integration
 

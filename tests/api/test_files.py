@@ -16,7 +16,8 @@ from store import file_leases
 from store.database import Sessions
 from store.settings import Settings
 from tests import servers
-from tests.api.conftest import MAX_UPLOAD, add_file, finish_intake, open_client
+from tests.api.conftest import add_file, finish_intake, open_client
+from tests.api.serving import MAX_UPLOAD
 from tests.conftest import Tenant
 
 pytestmark = pytest.mark.integration

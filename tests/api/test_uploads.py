@@ -17,7 +17,7 @@ from store.database import Sessions
 from store.settings import Settings
 from store.uploads import PART_BYTES
 from tests import servers
-from tests.api.conftest import MAX_UPLOAD
+from tests.api.serving import MAX_UPLOAD
 from tests.conftest import Tenant
 
 pytestmark = pytest.mark.integration

@@ -16,7 +16,14 @@ pytestmark = pytest.mark.unit
 
 
 @pytest.mark.parametrize(
-    "page", ["docs/journey.md", "docs/deployment.md", "docs/operations.md", "docs/decisions/0002-one-lock-pip-torch.md"]
+    "page",
+    [
+        "docs/journey.md",
+        "docs/deployment.md",
+        "docs/operations.md",
+        "docs/decisions/0002-one-lock-pip-torch.md",
+        "docs/development/testing.md",
+    ],
 )
 def test_a_file_that_a_page_names_exists(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.chaos import run
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(540)]
+pytestmark = [pytest.mark.integration, pytest.mark.serial, pytest.mark.timeout(540)]
 SEED = 21
 SECONDS, EVERY = 42.0, 2.3
 

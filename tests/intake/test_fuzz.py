@@ -79,7 +79,7 @@ def check(archive: bytes, policy: Policy | None = None) -> Prepared:
         assert finding.message.isprintable()
         assert finding.severity == "error" or not (policy and policy.strict)
     for pair in pairs:
-        assert {pair.chosen, pair.rejected} <= prepared.images.keys()
+        assert {pair.chosen, pair.rejected} - {None} <= prepared.images.keys()
         assert "\0" not in pair.prompt
         pair.prompt.encode("utf-8")
     return prepared

@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from PIL import Image
-
-from demo.emoji_xl import TEXT_WIDTH, assemble, new_text_encoders, new_tokenizer
 
 PROMPTS = [f"a drawing of {thing}" for thing in ("a cat", "a dog", "a fish", "a tree", "a boat", "a cup", "a hat")]
 
 
 def save_base(folder: Path) -> Path:
     """Native size 32 x 32: VAE factor 2, latents 4 x 16 x 16, sides in multiples of 4. 0.2M parameters."""
+    # Imported here, because every test near the trainer or a worker imports this module, and most need no torch.
+    import torch
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    from demo.emoji_xl import TEXT_WIDTH, assemble, new_text_encoders, new_tokenizer
+
     torch.manual_seed(7)
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 2,

@@ -18,7 +18,7 @@ from tests.worker.watching import first_checkpoint, found, resumed_from, trainer
 from worker import dispatcher
 from worker.resources import Resources
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.serial]
 NOTICED = 2.0  # seconds
 LATE = 1.0  # for a test that is not served at once on a busy machine
 EVERY = 10  # steps
