@@ -58,7 +58,7 @@ def distributions(requirements: Iterable[str], extra: str, *, nested: bool = Tru
 
 
 def _normalised(name: str) -> str:
-    """As in PEP 503. For all that we import, but for Pillow's ``PIL``, this turns the module's name into the package's."""
+    """As in PEP 503. Most modules that we import have their distribution's name by this rule."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
