@@ -9,14 +9,17 @@ from importlib.metadata import PackageNotFoundError, distribution, requires
 from cli.errors import CommandError
 
 PACKAGE = "pairtune"
+NAMED = 3  # as many as a sentence holds
 
 
 class MissingExtra(CommandError):
     """``absent``: the distributions that are not installed, by the extra that brings them."""
 
     def __init__(self, absent: dict[str, list[str]]) -> None:
-        names = ", ".join(name for names in absent.values() for name in names)
-        super().__init__(f"This command needs {names}: run pip install '{PACKAGE}[{','.join(absent)}]'.")
+        names = list(dict.fromkeys(name for names in absent.values() for name in names))
+        more = f" and {len(names) - NAMED} more packages" if len(names) > NAMED else ""
+        needed = ", ".join(names[:NAMED]) + more
+        super().__init__(f"This command needs {needed}: run pip install '{PACKAGE}[{','.join(absent)}]'.")
 
 
 def require_extras(*extras: str) -> None:

@@ -41,6 +41,12 @@ def test_what_an_extra_lacks_is_named_with_the_command_that_brings_it() -> None:
     assert (str(caught.value), caught.value.exit_code) == (said, 1)
 
 
+def test_a_long_list_of_packages_is_cut_and_names_each_once() -> None:
+    absent = {"server": ["a", "b"], "trainer": ["b", "c", "d", "e"]}
+    said = "This command needs a, b, c and 2 more packages: run pip install 'pairtune[server,trainer]'."
+    assert str(MissingExtra(absent)) == said
+
+
 def test_an_extra_is_required_only_where_it_lacks_something() -> None:
     with pytest.raises(MissingExtra, match=r"'pairtune\[worker\]'"):
         require_extras("unheard-of", "worker")
