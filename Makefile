@@ -56,9 +56,9 @@ lock:
 	$(PYTHON) -m venv --clear var/lock
 	var/lock/bin/python -m pip install --quiet --disable-pip-version-check uv
 	$(if $(KEEP),cp requirements.lock var/lock/compiled)
-	var/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --strip-extras --no-header \
-	  --no-emit-index-url --no-emit-find-links --no-emit-package torch --no-emit-package pairtune --extra demo --extra dev \
-	  --output-file var/lock/compiled pyproject.toml
+	var/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
+	  --strip-extras --no-header --no-emit-index-url --no-emit-find-links --no-emit-package torch --no-emit-package pairtune \
+	  --extra demo --extra dev --output-file var/lock/compiled pyproject.toml
 	(echo "# Made by 'make lock' from pyproject.toml. torch and its CUDA libraries are not in it: docs/decisions/0002."; \
 	 awk '/^[a-z]/ {cuda = /^(cuda-|nvidia-|triton=)/} /^$$/ {exit} !cuda' var/lock/compiled) > var/lock/requirements.lock
 	mv var/lock/requirements.lock requirements.lock

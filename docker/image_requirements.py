@@ -34,9 +34,14 @@ def direct_requirements(project: Mapping[str, Any], extras: Sequence[str]) -> li
 
 
 def locked_entries(lock: str) -> dict[str, str]:
-    """Each distribution's lines in the lock: its version, its hashes, and who needs it."""
-    entries = re.split(r"^(?=[A-Za-z0-9])", lock, flags=re.MULTILINE)[1:]
-    return {distribution(entry): entry for entry in entries}
+    """Each distribution's lines in the lock: its version, its hashes, and who needs it.
+
+    A distribution has several entries where platforms or versions of Python take different versions of it.
+    """
+    entries: dict[str, str] = {}
+    for entry in re.split(r"^(?=[A-Za-z0-9])", lock, flags=re.MULTILINE)[1:]:
+        entries[distribution(entry)] = entries.get(distribution(entry), "") + entry
+    return entries
 
 
 def with_needed(names: Sequence[str], entries: Mapping[str, str]) -> Iterator[str]:

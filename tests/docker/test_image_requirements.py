@@ -87,6 +87,13 @@ def test_what_a_distribution_needs_comes_with_it_by_its_whole_entry(script: Modu
     assert list(script.with_needed(["celery"], entries)) == ["amqp", "celery", "kombu"]
 
 
+def test_both_versions_of_a_distribution_are_taken(script: ModuleType) -> None:
+    newer = "kombu==6.0 ; python_full_version >= '3.12' \\\n    --hash=sha256:ab\n    # via celery\n"
+    entries = script.locked_entries(LOCK + newer)
+    assert entries["kombu"].count("==") == 2
+    assert "amqp" in list(script.with_needed(["kombu"], entries))
+
+
 def test_what_is_not_locked_has_locked_needs(script: ModuleType) -> None:
     assert list(script.with_needed(["torch"], script.locked_entries(LOCK))) == ["jinja2"]
 
