@@ -48,23 +48,30 @@ bench-claims: $(STAMP)
 .venv: $(STAMP)
 
 # The clock starts here, so that the demo can tell what the installation took. The stamp is written last: an
-# interrupted installation is made again.
+# interrupted installation is made again. The lock comes first, every file checked against its hashes. Then pip finds
+# all that pyproject.toml asks for installed but torch, of which it takes the CPU build where one is at hand.
 $(STAMP): requirements.lock pyproject.toml
 	@mkdir -p var && date +%s > var/install.started
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pairtune needs Python 3.11 or newer")'
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable ".[demo,dev]"
 	@date +%s > var/install.finished
 	@touch $(STAMP)
 
-# Resolve pyproject.toml anew. torch goes first and alone, so that no other package chooses its build.
+# Resolve pyproject.toml anew, for every platform, with the hashes of all files that the index has of each version.
+# KEEP=1 leaves the versions that are locked now and changes only what pyproject.toml needs. torch and the libraries
+# of its CUDA build stay out: docs/decisions/0002.
 lock:
 	$(PYTHON) -m venv --clear var/lock
-	var/lock/bin/python -m pip install --quiet torch==2.13.0
-	var/lock/bin/python -m pip install --quiet ".[demo,dev]"
-	(echo "# Made by 'make lock' from pyproject.toml. torch's CUDA libraries are pinned by torch itself."; \
-	 var/lock/bin/python -m pip freeze --all --exclude pip --exclude pairtune | sed 's/+cpu$$//') > requirements.lock
+	var/lock/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(if $(KEEP),cp requirements.lock var/lock/compiled)
+	var/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
+	  --strip-extras --no-header --no-emit-index-url --no-emit-find-links --no-emit-package torch --no-emit-package pairtune \
+	  --extra demo --extra dev --output-file var/lock/compiled pyproject.toml
+	(echo "# Made by 'make lock' from pyproject.toml. torch and its CUDA libraries are not in it: docs/decisions/0002."; \
+	 awk '/^[a-z]/ {cuda = /^(cuda-|nvidia-|triton=)/} /^$$/ {exit} !cuda' var/lock/compiled) > var/lock/requirements.lock
+	mv var/lock/requirements.lock requirements.lock
 	rm -rf var/lock
 
 clean:

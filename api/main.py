@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 
 from fastapi import Depends, FastAPI
 from starlette.concurrency import run_in_threadpool
@@ -39,8 +40,6 @@ from api.webhooks.routes import router as webhooks
 from store.logs import configure_logs
 from store.settings import Settings, settings
 
-VERSION = "0.1.0"
-
 
 def create_app(deployment: Settings | None = None) -> FastAPI:
     """Nothing is opened before the application starts; ``deployment`` defaults to the environment's settings."""
@@ -48,7 +47,7 @@ def create_app(deployment: Settings | None = None) -> FastAPI:
     chosen = deployment or settings()
     app = FastAPI(
         title="pairtune",
-        version=VERSION,
+        version=version("pairtune"),
         summary="Preference fine-tuning of image models: pairs in, a LoRA adapter out.",
         lifespan=lambda app: _lifespan(app, chosen),
         dependencies=[Depends(refuse_nul)],

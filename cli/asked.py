@@ -10,6 +10,7 @@ from typing import Annotated, ParamSpec
 import typer
 
 from cli.errors import CommandError
+from cli.extras import missing_extra
 from cli.output import say
 
 Parameters = ParamSpec("Parameters")
@@ -25,7 +26,12 @@ def told(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
     @wraps(command)
     def run(*arguments: Parameters.args, **options: Parameters.kwargs) -> None:
         try:
-            command(*arguments, **options)
+            try:
+                command(*arguments, **options)
+            except ModuleNotFoundError as error:
+                if (missing := missing_extra(error)) is None:
+                    raise
+                raise missing from error
         except CommandError as error:
             say(str(error))
             raise typer.Exit(error.exit_code) from error

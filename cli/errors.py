@@ -1,6 +1,7 @@
 """What goes wrong for the command line, and the exit code of each.
 
 CommandError             1   something is wrong on this machine
+├── MissingExtra         1   a package of an extra is not installed
 ├── WrongUsage           2   what was asked for makes no sense
 ├── NoKey                2   there is no key to be found
 ├── NotReachable         3   no API answers at the URL

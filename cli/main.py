@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
 from cli import jobs
@@ -14,6 +17,20 @@ from cli.sample import sample
 from cli.up import up
 
 app = typer.Typer(no_args_is_help=True, help="Preference fine-tuning of image models as a service.")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"pairtune {version('pairtune')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None: ...
 
 
 app.command()(up)

@@ -17,6 +17,7 @@ from cli.output import answer, moment, print_json, print_table
 from cli.server import Json, connected
 from store.bases import read_bases
 from store.errors import BasesInvalid
+from store.settings import REPOSITORY, SHIPPED_BASES
 from trainer.spec.family_facts import FAMILIES
 from trainer.spec.method_facts import listed
 
@@ -49,7 +50,7 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Put a base into the operator's list; a running API takes it up when it is started again."""
-    path = settings().bases_file
+    path = _own_list()
     document = _read(path)
     entry = tomlkit.table()
     for key, value in (("name", name), ("family", family), ("source", source), ("revision", revision)):
@@ -64,7 +65,7 @@ def add(
 @told
 def remove(name: Name, as_json: AsJson = False) -> None:
     """Take a base out of the operator's list; jobs that name it already keep it."""
-    path = settings().bases_file
+    path = _own_list()
     document = _read(path)
     entries = document.get("base", [])
     places = [place for place, entry in enumerate(entries) if entry.get("name") == name]
@@ -75,6 +76,14 @@ def remove(name: Name, as_json: AsJson = False) -> None:
         del entries[place]
     _write(path, document)
     answer(_listed(path, gone), f"{name} is no longer in {path}. Restart the API and the workers.", as_json)
+
+
+def _own_list() -> Path:
+    """The list to edit. Raises CommandError for the one in an installed package: an update would undo the change."""
+    path = settings().bases_file
+    if path == SHIPPED_BASES and not (REPOSITORY / "pyproject.toml").exists():
+        raise CommandError(f"{path} belongs to the installed package: set PAIRTUNE_BASES_FILE to a list of your own.")
+    return path
 
 
 def _listed(path: Path, entry: Json) -> Json:

@@ -12,6 +12,7 @@ from rich.console import Console
 from cli.asked import AsJson, told
 from cli.configured import settings
 from cli.errors import CommandError
+from cli.extras import require_extras
 from cli.output import console, messages, print_json
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 @told
 def up(as_json: AsJson = False) -> None:
     """Start everything on this machine, in the foreground; Ctrl-C stops it. JSON comes once all of it is ready."""
+    own_services = [] if settings().database_url and settings().broker_url else ["embedded"]
+    require_extras(*own_services, "server", "trainer")
+
     from cli.embedded import ServiceDidNotStart  # a second of imports, which no other command should wait for
     from cli.stack import StackError, run_stack
     from store.errors import BasesInvalid

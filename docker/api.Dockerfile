@@ -10,8 +10,8 @@ WORKDIR /app
 COPY requirements.lock pyproject.toml ./
 COPY docker/image_requirements.py docker/
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python docker/image_requirements.py api > /tmp/direct.txt \
-    && pip install --constraint requirements.lock --requirement /tmp/direct.txt
+    python docker/image_requirements.py api > /tmp/locked.txt \
+    && pip install --no-deps --require-hashes --requirement /tmp/locked.txt
 COPY api api
 COPY cli cli
 COPY intake intake
@@ -20,10 +20,10 @@ COPY store store
 COPY trainer/__init__.py trainer/
 COPY trainer/spec trainer/spec
 COPY worker worker
-# A job's spec names the base by its directory, which has to be the same here and in the worker image.
-COPY bases.toml ./
+# store/bases.toml lists it. A job's spec names the base by its directory, which has to be the same here and in the worker image.
 COPY demo/base demo/base
-RUN pip install --no-cache-dir --no-deps --editable .
+COPY LICENSE NOTICE README.md ./
+RUN pip install --no-cache-dir --no-deps --no-build-isolation --editable .
 
 FROM python:3.11.15-slim-trixie
 RUN groupadd --gid 10001 pairtune \

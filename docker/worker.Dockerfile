@@ -15,17 +15,21 @@ WORKDIR /app
 COPY requirements.lock pyproject.toml ./
 COPY docker/image_requirements.py docker/
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python docker/image_requirements.py worker > /tmp/direct.txt \
-    && pip install --constraint requirements.lock --requirement /tmp/direct.txt
+    python docker/image_requirements.py worker > /tmp/locked.txt \
+    && pip install --no-deps --require-hashes --requirement /tmp/locked.txt
+# torch and its CUDA libraries, which the lock leaves out; the rest of what torch needs is there.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python docker/image_requirements.py worker --unlocked > /tmp/unlocked.txt \
+    && pip install --requirement /tmp/unlocked.txt
 COPY cli cli
 COPY intake intake
 COPY migrations migrations
 COPY store store
 COPY trainer trainer
 COPY worker worker
-COPY bases.toml ./
 COPY demo/base demo/base
-RUN pip install --no-cache-dir --no-deps --editable .
+COPY LICENSE NOTICE README.md ./
+RUN pip install --no-cache-dir --no-deps --no-build-isolation --editable .
 
 FROM python:3.11.15-slim-trixie
 RUN groupadd --gid 10001 pairtune \

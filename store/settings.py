@@ -8,7 +8,8 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parent.parent  # where the packages lie: a checkout, or site-packages
+SHIPPED_BASES = Path(__file__).resolve().with_name("bases.toml")
 
 
 class Settings(BaseSettings):
@@ -26,7 +27,7 @@ class Settings(BaseSettings):
         True,
         description="Whether clients are led to S3 for files that lie there; without it the API sends them itself.",
     )
-    bases_file: Path = Field(REPOSITORY / "bases.toml", description="The base models that jobs may name.")
+    bases_file: Path = Field(SHIPPED_BASES, description="The base models that jobs may name.")
     dinov2: Path | None = Field(
         None, description="A directory with a DINOv2 in safetensors, to measure reference mismatch with."
     )

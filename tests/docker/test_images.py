@@ -6,14 +6,18 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = {"api": ["server"], "worker": ["worker", "trainer"]}
 DOCKERFILES = {"api": ROOT / "docker" / "api.Dockerfile", "worker": ROOT / "docker" / "worker.Dockerfile"}
 IMPORTED = {
     "api": "api.main worker.app worker.tasks worker.dispatcher migrations.upgrade intake cli.main",
@@ -43,9 +47,32 @@ for module in sys.argv[1].split():
 pytestmark = [pytest.mark.unit, pytest.mark.parametrize("image", DOCKERFILES)]
 
 
-def printed_requirements(image: str) -> list[str]:
-    command = [sys.executable, "docker/image_requirements.py", image]
-    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+def printed(image: str, *options: str) -> str:
+    command = [sys.executable, "docker/image_requirements.py", image, *options]
+    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+
+def direct_requirements(image: str) -> list[str]:
+    """Of the image's extras, as pip resolves them."""
+    extras: dict[str, list[str]] = PROJECT["optional-dependencies"]
+    found: list[str] = []
+    waiting = [*PROJECT["dependencies"], *(one for extra in EXTRAS[image] for one in extras[extra])]
+    while waiting:
+        requirement = Requirement(waiting.pop())
+        if requirement.name == PROJECT["name"]:
+            waiting += [one for extra in requirement.extras for one in extras[extra]]
+        else:
+            found.append(str(requirement))
+    return found
+
+
+def printed_distributions(image: str) -> set[str]:
+    """Those of an image that its platform takes, by the script."""
+    entries = [line.rstrip("\\ ") for line in printed(image).splitlines() if re.match(r"\w", line)]
+    locked = [Requirement(entry) for entry in entries]
+    unlocked = [Requirement(line) for line in printed(image, "--unlocked").splitlines() if line]
+    here = [one for one in (*locked, *unlocked) if one.marker is None or one.marker.evaluate()]
+    return {canonicalize_name(one.name) for one in here}
 
 
 def installed_with(requirements: list[str]) -> set[str]:
@@ -67,7 +94,7 @@ def installed_with(requirements: list[str]) -> set[str]:
 
 def absent_modules(image: str) -> set[str]:
     """Top-level modules that are installed here and would not be in the image."""
-    kept = installed_with(printed_requirements(image)) | {"pairtune"}
+    kept = printed_distributions(image) | {"pairtune"}
     owners = packages_distributions()
     return {module for module, names in owners.items() if not {canonicalize_name(name) for name in names} & kept}
 
@@ -78,10 +105,23 @@ def copied(image: str) -> list[str]:
     return [source for line in lines for source in line.split()[:-1]]
 
 
-def test_everything_installed_into_an_image_is_pinned_by_the_lock(image: str) -> None:
+def test_an_image_gets_what_its_extras_need_and_the_builder_of_our_package(image: str) -> None:
+    assert printed_distributions(image) == installed_with(direct_requirements(image)) | {"setuptools"}
+
+
+def test_everything_installed_into_an_image_is_an_entry_of_the_lock_but_torch(image: str) -> None:
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-    pinned = {canonicalize_name(name) for name in re.findall(r"^([A-Za-z0-9._-]+)==", lock, re.MULTILINE)}
-    assert installed_with(printed_requirements(image)) - pinned == set()
+    entries = re.split(r"^(?=\w)", printed(image), flags=re.MULTILINE)[1:]
+    assert entries
+    assert [entry for entry in entries if entry not in lock] == []
+    assert printed(image, "--unlocked").split() == (["torch==2.13.0"] if image == "worker" else [])
+
+
+def test_what_an_image_installs_is_checked_against_hashes(image: str) -> None:
+    installing = re.findall(r"pip install (.+)", DOCKERFILES[image].read_text(encoding="utf-8"))
+    assert installing[0] == "--no-deps --require-hashes --requirement /tmp/locked.txt"
+    assert installing[-1] == "--no-cache-dir --no-deps --no-build-isolation --editable ."
+    assert installing[1:-1] == (["--requirement /tmp/unlocked.txt"] if image == "worker" else [])
 
 
 def test_our_code_imports_nothing_that_an_image_lacks(image: str) -> None:
@@ -95,7 +135,7 @@ def test_our_code_imports_nothing_that_an_image_lacks(image: str) -> None:
 
 
 def test_only_the_worker_image_holds_torch(image: str) -> None:
-    assert ("torch" in installed_with(printed_requirements(image))) == (image == "worker")
+    assert ("torch" in printed_distributions(image)) == (image == "worker")
 
 
 def test_what_is_copied_exists_and_is_let_through(image: str) -> None:
