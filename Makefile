@@ -6,7 +6,7 @@ PROCESSES ?= 2
 PARALLEL := --numprocesses $(PROCESSES) --dist worksteal
 STAMP := .venv/.installed
 
-.PHONY: demo test test-fast chaos check up bench bench-claims lock clean
+.PHONY: demo test test-fast chaos mutants check up bench bench-claims lock clean
 
 demo: $(STAMP)
 	$(BIN)/python -m demo run
@@ -23,6 +23,10 @@ test-fast: $(STAMP)
 # A deployment at work and a fault every few seconds: MINUTES=10, SEED=N to have an earlier run's faults again.
 chaos: $(STAMP)
 	$(BIN)/python -m tests.faults.chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
+
+# Break NUMBER=100 lines of PACKAGE=trainer, worker, store, api or intake, drawn by SEED=1, and see which tests notice.
+mutants: $(STAMP)
+	$(BIN)/python -m tests.mutants $(PACKAGE) $(if $(NUMBER),--number $(NUMBER)) $(if $(SEED),--seed $(SEED))
 
 up: $(STAMP)
 	$(BIN)/pairtune up
