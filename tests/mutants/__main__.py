@@ -8,9 +8,9 @@ tests/mutants/results/PACKAGE.json. Exits with 1 if fewer than nine tenths are k
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import multiprocessing
-import random
 import shutil
 import sys
 import tomllib
@@ -36,7 +36,9 @@ def main() -> int:
     if arguments.measure:
         shutil.rmtree(STATE / "executed", ignore_errors=True)
     executed = executed_by(ROOT, tests, STATE / "executed", processes=arguments.processes)
-    outcomes = tried(arguments.package, chosen, equivalent, executed, arguments.processes)
+    before = killed_before(arguments.package) if arguments.again else {}
+    fresh = [mutant for mutant in chosen if mutant.id not in before]
+    outcomes = before | tried(arguments.package, fresh, equivalent, executed, arguments.processes)
     rows = [row(mutant, outcomes[mutant.id], equivalent) for mutant in chosen]
     if not arguments.only:
         RESULTS.mkdir(exist_ok=True)
@@ -52,17 +54,28 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="of the draw (1)")
     parser.add_argument("--processes", type=int, default=2, help="how many are tried at a time (2)")
     parser.add_argument("--only", nargs="+", default=[], metavar="ID", help="these mutants instead")
+    parser.add_argument("--again", action="store_true", help="only those that the last report does not call killed")
     parser.add_argument("--also", nargs="+", default=[], metavar="FOLDER", help="of tests, beside tests/PACKAGE")
     parser.add_argument("--measure", action="store_true", help="measure again which tests execute which lines")
     return parser.parse_args()
 
 
 def select(package: str, number: int, seed: int, only: Sequence[str]) -> list[Mutant]:
+    """Each by its own chance, so that a change of the code changes the draw in that place alone."""
     files = sorted(path.relative_to(ROOT) for path in (ROOT / package).rglob("*.py"))
     every = [mutant for path in files for mutant in mutants_of(ROOT, path)]
     if only:
         return [mutant for mutant in every if mutant.id in only]
-    return random.Random(seed).sample(every, min(number, len(every)))
+    return sorted(every, key=lambda mutant: hashlib.sha256(f"{seed} {mutant.id}".encode()).digest())[:number]
+
+
+def killed_before(package: str) -> dict[str, Outcome]:
+    report = json.loads((RESULTS / f"{package}.json").read_text())
+    return {
+        row["id"]: Outcome(row["verdict"], row.get("killed_by", ""), (), 0.0)
+        for row in report["mutants"]
+        if row["verdict"] in ("killed", "timeout")
+    }
 
 
 def test_files(folders: Sequence[str]) -> list[str]:
