@@ -52,6 +52,7 @@ def published(family: FamilyName) -> tuple[Any, dict[str, Any]]:
     return network, {"sample": torch.empty(1, 4, 64, 64), "encoder_hidden_states": torch.empty(1, 77, 768)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["sd1", "sdxl", "sd3"])
 def test_a_published_networks_parameters_and_passes_are_as_counted(family: FamilyName) -> None:
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:

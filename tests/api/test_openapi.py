@@ -75,6 +75,7 @@ def test_the_committed_snapshot_is_current() -> None:
     assert openapi.main(["--check"]) == 0
 
 
+@pytest.mark.slow
 def test_a_stale_snapshot_fails_the_check_with_a_hint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

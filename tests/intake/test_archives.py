@@ -154,6 +154,7 @@ def _zip_with_directory_of(count: int) -> bytes:
     return archive[:directory_at] + record + end
 
 
+@pytest.mark.slow
 def test_more_entries_than_fifty_thousand_pairs_need_are_refused(tmp_path: Path) -> None:
     finding = only(prepare(_zip_with_directory_of(262_145), tmp_path).findings)
     assert (finding.code, "262,144 entries" in finding.message) == ("archive_limits", True)

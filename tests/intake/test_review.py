@@ -239,6 +239,7 @@ def test_the_report_survives_json_and_is_readable(tmp_path: Path) -> None:
     assert "error: image_missing: " in words
 
 
+@pytest.mark.slow
 def test_fifty_thousand_pairs_are_reviewed_in_little_memory() -> None:
     review = Review("metadata.jsonl")
     images = [StoredImage(f"{number:064x}", 512, 512, bytes([number % 256]) * 192, False) for number in range(1000)]

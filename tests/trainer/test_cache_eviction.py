@@ -182,6 +182,7 @@ print("done", flush=True)
 """
 
 
+@pytest.mark.slow
 def test_runs_that_evict_while_others_read_lose_nothing_they_need(tmp_path: Path) -> None:
     with (
         python(USE, tmp_path, 0, 40) as first,
@@ -196,6 +197,7 @@ def test_runs_that_evict_while_others_read_lose_nothing_they_need(tmp_path: Path
     assert sum(path.stat().st_size for path in tmp_path.rglob("*.safetensors")) <= 20 * SIZE
 
 
+@pytest.mark.slow
 def test_runs_killed_at_any_moment_leave_a_cache_that_works(tmp_path: Path) -> None:
     for number in range(6):
         with python(USE, tmp_path, number * 9, 10_000) as process:

@@ -29,6 +29,7 @@ def test_test_emoji_are_those_that_the_example_archive_holds_out() -> None:
     assert all(emoji.held_out for emoji in emoji_of("test"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(DOMAINS))
 def test_both_images_of_a_pair_differ_enough_to_teach_something(name: str) -> None:
     domain = DOMAINS[name]  # type: ignore[index]

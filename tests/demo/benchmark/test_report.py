@@ -126,6 +126,7 @@ def test_every_picture_of_the_page_is_there() -> None:
     assert all((Path("docs") / picture).is_file() for picture in pictures)
 
 
+@pytest.mark.slow
 def test_the_whole_page_and_its_plots_are_made_again_to_the_kept_bytes(tmp_path: Path) -> None:
     kept = edition("kept")
     for sheet in kept.pictures.glob("*.webp"):  # of samples, which are not kept

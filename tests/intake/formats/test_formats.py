@@ -471,6 +471,7 @@ print([finding.code for finding in prepared.findings], resource.getrusage(resour
 """
 
 
+@pytest.mark.slow
 def test_a_cell_that_unpacks_to_more_than_memory_may_take_is_refused(tmp_path: Path) -> None:
     """A quarter of a GiB in a few kB. The file's own figures say so; here they are not looked at, as a file may lie."""
     (tmp_path / "work").mkdir()
