@@ -51,7 +51,8 @@ def environment(folder: Path, wheel: Path, distributions: set[str] | None) -> Pa
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     python = folder / "bin" / "python"
     options = ["--quiet", "--no-deps", "--no-index", str(wheel)]
-    subprocess.run([sys.executable, "-m", "pip", "--python", str(python), "install", *options], check=True)
+    command = [sys.executable, "-m", "pip", "--python", str(python), "install", *options]
+    subprocess.run(command, env=variables(), check=True)  # else a checkout on PYTHONPATH counts as installed
     site = next((folder / "lib").glob("python3*/site-packages"))
     for name in entries(distributions):
         if not (site / name).exists():
