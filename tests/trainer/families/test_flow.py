@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
 
 from trainer.families.flow import timestep_at
+from trainer.families.sd3 import Sd3Family
+from trainer.spec.run import Base
 
 pytestmark = pytest.mark.unit
 
@@ -35,3 +38,9 @@ def test_even_shares_have_the_density_of_sd3() -> None:
     expected = torch.quantile(drawn, torch.tensor(shares, dtype=torch.float64))
     ours = torch.tensor([timestep_at(share, 1000, 3.0) for share in shares], dtype=torch.float64)
     torch.testing.assert_close(ours, expected, atol=3.0, rtol=0)
+
+
+@pytest.mark.parametrize(("scheduler", "middle"), [({"shift": 3.0}, 750.0), ({"shift": 1.0}, 500.0), ({}, 500.0)])
+def test_a_bases_timesteps_have_its_schedulers_shift(scheduler: dict[str, float], middle: float) -> None:
+    family = Sd3Family(Base(name="b", family="sd3", source="b"), Path(), scheduler)
+    assert family.timestep_at(0.5) == pytest.approx(middle)
