@@ -174,5 +174,6 @@ def test_up_serves_the_packaged_base_from_an_empty_folder(wheel: Path, elsewhere
         assert [one["id"] for one in json.loads(models.stdout)] == ["emoji-xl"], models.stderr
     finally:
         up.send_signal(signal.SIGINT)
-        assert up.wait(60) == 0
+        ended = up.wait(60)
+    assert ended == 0, output.read_text()
     assert [path.name for path in elsewhere.iterdir()] == ["var"]

@@ -43,20 +43,21 @@ class Case:
     """``sees_rejected``: its objective looks at rejected images.
 
     ``at_base``: the objective of a network that is its own reference, whatever the pair.
-    ``through_text_encoders``: its push is strong enough to show through the text encoders alone.
+    ``text_encoders_alone``: hyperparameters with which its push shows through the text encoders alone, None if it is
+    too weak for that.
     """
 
     method: str
     hyperparameters: dict[str, Any]
     sees_rejected: bool
     at_base: float | None = None
-    through_text_encoders: bool = False
+    text_encoders_alone: dict[str, Any] | None = None
 
 
 CASES = {
     "mapo paper": Case("mapo", {"form": "paper", "beta": 8}, sees_rejected=True),
-    "mapo reference-code": Case("mapo", {"form": "reference-code"}, sees_rejected=True, through_text_encoders=True),
-    "dpo": Case("dpo", {"beta": 2000}, sees_rejected=True, at_base=math.log(2), through_text_encoders=True),
+    "mapo reference-code": Case("mapo", {"form": "reference-code"}, sees_rejected=True, text_encoders_alone={}),
+    "dpo": Case("dpo", {"beta": 2000}, sees_rejected=True, at_base=math.log(2), text_encoders_alone={"beta": 200}),
     "sft": Case("sft", {}, sees_rejected=False),
     "dco": Case("dco", {"beta": 100}, sees_rejected=False, at_base=math.log(2)),
     # So little of the class images' loss that learning them in place of the chosen ones would show.
@@ -111,8 +112,7 @@ def learn(by_diffusers: DiffusersLosses, tmp_path_factory: pytest.TempPathFactor
             "sampling": {"held_out": 0, "steps": 2},
         } | options
         case = CASES[name]
-        rate = {"learning_rate": options.pop("learning_rate", COMMON["learning_rate"])}
-        hyperparameters = COMMON | case.hyperparameters | rate
+        hyperparameters = COMMON | case.hyperparameters | options.pop("hyperparameters", {})
         save_run(directory, by_diffusers.base, case.method, hyperparameters, rejected=rejected, **options)
         outcome = run(directory, encodings)
         assert outcome.returncode == 0, outcome.stderr
@@ -179,15 +179,17 @@ def test_a_method_learns_the_chosen_images(name: str, learn_once: Learn, by_diff
     require_promise(learned, CASES[name])
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.through_text_encoders])
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.text_encoders_alone is not None])
 def test_text_encoders_alone_learn_the_chosen_images(name: str, learn: Learn, by_diffusers: DiffusersLosses) -> None:
     """The denoiser's rate is next to nothing, so what is learned is learned by the text encoders."""
-    learned = learn(name, learning_rate=1e-7, adapter={"rank": 4, "text_encoder": {"learning_rate": 2e-2}})
+    hyperparameters = {"learning_rate": 1e-7, **(CASES[name].text_encoders_alone or {})}
+    adapter = {"rank": 4, "text_encoder": {"learning_rate": 2e-2}}
+    learned = learn(name, hyperparameters=hyperparameters, adapter=adapter)
     require_direction(learned, by_diffusers)
     require_promise(learned, CASES[name])
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.through_text_encoders])
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.text_encoders_alone is None])
 def test_a_denoiser_learns_the_chosen_images_beside_text_encoders(
     name: str, learn: Learn, by_diffusers: DiffusersLosses
 ) -> None:
