@@ -1,5 +1,5 @@
-"""``python -m tests.docs.tables`` writes the pages' tables of methods and families from the trainer's facts;
-``--check`` only says whether they are as they should be.
+"""``python -m tests.docs.tables`` writes the pages' tables from what they are about: methods and families from the
+trainer's facts, mutants from the kept reports. ``--check`` only says whether they are as they should be.
 
 A table stands between ``<!-- table NAME -->`` and ``<!-- end of table -->``.
 """
@@ -7,8 +7,10 @@ A table stands between ``<!-- table NAME -->`` and ``<!-- end of table -->``.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -18,7 +20,8 @@ from trainer.spec.method_facts import METHODS
 from trainer.spec.methods import Hyperparameters, Method
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PAGES = ("README.md", "docs/methods.md", "docs/api.md", "docs/trainer.md")
+MUTANTS = ROOT / "tests" / "mutants" / "results"
+PAGES = ("README.md", "docs/methods.md", "docs/api.md", "docs/trainer.md", "docs/development/testing.md")
 BETWEEN = re.compile(r"(<!-- table ([a-z-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 HINT = "is out of date: python -m tests.docs.tables\n"
 
@@ -65,12 +68,25 @@ def families() -> Iterator[str]:
         )
 
 
+def mutants() -> Iterator[str]:
+    yield from (
+        "| package | mutants | killed by a test | timed out | argued equivalent | survived | no test runs the line |",
+        "|---|---|---|---|---|---|---|",
+    )
+    for path in sorted(MUTANTS.glob("*.json")):
+        report = json.loads(path.read_text(encoding="utf-8"))
+        found = Counter(row["verdict"] for row in report["mutants"])
+        counts = (found[verdict] for verdict in ("killed", "timeout", "equivalent", "survived", "unexecuted"))
+        yield f"| `{report['package']}` | {report['number']} | {' | '.join(map(str, counts))} |"
+
+
 TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
     "methods-in-short": methods_in_short,
     "methods": methods,
     "betas": betas,
     "hyperparameters": hyperparameters,
     "families": families,
+    "mutants": mutants,
 }
 
 
