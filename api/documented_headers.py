@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from api.error_table import ROWS
 from api.example_ids import SHA256
 
 Header = dict[str, Any]
@@ -40,16 +41,17 @@ HEADERS: dict[str, Header] = {
     ),
     "content-range": _text("Which bytes of how many.", "bytes 0-1023/62113764", always=True),
 }
-OF_STATUS = {
-    "401": ("www-authenticate",),
-    "409": ("x-should-retry",),
-    "416": ("content-range",),
-    "429": ("retry-after",),
-    "500": ("x-should-retry",),
-    "503": ("retry-after",),
-    "504": ("retry-after",),
-    "507": ("x-should-retry",),
-}
+
+
+def _of_errors() -> dict[str, set[str]]:
+    """By status, the headers that errors of the table are answered with."""
+    found: dict[str, set[str]] = {}
+    for row in ROWS:
+        found.setdefault(str(row.status), set()).update(row.headers_of(row.sample).keys() & HEADERS.keys())
+    return found
+
+
+OF_STATUS = _of_errors()
 
 
 def named(*names: str) -> dict[str, Any]:

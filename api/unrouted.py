@@ -13,13 +13,14 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
-from api.answers import ANSWERS, respond
-from api.errors import InvalidRequest
+from api.answers import respond
+from api.error_table import BY_CLASS
+from api.errors import InvalidRequest, MethodNotAllowed, UnknownUrl
 from api.faults import Fault
 
 
 def install(app: FastAPI) -> None:
-    for kind in ANSWERS:
+    for kind in BY_CLASS:
         app.add_exception_handler(kind, _answer)
     app.add_exception_handler(HTTPException, _routing)
     app.add_exception_handler(RequestValidationError, _parameters)
@@ -32,16 +33,14 @@ async def _answer(request: Request, error: Exception) -> JSONResponse:
 async def _routing(request: Request, error: Exception) -> JSONResponse:
     """Starlette's own: no such route, no such method."""
     status = error.status_code if isinstance(error, HTTPException) else 500
-    headers = dict(getattr(error, "headers", None) or {})
-    message, code = f"{HTTPStatus(status).phrase}.", "invalid_request"
+    path = request.url.path
     if status == 404:
-        message, code = f"There is no {request.url.path}; /openapi.json lists what there is.", "unknown_url"
-    elif status == 405:
-        allowed = _methods(request)
-        headers = {**headers, "Allow": allowed}
-        message, code = f"{request.url.path} takes {allowed}, not {request.method}.", "method_not_allowed"
-    body = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
-    return JSONResponse({"error": body}, status, headers=headers)
+        return respond(request, UnknownUrl(path))
+    if status == 405:
+        return respond(request, MethodNotAllowed(path, request.method, _methods(request)))
+    message = f"{HTTPStatus(status).phrase}."
+    body = {"message": message, "type": "invalid_request_error", "param": None, "code": "invalid_request"}
+    return JSONResponse({"error": body}, status, headers=dict(getattr(error, "headers", None) or {}))
 
 
 def path_methods(routers: Iterable[APIRouter]) -> list[tuple[re.Pattern[str], set[str]]]:

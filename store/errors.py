@@ -1,27 +1,7 @@
-"""What can go wrong in the store.
+"""What can go wrong in the store; api/error_table.py has the answer to each that a route lets out.
 
-StoreError
-├── NotFound             FileNotFound, UploadNotFound, DatasetNotFound, RevisionNotFound, PairNotFound,
-│                        RejectedNotFound, JobNotFound, ModelNotFound,
-│                        GenerationNotFound, ImageNotFound, WebhookNotFound, DeliveryNotFound
-├── CursorUnknown        no row of the list to go on after
-├── IllegalTransition    the job's state does not allow this
-├── LeaseLost            another attempt owns the row, or nobody does
-├── InvalidKey           no such API key, or it was revoked
-├── InsufficientRole     the API key's role does not reach to this
-├── QuotaExceeded        the project has no more room for this
-├── RateLimited          the API key has sent too many requests
-├── ModelIsBase          a base model is the operator's, not a project's
-├── FileInUse            an unfinished job still needs the file
-├── IdempotencyInFlight  the first request with this key is not answered yet
-├── IdempotencyMismatch  the key was used for another request
-├── UploadNotPending     the upload was completed, cancelled or has expired
-├── TooManyParts         more parts, or more bytes in them, than the upload can be made of
-├── TooManyWebhooks      the project has as many endpoints as it may have
-├── WebhookDisabled      nothing is sent to the endpoint any more
-├── WebhookUrlRefused    nothing may be sent to where the URL leads
-├── BlobMissing          a row names a blob that the blob store does not hold
-└── BasesInvalid         the operator's list of base models cannot be read
+Every class derives from StoreError directly, or from NotFound where an id names nothing in the project. Its docstring's
+first line says when it is raised; docs/api.md shows that line.
 """
 
 from __future__ import annotations
@@ -34,6 +14,8 @@ class StoreError(Exception):
 
 
 class NotFound(StoreError):
+    """The project has no such object."""
+
     kind = "object"
 
     def __init__(self, identifier: str) -> None:
@@ -62,7 +44,7 @@ class PairNotFound(NotFound):
 
 
 class RejectedNotFound(NotFound):
-    """Of a pair that came without one."""
+    """The pair has no rejected image."""
 
     kind = "rejected image of pair"
 
@@ -76,6 +58,8 @@ class ModelNotFound(NotFound):
 
 
 class ModelIsBase(StoreError):
+    """A base model is the operator's, so no project can delete it."""
+
     def __init__(self, model: str) -> None:
         super().__init__(f"{model} is a base model, which only the operator can take away (bases.toml).")
         self.model = model
@@ -98,6 +82,8 @@ class DeliveryNotFound(NotFound):
 
 
 class CursorUnknown(StoreError):
+    """`after` names no object of the list."""
+
     def __init__(self, after: str) -> None:
         super().__init__(
             f"after: '{after}' is nothing of this list; give the id of the last object of the page before, or leave it "
@@ -107,18 +93,24 @@ class CursorUnknown(StoreError):
 
 
 class IllegalTransition(StoreError):
+    """The job's state does not allow this."""
+
     def __init__(self, job_id: str, action: str, status: str) -> None:
         super().__init__(f"Job {job_id} is {status} and cannot be {action}.")
         self.job_id, self.action, self.status = job_id, action, status
 
 
 class LeaseLost(StoreError):
+    """Another attempt owns the row, or nobody does."""
+
     def __init__(self, row_id: str, attempt: int) -> None:
         super().__init__(f"Attempt {attempt} no longer owns {row_id}.")
         self.row_id, self.attempt = row_id, attempt
 
 
 class InvalidKey(StoreError):
+    """The API key does not exist or was revoked."""
+
     def __init__(self) -> None:
         super().__init__(
             "This API key does not exist or was revoked; the operator makes another by `pairtune keys create NAME`."
@@ -126,6 +118,8 @@ class InvalidKey(StoreError):
 
 
 class InsufficientRole(StoreError):
+    """The API key's role does not allow this."""
+
     def __init__(self, held: str, needed: str) -> None:
         super().__init__(
             f"This API key is {held}; this needs {'an' if needed == 'admin' else 'a'} {needed} key, which the operator "
@@ -135,7 +129,10 @@ class InsufficientRole(StoreError):
 
 
 class QuotaExceeded(StoreError):
-    """``used`` and ``more`` are in the quota's own unit; ``remedy`` is what a user can do."""
+    """The project has no more room for this; the message says what is used.
+
+    ``used`` and ``more`` are in the quota's own unit; ``remedy`` is what a user can do.
+    """
 
     def __init__(self, quota: str, *, most: int, used: int, more: int, remedy: str) -> None:
         super().__init__(
@@ -146,7 +143,10 @@ class QuotaExceeded(StoreError):
 
 
 class RateLimited(StoreError):
-    """``retry_in``: seconds. ``burst``, ``full_in``: the bucket's size in requests, and seconds until it is full."""
+    """The API key has sent too many requests.
+
+    ``retry_in``: seconds. ``burst``, ``full_in``: the bucket's size in requests, and seconds until it is full.
+    """
 
     def __init__(self, per_minute: int, *, burst: int, full_in: float, retry_in: float) -> None:
         super().__init__(
@@ -157,49 +157,66 @@ class RateLimited(StoreError):
 
 
 class FileInUse(StoreError):
+    """An unfinished job still needs the file."""
+
     def __init__(self, file_id: str, job_id: str) -> None:
         super().__init__(f"File {file_id} is still needed by job {job_id}; cancel the job or wait for its end.")
         self.file_id, self.job_id = file_id, job_id
 
 
 class IdempotencyInFlight(StoreError):
+    """The first request with this idempotency key is not answered yet."""
+
     def __init__(self, key: str) -> None:
         super().__init__(f"A request with Idempotency-Key '{key}' is being worked on; send it again in a moment.")
         self.key = key
 
 
 class IdempotencyMismatch(StoreError):
+    """The idempotency key was used for another request."""
+
     def __init__(self, key: str) -> None:
         super().__init__(f"Idempotency-Key '{key}' was used for another request; give this one a key of its own.")
         self.key = key
 
 
 class UploadNotPending(StoreError):
+    """The upload was completed, was cancelled or has expired."""
+
     def __init__(self, upload_id: str, status: str) -> None:
         super().__init__(f"Upload {upload_id} is {status}; only a pending one can be added to or ended.")
         self.upload_id, self.status = upload_id, status
 
 
 class TooManyParts(StoreError):
+    """The upload has more parts, or more bytes in them, than its file can be made of."""
+
     def __init__(self, upload_id: str) -> None:
         super().__init__(f"Upload {upload_id} has been sent more parts than its bytes can need; cancel it, start anew.")
         self.upload_id = upload_id
 
 
 class TooManyWebhooks(StoreError):
+    """The project has as many webhooks as it may have."""
+
     def __init__(self, most: int) -> None:
         super().__init__(f"The project has {most} webhooks, the most there may be; delete one that is not needed.")
         self.most = most
 
 
 class WebhookDisabled(StoreError):
+    """The webhook's receiver answered 410 Gone, so nothing is sent to it any more."""
+
     def __init__(self, endpoint_id: str) -> None:
         super().__init__(f"Webhook {endpoint_id} is disabled, as its receiver answered 410 Gone; create it anew.")
         self.endpoint_id = endpoint_id
 
 
 class WebhookUrlRefused(StoreError):
-    """``reason`` goes on from the word "url"."""
+    """Nothing may be sent to where the URL leads.
+
+    ``reason`` goes on from the word "url".
+    """
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"The URL {reason}.")
@@ -207,12 +224,16 @@ class WebhookUrlRefused(StoreError):
 
 
 class BlobMissing(StoreError):
+    """A row names a blob that the blob store does not hold."""
+
     def __init__(self, sha256: str) -> None:
         super().__init__(f"Blob {sha256} is missing from the blob store.")
         self.sha256 = sha256
 
 
 class BasesInvalid(StoreError):
+    """The operator's list of base models cannot be read."""
+
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"The list of base models, {path}, cannot be used: {reason}")
         self.path = path

@@ -29,18 +29,15 @@ _READ = select(*(getattr(Job, column.key).label(column.key) for column in inspec
 
 @dataclass(frozen=True)
 class NewJob:
-    """``spec`` is a RunSpec as JSON; the metadata is the client's own."""
+    """``spec`` is a RunSpec as JSON; ``attributes`` are columns of Job that the client chose, by their names."""
 
     project_id: str
     spec: Json
     training_file: Source
     validation_file: Source | None
-    suffix: str | None
-    metadata: dict[str, str] | None
+    attributes: Json = field(default_factory=dict)
     key_id: str | None = None
     request_sha256: str | None = None
-    priority: int = 0
-    memory_gib: int | None = None
     id: str = field(default_factory=partial(new_id, "ftjob"))
 
 
@@ -56,12 +53,9 @@ def create(session: Session, new: NewJob) -> Job:
         spec=new.spec,
         **_columns("training", new.training_file),
         **_columns("validation", new.validation_file),
-        suffix=new.suffix,
-        job_metadata=dict(new.metadata) if new.metadata is not None else None,
+        **new.attributes,
         key_id=new.key_id,
         request_sha256=new.request_sha256,
-        priority=new.priority,
-        memory_gib=new.memory_gib,
     )
     session.add(job)
     session.flush()

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from api.errors import InvalidRequest
 from api.faults import Fault, describe
-from api.fine_tuning.request import Key, Value
+from api.fine_tuning.fields import Key, Value
 from intake import Limits, Split
 from intake.rows import Text
 

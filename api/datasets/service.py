@@ -27,6 +27,7 @@ from api.datasets.schemas import (
     DatasetRevision,
     DatasetRevisionList,
 )
+from api.error_table import message_of, row_of
 from api.errors import FileNotProcessed, InvalidRequest
 from api.faults import Fault
 from api.files.receive import ReceivedForm
@@ -34,7 +35,6 @@ from api.idempotency import once
 from api.json_body import JsonBody
 from api.paging import cut
 from api.transactions import Work, transaction
-from api.whereabouts import in_words
 from intake import Report
 from store import dataset_tables, datasets, files, image_facts, quotas
 from store.blobs import Blobs
@@ -116,7 +116,7 @@ def _processed(session: Session, project_id: str, named_files: dict[str, str]) -
         try:
             file = files.get(session, project_id, file_id)
         except FileNotFound as error:
-            faults.append(Fault(param, f"{param}: {in_words(error, {})}", "file_not_found"))
+            faults.append(Fault(param, f"{param}: {message_of(error)}", row_of(error).code))
             continue
         found.append(file)
         if file.status == "error":

@@ -1,25 +1,18 @@
-"""What the OpenAPI document shows of jobs: one that trains, what it has told, and what came of it."""
+"""What the OpenAPI document shows of jobs: a request, an event, a checkpoint and series of numbers."""
 
 from __future__ import annotations
 
 from pydantic.config import JsonDict
 
-from api.example_ids import BASE, CHECKPOINT, CREATED, EVENT, FILE, JOB, MODEL, PROJECT
+from api.example_ids import BASE, CHECKPOINT, CREATED, EVENT, FILE, JOB, MODEL
 
-HYPERPARAMETERS: JsonDict = {
-    "form": "paper",
-    "preset": "style",
-    "beta": "auto",
-    "max_steps": 150,
-    "n_epochs": "auto",
-    "batch_size": "auto",
-    "gradient_accumulation": "auto",
-    "learning_rate": "auto",
-    "lr_scheduler": "auto",
-    "warmup_steps": "auto",
-    "weight_decay": "auto",
-    "max_grad_norm": "auto",
-    "prompt_dropout": "auto",
+REQUEST: JsonDict = {
+    "model": BASE,
+    "training_file": FILE,
+    "method": {"type": "mapo", "mapo": {"hyperparameters": {"preset": "style", "max_steps": 150}}},
+    "suffix": "line-art",
+    "seed": 7,
+    "metadata": {"team": "icons"},
 }
 STEP: JsonDict = {
     "step": 60,
@@ -42,42 +35,6 @@ CHECK: JsonDict = {
     "implicit_accuracy_high": 0.82,
     "base_implicit_accuracy": 0.52,
     "reference_corrected_accuracy": 0.75,
-}
-RUNNING: JsonDict = {
-    "id": JOB,
-    "object": "fine_tuning.job",
-    "created_at": CREATED,
-    "finished_at": None,
-    "estimated_finish": CREATED + 240,
-    "organization_id": PROJECT,
-    "status": "running",
-    "model": BASE,
-    "fine_tuned_model": None,
-    "training_file": FILE,
-    "validation_file": None,
-    "result_files": [],
-    "trained_tokens": None,
-    "error": None,
-    "method": {"type": "mapo", "mapo": {"hyperparameters": HYPERPARAMETERS}},
-    "hyperparameters": HYPERPARAMETERS,
-    "seed": 7,
-    "suffix": "line-art",
-    "metadata": {"team": "icons"},
-    "integrations": [],
-    "adapter": {"type": "lora", "rank": 16, "alpha": None, "dropout": 0.0, "target_modules": "auto"},
-    "data": {"resolution": "auto", "horizontal_flip": False, "caption_templates": ["{prompt}"]},
-    "validation": {"share": 0.1, "draws": 4, "max_pairs": 256, "pairs_at_checkpoints": "auto", "patience": None},
-    "checkpoints": {"every_steps": None},
-    "sampling": {"prompts": [], "steps": 25, "guidance": "auto", "seed": 0, "every_steps": None},
-    "mismatch": {"samples": "auto"},
-    "compute": {"base_precision": "auto", "optimizer": "adamw", "gradient_checkpointing": "auto", "compile": False},
-    "progress": STEP | {"max_steps": 150, "eta_seconds": 112.0},
-    "attempt": 1,
-    "requested": None,
-    "priority": 0,
-    "memory_gib": None,
-    "queue_position": None,
-    "expected_start": None,
 }
 TOLD: JsonDict = {
     "id": EVENT,

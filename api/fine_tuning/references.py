@@ -7,20 +7,14 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from api.datasets.revision_ids import Named, named, revision_id
+from api.error_table import message_of, row_of
 from api.faults import Fault
-from api.whereabouts import in_words
 from store import datasets, files
 from store.bases import RegisteredBase, find_base
 from store.dataset_tables import DatasetRevision
 from store.errors import DatasetNotFound, FileNotFound, ModelNotFound, RevisionNotFound
 from store.jobs import Source
 from store.models import File
-
-NOT_FOUND: dict[type[Exception], str] = {
-    FileNotFound: "file_not_found",
-    DatasetNotFound: "dataset_not_found",
-    RevisionNotFound: "revision_not_found",
-}
 
 
 @dataclass(frozen=True)
@@ -57,7 +51,7 @@ def _base(bases: dict[str, RegisteredBase], name: object, faults: list[Fault]) -
         return find_base(bases, name)
     except ModelNotFound as error:
         known = ", ".join(sorted(bases))
-        faults.append(Fault("model", f"model: {error} Base models here: {known}.", "model_not_found"))
+        faults.append(Fault("model", f"model: {error} Base models here: {known}.", row_of(error).code))
         return None
 
 
@@ -74,8 +68,8 @@ def _source(
         return _file(session, project_id, param, given, faults)
     except (FileNotFound, DatasetNotFound, RevisionNotFound) as error:
         dataset_id = of_dataset.dataset_id if of_dataset is not None else None
-        told = in_words(error, {"dataset_id": dataset_id})
-        faults.append(Fault(param, f"{param}: {told}", NOT_FOUND[type(error)]))
+        message = message_of(error, {"dataset_id": dataset_id})
+        faults.append(Fault(param, f"{param}: {message}", row_of(error).code))
         return None
 
 

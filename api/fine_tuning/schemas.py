@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Row
+from pydantic import BaseModel, ConfigDict, Field, create_model
+from sqlalchemy import Row, inspect
 
 from api.datasets.revision_ids import revision_id
-from api.fine_tuning import examples
+from api.fine_tuning import example_job, examples
+from api.fine_tuning.fields import JobAttributes, JobSources, column_of
 from api.paging import Page, PageWithEnds, page_of
 from store import models
 from store.job_state import JobStatus
 from store.leases import fine_tuned_model_name
 from store.queue import Place
 from trainer.spec.run import TrainingOptions
+from trainer.spec.strict import Strict
 
-# Options that the job repeats as they are; a job of an earlier version may lack one.
-ECHOED = sorted(set(TrainingOptions.model_fields) - {"method", "seed"})
+# The options that are objects. A job shows them as its row has them: an earlier version may have written other fields.
+GROUPS = tuple(
+    name
+    for name, field in TrainingOptions.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Strict)
+)
+Groups = create_model(
+    "Groups",
+    **{name: (dict[str, Any], Field(description="As asked for, defaults filled in.")) for name in GROUPS},  # type: ignore[call-overload]
+)
 
 
 class JobError(BaseModel):
@@ -26,8 +37,8 @@ class JobError(BaseModel):
     param: str | None = None
 
 
-class FineTuningJob(BaseModel):
-    model_config = ConfigDict(json_schema_extra={"example": examples.RUNNING})
+class JobState(BaseModel):
+    """What the service adds to the fields that the client gave."""
 
     id: str
     object: Literal["fine_tuning.job"] = "fine_tuning.job"
@@ -39,31 +50,17 @@ class FineTuningJob(BaseModel):
         description="validating_files, queued, running, paused, succeeded, failed or cancelled. A running job that "
         "was asked to stop keeps `running` until its worker has written a checkpoint: see `requested`."
     )
-    model: str
     fine_tuned_model: str | None
-    training_file: str = Field(description="The file's id, or the pinned revision: `ds-...@3`, to be named again.")
-    validation_file: str | None
     result_files: list[str]
     trained_tokens: int | None = Field(None, description="Always null: images have no tokens.")
     error: JobError | None
     method: dict[str, Any]
     hyperparameters: dict[str, Any] = Field(description="As asked for, `auto` included.")
     seed: int
-    suffix: str | None
-    metadata: dict[str, str] | None
     integrations: list[Any] = []
-    adapter: dict[str, Any] = Field(description="This and the next six as asked for, defaults filled in.")
-    data: dict[str, Any]
-    validation: dict[str, Any]
-    checkpoints: dict[str, Any]
-    sampling: dict[str, Any]
-    mismatch: dict[str, Any]
-    compute: dict[str, Any]
     progress: dict[str, Any] | None = Field(description="The trainer's latest progress: step, losses, ETA, ...")
     attempt: int = Field(description="How often a worker has taken the job.")
     requested: Literal["cancel", "pause"] | None
-    priority: int
-    memory_gib: int | None = Field(description="Device memory that a worker needs to take the job; null: any will do.")
     queue_position: int | None = Field(
         None, description="Of a queued job, when it is read: how many start until it does, itself included, as of now."
     )
@@ -71,39 +68,40 @@ class FineTuningJob(BaseModel):
         None, description="Unix seconds; null while no job runs or none has succeeded yet, as then nothing tells."
     )
 
+
+class ShownJob(JobAttributes, Groups, JobSources, JobState):
+    """A job's row as clients see it."""
+
     @classmethod
     def of(cls, row: models.Job | Row[Any], place: Place | None = None) -> Self:
         method = row.spec["method"]
-        start = place.expected_start if place is not None else None
         return cls.model_validate(
-            {
-                "id": row.id,
-                "created_at": int(row.created_at.timestamp()),
-                "finished_at": int(row.finished_at.timestamp()) if row.finished_at else None,
+            {name: _shown(getattr(row, column)) for name, column in STORED.items()}
+            | {name: row.spec.get(name, {}) for name in GROUPS}
+            | {
                 "estimated_finish": _estimated_finish(row),
                 "organization_id": row.project_id,
-                "status": row.status,
                 "model": row.spec["base"]["name"],
-                "fine_tuned_model": row.fine_tuned_model,
                 "training_file": _source(row.training_file_id, row.training_dataset_id, row.training_revision),
                 "validation_file": _source(row.validation_file_id, row.validation_dataset_id, row.validation_revision),
-                "result_files": row.result_files,
-                "error": row.error,
                 "seed": row.spec["seed"],
                 "method": method,
                 "hyperparameters": method[method["type"]]["hyperparameters"],
-                "metadata": row.job_metadata,
-                "suffix": row.suffix,
-                "progress": row.progress,
-                "attempt": row.attempt,
-                "requested": row.requested,
-                "priority": row.priority,
-                "memory_gib": row.memory_gib,
                 "queue_position": place.position if place is not None else None,
-                "expected_start": int(start.timestamp()) if start is not None else None,
+                "expected_start": _shown(place.expected_start) if place is not None else None,
             }
-            | {name: row.spec.get(name, {}) for name in ECHOED}
         )
+
+
+# The fields that are a column of the row, with its name.
+STORED = {
+    name: column_of(name) for name in ShownJob.model_fields if column_of(name) in inspect(models.Job).column_attrs
+}
+
+
+def _shown(value: Any) -> Any:
+    """Times are shown as Unix seconds."""
+    return int(value.timestamp()) if isinstance(value, datetime) else value
 
 
 def _source(file_id: str | None, dataset_id: str | None, number: int | None) -> str | None:
@@ -116,8 +114,16 @@ def _estimated_finish(row: models.Job | Row[Any]) -> int | None:
     return int(row.estimated_finish.timestamp()) if running and row.estimated_finish else None
 
 
+RUNNING = ShownJob.of(example_job.running()).model_dump(mode="json")
+
+
+class FineTuningJob(ShownJob):
+    # Every field stands in every answer.
+    model_config = ConfigDict(json_schema_extra={"example": RUNNING}, json_schema_serialization_defaults_required=True)
+
+
 class FineTuningJobList(Page[FineTuningJob]):
-    model_config = ConfigDict(json_schema_extra=page_of(examples.RUNNING, ends=False))
+    model_config = ConfigDict(json_schema_extra=page_of(RUNNING, ends=False))
 
 
 class FineTuningJobEvent(BaseModel):

@@ -13,6 +13,7 @@ from api.backends import Backends
 from api.datasets.prepared import materialise
 from api.errors import InvalidRequest
 from api.fine_tuning.estimate import FineTuningJobEstimate, estimate
+from api.fine_tuning.fields import columns
 from api.fine_tuning.planned import planned
 from api.fine_tuning.references import References, look_up
 from api.fine_tuning.request import CreateFineTuningJob, parse
@@ -85,18 +86,18 @@ def _new_job(
     if named.base is None or named.training_file is None:
         raise AssertionError("a request without faults names a base and a training file")
     job_id = new_id("ftjob")
+    attributes = columns(request)
+    if request.memory_gib is None:
+        attributes["memory_gib"] = named.base.memory_gib
     return NewJob(
         id=job_id,
         project_id=caller.project_id,
         spec=run_spec(request, named.base, offer, job_id).model_dump(mode="json"),
         training_file=named.training_file,
         validation_file=named.validation_file,
-        suffix=request.suffix,
-        metadata=request.metadata,
+        attributes=attributes,
         key_id=caller.key_id,
         request_sha256=request_sha256,
-        priority=request.priority,
-        memory_gib=request.memory_gib if request.memory_gib is not None else named.base.memory_gib,
     )
 
 

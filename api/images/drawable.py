@@ -7,10 +7,11 @@ from typing import Literal
 
 from sqlalchemy.orm import Session
 
+from api.error_table import row_of
 from api.faults import Fault
 from store import files, jobs
 from store.bases import RegisteredBase
-from store.errors import JobNotFound
+from store.errors import JobNotFound, ModelNotFound
 from store.leases import fine_tuned_model_name
 from store.models import Job, Json
 
@@ -43,8 +44,9 @@ def find(
     if name in bases:
         return Drawable({"base": bases[name].pinned()}, {}), []
     known = ", ".join(sorted(bases))
-    message = f"model: No such model: '{name}'. Base models here: {known}; GET /v1/models lists the fine-tuned ones."
-    return None, [Fault("model", message, "model_not_found")]
+    error = ModelNotFound(name)
+    message = f"model: {error} Base models here: {known}; GET /v1/models lists the fine-tuned ones."
+    return None, [Fault("model", message, row_of(error).code)]
 
 
 def _exported(session: Session, job: Job) -> tuple[Drawable | None, list[Fault]]:

@@ -311,7 +311,7 @@ def test_a_job_created_while_intake_finishes_its_file_is_not_forgotten(
             held = files.get_for_job(session, project.id, file.id)
             finished = pool.submit(finish)
             until(lambda: finished.done() or _blocked(sessions))
-            job = jobs.create(session, NewJob(project.id, {}, held, None, None, None))
+            job = jobs.create(session, NewJob(project.id, {}, held, None))
         assert finished.result(timeout=10) == [job.id]
 
 

@@ -121,7 +121,7 @@ def create_theirs(sessions: Sessions, tenant: Tenant) -> str:
     file = add_file(sessions, tenant.id)
     spec: dict[str, Any] = {"base": {"name": "tiny", "family": "sdxl", "source": "/tiny"}, "method": {"type": "mapo"}}
     with sessions.begin() as session:
-        return jobs.create(session, jobs.NewJob(tenant.id, spec, file, None, None, None)).id
+        return jobs.create(session, jobs.NewJob(tenant.id, spec, file, None)).id
 
 
 def test_many_followers_share_one_look_and_hold_no_connection(live: Live) -> None:

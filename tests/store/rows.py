@@ -32,8 +32,7 @@ def add_job(
         spec=spec,
         training_file=training_file,
         validation_file=validation_file,
-        suffix="test",
-        metadata=None,
+        attributes={"suffix": "test"},
     )
     with sessions.begin() as session:
         return jobs.create(session, new).id

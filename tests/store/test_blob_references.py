@@ -140,7 +140,7 @@ def test_a_data_set_names_its_images_and_lists_and_so_does_a_job_on_a_deleted_on
         datasets.materialised(session, revision, digest("e"))
         [pair] = datasets.pairs(session, revision, after=None, limit=2)
         datasets.remove(session, datasets.lock(session, project_id, dataset.id), pair.id)
-        new = jobs.NewJob(project_id, SPEC, revision, None, None, None)
+        new = jobs.NewJob(project_id, SPEC, revision, None)
         job_id = jobs.create(session, new).id
     assert named(sessions, *letters) == letters  # the pair that was removed stands in revision 1
     with sessions.begin() as session:

@@ -168,7 +168,7 @@ def test_a_job_keeps_its_pinned_revision_when_the_data_set_changes_and_is_delete
     with sessions.begin() as session:
         revision = datasets.revision(session, datasets.get(session, project_id, dataset_id), None)
         datasets.materialised(session, revision, "digest of 1")
-        job = jobs.create(session, NewJob(project_id, SPEC, revision, file, None, None))
+        job = jobs.create(session, NewJob(project_id, SPEC, revision, file))
         assert job.status == "queued"
     add(sessions, project_id, dataset_id, "b")
     with sessions.begin() as session:
@@ -184,13 +184,13 @@ def test_a_job_waits_for_a_file_beside_a_data_set(sessions: Sessions, project_id
     dataset_id, unread = begin(sessions, project_id, "a"), add_file(sessions, project_id, status="uploaded")
     with sessions.begin() as session:
         revision = datasets.revision(session, datasets.get(session, project_id, dataset_id), None)
-        assert jobs.create(session, NewJob(project_id, SPEC, revision, unread, None, None)).status == "validating_files"
+        assert jobs.create(session, NewJob(project_id, SPEC, revision, unread)).status == "validating_files"
 
 
 def test_a_job_without_pairs_or_with_two_sources_cannot_be_stored(sessions: Sessions, project_id: str) -> None:
     dataset_id, file = begin(sessions, project_id, "a"), add_file(sessions, project_id)
     with sessions() as session:
-        job = jobs.create(session, NewJob(project_id, SPEC, file, None, None, None))
+        job = jobs.create(session, NewJob(project_id, SPEC, file, None))
         session.commit()
         job.training_dataset_id, job.training_revision = dataset_id, 1
         with pytest.raises(IntegrityError, match="training_source"):

@@ -36,9 +36,8 @@ class Projects:
     def submit(
         self, letter: str, *, priority: int = 0, waited: timedelta = timedelta(), memory_gib: int | None = None
     ) -> str:
-        new = NewJob(
-            *(self.ids[letter], SPEC, self._files[letter], None, None, None), priority=priority, memory_gib=memory_gib
-        )
+        attributes = {"priority": priority, "memory_gib": memory_gib}
+        new = NewJob(self.ids[letter], SPEC, self._files[letter], None, attributes)
         with self.sessions.begin() as session:
             job = jobs.create(session, new)
             session.execute(update(Job).where(Job.id == job.id).values(queued_at=Job.queued_at - waited))

@@ -125,7 +125,7 @@ def test_jobs_at_once_are_no_more_than_may_wait(sessions: Sessions, project_id: 
 
     def create(session: Session, number: int) -> object:
         quotas.require_waiting_job(session, project_id, Limits(queued_jobs=5))
-        return jobs.create(session, NewJob(project_id, SPEC, file, None, None, None))
+        return jobs.create(session, NewJob(project_id, SPEC, file, None))
 
     assert compete(sessions, create) == 5
 

@@ -36,7 +36,7 @@ def test_a_job_trains_on_the_revision_that_it_pinned_and_tells_what_its_validati
         dataset = datasets.create(session, project_id, "foxes", None, pairs)
         revision = datasets.revision(session, dataset, None)
         materialise(session, resources.blobs, revision)
-        job_id = jobs.create(session, NewJob(project_id, spec, revision, reread(resources, file), None, None)).id
+        job_id = jobs.create(session, NewJob(project_id, spec, revision, reread(resources, file))).id
     with resources.sessions.begin() as session:
         dataset = datasets.lock(session, project_id, dataset.id)
         for pair in list(datasets.all_pairs(session, datasets.revision(session, dataset, 1))):
