@@ -9,8 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path, PurePosixPath
 from sysconfig import get_path
@@ -157,7 +159,15 @@ def test_a_client_does_not_edit_the_list_of_the_package(client: Path, elsewhere:
     assert 'name = "mine"' in own.read_text()
 
 
-def test_up_serves_the_packaged_base_from_an_empty_folder(wheel: Path, elsewhere: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A folder that PostgreSQL's own user may enter, where root runs the tests; pytest closes its own to others."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def test_up_serves_the_packaged_base_from_an_empty_folder(wheel: Path, public: Path, tmp_path: Path) -> None:
     whole = environment(tmp_path / "whole", wheel, None)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -166,14 +176,14 @@ def test_up_serves_the_packaged_base_from_an_empty_folder(wheel: Path, elsewhere
     with output.open("wb") as stream:
         command = [str(whole / "bin" / "pairtune"), "up", "--json"]
         given = variables(PAIRTUNE_PORT=port)
-        up = subprocess.Popen(command, cwd=elsewhere, env=given, stdout=stream, stderr=subprocess.STDOUT)
+        up = subprocess.Popen(command, cwd=public, env=given, stdout=stream, stderr=subprocess.STDOUT)
     try:
         until(lambda: '"key_file"' in output.read_text() or up.poll() is not None, seconds=READY)
         assert up.poll() is None, output.read_text()
-        models = pairtune(whole, elsewhere, "models", "list", "--json", PAIRTUNE_PORT=port)
+        models = pairtune(whole, public, "models", "list", "--json", PAIRTUNE_PORT=port)
         assert [one["id"] for one in json.loads(models.stdout)] == ["emoji-xl"], models.stderr
     finally:
         up.send_signal(signal.SIGINT)
         ended = up.wait(60)
     assert ended == 0, output.read_text()
-    assert [path.name for path in elsewhere.iterdir()] == ["var"]
+    assert [path.name for path in public.iterdir()] == ["var"]
