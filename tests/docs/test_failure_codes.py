@@ -49,7 +49,9 @@ def _keyword_codes(part: str, *names: str) -> set[str]:
 
 def _of_the_trainer() -> set[str]:
     errors = {kind.code for kind in TrainerError.__subclasses__() if "code" in vars(kind)}
-    return errors | {"bad_spec", code_of("device"), code_of("host")} | _keyword_codes("trainer", "BadRun", "Failed")
+    by_place = [call.args[1] for name, call in _calls("trainer") if name == "BadRun" and len(call.args) > 1]
+    named = _keyword_codes("trainer", "BadRun", "Failed") | _texts(by_place)
+    return errors | {"bad_spec", code_of("device"), code_of("host")} | named
 
 
 def _of_the_worker(*names: str) -> set[str]:
