@@ -6,7 +6,7 @@ import json
 import math
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
@@ -35,6 +35,7 @@ COMMON: dict[str, Any] = {
     "lr_scheduler": "constant",
     "prompt_dropout": 0,
 }
+NOTHING: Mapping[str, Any] = {}
 CLEAR = 0.004  # of a loss, which is about 1: the least change that counts, 40 times the margin of the base
 
 
@@ -104,7 +105,9 @@ def by_diffusers(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> D
 def learn(by_diffusers: DiffusersLosses, tmp_path_factory: pytest.TempPathFactory) -> Learn:
     encodings = tmp_path_factory.mktemp("cache")
 
-    def learned(name: str, run: Run = run_program, *, rejected: bool = True, **options: Any) -> Learned:
+    def learned(
+        name: str, run: Run = run_program, *, rejected: bool = True, own: Mapping[str, Any] = NOTHING, **options: Any
+    ) -> Learned:
         directory = tmp_path_factory.mktemp("direction") / "run"
         options = {
             "adapter": {"rank": 4, "target_modules": TARGETS},
@@ -112,7 +115,7 @@ def learn(by_diffusers: DiffusersLosses, tmp_path_factory: pytest.TempPathFactor
             "sampling": {"held_out": 0, "steps": 2},
         } | options
         case = CASES[name]
-        hyperparameters = COMMON | case.hyperparameters | options.pop("hyperparameters", {})
+        hyperparameters = {**COMMON, **case.hyperparameters, **own}
         save_run(directory, by_diffusers.base, case.method, hyperparameters, rejected=rejected, **options)
         outcome = run(directory, encodings)
         assert outcome.returncode == 0, outcome.stderr
@@ -184,7 +187,7 @@ def test_text_encoders_alone_learn_the_chosen_images(name: str, learn: Learn, by
     """The denoiser's rate is next to nothing, so what is learned is learned by the text encoders."""
     hyperparameters = {"learning_rate": 1e-7, **(CASES[name].text_encoders_alone or {})}
     adapter = {"rank": 4, "text_encoder": {"learning_rate": 2e-2}}
-    learned = learn(name, hyperparameters=hyperparameters, adapter=adapter)
+    learned = learn(name, own=hyperparameters, adapter=adapter)
     require_direction(learned, by_diffusers)
     require_promise(learned, CASES[name])
 
