@@ -12,7 +12,6 @@ from store.settings import REPOSITORY
 from trainer.errors import TrainerError, code_of
 from trainer.health import SIGNS
 from worker.conclusion import PASSING
-from worker.drawing import FIELDS
 
 pytestmark = pytest.mark.unit
 # The calls that give a job or images a code; a crash is tried again.
@@ -75,12 +74,6 @@ def _table(page: str, heading: str) -> dict[str, list[str]]:
     section = text.partition(f"\n{heading}\n")[2].partition("\n## ")[0]
     rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| `")]
     return {code.strip("`"): cells for code, *cells in rows}
-
-
-def test_the_worker_reacts_to_codes_that_the_trainer_has() -> None:
-    assert set(PASSING) - _of_the_trainer() == set()
-    assert FIELDS.keys() - _of_the_trainer() == set()
-    assert "out_of_host_memory" in _of_the_worker(*CRASH) & _of_the_trainer()
 
 
 def test_the_page_has_every_code_that_a_job_or_images_can_fail_with() -> None:
