@@ -87,7 +87,7 @@ FAMILY_PLACES: dict[str, Callable[[], Iterable[str]]] = {
     "the type FamilyName (trainer/spec/family_facts.py)": lambda: get_args(FamilyName),
     "SAVE_BASE of tests/trainer/families/bases.py": lambda: SAVE_BASE,
     "`pairtune models add --help`": lambda: names_in(option_help("models", "add", option="family")),
-    "the comment of bases.toml": lambda: re.findall(r"\bsd[a-z0-9]+\b", page("bases.toml").partition("\n\n")[0]),
+    "the comment of bases.toml": lambda: re.findall(r"\bsd[a-z0-9]+\b", page("store/bases.toml").partition("\n\n")[0]),
 }
 
 
