@@ -90,6 +90,7 @@ def test_the_base_stands_beside_the_adapter_and_beside_what_was_not_kept(run: Ru
     assert "| | base | this adapter, step 10 | not kept: step 20, 5 pairs |" in lines
     assert "| objective | 0.7000 | 0.5000 | 0.9000 |" in lines
     assert "| chosen loss | 0.1200 | 0.1100 | 0.1100 |" in lines
+    assert "| rejected loss | 0.2100 | 0.2200 | 0.2200 |" in lines
     assert "| implicit accuracy | 0.60 [0.40, 0.80] | 0.80 [0.70, 0.90] | 0.80 [0.70, 0.90] |" in lines
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.trainer.test_encoding import Mean
+from tests.trainer.test_mismatch import Painter
 from trainer.cache import Cache
-from trainer.data import Need, Pairs, captions, lacking, pairs_of, plan, prompts_of
+from trainer.data import Need, Pairs, captions, completed, lacking, pairs_of, plan, prompts_of
 from trainer.encoding import Encoder, new_encoder
+from trainer.images import decode
 from trainer.rundir import ImageFile, PairFiles, Run
 from trainer.spec.buckets import Bucket
 from trainer.spec.resolved import resolve
 from trainer.spec.run import RunSpec
+from trainer.world import ALONE
 
 pytestmark = pytest.mark.unit
 
@@ -113,3 +117,23 @@ def test_class_images_are_drawn_from_the_class_prompt_each_from_other_noise(tmp_
 def test_held_out_pairs_are_at_most_as_many_as_were_asked_for() -> None:
     of = run([pair("a")], [pair(name) for name in "bcdef"], validation={"max_pairs": 2})
     assert len(pairs_of(of).held_out) == 2
+
+
+def test_a_drawn_image_is_the_rejected_one_of_its_own_pair(tmp_path: Path) -> None:
+    pairs = [pair("a", has_rejected=False), pair("b"), pair("c", has_rejected=False)]
+    planner = encoder(tmp_path / "cache")
+    of = replace(run(pairs[:2], pairs[2:]), directory=tmp_path)
+    colours = {planner.prompt_key("prompt of a"): "red", planner.prompt_key("prompt of c"): "blue"}
+    found = completed(
+        pairs_of(of),
+        lacking(pairs_of(of), of, BOTH, planner),
+        of,
+        Painter(colours),  # type: ignore[arg-type]
+        check=lambda: None,
+        progress=lambda *_: None,
+        world=ALONE,
+    )
+    assert [one.chosen for one in (*found.training, *found.held_out)] == [one.chosen for one in pairs]
+    assert found.training[1] == pairs[1]
+    drawn = [one.rejected for one in (found.training[0], found.held_out[0])]
+    assert [decode(file.path.read_bytes()).getpixel((0, 0)) for file in drawn if file] == [(255, 0, 0), (0, 0, 255)]

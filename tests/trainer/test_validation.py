@@ -240,6 +240,14 @@ def test_an_interval_holds_the_truth_in_about_95_of_100_samples() -> None:
     assert 178 <= covered <= 198  # 190 in the mean, 4 sigma are 12; of a bootstrap of 60 a little fewer
 
 
+def test_each_sides_mean_loss_is_reported_as_its_own_beside_the_bases() -> None:
+    found = metrics(
+        1, losses([[0.1, 0.3]], [[0.5, 0.7]]), losses([[0.2, 0.2]], [[0.9, 0.9]]), SUM_OF_BOTH, last_good_step=0
+    )
+    assert (found.chosen_loss, found.rejected_loss) == (pytest.approx(0.2), pytest.approx(0.6))
+    assert (found.base_chosen_loss, found.base_rejected_loss) == (pytest.approx(0.2), pytest.approx(0.9))
+
+
 def test_reference_corrected_accuracy_counts_against_the_base_and_implicit_accuracy_does_not() -> None:
     base = losses([[0.1], [0.1]], [[0.5], [0.5]])
     result = metrics(1, losses([[0.1], [0.1]], [[0.4], [0.6]]), base, SUM_OF_BOTH, last_good_step=0)
