@@ -29,6 +29,8 @@ class Painter:
 
     colours: dict[str, str]
     requests: list[tuple[str, int, Bucket]] = field(default_factory=list)
+    steps: int = 1
+    guidance: float = 1.0
 
     def draw(
         self, prompt_keys: Sequence[str], *, seeds: Sequence[int], size: Bucket, check: Callable[[], None]
