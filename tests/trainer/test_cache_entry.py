@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -73,3 +75,17 @@ def test_a_file_is_read_whole(tmp_path: Path) -> None:
     content = bytes(range(256)) * 5000
     (tmp_path / "file").write_bytes(content)
     assert read_file(tmp_path / "file") == content
+
+
+class ShortReads(io.FileIO):
+    """A file system that gives at most seven bytes at a time."""
+
+    def readinto(self, buffer: Any) -> int:
+        return super().readinto(memoryview(buffer)[:7]) or 0
+
+
+def test_a_file_that_comes_in_pieces_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "entry"
+    path.write_bytes(bytes(range(100)))
+    monkeypatch.setattr(Path, "open", lambda self, mode, **_: ShortReads(self, mode))
+    assert read_file(path) == bytes(range(100))

@@ -244,8 +244,8 @@ def test_each_sides_mean_loss_is_reported_as_its_own_beside_the_bases() -> None:
     found = metrics(
         1, losses([[0.1, 0.3]], [[0.5, 0.7]]), losses([[0.2, 0.2]], [[0.9, 0.9]]), SUM_OF_BOTH, last_good_step=0
     )
-    assert (found.chosen_loss, found.rejected_loss) == (pytest.approx(0.2), pytest.approx(0.6))
-    assert (found.base_chosen_loss, found.base_rejected_loss) == (pytest.approx(0.2), pytest.approx(0.9))
+    assert [found.chosen_loss, found.rejected_loss] == pytest.approx([0.2, 0.6])
+    assert [found.base_chosen_loss, found.base_rejected_loss] == pytest.approx([0.2, 0.9])
 
 
 def test_reference_corrected_accuracy_counts_against_the_base_and_implicit_accuracy_does_not() -> None:

@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter
 
 from demo import openmoji
 from trainer.drawing.features import Dinov2, Features, Statistics
-from trainer.drawing.mismatch import THRESHOLDS, Similarity, preset_for, similarity, spread
+from trainer.drawing.mismatch import THRESHOLDS, Similarity, _resamples, preset_for, similarity, spread
 from trainer.errors import BadRun
 from trainer.spec.methods import PRESET_BETAS
 
@@ -144,8 +144,10 @@ def test_dinov2_compares_each_drawn_image_with_its_pairs_chosen_one(
 
 
 def test_a_pickled_dinov2_is_refused(saved: Callable[[bool], Path]) -> None:
-    with pytest.raises(BadRun, match="safetensors"):
+    with pytest.raises(BadRun, match="safetensors") as refused:
         Dinov2(saved(False), torch.device("cpu"))
+    (fault,) = refused.value.faults
+    assert (fault.field, fault.given) == ("dinov2", "dino")
 
 
 def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
@@ -155,3 +157,12 @@ def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
     ViTModel(ViTConfig(**sizes)).save_pretrained(tmp_path / "vit")
     with pytest.raises(BadRun, match="of type vit"):
         Dinov2(tmp_path / "vit", torch.device("cpu"))
+
+
+def test_the_interval_holds_95_of_100_resamples(emoji: dict[str, Images]) -> None:
+    drawn, chosen, pairs = emoji["drawn"][:8], emoji["line art"][:8], range(8)
+    found, statistics = measured(drawn, chosen), Statistics()
+    shown, wanted = (np.stack([statistics.vector(image) for image in images]) for images in (drawn, chosen))
+    values = np.asarray(statistics.similarity(shown, wanted, pairs, _resamples(pairs)))
+    for share in (np.mean(values < found.low), np.mean(values > found.high)):
+        assert share == pytest.approx(0.025, abs=0.01)
