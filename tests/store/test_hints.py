@@ -32,4 +32,3 @@ def test_a_broker_that_is_away_is_said_to_be_and_raises_nothing(tmp_path: Path) 
     hints = Hints(f"redis+socket://{tmp_path}/nothing")
     assert hints.reachable() is False
     assert not hints.train("ftjob-1")
-    assert hints.waiting("train") is None
