@@ -339,6 +339,8 @@ def test_a_delivery_is_sent_again_on_request_unless_its_webhook_is_disabled(
     with sessions.begin() as session:
         webhook_deliveries.delivered(session, taken[first], status=200)
         webhook_deliveries.give_up_all(session, second, error="gone")
+    ends = {one: (log(sessions, one)[0].next_attempt_at, log(sessions, one)[0].last_error) for one in taken}
+    assert ends == {first: (None, None), second: (None, "gone")}
     assert claimed(sessions) == []
     with sessions.begin() as session:
         mine = webhooks.get(session, project_id, first)
