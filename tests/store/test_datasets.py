@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -14,9 +15,10 @@ from store import datasets, image_facts, jobs
 from store.database import Sessions
 from store.dataset_tables import Dataset, DatasetPair
 from store.datasets import NewPair
-from store.errors import DatasetNotFound, PairNotFound, RevisionNotFound
+from store.errors import CursorUnknown, DatasetNotFound, PairNotFound, RevisionNotFound
 from store.image_facts import Facts
 from store.jobs import NewJob
+from tests.conftest import make_tenant
 from tests.store.rows import SPEC, add_file, read_job
 
 pytestmark = pytest.mark.integration
@@ -215,3 +217,34 @@ def test_image_facts_are_kept_once_whoever_measures(sessions: Sessions) -> None:
 def _keep(sessions: Sessions, facts: list[Facts]) -> None:
     with sessions.begin() as session:
         image_facts.keep(session, facts)
+
+
+def test_the_pairs_of_a_file_are_one_revision_that_names_it(sessions: Sessions, project_id: str) -> None:
+    dataset_id, file_id = begin(sessions, project_id, "a"), add_file(sessions, project_id).id
+    count = 2 * datasets.AT_ONCE + 1
+    with sessions.begin() as session:
+        dataset = datasets.lock(session, project_id, dataset_id)
+        pairs = (replace(pair(f"{row}"), file_id=file_id, file_row=row) for row in range(count))
+        datasets.add_from_file(session, dataset, pairs, file_id)
+    with sessions() as session:
+        dataset = datasets.get(session, project_id, dataset_id)
+        assert (dataset.revision, dataset.pairs_count) == (2, count + 1)
+        [told] = datasets.revisions(session, dataset, before=None, limit=1)
+        assert (told.what, told.pairs_count) == (f"{count} pairs added from {file_id}", count + 1)
+        stored = at(session, project_id, dataset_id)
+    assert [one.prompt for one in stored] == ["a", *(f"{row}" for row in range(count))]
+    assert [(one.number, one.file_id, one.file_row, one.added_in) for one in stored[-1:]] == [
+        (count + 1, file_id, count - 1, 2)
+    ]
+
+
+def test_data_sets_are_listed_page_by_page(sessions: Sessions, project_id: str) -> None:
+    made = [begin(sessions, project_id) for _ in range(5)][::-1]
+    strangers = begin(sessions, make_tenant(sessions, "second").id)
+    with sessions.begin() as session:
+        datasets.delete(session, project_id, made[1])
+        pages = [datasets.newest_first(session, project_id, after=after, limit=2) for after in (None, made[2], made[1])]
+        assert [[one.id for one in page] for page in pages] == [[made[0], made[2]], made[3:], made[2:4]]
+        for unknown in (strangers, "ds-none"):
+            with pytest.raises(CursorUnknown, match=unknown):
+                datasets.newest_first(session, project_id, after=unknown, limit=2)

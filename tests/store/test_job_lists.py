@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import text
 
-from store import job_lists
+from store import job_lists, jobs, leases
 from store.database import Sessions
 from store.errors import CursorUnknown
-from tests.store.rows import queued_job
+from tests.conftest import make_tenant
+from tests.store.rows import queued_job, read_job, running_job
 
 pytestmark = pytest.mark.integration
 HOLDS = text("UPDATE jobs SET job_metadata = CAST(:metadata AS jsonb) WHERE id = :id")
@@ -21,7 +22,7 @@ SCANS = text("SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'ix
 
 
 @pytest.fixture
-def jobs(sessions: Sessions, project_id: str) -> list[str]:
+def listed(sessions: Sessions, project_id: str) -> list[str]:
     """Newest first; every second is red, the oldest but one also rare."""
     made = [queued_job(sessions, project_id) for _ in range(9)]
     with sessions.begin() as session:
@@ -33,7 +34,7 @@ def jobs(sessions: Sessions, project_id: str) -> list[str]:
 
 @pytest.mark.parametrize("looked_at", [2, 10_000])
 def test_a_page_holds_the_newest_whose_metadata_matches(
-    sessions: Sessions, project_id: str, jobs: list[str], monkeypatch: pytest.MonkeyPatch, looked_at: int
+    sessions: Sessions, project_id: str, listed: list[str], monkeypatch: pytest.MonkeyPatch, looked_at: int
 ) -> None:
     monkeypatch.setattr(job_lists, "LOOKED_AT", looked_at)
 
@@ -42,11 +43,11 @@ def test_a_page_holds_the_newest_whose_metadata_matches(
             rows = job_lists.newest_first(session, project_id, after=after, limit=limit, metadata=metadata)
             return [job.id for job in rows]
 
-    red = jobs[1::2]
+    red = listed[1::2]
     assert page({"colour": "red"}, None, 9) == red
     assert page({"colour": "red"}, None, 2) == red[:2]
     assert page({"colour": "red"}, red[1], 1) == red[2:3]
-    assert page({"rare": "1", "colour": "red"}, None, 9) == [jobs[-2]]
+    assert page({"rare": "1", "colour": "red"}, None, 9) == [listed[-2]]
     assert page({"colour": "green"}, None, 9) == []
     with pytest.raises(CursorUnknown):
         page({"colour": "red"}, "ftjob-0", 9)
@@ -67,3 +68,31 @@ def test_what_few_jobs_hold_is_found_by_the_index(
         session.execute(text("SELECT pg_stat_force_next_flush()"))
         session.commit()
         assert session.scalar(SCANS) == before + 1
+
+
+def test_models_are_listed_page_by_page_and_to_their_project_alone(sessions: Sessions, project_id: str) -> None:
+    other_id = make_tenant(sessions, "second").id
+    models = []
+    for owner in (project_id, other_id, project_id, project_id):
+        owned = running_job(sessions, owner)
+        with sessions.begin() as session:
+            leases.succeed(session, owned, results=[])
+        models.append(read_job(sessions, owned.job_id).fine_tuned_model or "")
+    queued_job(sessions, project_id)
+    mine, strangers = [models[3], models[2], models[0]], models[1]
+
+    def page(after: str | None, limit: int, project: str = project_id) -> list[str | None]:
+        with sessions() as session:
+            found = job_lists.fine_tuned(session, project, after=after, limit=limit)
+            return [job.fine_tuned_model for job in found]
+
+    assert page(None, 9) == mine
+    assert (page(None, 2), page(mine[1], 2)) == (mine[:2], mine[2:])
+    assert page(None, 9, other_id) == [strangers]
+    for unknown in (strangers, "ft:tiny:test:none", mine[0].removeprefix("ft:")):
+        with pytest.raises(CursorUnknown, match=unknown):
+            page(unknown, 9)
+    with sessions.begin() as session:
+        jobs.delete_model(session, project_id, mine[1])
+    assert page(None, 9) == [mine[0], mine[2]]
+    assert page(mine[1], 9) == mine[2:]  # a model that is gone is still a place to go on from

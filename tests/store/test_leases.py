@@ -10,15 +10,15 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from store import file_leases, jobs, leases
+from store import file_leases, jobs, leases, signals
 from store.database import Sessions
 from store.errors import LeaseLost
 from store.events import NewEvent
 from store.files import NewFile
 from store.job_state import TERMINAL, JobStatus, Request
 from store.leases import Claim
-from store.models import Checkpoint, File, Job, JobEvent
-from tests.store.rows import add_file, claim, queued_job, read_events, read_job, running_job
+from store.models import Checkpoint, File, Job, JobEvent, Json
+from tests.store.rows import SPEC, add_file, claim, queued_job, read_events, read_job, running_job
 
 pytestmark = pytest.mark.integration
 
@@ -294,3 +294,72 @@ def test_only_claimed_rows_count_as_live(sessions: Sessions, project_id: str) ->
     owned = running_job(sessions, project_id)
     with sessions() as session:
         assert leases.live_attempts(session) == {(owned.job_id, 1)}
+
+
+def counts(sessions: Sessions) -> dict[str, int]:
+    with sessions() as session:
+        return {name: value for (name, queue), value in signals.read(session).counters.items() if queue == "train"}
+
+
+COUNTED: dict[str, dict[str, int]] = {
+    "renew": {"renewals": 1},
+    "record": {},
+    "add_checkpoint": {},
+    "succeed": {},
+    "fail": {},
+    "give_back": {"requeues": 1},
+    "crash": {"crashes": 1, "requeues": 1},
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_each_claim_and_what_follows_it_is_counted(sessions: Sessions, project_id: str, name: str) -> None:
+    job_id = queued_job(sessions, project_id)
+    before = counts(sessions)
+    owned = claim(sessions, job_id)
+    with sessions.begin() as session:
+        WRITES[name](session, owned)
+    after = counts(sessions)
+    assert {what: n - before.get(what, 0) for what, n in after.items() if n != before.get(what, 0)} == {
+        "claims": 1,
+        **COUNTED[name],
+    }
+
+
+def test_a_worker_passes_over_so_many_jobs_that_it_cannot_read_and_no_more(
+    sessions: Sessions, project_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "MOST_LEFT", 3)
+    queued = [queued_job(sessions, project_id) for _ in range(4)]
+
+    def take(unreadable: list[str]) -> tuple[Claim | None, list[str]]:
+        shown: list[str] = []
+
+        def readable(job_id: str, spec: Json) -> bool:
+            assert spec == SPEC
+            shown.append(job_id)
+            return job_id not in unreadable
+
+        with sessions() as session:  # rolled back
+            return leases.claim_next(session, worker="w", lease_seconds=60, readable=readable), shown
+
+    assert take(queued[:3]) == (None, queued[:3])
+    assert take(queued[:2]) == (Claim(queued[2], project_id, 1), queued[:3])
+
+
+def test_a_sample_is_a_file_and_an_event_written_once(sessions: Sessions, project_id: str) -> None:
+    owned = running_job(sessions, project_id)
+    sheet = NewFile(project_id, "samples.png", "fine-tune-results", 5, "a" * 64)
+    told = NewEvent("Samples.", data={"file_id": sheet.id})
+    for _ in range(2):
+        with sessions.begin() as session:
+            leases.add_sample(session, owned, sheet, told)
+    with sessions() as session:
+        file = session.get_one(File, sheet.id)
+    assert (file.project_id, file.filename, file.status, file.sha256) == (
+        project_id,
+        "samples.png",
+        "processed",
+        "a" * 64,
+    )
+    assert [event.data for event in read_events(sessions, owned.job_id) if event.message == "Samples."] == [told.data]

@@ -288,3 +288,22 @@ def test_a_worker_passes_over_what_its_memory_does_not_hold_and_a_larger_one_tak
     projects.submit("A", memory_gib=8)
     # Small jobs that keep coming do not hold up a large one where a worker holds both.
     assert [projects.take_and_end(memory_gib=80) for _ in range(3)] == ["A5", "A6", "A7"]
+
+
+@pytest.mark.integration
+def test_the_places_of_all_are_those_that_each_is_told(sessions: Sessions, project_id: str) -> None:
+    done, running = (claim(sessions, queued_job(sessions, project_id)) for _ in range(2))
+    with sessions() as session:
+        assert queue.everyone(session.connection()) == {}
+    waiting = [queued_job(sessions, project_id) for _ in range(3)]
+    with sessions() as session:
+        unknown = {job_id: queue.Place(at, None) for at, job_id in enumerate(waiting, 1)}
+        assert queue.everyone(session.connection()) == unknown
+    with sessions.begin() as session:
+        leases.record(session, running, [], progress={"step": 1}, eta=1800)
+        leases.succeed(session, done, results=[])
+    with sessions() as session:
+        everyone = queue.everyone(session.connection())
+        assert everyone == queue.places(session, waiting)
+    assert [place.position for place in everyone.values()] == [1, 2, 3]
+    assert None not in {place.expected_start for place in everyone.values()}

@@ -11,8 +11,9 @@ import pytest
 from sqlalchemy import func, update
 from sqlalchemy.orm import Session
 
-from store import files, jobs, leases, projects, quotas, uploads, usage
+from store import datasets, files, jobs, leases, projects, quotas, uploads, usage
 from store.database import Sessions
+from store.datasets import NewPair
 from store.errors import QuotaExceeded
 from store.files import NewFile
 from store.job_state import JobStatus
@@ -163,3 +164,19 @@ def test_training_time_is_that_of_all_attempts_and_no_longer_than_a_lost_workers
         found = usage.training(session, project_id)
     assert found.seconds == pytest.approx(100 + 300, abs=1)
     assert (found.jobs[JobStatus.QUEUED], sum(found.jobs.values()), len(found.jobs)) == (1, 1, len(JobStatus))
+
+
+def test_files_uploads_and_the_images_of_data_sets_count_together(sessions: Sessions, project_id: str) -> None:
+    other_id = make_tenant(sessions, "second").id
+    with sessions.begin() as session:
+        for owner, factor in ((project_id, 1), (other_id, 1000)):
+            files.create(session, NewFile(owner, "a", "fine-tune", factor, "0" * 64), status="processed")
+            uploads.create(session, NewUpload(owner, "a", "fine-tune", 10 * factor), lifetime_seconds=60)
+            dataset = datasets.create(session, owner, "d", None, [])
+            datasets.add(session, dataset, [NewPair("p", "c", "r")], "added", images_bytes=100 * factor)
+            session.flush()
+        assert usage.stored_bytes(session, project_id) == 111
+        [mine] = datasets.newest_first(session, project_id, after=None, limit=9)
+        datasets.delete(session, project_id, mine.id)
+        session.flush()
+        assert usage.stored_bytes(session, project_id) == 11

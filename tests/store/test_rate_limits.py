@@ -138,3 +138,17 @@ def test_an_allowance_tells_the_bucket_as_it_is(broker_url: str) -> None:
         taken = buckets.take("key", Limits(requests_per_minute=60_000_000, requests_burst=1_000_000))
     assert isinstance(taken, Allowance)
     assert (taken.burst, taken.remaining, taken.full_in) == (1_000_000, 999_999, 0.05)
+
+
+def test_a_process_remembers_tokens_of_a_bounded_number_of_keys(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rate_limits, "MOST_PURSES", 3)
+    limits = Limits(requests_per_minute=1, requests_burst=100)  # five at a time
+    with closing(Buckets(broker_url)) as buckets:
+        for number in range(3):
+            buckets.take(f"{number}", limits)
+        assert buckets.at_hand("0", limits) is not None
+        buckets.take("3", limits)
+        remembered = [number for number in range(4) if buckets.at_hand(f"{number}", limits) is not None]
+        assert remembered == [3]

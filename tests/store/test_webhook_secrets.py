@@ -15,7 +15,7 @@ from store import webhooks
 from store.database import Sessions
 from store.settings import Settings
 from store.webhook_outbox import TYPES
-from store.webhook_secrets import SigningKey, shown, signing_key
+from store.webhook_secrets import SigningKey, shown, signature, signing_key
 from store.webhook_tables import WebhookSecret
 
 pytestmark = pytest.mark.integration
@@ -86,3 +86,12 @@ def test_the_deployment_key_is_made_once_and_for_its_owner_alone(tmp_path: Path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     given = Settings(home=tmp_path, webhooks_key="k" * 32)
     assert signing_key(given).check not in checks
+
+
+def test_a_signature_is_that_of_the_standard_webhooks_example() -> None:
+    """The example of https://github.com/standard-webhooks/standard-webhooks, which its libraries verify."""
+    secret = base64.b64decode("plJ3nmyCDGBKInavdOK15jsl")
+    assert shown(secret) == "whsec_plJ3nmyCDGBKInavdOK15jsl"
+    body = '{"event_type":"ping","data":{"success":true}}'
+    signed = signature(secret, event_id="msg_loFOjxBNrRLzqYUf", timestamp=1731705121, body=body)
+    assert signed == "v1,rAvfW3dJ/X/qxhsaXPOyyCGmRKsaKWcsNccKXlIktD0="

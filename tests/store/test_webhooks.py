@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from store import events, file_leases, jobs, leases, webhook_deliveries, webhooks
 from store.database import Sessions
-from store.errors import TooManyWebhooks
+from store.errors import CursorUnknown, DeliveryNotFound, TooManyWebhooks, WebhookDisabled, WebhookNotFound
 from store.events import NewEvent
 from store.leases import Claim
 from store.webhook_deliveries import DueDelivery, claim
@@ -297,3 +297,59 @@ def test_a_project_has_so_many_endpoints_at_most_however_many_are_made_at_once(
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(make, range(webhooks.MOST_ENDPOINTS + 8))) == webhooks.MOST_ENDPOINTS
+
+
+def test_a_webhook_of_another_project_does_not_exist(sessions: Sessions, project_id: str) -> None:
+    endpoint_id, other_id = endpoint(sessions, project_id), make_tenant(sessions, "second").id
+    acts: tuple[Callable[[Session, str, str], object], ...] = (
+        webhooks.get,
+        lambda session, project, one: webhooks.rotate(session, project, one, key_check=KEY.check),
+        webhooks.remove,
+    )
+    for act in acts:
+        with sessions.begin() as session:
+            for project, asked in ((other_id, endpoint_id), (project_id, "webhook-none")):
+                with pytest.raises(WebhookNotFound, match=asked):
+                    act(session, project, asked)
+            act(session, project_id, endpoint_id)
+
+
+def test_webhooks_and_their_deliveries_are_listed_page_by_page(sessions: Sessions, project_id: str) -> None:
+    strangers = endpoint(sessions, make_tenant(sessions, "second").id)
+    made = [endpoint(sessions, project_id) for _ in range(3)][::-1]
+    sent = [cancelled(sessions, project_id) for _ in range(3)][::-1]
+    with sessions() as session:
+        pages = [webhooks.newest_first(session, project_id, after=after, limit=2) for after in (None, made[1])]
+        assert [[one.id for one in page] for page in pages] == [made[:2], made[2:]]
+        first = webhook_deliveries.newest_first(session, made[0], after=None, limit=2)
+        rest = webhook_deliveries.newest_first(session, made[0], after=first[1].id, limit=2)
+        assert [one.job_id for one in (*first, *rest)] == sent
+        with pytest.raises(CursorUnknown, match=strangers):
+            webhooks.newest_first(session, project_id, after=strangers, limit=2)
+        with pytest.raises(CursorUnknown, match=first[0].id):
+            webhook_deliveries.newest_first(session, made[1], after=first[0].id, limit=2)
+
+
+def test_a_delivery_is_sent_again_on_request_unless_its_webhook_is_disabled(
+    sessions: Sessions, project_id: str
+) -> None:
+    first, second = endpoint(sessions, project_id), endpoint(sessions, project_id)
+    cancelled(sessions, project_id)
+    taken = {due.endpoint_id: due for due in claimed(sessions)}
+    with sessions.begin() as session:
+        webhook_deliveries.delivered(session, taken[first], status=200)
+        webhook_deliveries.give_up_all(session, second, error="gone")
+    ends = {one: (log(sessions, one)[0].next_attempt_at, log(sessions, one)[0].last_error) for one in taken}
+    assert ends == {first: (None, None), second: (None, "gone")}
+    assert claimed(sessions) == []
+    with sessions.begin() as session:
+        mine = webhooks.get(session, project_id, first)
+        with pytest.raises(DeliveryNotFound, match=taken[second].id):
+            webhook_deliveries.retry(session, mine, taken[second].id)
+        assert webhook_deliveries.retry(session, mine, taken[first].id).attempts == 1
+    [again] = claimed(sessions)
+    assert (again.id, again.attempt) == (taken[first].id, 2)
+    with sessions.begin() as session:
+        webhooks.disable(session, first)
+    with sessions() as session, pytest.raises(WebhookDisabled, match=first):
+        webhook_deliveries.retry(session, webhooks.get(session, project_id, first), taken[first].id)

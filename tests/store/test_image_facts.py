@@ -1,0 +1,29 @@
+"""What was measured of images is found, and forgotten with the images."""
+
+from __future__ import annotations
+
+import pytest
+
+from store import image_facts
+from store.database import Sessions
+from store.image_facts import Facts
+
+pytestmark = pytest.mark.integration
+
+
+def test_only_what_is_named_is_forgotten(sessions: Sessions) -> None:
+    facts = {name: Facts(name, 3, 2, b"print") for name in ("forgotten a", "forgotten b", "kept")}
+    with sessions.begin() as session:
+        image_facts.keep(session, facts.values())
+        assert image_facts.known(session, list(facts)) == facts
+        image_facts.forget(session, ["forgotten a", "forgotten b", "never measured"])
+    with sessions() as session:
+        assert image_facts.known(session, list(facts)) == {"kept": facts["kept"]}
+
+
+def test_more_images_than_one_query_takes_are_all_found(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_facts, "ASKED", 2)
+    facts = {f"one of five {n}": Facts(f"one of five {n}", n, 2, b"print") for n in range(5)}
+    with sessions.begin() as session:
+        image_facts.keep(session, facts.values())
+        assert image_facts.known(session, list(facts)) == facts

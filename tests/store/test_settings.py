@@ -1,0 +1,135 @@
+"""Defaults and bounds of the settings: as the docs state them, and no other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from store.settings import REPOSITORY, MissingSetting, Settings
+
+pytestmark = pytest.mark.unit
+DEFAULTS = {name: field.get_default() for name, field in Settings.model_fields.items()}
+UNITS = {"": 1, "GiB": 2**30, "TiB": 2**40, "s": 1, "seconds": 1, "h": 3600, "hours": 3600}
+AFTER = re.compile(r"`PAIRTUNE_(?P<name>\w+)`(?:\s\(|,\s|\s\|\s)(?P<value>none|\d+)(?:\s(?P<unit>GiB|TiB|h)\b)?")
+BEFORE = re.compile(r"(?P<value>\d+)\s(?P<unit>GiB|seconds|hours)[^`.|\d]*\(`PAIRTUNE_(?P<name>\w+)`")
+# Sentences of docs/operations.md that state a default without the setting beside it.
+SENTENCES = {
+    "checkpoint_days": "| {checkpoint_days:g} days after the job's end.",
+    "sweep_seconds": "or deleted, in a round every {sweep_hours:g} hours |",
+    "lease_seconds": "| {lost:g} s: a lease and a tick |",
+    "dispatch_seconds": "| {dispatch_seconds:g} s: a tick,",
+    "republish_seconds": "| {hint:g} s: its age and a tick |",
+}
+# What no page states.
+OTHERS: dict[str, object] = {
+    "home": Path("var"),
+    "host": "127.0.0.1",
+    "port": 8000,
+    "bases_file": REPOSITORY / "store" / "bases.toml",
+    "redirect_downloads": True,
+    "cors_origins": "",
+    "webhooks_allow_http": False,
+    "webhooks_allow_private": False,
+    "heartbeat_seconds": 10.0,
+    "stall_seconds": 1800.0,
+} | dict.fromkeys(
+    ("url", "api_key", "database_url", "broker_url", "blob_url", "dinov2", "webhooks_key", "worker_memory_gib")
+)
+# The lowest value that is taken, and one that is too low.
+LOWEST: dict[str, tuple[float, float]] = {
+    "cache_bytes": (0, -1),
+    "min_free_bytes": (0, -1),
+    "checkpoint_days": (0, -0.001),
+    "blob_grace_seconds": (7200, 7199),
+    "quota_stored_bytes": (0, -1),
+    "quota_queued_jobs": (0, -1),
+    "quota_running_jobs": (0, -1),
+    "quota_uploads": (0, -1),
+    "requests_per_minute": (1, 0),
+    "requests_burst": (1, 0),
+    "worker_memory_gib": (1, 0),
+    "intake_memory_bytes": (64 * 2**20, 64 * 2**20 - 1),
+} | dict.fromkeys(
+    (
+        *("sweep_seconds", "upload_seconds", "upload_idle_seconds", "images_wait_seconds", "images_limit_seconds"),
+        "webhooks_timeout_seconds",
+    ),
+    (0.001, 0),
+)
+HIGHEST = {"requests_per_minute": (60_000_000, 60_000_001), "requests_burst": (1_000_000, 1_000_001)}
+
+
+def stated() -> Iterator[tuple[str, int | None, str]]:
+    """Setting, default and page of each place in docs/ that states a default beside a setting's name."""
+    for page in sorted((REPOSITORY / "docs").glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        for found in (*AFTER.finditer(text), *BEFORE.finditer(text)):
+            value = None if found["value"] == "none" else int(found["value"]) * UNITS[found["unit"] or ""]
+            yield found["name"].lower(), value, page.name
+
+
+@pytest.mark.parametrize(("name", "value", "page"), sorted(set(stated()), key=str))
+def test_a_default_beside_a_settings_name_in_the_docs_is_the_default(name: str, value: int | None, page: str) -> None:
+    assert DEFAULTS[name] == value, page
+
+
+@pytest.mark.parametrize("name", SENTENCES)
+def test_a_sentence_of_the_operations_page_states_the_default(name: str) -> None:
+    values = DEFAULTS | {
+        "sweep_hours": DEFAULTS["sweep_seconds"] / 3600,
+        "lost": DEFAULTS["lease_seconds"] + DEFAULTS["dispatch_seconds"],
+        "hint": DEFAULTS["republish_seconds"] + DEFAULTS["dispatch_seconds"],
+    }
+    page = (REPOSITORY / "docs" / "operations.md").read_text(encoding="utf-8")
+    assert SENTENCES[name].format(**values) in page
+
+
+def test_every_other_default_is_as_listed_here() -> None:
+    elsewhere = {name for name, _, _ in stated()} | set(SENTENCES)
+    assert {name: value for name, value in DEFAULTS.items() if name not in elsewhere} == OTHERS
+
+
+def test_every_bound_has_a_value_on_either_side_of_it() -> None:
+    bounds = {name: {type(bound).__name__ for bound in field.metadata} for name, field in Settings.model_fields.items()}
+    assert {name for name, found in bounds.items() if found & {"Ge", "Gt"}} == set(LOWEST)
+    assert {name for name, found in bounds.items() if found & {"Le", "Lt"}} == set(HIGHEST)
+
+
+@pytest.mark.parametrize(
+    ("name", "taken", "refused"), [(name, *pair) for name, pair in [*LOWEST.items(), *HIGHEST.items()]]
+)
+def test_a_value_within_the_bound_is_taken_and_one_beyond_it_is_refused(
+    name: str, taken: float, refused: float
+) -> None:
+    assert getattr(Settings.model_validate({name: taken}), name) == taken
+    with pytest.raises(ValidationError, match=name):
+        Settings.model_validate({name: refused})
+
+
+def test_a_webhooks_key_has_32_characters_at_least() -> None:
+    assert Settings.model_validate({"webhooks_key": "k" * 32}).webhooks_key is not None
+    with pytest.raises(ValidationError, match="webhooks_key"):
+        Settings.model_validate({"webhooks_key": "k" * 31})
+
+
+def test_a_service_that_is_required_and_not_set_is_named() -> None:
+    bare = Settings(database_url=None, broker_url=None)
+    with pytest.raises(MissingSetting, match="PAIRTUNE_DATABASE_URL is not set"):
+        _ = bare.required_database_url
+    with pytest.raises(MissingSetting, match="PAIRTUNE_BROKER_URL is not set"):
+        _ = bare.required_broker_url
+    both = Settings(database_url="postgresql+psycopg://x/y", broker_url="redis://x")
+    assert (both.required_database_url, both.required_broker_url) == ("postgresql+psycopg://x/y", "redis://x")
+
+
+def test_what_is_not_set_follows_from_home_and_the_address(tmp_path: Path) -> None:
+    local = Settings(home=tmp_path, url=None, blob_url=None, host="127.0.0.2", port=8001)
+    assert local.effective_url == "http://127.0.0.2:8001"
+    assert local.effective_blob_url == f"file://{tmp_path}/blobs"
+    assert (local.upload_directory, local.work_directory) == (tmp_path / "uploads", tmp_path / "work")
+    given = Settings(url="https://pairtune.example/", blob_url="s3://bucket/prefix")
+    assert (given.effective_url, given.effective_blob_url) == ("https://pairtune.example", "s3://bucket/prefix")
