@@ -258,6 +258,21 @@ def test_thousands_of_chained_extension_headers_end_in_a_finding(tmp_path: Path)
     assert codes(prepared) == ["archive_limits"]
 
 
+def test_a_header_whose_checksum_takes_six_digits_is_read(tmp_path: Path) -> None:
+    name = f"{'~' * 150}/{'~' * 90}.txt"
+    archive = tar_of([(name, b"notes"), *good_files().items()], format_=tarfile.USTAR_FORMAT)
+    assert archive[148:149] > b"0"  # the first of them
+    assert prepare(archive, tmp_path).count == 1
+
+
+def test_a_folders_entry_is_none_of_the_files(tmp_path: Path) -> None:
+    """Old tars mark one by a slash at the end of the name alone."""
+    folder = tarfile.TarInfo("images/")
+    folder.type = tarfile.AREGTYPE
+    prepared = prepare(tar_of([(folder, b""), *good_files().items()], format_=tarfile.USTAR_FORMAT), tmp_path)
+    assert (prepared.findings, prepared.count) == ((), 1)
+
+
 def test_a_size_in_base_256_is_read_as_gnu_tar_writes_it(tmp_path: Path) -> None:
     archive = tar_of(good_files().items())
     size = len(good_files()["metadata.jsonl"])

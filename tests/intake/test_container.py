@@ -38,6 +38,21 @@ def anew(data: bytes) -> bytes:
         return normalise(data, Limits()).data
 
 
+def test_the_bytes_of_a_plain_jpeg_stay_as_they_are() -> None:
+    plain = encoded(PHOTO, "JPEG", quality=90)
+    assert normalise(plain, Limits()).data == plain
+
+
+def test_a_comment_between_two_scans_goes() -> None:
+    data = encoded(PHOTO, "JPEG", progressive=True)
+    first_scan = data.index(b"\xff\xda")
+    between = data.index(b"\xff\xc4", first_scan)  # the tables of the second scan
+    comment = b"\xff\xfe\x00\x08SECRET"
+    kept = normalise(data[:between] + comment + data[between:], Limits()).data
+    assert b"SECRET" not in kept
+    assert kept == normalise(data, Limits()).data
+
+
 def with_component_ids(jpeg: bytes, old: bytes, new: bytes) -> bytes:
     """The three components renamed in the frame's and in the scan's header; nothing else changes."""
     frame = jpeg.index(b"\xff\xc0") + 10

@@ -36,6 +36,7 @@ def test_an_archive_may_have_exactly_as_many_entries_as_its_limit() -> None:
 
 
 def test_the_page_on_data_states_the_limits() -> None:
+    assert (MIB, GIB) == (1_048_576, 1_073_741_824)
     limits, page = Limits(), DATA_PAGE.read_text(encoding="utf-8")
     assert f"Too many entries or rows ({limits.archive_entries:,})" in page
     assert limits.rows == limits.archive_entries

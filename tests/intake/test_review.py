@@ -50,6 +50,15 @@ def test_the_same_pair_twice_is_told_with_the_row_it_repeats(tmp_path: Path) -> 
     assert found.usable
 
 
+@pytest.mark.parametrize("first", [{"annotator": "anna"}, {}])
+@pytest.mark.parametrize("second", [{"annotator": "anna"}, {}])
+def test_a_row_that_names_nobody_may_repeat_anyones(
+    first: dict[str, str], second: dict[str, str], tmp_path: Path
+) -> None:
+    assert told(prepared(tmp_path, row(**first), row(**second))) == [("pair_repeated", 2)]
+    assert told(prepared(tmp_path, row("a", "b", **first), row("b", "a", **second))) == [("pair_contradicted", 2)]
+
+
 def test_the_opposite_preference_is_a_contradiction(tmp_path: Path) -> None:
     found = prepared(tmp_path, row("a", "b"), row("b", "a"))
     assert told(found) == [("pair_contradicted", 2)]
@@ -219,6 +228,7 @@ def test_krippendorffs_alpha_of_a_worked_example() -> None:
     units = [Counter("aa"), Counter("ab"), Counter("bb"), Counter("aaa")]
     assert krippendorff_alpha(units) == pytest.approx(1 - (2 / 9) / (2 * 6 * 3 / 72))
     assert krippendorff_alpha([Counter("a"), Counter("b")]) is None
+    assert krippendorff_alpha([*units, Counter("a")]) == krippendorff_alpha(units)
     assert krippendorff_alpha([Counter("aa"), Counter("aa")]) == 1.0
 
 

@@ -102,7 +102,7 @@ def _changes(node: ast.AST, scope: str, source: bytes, starts: list[int]) -> Ite
 
 def _behaviour(node: ast.AST) -> Iterator[ast.AST]:
     """The children that are executed for an effect: no annotations, docstrings, log lines, or texts of errors."""
-    if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+    if _is_for_types(node):
         return
     if isinstance(node, ast.Call):
         if _is_log(node) or _is_for_readers(node):
@@ -117,6 +117,10 @@ def _behaviour(node: ast.AST) -> Iterator[ast.AST]:
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.AST) and not _is_text(child):
                 yield child
+
+
+def _is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
 
 
 def _is_text(node: ast.AST) -> bool:
@@ -156,6 +160,8 @@ def _changed(node: ast.AST, text_of: Callable[[ast.AST], str]) -> Iterator[tuple
             yield node, "constant", str(value + 1)
         case ast.Constant(value=float() as value):
             yield node, "constant", repr(value * 2 if value else 1.0)
+        case ast.If() if _is_for_types(node):
+            return
         case ast.If(test=test) | ast.While(test=test) | ast.IfExp(test=test) if not _is_simple(test):
             yield test, "condition", f"(not ({text_of(test)}))"
         case ast.Return(value=ast.expr() as value) if not _is_none(value):

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,7 +18,7 @@ from PIL import Image
 
 from intake import Policy, Prepared
 from intake.formats.label_studio import path_of
-from intake.formats.parquet import read_parquet
+from intake.formats.parquet import _address_space, read_parquet
 from intake.limits import Limits
 from tests.intake.build import codes, encoded, only, pixel, png, prepare, tar_of, zip_of
 
@@ -101,6 +102,17 @@ def test_a_row_without_a_label_is_named_with_its_table_and_row(tmp_path: Path) -
     assert [(one.code, one.row) for one in prepared.findings] == [("label_missing", 2), ("label_missing", 3)]
     assert all(one.file is not None and f"{one.file} row {one.row}:" in one.message for one in prepared.findings)
     assert prepared.count == 1
+
+
+def test_a_cell_that_is_refused_is_named_with_its_row(tmp_path: Path) -> None:
+    prepared = prepare(pick_a_pic({}, {"jpg_0": RED + bytes(5000)}), tmp_path, Limits(image_bytes=3000))
+    (finding,) = prepared.findings
+    assert finding.row == 2
+    assert finding.message.startswith(f"{finding.file} row 2")
+
+
+def test_the_address_space_is_the_whole_of_it() -> None:
+    assert _address_space() == pytest.approx(psutil.Process().memory_info().vms, rel=0.05)
 
 
 def test_a_bad_image_in_parquet_is_named_with_its_row(tmp_path: Path) -> None:
@@ -215,6 +227,20 @@ def test_hpdv2_takes_no_image_for_another_by_a_part_of_its_name(tmp_path: Path) 
 def test_an_hpdv2_name_that_two_folders_have_is_no_image(tmp_path: Path) -> None:
     files = [("train.json", hpdv2(a="a.png", b="b.png")), ("x/a.png", RED), ("y/a.png", GREEN), ("x/b.png", BLUE)]
     assert codes(prepare(zip_of(files), tmp_path)) == ["image_missing", "image_missing"]
+
+
+def test_an_hpdv2_row_with_half_a_preference_is_no_judgement(tmp_path: Path) -> None:
+    row = json.dumps([{"prompt": "one", "file_path": ["a.png", "b.png"], "human_preference": [1, 2]}]).encode()
+    prepared = prepare(zip_of([("train.json", row), ("a.png", RED), ("b.png", BLUE)]), tmp_path)
+    assert "human_preference has to be of 1 (preferred) and 0" in only(prepared.findings).message
+
+
+def test_a_table_is_known_by_its_first_row_that_says_it(tmp_path: Path) -> None:
+    rows = [*json.loads(hpdv2(a="a.png", b="b.png")), {"prompt": "three"}]
+    files = [("train.json", json.dumps(rows).encode()), ("a.png", RED), ("b.png", BLUE)]
+    prepared = prepare(zip_of(files), tmp_path)
+    assert prepared.format == "archive/hpdv2"
+    assert preferred(prepared) == [("one", "blue", "red"), ("two", "red", "blue")]
 
 
 def test_an_hpdv2_row_without_its_images_is_named(tmp_path: Path) -> None:
