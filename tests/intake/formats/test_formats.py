@@ -105,10 +105,10 @@ def test_a_row_without_a_label_is_named_with_its_table_and_row(tmp_path: Path) -
 
 
 def test_a_cell_that_is_refused_is_named_with_its_row(tmp_path: Path) -> None:
-    prepared = prepare(pick_a_pic({}, {"jpg_0": RED + bytes(5000)}), tmp_path, Limits(image_bytes=3000))
-    (finding,) = prepared.findings
-    assert finding.row == 2
-    assert finding.message.startswith(f"{finding.file} row 2")
+    prepared = prepare(pick_a_pic({}, {"caption": "fox " * 300_000}), tmp_path)
+    finding = only(prepared.findings)
+    assert (finding.file, finding.row) == ("the parquet file", 2)
+    assert finding.message.startswith("the parquet file row 2: column 'caption' has more than")
 
 
 def test_the_address_space_is_the_whole_of_it() -> None:
