@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -47,6 +48,17 @@ def test_an_objective_takes_each_loss_in_its_place(name: str) -> None:
     options = TrainingOptions.model_validate({"method": {"type": method, method: {"hyperparameters": hyperparameters}}})
     found = objective_of(options.method, beta, num_train_timesteps=1000).loss(PAIR)
     assert found.tolist() == pytest.approx([expected], rel=1e-5)
+
+
+def test_dreambooth_measures_a_held_out_pair_by_its_chosen_image_alone() -> None:
+    _, hyperparameters, _, _ = CASES["dreambooth"]
+    options = TrainingOptions.model_validate(
+        {"method": {"type": "dreambooth", "dreambooth": {"hyperparameters": hyperparameters}}}
+    )
+    held_out = replace(PAIR, prior=None)
+    assert objective_of(options.method, None, num_train_timesteps=1000).loss(held_out).tolist() == pytest.approx(
+        [CHOSEN]
+    )
 
 
 def test_every_method_is_here() -> None:
