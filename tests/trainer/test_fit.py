@@ -211,3 +211,18 @@ def test_on_a_cpu_nothing_is_traded_for_memory_that_was_not_asked_to_be(
     (plan,) = (event for event in finished(directory, cache).events if isinstance(event, MemoryPlanned))
     assert (plan.step_size, plan.batch_size) == (8, 8)
     assert (plan.streamed, plan.gradient_checkpointing) == (False, False)
+
+
+def test_as_many_held_out_pairs_are_measured_as_were_asked_for_and_all_at_both_ends(
+    tiny_base: Path, tmp_path: Path, cache: Path
+) -> None:
+    directory = saved(
+        tmp_path / "run",
+        tiny_base,
+        {"max_steps": 4, "batch_size": 2},
+        validation={"pairs_at_checkpoints": 1},
+        checkpoints={"every_steps": 2},
+    )
+    outcome = finished(directory, cache)
+    measured = [(event.step, event.pairs) for event in outcome.events if isinstance(event, Metrics)]
+    assert measured == [(0, 2), (2, 1), (4, 1), (measured[-1][0], 2)]

@@ -98,9 +98,15 @@ def test_what_remains_is_told_from_the_speed_of_steps_and_of_check_ups(tmp_path:
     line.add(record(6, [[1.0], [0.5]]))
     clock.now += 2
     line.flush(last_good_step=5)
-    first, second = (event for event in events if isinstance(event, Progress))
+    clock.now += 5  # another one
+    line.restart()
+    line.add(record(7, [[1.0], [0.5]]))
+    clock.now += 2
+    line.flush(last_good_step=5)
+    first, second, third = (event for event in events if isinstance(event, Progress))
     assert first.eta_seconds == pytest.approx(15 * 2)  # no check-up was timed yet
     assert second.eta_seconds == pytest.approx(14 * 2 + 3 * 3)
+    assert third.eta_seconds == pytest.approx(13 * 2 + 3 * 4)  # both took 4 in the mean
 
 
 def test_time_between_flush_and_restart_is_not_the_steps(tmp_path: Path, clock: Clock) -> None:

@@ -25,7 +25,7 @@ def minus_log_sigmoid(x: float) -> float:
 
 
 def phi(loss: float, power: float = 1.0) -> float:
-    return (loss / math.expm1(loss)) ** power
+    return math.pow(loss / math.expm1(loss), power)
 
 
 PAPER = CHOSEN + minus_log_sigmoid(phi(CHOSEN, 8) - phi(REJECTED, 8)) / 8

@@ -4,8 +4,9 @@ import pytest
 
 from trainer.errors import Interrupted
 from trainer.interrupt import StopRequest
+from trainer.program import unexpected
 from trainer.reporting import Phases, watched
-from trainer.spec.events import Event, PhaseProgress
+from trainer.spec.events import Event, Failed, PhaseProgress
 
 pytestmark = pytest.mark.unit
 
@@ -34,3 +35,15 @@ def test_long_work_is_broken_off_by_a_stop() -> None:
     stop.requested = True
     with pytest.raises(Interrupted):
         check()
+
+
+def test_what_nobody_foresaw_is_reported_and_its_traceback_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    events: list[Event] = []
+    try:
+        raise KeyError("a row")
+    except KeyError as error:
+        unexpected(events.append)(type(error), error, error.__traceback__)
+    assert events == [Failed(code="internal_error", message="KeyError: 'a row'")]
+    printed = capsys.readouterr().err
+    assert "Traceback" in printed
+    assert printed.rstrip().endswith("KeyError: 'a row'")
