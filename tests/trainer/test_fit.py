@@ -16,7 +16,7 @@ from tests.trainer.families.bases import SAVE_BASE
 from tests.trainer.program import Outcome, run_program
 from tests.trainer.tiny_sdxl import save_run, write_spec
 from trainer.schedule import learning_rate
-from trainer.spec.events import BetaChosen, MemoryPlanned, Metrics, StoppedEarly
+from trainer.spec.events import BetaChosen, MemoryPlanned, Metrics, Phase, StoppedEarly
 from trainer.spec.family_facts import FamilyName
 
 pytestmark = pytest.mark.integration
@@ -226,3 +226,6 @@ def test_as_many_held_out_pairs_are_measured_as_were_asked_for_and_all_at_both_e
     outcome = finished(directory, cache)
     measured = [(event.step, event.pairs) for event in outcome.events if isinstance(event, Metrics)]
     assert measured == [(0, 2), (2, 1), (4, 1), (measured[-1][0], 2)]
+    phases = [event.phase for event in outcome.events if isinstance(event, Phase)]
+    last_training = len(phases) - 1 - phases[::-1].index("training")
+    assert phases[last_training + 1 :] == ["validating", "validating", "exporting"]  # no training after the last step

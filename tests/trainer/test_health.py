@@ -97,6 +97,13 @@ def test_rising_loss_with_a_growing_gradient_is_divergence() -> None:
     assert codes([base(), *steps(25, 0.4), first, *steps(50, 0.9, grad_norm=5.0), second]) == ["diverging"]
     assert codes([base(), *steps(25, 0.4), first, *steps(50, 0.9), second]) == []
     assert codes([base(), *steps(25, 0.4), first, *steps(50, 0.45, grad_norm=5.0), second]) == []
+    for size in (0.01, 100.0):  # of gradients, which the network decides
+        before, grown, alike = (
+            steps(step, loss, grad_norm=factor * size)
+            for step, loss, factor in ((25, 0.4, 1), (50, 0.9, 5), (50, 0.9, 2))
+        )
+        assert codes([base(), *before, first, *grown, second]) == ["diverging"]
+        assert codes([base(), *before, first, *alike, second]) == []
 
 
 def test_held_out_pairs_that_get_worse_while_training_pairs_get_better_are_overfitting() -> None:
