@@ -36,7 +36,7 @@ COMMON: dict[str, Any] = {
     "prompt_dropout": 0,
 }
 NOTHING: Mapping[str, Any] = {}
-CLEAR = 0.004  # of a loss, which is about 1: the least change that counts, 40 times the margin of the base
+CLEAR = 0.002  # of a loss, which is about 1: the least change that counts, 20 times the margin of the base
 
 
 @dataclass(frozen=True)
