@@ -46,16 +46,20 @@ def postgres() -> Iterator[str]:
 def database(url: str, name: str) -> Iterator[str]:
     """A fresh copy of the migrated database; connections that a test left open do not keep it alive."""
     _execute(url, f"CREATE DATABASE {name} TEMPLATE {MIGRATED}")
-    yield with_database(url, name)
-    _execute(url, f"DROP DATABASE {name} WITH (FORCE)")
+    try:
+        yield with_database(url, name)
+    finally:
+        _execute(url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @contextmanager
 def empty_database(url: str, name: str) -> Iterator[str]:
     """Without tables."""
     _execute(url, f"CREATE DATABASE {name}")
-    yield with_database(url, name)
-    _execute(url, f"DROP DATABASE {name} WITH (FORCE)")
+    try:
+        yield with_database(url, name)
+    finally:
+        _execute(url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def with_database(url: str, name: str) -> str:

@@ -30,7 +30,9 @@ app.conf.update(
     worker_disable_prefetch=True,
     worker_enable_remote_control=False,
     worker_hijack_root_logger=False,
-    worker_prefetch_multiplier=1,
+    # Not 1, which adds kombu's own limit to worker_disable_prefetch. kombu counts a message for ever whose
+    # acknowledgement failed because the broker was away, and the worker would never take another.
+    worker_prefetch_multiplier=0,
     worker_redirect_stdouts=False,
 )
 

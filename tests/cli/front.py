@@ -68,5 +68,7 @@ class Front:
 @contextmanager
 def in_front_of(url: str) -> Iterator[Front]:
     front = Front(url)
-    yield front
-    front.close()
+    try:
+        yield front
+    finally:
+        front.close()

@@ -1,7 +1,8 @@
-"""A job that is posted while the broker is down: it is accepted, waits, and runs once the broker is back."""
+"""The broker goes and comes back: jobs that were posted meanwhile run, and workers take hints again."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,9 +34,9 @@ def valkey(tmp_path: Path) -> Iterator[Valkey]:
     server.stop()
 
 
-def nobody_waits(valkey: Valkey) -> bool:
+def waiting(valkey: Valkey) -> int:
     with Redis(unix_socket_path=valkey.url.removeprefix("redis+socket://")) as client:
-        return bool(client.llen("train") == 0)
+        return client.llen("train")
 
 
 def test_a_job_that_is_posted_while_the_broker_is_down_runs_once_it_is_back(
@@ -54,7 +55,7 @@ def test_a_job_that_is_posted_while_the_broker_is_down_runs_once_it_is_back(
         with workers(settings, tmp_path / "worker.log") as start:
             start()
             assert resources.hints.train("ftjob-nobody")
-            until(lambda: nobody_waits(valkey), seconds=60)  # the worker was there before the broker went
+            until(lambda: waiting(valkey) == 0, seconds=60)  # the worker was there before the broker went
             valkey.stop()
             answer = httpx.post(
                 f"{live.url}/v1/fine_tuning/jobs",
@@ -76,3 +77,30 @@ def test_a_job_that_is_posted_while_the_broker_is_down_runs_once_it_is_back(
             until(lambda: read_job(live.sessions, job_id).status != "running", seconds=60)
         assert states(live.sessions, job_id)[:2] == ["queued", "running"]
         assert read_job(live.sessions, job_id).attempt == 1
+
+
+def test_a_worker_takes_hints_again_after_one_that_it_could_not_acknowledge(
+    tmp_path: Path, database_url: str, valkey: Valkey
+) -> None:
+    settings = Settings(home=tmp_path, database_url=database_url, broker_url=valkey.url)
+    hints, log = Hints(valkey.url), tmp_path / "worker.log"
+
+    def received(hint: str) -> bool:
+        return hint in log.read_text()
+
+    with workers(settings, log) as start:
+        worker = start()
+        assert hints.train("ftjob-first")
+        until(lambda: received("ftjob-first"), seconds=60)
+        (pool_process,) = worker.children()
+        pool_process.suspend()  # what acknowledges a hint is that the pool has begun it
+        assert hints.train("ftjob-second")
+        until(lambda: waiting(valkey) == 0, seconds=60)
+        assert hints.train("ftjob-third")
+        time.sleep(0.5)
+        assert waiting(valkey) == 1  # a worker that has a hint leaves the next to others
+        valkey.stop()
+        pool_process.resume()
+        until(lambda: received("ftjob-second"), seconds=60)
+        assert valkey.ensure_running()
+        until(lambda: received("ftjob-third"), seconds=60)

@@ -35,8 +35,10 @@ def workers(settings: Settings, log: Path) -> Iterator[StartWorker]:
             )
         return started[-1]
 
-    yield start
-    for process in started:
-        for one in [*process.children(recursive=True), process] if process.is_running() else []:
-            one.kill()
-        process.wait()
+    try:
+        yield start
+    finally:
+        for process in started:
+            for one in [*process.children(recursive=True), process] if process.is_running() else []:
+                one.kill()
+            process.wait()
