@@ -36,7 +36,7 @@ def valkey(tmp_path: Path) -> Iterator[Valkey]:
 
 def waiting(valkey: Valkey) -> int:
     with Redis(unix_socket_path=valkey.url.removeprefix("redis+socket://")) as client:
-        return client.llen("train")
+        return int(client.llen("train"))
 
 
 def test_a_job_that_is_posted_while_the_broker_is_down_runs_once_it_is_back(
