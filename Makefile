@@ -47,7 +47,7 @@ bench: $(STAMP)
 # QUICK=1: one domain, two methods, at most 15 minutes on two cores. FRESH=1: all anew in var/benchmark/fresh, about
 # two hours on two cores. Interrupted, each goes on where it was.
 bench-claims: $(STAMP)
-	$(BIN)/python -m demo.benchmark $(if $(QUICK),--quick,$(if $(FRESH),--fresh))
+	$(BIN)/python -m research $(if $(QUICK),--quick,$(if $(FRESH),--fresh))
 
 .venv: $(STAMP)
 

@@ -11,30 +11,30 @@ from fastapi import Depends, FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
 
-from api import unrouted
-from api.authentication import Authentication
-from api.backends import open_backends
-from api.body_limit import BodyLimit
-from api.cross_origin import cross_origin
+from api.auth.authentication import Authentication
 from api.datasets.image_routes import router as dataset_images
 from api.datasets.pictures import DECODED_AT_ONCE
 from api.datasets.routes import router as datasets
-from api.document import document, document_routes
+from api.dependencies import open_backends
+from api.errors import handlers
 from api.files.receive import prepare_directory
 from api.files.routes import router as files
-from api.fine_tuning.following import Watch
-from api.fine_tuning.live_routes import router as fine_tuning_live
+from api.fine_tuning.live.event_hub import Watch
+from api.fine_tuning.live.routes import router as fine_tuning_live
 from api.fine_tuning.routes import router as fine_tuning
 from api.health.routes import router as health
+from api.http.body_limit import BodyLimit
+from api.http.cross_origin import cross_origin
+from api.http.freed_memory import give_large_pieces_back
+from api.http.request_context import RequestContext
+from api.http.request_metrics import Requests
+from api.http.url_text import refuse_nul
 from api.images.routes import router as images
 from api.images.waiting import Waiting
-from api.memory import give_large_pieces_back
-from api.metrics.requests import Requests
 from api.metrics.routes import router as metrics
 from api.models.routes import router as models
-from api.request_context import RequestContext
+from api.openapi.document import document, document_routes
 from api.uploads.routes import router as uploads
-from api.url_text import refuse_nul
 from api.usage.routes import router as usage
 from api.webhooks.routes import router as webhooks
 from store.logs import configure_logs
@@ -61,7 +61,7 @@ def create_app(deployment: Settings | None = None) -> FastAPI:
         app.add_middleware(CORSMiddleware, **cross_origin(chosen.cors_origins.split()))
     app.state.requests = Requests()
     app.add_middleware(RequestContext, requests=app.state.requests)
-    unrouted.install(app)
+    handlers.install(app)
     routers = (
         *(health, metrics, files, uploads, datasets, dataset_images, fine_tuning, fine_tuning_live),
         *(models, images, webhooks, usage),
@@ -70,7 +70,7 @@ def create_app(deployment: Settings | None = None) -> FastAPI:
         app.include_router(router)
     described = document_routes(document(app))
     app.include_router(described)
-    app.state.methods = unrouted.path_methods((*routers, described))
+    app.state.methods = handlers.path_methods((*routers, described))
     return app
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import httpx
 import psutil
 
-from store.rate_limits import AHEAD
+from store.tenants.rate_limits import AHEAD
 from tests import servers
 from tests.api.serving import Live, serving
 from tests.store.rows import add_file

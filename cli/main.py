@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from cli import jobs
-from cli.datasets import datasets_app
-from cli.doctor import doctor
-from cli.keys import keys_app
-from cli.models import models_app
-from cli.projects import projects_app
-from cli.sample import sample
-from cli.up import up
+from cli.commands import jobs
+from cli.commands.datasets import datasets_app
+from cli.commands.doctor import doctor
+from cli.commands.keys import keys_app
+from cli.commands.models import models_app
+from cli.commands.projects import projects_app
+from cli.commands.sample import sample
+from cli.commands.up import up
 
 app = typer.Typer(no_args_is_help=True, help="Preference fine-tuning of image models as a service.")
 

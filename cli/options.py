@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from cli.server import Json
+from cli.client.server import Json
 
 
 def request_of(method: str, changes: Sequence[str]) -> Json:

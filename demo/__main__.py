@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from demo import pairs
+from demo.emoji import pairs
 
 
 def main() -> None:

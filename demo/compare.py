@@ -10,9 +10,9 @@ import numpy as np
 from diffusers import StableDiffusionXLPipeline
 from PIL import Image, ImageDraw, ImageFont
 
-from demo import openmoji
-from demo.benchmark.scorers import LABELS, load_scorers
-from demo.openmoji import IMAGE_SIZE
+from demo.emoji import openmoji
+from demo.emoji.openmoji import IMAGE_SIZE
+from demo.emoji.scorers import LABELS, load_scorers
 from demo.sampling import sample
 from demo.win_rate import WinRate, win_rate
 

@@ -18,9 +18,9 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from PIL import Image
 
-from demo import openmoji
-from demo.benchmark.scorers import LABELS, load_scorers
-from demo.openmoji import IMAGE_SIZE
+from demo.emoji import openmoji
+from demo.emoji.openmoji import IMAGE_SIZE
+from demo.emoji.scorers import LABELS, load_scorers
 from demo.pretrain import CURVES, EXPORT, UNET_BATCH, image_tensor, to_model, unseen_keys
 from demo.sampling import sample
 from demo.shape_retrieval import retrieved_right

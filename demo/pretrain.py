@@ -26,7 +26,8 @@ import torch.nn.functional as F
 import transformers
 from torch import Generator, Tensor, nn
 
-from demo import emoji_xl, openmoji
+from demo import emoji_xl
+from demo.emoji import openmoji
 
 STATE = Path("var/pretrain")
 EXPORT = Path(__file__).parent / "base" / "emoji-xl"

@@ -25,8 +25,8 @@ from openai.types.fine_tuning import FineTuningJob
 from rich.console import Console
 from rich.table import Table
 
-from demo import pairs
-from demo.benchmark.data import TARGETS
+from demo.emoji import pairs
+from demo.emoji_xl import TARGETS
 from demo.follow import follow
 from demo.verdict import shortfall
 from store.settings import REPOSITORY

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from intake.findings import Finding
-from intake.image_folder import StoredImage
+from intake.images.image_folder import StoredImage
 from intake.report import Report
 
 Split = Literal["train", "validation"]

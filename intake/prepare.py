@@ -8,16 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from intake.archive import open_archive
-from intake.entries import accept_entries
+from intake.archives.archive import open_archive
+from intake.archives.entries import accept_entries
+from intake.archives.lookup import Lookup
 from intake.errors import ArchiveRefused, Refused
 from intake.findings import Code, Finding, FindingList, printable
 from intake.formats.judgement import Judgement, Source
 from intake.formats.parquet import SIGNATURE, read_parquet
 from intake.formats.recognise import recognise
-from intake.image_folder import ImageFolder, StoredImage
+from intake.images.image_folder import ImageFolder, StoredImage
 from intake.limits import Limits
-from intake.lookup import Lookup
 from intake.pairs import PairsFile, Prepared, PreparedPair
 from intake.policy import Policy
 from intake.report import Report

@@ -6,7 +6,7 @@ from alembic import context
 from sqlalchemy import text
 
 from store.database import open_engine
-from store.models import Table
+from store.tables.base import Table
 
 LOCK = 7_246_001  # any constant of ours: two services that start together must not both migrate
 

@@ -11,7 +11,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 
 from store.database import open_engine
-from store.models import Table
+from store.tables.base import Table
 
 
 def alembic_config(database_url: str) -> Config:

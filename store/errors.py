@@ -1,4 +1,4 @@
-"""What can go wrong in the store; api/error_table.py has the answer to each that a route lets out.
+"""What can go wrong in the store; api/errors/table.py has the answer to each that a route lets out.
 
 Every class derives from StoreError directly, or from NotFound where an id names nothing in the project. Its docstring's
 first line says when it is raised; docs/api.md shows that line.

@@ -12,7 +12,7 @@ import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from store.memory_classes import TRAIN, queue_of
+from store.gpu_classes import TRAIN, queue_of
 
 log = structlog.get_logger()
 

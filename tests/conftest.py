@@ -105,12 +105,12 @@ def broker_url(valkey_url: str) -> str:
 
 
 def make_tenant(sessions: Sessions, name: str) -> Tenant:
-    from store import keys
     from store.roles import Role
+    from store.tenants import api_keys
 
     with sessions.begin() as session:
-        project = keys.ensure_project(session, name)
-        return Tenant(project.id, name, keys.create(session, project, f"{name}'s key", Role.ADMIN))
+        project = api_keys.ensure_project(session, name)
+        return Tenant(project.id, name, api_keys.create(session, project, f"{name}'s key", Role.ADMIN))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ def main() -> int:
     for difference in found:
         print(difference, file=sys.stderr)
     if found:
-        print("migrations/ does not build what store/models.py says; write a migration.", file=sys.stderr)
+        print("migrations/ does not build what store/tables/base.py says; write a migration.", file=sys.stderr)
     return 1 if found else 0
 
 

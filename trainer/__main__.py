@@ -1,6 +1,6 @@
 """``python -m trainer``: signals first, so that a stop is clean however early it comes."""
 
-from trainer.interrupt import stop_on_signals
+from trainer.runtime.signals import stop_on_signals
 
 if __name__ == "__main__":
     stop = stop_on_signals()

@@ -15,15 +15,15 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
 
-from trainer.card import new_card
-from trainer.errors import BadRun, Interrupted, TrainerError, code_of, ran_out
-from trainer.exhaustion import exhausted
-from trainer.header import versions
-from trainer.interrupt import StopRequest
-from trainer.output import finished
-from trainer.reporting import Phases, Report, claim_stdout
-from trainer.run_lock import only_run_in
-from trainer.rundir import read_draw, read_run
+from trainer.export.metadata import versions
+from trainer.export.model_card import new_card
+from trainer.run_directory.output import finished
+from trainer.run_directory.run import read_draw, read_run
+from trainer.run_directory.run_lock import only_run_in
+from trainer.runtime.errors import BadRun, Interrupted, TrainerError, code_of, ran_out
+from trainer.runtime.event_stream import Phases, Report, claim_stdout
+from trainer.runtime.oom import exhausted
+from trainer.runtime.signals import StopRequest
 from trainer.spec.events import EXIT_BAD_SPEC, EXIT_DONE, EXIT_INTERRUPTED, Done, Drawn, Event, Failed
 
 EXIT_FAILED = 1
@@ -81,8 +81,8 @@ def train_alone(directory: Path, cache: Path, cache_bytes: int | None, report: R
     stop.check()
     quiet_libraries()
     from trainer import recipe
-    from trainer.cache import Cache
-    from trainer.world import join_world
+    from trainer.cache.cache import Cache
+    from trainer.runtime.distributed import join_world
 
     with join_world() as world, Cache(cache, cache_bytes) as opened:
         stop.alone = world.size == 1
@@ -97,7 +97,7 @@ def sample(directory: Path, report: Report, stop: StopRequest) -> Drawn:
     phases.enter("loading")
     stop.check()
     quiet_libraries()
-    from trainer.drawing.request import carry_out
+    from trainer.sample_request import carry_out
 
     return carry_out(spec, directory, phases, stop)
 

@@ -6,27 +6,27 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from trainer.beta import mapo_beta, usual_beta
-from trainer.cache import Cache
-from trainer.card import Card
-from trainer.conclude import evaluate, write_results
-from trainer.data import Need
-from trainer.fit import fit
-from trainer.interrupt import StopRequest
+from trainer.cache.cache import Cache
+from trainer.data.pairs import Need
+from trainer.evaluation.held_out import HeldOutLosses
+from trainer.export.model_card import Card
+from trainer.export.results import evaluate, write_results
 from trainer.objectives.dco import dco
 from trainer.objectives.dpo import dpo
 from trainer.objectives.mapo import mapo
 from trainer.objectives.objective import Loss, Objective, Terms
 from trainer.objectives.sft import dreambooth, sft
-from trainer.prepare import Ready, measure_base, prepare
-from trainer.probe import settle
-from trainer.reporting import Phases
-from trainer.rundir import Run
+from trainer.run_directory.run import Run
+from trainer.runtime.distributed import World
+from trainer.runtime.event_stream import Phases
+from trainer.runtime.signals import StopRequest
 from trainer.spec.events import Done
 from trainer.spec.method_facts import MethodFacts, MethodName, method_facts
 from trainer.spec.methods import DreamboothHyperparameters, Hyperparameters, MapoHyperparameters, Method
-from trainer.validation import HeldOutLosses
-from trainer.world import World
+from trainer.training.beta import mapo_beta, usual_beta
+from trainer.training.loop import fit
+from trainer.training.memory_probe import settle
+from trainer.training.setup import Ready, measure_base, prepare
 
 Own = TypeVar("Own", bound=Hyperparameters)
 

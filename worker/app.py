@@ -13,9 +13,9 @@ from typing import Any
 from celery import Celery
 from celery.signals import celeryd_after_setup, celeryd_init, setup_logging, worker_shutting_down
 
+from store.gpu_classes import TRAIN, heard_by
 from store.hints import QUEUES
 from store.logs import configure_logs
-from store.memory_classes import TRAIN, heard_by
 from store.settings import settings
 
 app = Celery("pairtune", broker=settings().required_broker_url, include=["worker.tasks"])

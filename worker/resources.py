@@ -7,8 +7,8 @@ import socket
 from dataclasses import dataclass
 from functools import cache, partial
 
-from store.blob_lock import renewing
-from store.blobs import Blobs
+from store.blobs.blobs import Blobs
+from store.blobs.sweep_lock import renewing
 from store.database import Sessions, open_engine, open_sessions
 from store.hints import Hints
 from store.settings import Settings, settings

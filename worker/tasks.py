@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from worker.app import app, stopping
-from worker.drawing import draw as run_drawing
-from worker.file_intake import read_file as run_intake
-from worker.freed_memory import keep_freed_memory
+from worker.generation.generation import draw as run_drawing
+from worker.intake.file_intake import read_file as run_intake
 from worker.resources import resources
-from worker.supervisor import supervise
+from worker.runtime.freed_memory import keep_freed_memory
+from worker.training.supervisor import supervise
 
 
 @app.task(name="worker.tasks.read_file")

@@ -9,13 +9,13 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from api.backends import Backends, Caller, Opened
 from api.datasets import service
 from api.datasets.pictures import LARGEST_SIDE, SMALLEST_SIDE, THUMBNAIL_TYPE, original, thumbnail
 from api.datasets.service import Side
-from api.documented_headers import named
-from api.failures import failures
+from api.dependencies import Backends, Caller, Opened
+from api.errors.responses import failures
 from api.files.ranges import etag, is_known
+from api.http.documented_headers import named
 from store.errors import BlobMissing, DatasetNotFound, PairNotFound, RejectedNotFound
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])

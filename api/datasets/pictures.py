@@ -11,12 +11,12 @@ from pathlib import Path
 from PIL import Image
 
 from api.datasets.request import LIMITS
-from api.faults import Fault
+from api.errors.request_faults import Fault
 from api.files.receive import ReceivedFile
 from intake.errors import ImageRefused
-from intake.image_folder import StoredImage
-from intake.images import normalise
-from store.blobs import Blobs, StoredBlob
+from intake.images.image_folder import StoredImage
+from intake.images.normalise import normalise
+from store.blobs.blobs import Blobs, StoredBlob
 
 # At 50 megapixels, intake's limit, one takes up to 850 MB while it is converted.
 DECODED_AT_ONCE = 2

@@ -11,9 +11,9 @@ from typing import get_args
 from sqlalchemy.orm import Session
 
 from intake import PreparedPair, Split
-from store import datasets
-from store.blobs import Blobs
-from store.dataset_tables import DatasetPair, DatasetRevision
+from store.blobs.blobs import Blobs
+from store.datasets import datasets
+from store.tables.dataset import DatasetPair, DatasetRevision
 
 SPLITS: dict[str | None, Split] = {split: split for split in get_args(Split)}
 
@@ -33,7 +33,7 @@ def prepared(pair: DatasetPair) -> PreparedPair:
 
 
 def materialise(session: Session, blobs: Blobs, revision: DatasetRevision) -> None:
-    """Store the list of the revision's pairs as a blob, unless it is there: as worker/file_intake.py does for a file.
+    """Store the list of the revision's pairs as a blob, unless it is there: as worker/intake does for a file.
 
     The rows are the truth: a list that was lost from storage is made again, with the same bytes.
     """

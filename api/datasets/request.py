@@ -6,9 +6,9 @@ from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
-from api.errors import InvalidRequest
-from api.faults import Fault, describe
-from api.fine_tuning.fields import Key, Value
+from api.errors.errors import InvalidRequest
+from api.errors.request_faults import Fault, describe
+from api.http.metadata import Metadata
 from intake import Limits, Split
 from intake.rows import Text
 
@@ -30,7 +30,7 @@ class CreateDataset(BaseModel):
     name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)] = Field(
         pattern=r"^[^\x00-\x1f\x7f]+$", description="For people; several data sets may have the same."
     )
-    metadata: Annotated[dict[Key, Value], Field(max_length=16)] | None = None
+    metadata: Metadata | None = None
     file_ids: Annotated[list[str], Field(max_length=MOST_FILES)] | None = Field(
         None, description="Processed files, whose pairs are the first ones, in this order."
     )

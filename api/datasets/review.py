@@ -8,20 +8,20 @@ from time import monotonic
 
 from sqlalchemy.orm import Session
 
-from api.backends import Backends
 from api.datasets.pictures import measured
 from api.datasets.prepared import prepared
 from api.datasets.request import LIMITS
-from api.errors import ReportNotReady
-from api.transactions import transaction
+from api.dependencies import Backends
+from api.errors.errors import ReportNotReady
+from api.http.transactions import transaction
 from intake import Finding, Policy, Report
 from intake.findings import FindingList
-from intake.image_folder import StoredImage
+from intake.images.image_folder import StoredImage
 from intake.review import Review, ReviewedPair
-from store import datasets, image_facts
 from store.database import Sessions
-from store.dataset_tables import DatasetPair, DatasetRevision
-from store.image_facts import Facts
+from store.datasets import datasets, image_facts
+from store.datasets.image_facts import Facts
+from store.tables.dataset import DatasetPair, DatasetRevision
 
 # Images of files that were read before intake kept its measures are measured here, so long in one request.
 MEASURING_SECONDS = 20.0

@@ -10,7 +10,6 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.concurrency import run_in_threadpool
 
-from api.backends import Caller, Opened
 from api.datasets import service
 from api.datasets.request import FORM_TEXTS
 from api.datasets.schemas import (
@@ -24,17 +23,18 @@ from api.datasets.schemas import (
     DatasetReport,
     DatasetRevisionList,
 )
-from api.errors import FileNotProcessed, ReportNotReady
-from api.failures import BODY, FORM, ONCE, ROOM, failures
+from api.dependencies import Caller, Opened
+from api.errors.errors import FileNotProcessed, ReportNotReady
+from api.errors.responses import BODY, FORM, ONCE, ROOM, failures
 from api.files.form import Form
 from api.files.receive import received_form
 from api.files.report import WORDS
-from api.idempotency import IdempotencyKey, once
-from api.json_body import Json, JsonBody
-from api.paging import After
-from api.room import has_room
-from api.transactions import transaction
-from store import datasets
+from api.http.disk_room import has_room
+from api.http.idempotency import IdempotencyKey, once
+from api.http.json_body import Json, JsonBody
+from api.http.paging import After
+from api.http.transactions import transaction
+from store.datasets import datasets
 from store.errors import CursorUnknown, DatasetNotFound, PairNotFound, QuotaExceeded, RevisionNotFound
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
@@ -50,7 +50,7 @@ REPORT_RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 def _body(model: str) -> dict[str, Any]:
-    """The schema of a body that its service parses; api/document.py adds it."""
+    """The schema of a body that its service parses; api/openapi/document.py adds it."""
     schema = {"$ref": f"#/components/schemas/{model}"}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 

@@ -8,12 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from api.datasets.revision_ids import revision_id
-from api.example_ids import CREATED, DATASET, PAIR, SHA256
+from api.errors.example_ids import CREATED, DATASET, PAIR, SHA256
 from api.files.report import EXAMPLE as OF_A_FILE
 from api.files.report import FileFinding, FileReport
-from api.paging import PageWithEnds, page_of
+from api.http.paging import PageWithEnds, page_of
 from intake import Finding, Report
-from store import dataset_tables
+from store.tables import dataset
 
 EXAMPLE: JsonDict = {
     "id": DATASET,
@@ -75,7 +75,7 @@ class Dataset(BaseModel):
     created_at: int = Field(description="Unix seconds.")
 
     @classmethod
-    def of(cls, row: dataset_tables.Dataset) -> Self:
+    def of(cls, row: dataset.Dataset) -> Self:
         return cls(
             id=row.id,
             name=row.name,
@@ -119,7 +119,7 @@ class DatasetPair(BaseModel):
     created_at: int = Field(description="Unix seconds.")
 
     @classmethod
-    def of(cls, row: dataset_tables.DatasetPair) -> Self:
+    def of(cls, row: dataset.DatasetPair) -> Self:
         own = {name: getattr(row, name) for name in cls.model_fields.keys() & row.__table__.columns.keys()}
         return cls.model_validate(own | {"created_at": int(row.created_at.timestamp())})
 
@@ -130,7 +130,7 @@ class DatasetPairAdded(DatasetPair):
     warnings: list[FileFinding] = Field(description="What the pair shows by itself; the report looks at all of them.")
 
     @classmethod
-    def made(cls, row: dataset_tables.DatasetPair, warnings: list[Finding]) -> Self:
+    def made(cls, row: dataset.DatasetPair, warnings: list[Finding]) -> Self:
         shown = [FileFinding.model_validate(warning, from_attributes=True) for warning in warnings]
         return cls(**DatasetPair.of(row).model_dump(), warnings=shown)
 
@@ -164,7 +164,7 @@ class DatasetRevision(BaseModel):
     created_at: int = Field(description="Unix seconds.")
 
     @classmethod
-    def of(cls, row: dataset_tables.DatasetRevision) -> Self:
+    def of(cls, row: dataset.DatasetRevision) -> Self:
         return cls(
             id=revision_id(row.dataset_id, row.number),
             dataset_id=row.dataset_id,

@@ -11,7 +11,6 @@ from typing import Literal
 from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 
-from api.backends import Backends
 from api.datasets import pictures, review
 from api.datasets.pictures import Picture
 from api.datasets.prepared import pairs_of
@@ -27,21 +26,25 @@ from api.datasets.schemas import (
     DatasetRevision,
     DatasetRevisionList,
 )
-from api.error_table import message_of, row_of
-from api.errors import FileNotProcessed, InvalidRequest
-from api.faults import Fault
+from api.dependencies import Backends
+from api.errors.errors import FileNotProcessed, InvalidRequest
+from api.errors.request_faults import Fault
+from api.errors.table import message_of, row_of
 from api.files.receive import ReceivedForm
-from api.idempotency import once
-from api.json_body import JsonBody
-from api.paging import cut
-from api.transactions import Work, transaction
+from api.http.idempotency import once
+from api.http.json_body import JsonBody
+from api.http.paging import cut
+from api.http.transactions import Work, transaction
 from intake import Report
-from store import dataset_tables, datasets, files, image_facts, quotas
-from store.blobs import Blobs
-from store.datasets import NewPair
+from store.blobs.blobs import Blobs
+from store.datasets import datasets, image_facts
+from store.datasets.datasets import NewPair
 from store.errors import CursorUnknown, FileNotFound, RejectedNotFound
-from store.keys import Principal
-from store.models import File
+from store.files import files
+from store.tables import dataset as dataset_tables
+from store.tables.file import File
+from store.tenants import quotas
+from store.tenants.api_keys import Principal
 
 Side = Literal["chosen", "rejected"]
 

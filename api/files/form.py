@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from python_multipart.multipart import parse_options_header
 
-from api.errors import InvalidRequest
-from api.faults import Fault
+from api.errors.errors import InvalidRequest
+from api.errors.request_faults import Fault
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
-from api.faults import Fault, describe
+from api.errors.request_faults import Fault, describe
 from intake.policy import InvalidRows, Ties
 from intake.rows import without_nul
 

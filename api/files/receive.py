@@ -18,11 +18,11 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 
-from api.body_limit import FORM_OVERHEAD
-from api.errors import InvalidRequest
-from api.faults import Fault
+from api.errors.errors import InvalidRequest
+from api.errors.request_faults import Fault
 from api.files.form import Form
-from store.blobs import StoredBlob
+from api.http.body_limit import FORM_OVERHEAD
+from store.blobs.blobs import StoredBlob
 
 BLOCK = 1024 * 1024  # bytes gathered before a write, so that a thread is not woken for every packet
 

@@ -9,23 +9,23 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from api.backends import Backends, Caller, Opened
-from api.documented_headers import named
-from api.errors import NoReport, RangeNotSatisfiable
-from api.failures import FORM, ONCE, ROOM, failures
+from api.dependencies import Backends, Caller, Opened
+from api.errors.errors import NoReport, RangeNotSatisfiable
+from api.errors.responses import FORM, ONCE, ROOM, failures
 from api.files import service
 from api.files.intake_policy import FORM_PROPERTIES, POLICY_FIELDS
 from api.files.receive import Received, least_size, received
 from api.files.report import WORDS, FileReport
 from api.files.schemas import File, FileDeleted, FileList
-from api.idempotency import IdempotencyKey, once, replay
-from api.paging import After
-from api.room import has_room
-from api.transactions import transaction
-from store import files
+from api.http.disk_room import has_room
+from api.http.documented_headers import named
+from api.http.idempotency import IdempotencyKey, once, replay
+from api.http.paging import After
+from api.http.transactions import transaction
 from store.errors import BlobMissing, CursorUnknown, FileInUse, FileNotFound, QuotaExceeded
-from store.keys import Principal
-from store.models import Json
+from store.files import files
+from store.tables.base import Json
+from store.tenants.api_keys import Principal
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 BINARY = "application/octet-stream"

@@ -7,9 +7,9 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
-from api.example_ids import CREATED, FILE, SHA256
-from api.paging import PageWithEnds, page_of
-from store import models
+from api.errors.example_ids import CREATED, FILE, SHA256
+from api.http.paging import PageWithEnds, page_of
+from store.tables.file import File as FileRow
 
 EXAMPLE: JsonDict = {
     "id": FILE,
@@ -49,7 +49,7 @@ class File(BaseModel):
     progress: FileProgress | None = Field(None, description="While it is read, a few seconds old.")
 
     @classmethod
-    def of(cls, row: models.File) -> Self:
+    def of(cls, row: FileRow) -> Self:
         return cls.model_validate(
             {
                 "id": row.id,

@@ -7,23 +7,25 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from api.backends import Backends
-from api.errors import InvalidRequest, NoReport
-from api.faults import Fault
+from api.dependencies import Backends
+from api.errors.errors import InvalidRequest, NoReport
+from api.errors.request_faults import Fault
 from api.files.elsewhere import may_redirect
 from api.files.filenames import attachment, clean
 from api.files.intake_policy import policy_of
 from api.files.ranges import Span, etag, is_known, requested_span
 from api.files.receive import Received
 from api.files.schemas import File, FileDeleted, FileList
-from api.paging import cut
-from api.transactions import Work, transaction
+from api.http.paging import cut
+from api.http.transactions import Work, transaction
 from intake import Report
-from store import files, models, quotas
-from store.blobs import Blobs, StoredBlob
-from store.files import NewFile
-from store.keys import Principal
-from store.models import Json
+from store.blobs.blobs import Blobs, StoredBlob
+from store.files import files
+from store.files.files import NewFile
+from store.tables.base import Json
+from store.tables.file import File as FileRow
+from store.tenants import quotas
+from store.tenants.api_keys import Principal
 
 UPLOAD_PURPOSE = "fine-tune"
 
@@ -100,7 +102,7 @@ class Content:
     body: Iterator[bytes] | None
 
 
-def content(row: models.File, blobs: Blobs, asked: Mapping[str, str], *, head: bool, redirect: bool) -> Content:
+def content(row: FileRow, blobs: Blobs, asked: Mapping[str, str], *, head: bool, redirect: bool) -> Content:
     """``asked``: the request's headers, for If-None-Match, Range and If-Range. ``redirect``: to the store if it can."""
     tag = etag(row.sha256)
     headers = {"etag": tag, "accept-ranges": "bytes", "cache-control": "private, no-cache"}

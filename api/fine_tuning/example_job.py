@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from api.example_ids import BASE, CREATED, FILE, JOB, PROJECT
+from api.errors.example_ids import BASE, CREATED, FILE, JOB, PROJECT
 from api.fine_tuning import examples
 from api.fine_tuning.fields import columns
 from api.fine_tuning.request import CreateFineTuningJob
 from api.fine_tuning.run_spec import Offer, run_spec
-from store.bases import RegisteredBase
-from store.job_state import JobStatus
-from store.models import Job
+from store.base_models import RegisteredBase
+from store.job_status import JobStatus
+from store.tables.job import Job
 
 
 def running() -> Job:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic.config import JsonDict
 
-from api.example_ids import BASE, CHECKPOINT, CREATED, EVENT, FILE, JOB, MODEL
+from api.errors.example_ids import BASE, CHECKPOINT, CREATED, EVENT, FILE, JOB, MODEL
 
 REQUEST: JsonDict = {
     "model": BASE,

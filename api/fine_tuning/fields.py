@@ -6,11 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from store.memory_classes import MOST_MEMORY
-from store.models import MOST_PRIORITY
-
-Key = Annotated[str, Field(min_length=1, max_length=64)]
-Value = Annotated[str, Field(max_length=512)]
+from api.http.metadata import Metadata
+from store.gpu_classes import MOST_MEMORY
+from store.tables.job import MOST_PRIORITY
 
 
 class JobSources(BaseModel):
@@ -30,7 +28,7 @@ class JobAttributes(BaseModel):
     suffix: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")] | None = Field(
         None, description="Becomes part of the fine-tuned model's name, and the name of its file for ComfyUI."
     )
-    metadata: Annotated[dict[Key, Value], Field(max_length=16)] | None = None
+    metadata: Metadata | None = None
     priority: Annotated[int, Field(strict=True, ge=-MOST_PRIORITY, le=MOST_PRIORITY)] = Field(
         0,
         description="Among the project's own queued jobs: a step of 1 counts as 6 hours of waiting. Other projects' "

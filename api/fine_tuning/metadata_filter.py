@@ -7,8 +7,8 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from api.errors import InvalidRequest
-from api.faults import Fault
+from api.errors.errors import InvalidRequest
+from api.errors.request_faults import Fault
 
 _ITEM = re.compile(r"metadata\[(.+)\]", re.DOTALL)
 PARAMETER = {

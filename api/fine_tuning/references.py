@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from api.datasets.revision_ids import Named, named, revision_id
-from api.error_table import message_of, row_of
-from api.faults import Fault
-from store import datasets, files
-from store.bases import RegisteredBase, find_base
-from store.dataset_tables import DatasetRevision
+from api.errors.request_faults import Fault
+from api.errors.table import message_of, row_of
+from store.base_models import RegisteredBase, find_base
+from store.datasets import datasets
 from store.errors import DatasetNotFound, FileNotFound, ModelNotFound, RevisionNotFound
-from store.jobs import Source
-from store.models import File
+from store.files import files
+from store.jobs.jobs import Source
+from store.tables.dataset import DatasetRevision
+from store.tables.file import File
 
 
 @dataclass(frozen=True)

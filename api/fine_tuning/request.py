@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from api.faults import Fault, describe
+from api.errors.request_faults import Fault, describe
 from api.fine_tuning import examples
 from api.fine_tuning.fields import JobAttributes, JobSources
 from trainer.spec.methods import MapoMethod, Method

@@ -8,10 +8,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import JSONResponse
 
-from api.backends import Caller, Opened
-from api.failures import BODY, ONCE, ROOM, failures
+from api.dependencies import Caller, Opened
+from api.errors.responses import BODY, ONCE, ROOM, failures
 from api.fine_tuning import service
-from api.fine_tuning.estimate import FineTuningJobEstimate
+from api.fine_tuning.estimates.estimate import FineTuningJobEstimate
 from api.fine_tuning.metadata_filter import PARAMETER, MetadataFilter
 from api.fine_tuning.request import CreateFineTuningJob
 from api.fine_tuning.run_spec import Offer
@@ -21,11 +21,11 @@ from api.fine_tuning.schemas import (
     FineTuningJobEventList,
     FineTuningJobList,
 )
-from api.idempotency import IdempotencyKey, once
-from api.json_body import Json
-from api.paging import After
-from api.room import has_room
-from api.transactions import transaction
+from api.http.disk_room import has_room
+from api.http.idempotency import IdempotencyKey, once
+from api.http.json_body import Json
+from api.http.paging import After
+from api.http.transactions import transaction
 from store.errors import CursorUnknown, IllegalTransition, JobNotFound, QuotaExceeded
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])

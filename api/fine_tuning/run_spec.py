@@ -7,11 +7,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from api.errors import InvalidRequest
-from api.faults import describe
+from api.errors.errors import InvalidRequest
+from api.errors.request_faults import describe
 from api.fine_tuning.naming import adapter_name
 from api.fine_tuning.request import CreateFineTuningJob
-from store.bases import RegisteredBase
+from store.base_models import RegisteredBase
 from trainer.spec.run import Base, RunSpec, TrainingOptions
 
 

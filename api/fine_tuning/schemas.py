@@ -11,11 +11,13 @@ from sqlalchemy import Row, inspect
 from api.datasets.revision_ids import revision_id
 from api.fine_tuning import example_job, examples
 from api.fine_tuning.fields import JobAttributes, JobSources, column_of
-from api.paging import Page, PageWithEnds, page_of
-from store import models
-from store.job_state import JobStatus
-from store.leases import fine_tuned_model_name
-from store.queue import Place
+from api.http.paging import Page, PageWithEnds, page_of
+from store.job_status import JobStatus
+from store.jobs.job_leases import fine_tuned_model_name
+from store.jobs.queue import Place
+from store.tables.job import Checkpoint as CheckpointRow
+from store.tables.job import Job as JobRow
+from store.tables.job import JobEvent as JobEventRow
 from trainer.spec.run import TrainingOptions
 from trainer.spec.strict import Strict
 
@@ -73,7 +75,7 @@ class ShownJob(JobAttributes, Groups, JobSources, JobState):
     """A job's row as clients see it."""
 
     @classmethod
-    def of(cls, row: models.Job | Row[Any], place: Place | None = None) -> Self:
+    def of(cls, row: JobRow | Row[Any], place: Place | None = None) -> Self:
         method = row.spec["method"]
         return cls.model_validate(
             {name: _shown(getattr(row, column)) for name, column in STORED.items()}
@@ -94,9 +96,7 @@ class ShownJob(JobAttributes, Groups, JobSources, JobState):
 
 
 # The fields that are a column of the row, with its name.
-STORED = {
-    name: column_of(name) for name in ShownJob.model_fields if column_of(name) in inspect(models.Job).column_attrs
-}
+STORED = {name: column_of(name) for name in ShownJob.model_fields if column_of(name) in inspect(JobRow).column_attrs}
 
 
 def _shown(value: Any) -> Any:
@@ -108,7 +108,7 @@ def _source(file_id: str | None, dataset_id: str | None, number: int | None) -> 
     return revision_id(dataset_id, number) if dataset_id is not None and number is not None else file_id
 
 
-def _estimated_finish(row: models.Job | Row[Any]) -> int | None:
+def _estimated_finish(row: JobRow | Row[Any]) -> int | None:
     """A job that waits again keeps what its last attempt foresaw, which holds no more."""
     running = row.status == JobStatus.RUNNING
     return int(row.estimated_finish.timestamp()) if running and row.estimated_finish else None
@@ -138,7 +138,7 @@ class FineTuningJobEvent(BaseModel):
     data: dict[str, Any] | None
 
     @classmethod
-    def of(cls, row: models.JobEvent) -> Self:
+    def of(cls, row: JobEventRow) -> Self:
         return cls.model_validate(
             {
                 "id": row.id,
@@ -167,7 +167,7 @@ class FineTuningJobCheckpoint(BaseModel):
     metrics: dict[str, Any]
 
     @classmethod
-    def of(cls, row: models.Checkpoint, job: models.Job) -> Self:
+    def of(cls, row: CheckpointRow, job: JobRow) -> Self:
         return cls.model_validate(
             {
                 "id": row.id,

@@ -9,12 +9,12 @@ from typing import Any
 from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
-from api.backends import Backends
 from api.datasets.prepared import materialise
-from api.errors import InvalidRequest
-from api.fine_tuning.estimate import FineTuningJobEstimate, estimate
+from api.dependencies import Backends
+from api.errors.errors import InvalidRequest
+from api.fine_tuning.estimates.estimate import FineTuningJobEstimate, estimate
+from api.fine_tuning.estimates.planned import planned
 from api.fine_tuning.fields import columns
-from api.fine_tuning.planned import planned
 from api.fine_tuning.references import References, look_up
 from api.fine_tuning.request import CreateFineTuningJob, parse
 from api.fine_tuning.run_spec import Offer, run_spec
@@ -26,17 +26,18 @@ from api.fine_tuning.schemas import (
     FineTuningJobEventList,
     FineTuningJobList,
 )
-from api.json_body import JsonBody
-from api.paging import cut
-from api.transactions import Work
-from store import events, job_lists, jobs, measured_runs, queue, quotas
-from store.blobs import Blobs
+from api.http.json_body import JsonBody
+from api.http.paging import cut
+from api.http.transactions import Work
+from store.blobs.blobs import Blobs
 from store.database import read
 from store.ids import new_id
-from store.job_state import JobStatus
-from store.jobs import NewJob
-from store.keys import Principal
-from store.models import Job
+from store.job_status import JobStatus
+from store.jobs import events, jobs, listing, queue, run_history
+from store.jobs.jobs import NewJob
+from store.tables.job import Job
+from store.tenants import quotas
+from store.tenants.api_keys import Principal
 from trainer.spec.run import RunSpec
 
 # Longer than any automatic retry of a client waits; a later request with the same body is a new wish.
@@ -68,7 +69,7 @@ def dry_run(work: Work, offer: Offer, caller: Principal, body: JsonBody) -> Fine
     spec = RunSpec.model_validate(new.spec)
     held_out = new.validation_file.pairs_count if new.validation_file is not None else 0
     plan = planned(spec, new.training_file.pairs_count, held_out)
-    return estimate(plan, measured_runs.of_base(work.session, spec.base.name))
+    return estimate(plan, run_history.of_base(work.session, spec.base.name))
 
 
 def _checked(work: Work, offer: Offer, caller: Principal, body: JsonBody) -> tuple[CreateFineTuningJob, References]:
@@ -127,7 +128,7 @@ def page(
     backends: Backends, project_id: str, *, after: str | None, limit: int, metadata: dict[str, str] | None
 ) -> FineTuningJobList:
     with backends.sessions() as session:
-        rows = job_lists.newest_first(session, project_id, after=after, limit=limit + 1, metadata=metadata)
+        rows = listing.newest_first(session, project_id, after=after, limit=limit + 1, metadata=metadata)
     found, has_more = cut(rows, limit)
     places = backends.places.of(backends.reader, _queued(found))
     data = [FineTuningJob.of(row, places.get(row.id)) for row in found]

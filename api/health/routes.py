@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from api.backends import Opened
-from api.errors import NotReady
-from api.failures import documented
+from api.dependencies import Opened
+from api.errors.errors import NotReady
+from api.errors.responses import documented
 from api.health import service
 from api.health.schemas import Alive, Ready
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from api.backends import Backends
-from api.errors import NotReady
+from api.dependencies import Backends
+from api.errors.errors import NotReady
 from api.health.schemas import Ready, State
 from migrations.revision import outdated
-from store import disk_space
+from store.blobs import disk_space
 from store.database import Sessions
 
 # Without these no request can be answered. Without a broker jobs wait, and a full disk hinders no download.

@@ -7,13 +7,15 @@ from typing import Literal
 
 from sqlalchemy.orm import Session
 
-from api.error_table import row_of
-from api.faults import Fault
-from store import files, jobs
-from store.bases import RegisteredBase
+from api.errors.request_faults import Fault
+from api.errors.table import row_of
+from store.base_models import RegisteredBase
 from store.errors import JobNotFound, ModelNotFound
-from store.leases import fine_tuned_model_name
-from store.models import Job, Json
+from store.files import files
+from store.jobs import jobs
+from store.jobs.job_leases import fine_tuned_model_name
+from store.tables.base import Json
+from store.tables.job import Job
 
 # A run's files that hold its adapter: in its results, and in a checkpoint.
 EXPORTED = ("pytorch_lora_weights.safetensors", "learned_embeds.safetensors")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from api.faults import Fault, describe
+from api.errors.request_faults import Fault, describe
 from trainer.spec.draw import LONGEST_SIDE, DrawingOptions
 from trainer.spec.strict import Seed
 

@@ -10,21 +10,21 @@ from fastapi import APIRouter, Header, Path, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from api.backends import Backends, Caller, Opened
-from api.documented_headers import named
-from api.errors import GenerationFailed, GenerationQueued, GenerationRunning
-from api.failures import BODY, ONCE, failures
+from api.dependencies import Backends, Caller, Opened
+from api.errors.errors import GenerationFailed, GenerationQueued, GenerationRunning
+from api.errors.responses import BODY, ONCE, failures
 from api.files.ranges import etag, is_known
-from api.idempotency import REPLAYED, IdempotencyKey, once
+from api.http.documented_headers import named
+from api.http.idempotency import REPLAYED, IdempotencyKey, once
+from api.http.json_body import Json, JsonBody
+from api.http.transactions import transaction
 from api.images import service
 from api.images.request import CreateImage, Form
 from api.images.schemas import ImageGeneration, ImagesResponse
 from api.images.waiting import Waiting
-from api.json_body import Json, JsonBody
-from api.transactions import transaction
-from store import generations
 from store.errors import BlobMissing, GenerationNotFound, ImageNotFound
-from store.keys import Principal
+from store.generations import generations
+from store.tenants.api_keys import Principal
 
 router = APIRouter(prefix="/v1/images/generations", tags=["images"])
 PNG = "image/png"

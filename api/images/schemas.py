@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
-from api.example_ids import GENERATION
+from api.errors.example_ids import GENERATION
 
 DRAWN: JsonDict = {
     "b64_json": None,

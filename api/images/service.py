@@ -9,20 +9,21 @@ from datetime import timedelta
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
-from api.errors import GenerationFailed, GenerationQueued, GenerationRunning, InvalidRequest
-from api.faults import Fault
+from api.errors.errors import GenerationFailed, GenerationQueued, GenerationRunning, InvalidRequest
+from api.errors.request_faults import Fault
+from api.http.json_body import JsonBody
+from api.http.transactions import Work
 from api.images.drawable import Drawable, find
 from api.images.request import CreateImage, Form, parse
 from api.images.schemas import DrawnImage, GenerationError, ImageGeneration, ImagesResponse
-from api.json_body import JsonBody
-from api.transactions import Work
-from store import generations, jobs
-from store.bases import RegisteredBase
-from store.blobs import Blobs
+from store.base_models import RegisteredBase
+from store.blobs.blobs import Blobs
 from store.errors import ImageNotFound
-from store.generation_tables import Generation, GenerationStatus
-from store.generations import NewGeneration
-from store.keys import Principal
+from store.generations import generations
+from store.generations.generations import NewGeneration
+from store.jobs import jobs
+from store.tables.generation import Generation, GenerationStatus
+from store.tenants.api_keys import Principal
 from trainer.spec.draw import LAST_SEED, DrawingOptions, DrawSpec
 
 # Longer than a client's automatic retries go on; a later request with the same body is a new wish.

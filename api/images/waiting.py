@@ -13,8 +13,8 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.concurrency import run_in_threadpool
 
-from store import generations
 from store.database import Sessions
+from store.generations import generations
 
 log = structlog.get_logger()
 

@@ -7,9 +7,9 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse
 
-from api.backends import Opened
+from api.dependencies import Opened
+from api.http.exposition import MEDIA_TYPE
 from api.metrics import service
-from api.metrics.exposition import MEDIA_TYPE
 
 router = APIRouter(tags=["health"])
 EXAMPLE = """\

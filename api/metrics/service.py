@@ -5,12 +5,13 @@ from __future__ import annotations
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from api.backends import Backends
-from api.metrics.exposition import Family, Sample, render
-from api.metrics.requests import Requests
-from store import disk_space, signals
+from api.dependencies import Backends
+from api.http.exposition import Family, Sample, render
+from api.http.request_metrics import Requests
+from store.blobs import disk_space
 from store.database import Sessions
-from store.signals import Signals
+from store.ops import service_metrics
+from store.ops.service_metrics import Signals
 
 QUEUES = ("draw", "intake", "train")
 COUNTERS = {
@@ -32,7 +33,7 @@ def scrape(backends: Backends, requests: Requests) -> str:
 def _read(sessions: Sessions) -> Signals | None:
     try:
         with sessions() as session:
-            return signals.read(session)
+            return service_metrics.read(session)
     except (OperationalError, PoolTimeout):
         return None
 

@@ -6,12 +6,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from api.backends import Caller, Opened
-from api.failures import failures
+from api.dependencies import Caller, Opened
+from api.errors.responses import failures
+from api.http.paging import After
+from api.http.transactions import transaction
 from api.models import service
 from api.models.schemas import Model, ModelDeleted, ModelList
-from api.paging import After
-from api.transactions import transaction
 from store.errors import CursorUnknown, ModelIsBase, ModelNotFound
 
 router = APIRouter(prefix="/v1/models", tags=["models"])

@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
-from api.example_ids import BASE, CREATED, MODEL, PROJECT
-from api.paging import Page
+from api.errors.example_ids import BASE, CREATED, MODEL, PROJECT
+from api.http.paging import Page
 
 TUNED: JsonDict = {"id": MODEL, "object": "model", "created": CREATED + 300, "owned_by": PROJECT}
 BASIC: JsonDict = {"id": BASE, "object": "model", "created": 0, "owned_by": "system"}

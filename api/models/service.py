@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
+from api.http.paging import cut
 from api.models.schemas import Model, ModelDeleted, ModelList
-from api.paging import cut
-from store import job_lists, jobs
-from store.bases import RegisteredBase, find_base
+from store.base_models import RegisteredBase, find_base
 from store.errors import ModelIsBase
-from store.models import Job
+from store.jobs import jobs, listing
+from store.tables.job import Job
 
 
 def page(
@@ -18,7 +18,7 @@ def page(
     """The bases in the operator's order come first. Raises CursorUnknown."""
     names = list(bases)
     of_bases = names[names.index(after) + 1 :] if after in bases else names if after is None else []
-    rows = job_lists.fine_tuned(
+    rows = listing.fine_tuned(
         session, project_id, after=None if after in bases else after, limit=max(limit + 1 - len(of_bases), 0)
     )
     tuned = [_tuned(job, job.fine_tuned_model) for job in rows if job.fine_tuned_model]

@@ -11,9 +11,9 @@ from pathlib import Path
 from obstore.store import ObjectStore
 
 from api.files.receive import temporary
-from store import part_bytes
-from store.blobs import StoredBlob
-from store.upload_tables import UploadPart
+from store.blobs import upload_parts
+from store.blobs.blobs import StoredBlob
+from store.tables.upload import UploadPart
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def assembled(store: ObjectStore, parts: Sequence[UploadPart], directory: Path) 
     with temporary(directory) as path:
         with path.open("wb") as out:
             for part in parts:
-                for chunk in part_bytes.stream(store, part.upload_id, part.id, part.bytes):
+                for chunk in upload_parts.stream(store, part.upload_id, part.id, part.bytes):
                     sha256.update(chunk)
                     md5.update(chunk)
                     out.write(chunk)

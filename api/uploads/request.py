@@ -6,12 +6,12 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
-from api.errors import InvalidRequest
-from api.example_ids import PART, SHA256
-from api.faults import Fault, describe
+from api.errors.errors import InvalidRequest
+from api.errors.example_ids import PART, SHA256
+from api.errors.request_faults import Fault, describe
 from api.files.intake_policy import Prompt
 from intake.policy import InvalidRows, Ties
-from store.uploads import MOST_PARTS
+from store.files.uploads import MOST_PARTS
 
 Asked = TypeVar("Asked", bound=BaseModel)
 Md5 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{32}$", to_lower=True)]

@@ -9,25 +9,25 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from api.backends import Caller, Opened
-from api.example_ids import SHA256
-from api.failures import BODY, FORM, ONCE, ROOM, failures
+from api.dependencies import Caller, Opened
+from api.errors.example_ids import SHA256
+from api.errors.responses import BODY, FORM, ONCE, ROOM, failures
 from api.files.receive import received
-from api.idempotency import IdempotencyKey, once
-from api.json_body import Json
-from api.paging import After
-from api.room import has_room
-from api.transactions import transaction
+from api.http.disk_room import has_room
+from api.http.idempotency import IdempotencyKey, once
+from api.http.json_body import Json
+from api.http.paging import After
+from api.http.transactions import transaction
 from api.uploads import service
 from api.uploads.schemas import Upload, UploadPart, UploadPartList
 from store.errors import CursorUnknown, QuotaExceeded, TooManyParts, UploadNotFound, UploadNotPending
-from store.uploads import MOST_PARTS
+from store.files.uploads import MOST_PARTS
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
 
 
 def _body(model: str) -> dict[str, Any]:
-    """The schema of a body that its service parses; api/document.py adds it."""
+    """The schema of a body that its service parses; api/openapi/document.py adds it."""
     schema = {"$ref": f"#/components/schemas/{model}"}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 

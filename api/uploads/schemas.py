@@ -7,10 +7,11 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
-from api.example_ids import CREATED, PART, SHA256, UPLOAD
+from api.errors.example_ids import CREATED, PART, SHA256, UPLOAD
 from api.files.schemas import File
-from api.paging import PageWithEnds, page_of
-from store import models, upload_tables
+from api.http.paging import PageWithEnds, page_of
+from store.tables import upload
+from store.tables.file import File as FileRow
 
 BEGUN: JsonDict = {
     "id": UPLOAD,
@@ -47,7 +48,7 @@ class Upload(BaseModel):
     file: File | None = Field(None, description="For `completed`: what the parts became, unless it was deleted.")
 
     @classmethod
-    def of(cls, row: upload_tables.Upload, file: models.File | None = None) -> Self:
+    def of(cls, row: upload.Upload, file: FileRow | None = None) -> Self:
         return cls.model_validate(
             {
                 "id": row.id,
@@ -73,7 +74,7 @@ class UploadPart(BaseModel):
     sha256: str
 
     @classmethod
-    def of(cls, row: upload_tables.UploadPart) -> Self:
+    def of(cls, row: upload.UploadPart) -> Self:
         return cls.model_validate(
             {
                 "id": row.id,

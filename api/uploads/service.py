@@ -6,27 +6,30 @@ from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
-from api.backends import Backends
-from api.errors import InvalidRequest, RequestTooLarge
-from api.faults import Fault
+from api.dependencies import Backends
+from api.errors.errors import InvalidRequest, RequestTooLarge
+from api.errors.request_faults import Fault
 from api.files import service as file_service
 from api.files.filenames import clean
 from api.files.intake_policy import POLICY_FIELDS, IntakePolicy, kept
 from api.files.receive import Received
-from api.json_body import JsonBody
-from api.paging import cut
-from api.transactions import Work, transaction
+from api.http.json_body import JsonBody
+from api.http.paging import cut
+from api.http.transactions import Work, transaction
 from api.uploads.assemble import Assembled, assembled
 from api.uploads.request import CompleteUpload, CreateUpload, parse, too_large
 from api.uploads.schemas import Upload, UploadPart, UploadPartList
-from store import files, part_bytes, quotas, upload_tables, uploads
-from store.blobs import StoredBlob
+from store.blobs import upload_parts
+from store.blobs.blobs import StoredBlob
 from store.errors import BlobMissing, TooManyParts, UploadNotPending
+from store.files import files, uploads
+from store.files.uploads import PART_BYTES, NewPart, NewUpload
 from store.ids import new_id
-from store.limits import Limits
-from store.models import Json
 from store.settings import Settings
-from store.uploads import PART_BYTES, NewPart, NewUpload
+from store.tables import upload as upload_tables
+from store.tables.base import Json
+from store.tenants import quotas
+from store.tenants.limits import Limits
 
 
 def declared(settings: Settings, project_id: str, body: JsonBody) -> NewUpload:
@@ -62,15 +65,15 @@ def add_part(backends: Backends, project_id: str, upload_id: str, sent: Received
     _check_part(sent)
     new = NewPart(new_id("part"), sent.blob.bytes, sent.blob.sha256)
     check_open(backends, project_id, upload_id)  # receiving may have taken long; storing does not
-    part_bytes.keep(backends.blobs.store, upload_id, new.id, sent.path)
+    upload_parts.keep(backends.blobs.store, upload_id, new.id, sent.path)
     try:
         with transaction(backends) as work:
             return UploadPart.of(uploads.add_part(work.session, project_id, upload_id, new))
     except UploadNotPending:
-        part_bytes.remove(backends.blobs.store, upload_id)
+        upload_parts.remove(backends.blobs.store, upload_id)
         raise
     except TooManyParts:
-        part_bytes.discard(backends.blobs.store, upload_id, new.id)
+        upload_parts.discard(backends.blobs.store, upload_id, new.id)
         raise
 
 
@@ -85,7 +88,7 @@ def parts(session: Session, project_id: str, upload_id: str, *, after: str | Non
 def cancel(backends: Backends, project_id: str, upload_id: str) -> Upload:
     with transaction(backends) as work:
         cancelled = _shown(work.session, uploads.cancel(work.session, project_id, upload_id))
-    part_bytes.remove(backends.blobs.store, upload_id)
+    upload_parts.remove(backends.blobs.store, upload_id)
     return cancelled
 
 
@@ -106,7 +109,7 @@ def complete(backends: Backends, project_id: str, upload_id: str, content: bytes
         if other is None:
             raise
         return other
-    part_bytes.remove(backends.blobs.store, upload_id)
+    upload_parts.remove(backends.blobs.store, upload_id)
     return completed
 
 

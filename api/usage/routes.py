@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from api.backends import Caller, Opened
-from api.failures import failures
-from api.transactions import transaction
+from api.dependencies import Caller, Opened
+from api.errors.responses import failures
+from api.http.transactions import transaction
 from api.usage import service
 from api.usage.schemas import Usage
 

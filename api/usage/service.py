@@ -5,10 +5,10 @@ from __future__ import annotations
 from sqlalchemy.orm import Session
 
 from api.usage.schemas import Quota, Quotas, RateLimit, Usage
-from store import usage
-from store.job_state import JobStatus
-from store.keys import Principal
-from store.limits import Limits
+from store.job_status import JobStatus
+from store.tenants import usage
+from store.tenants.api_keys import Principal
+from store.tenants.limits import Limits
 
 
 def now(session: Session, caller: Principal) -> Usage:

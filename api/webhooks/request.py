@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from api.errors import InvalidRequest
-from api.faults import Fault, describe
+from api.errors.errors import InvalidRequest
+from api.errors.request_faults import Fault, describe
 from store.errors import WebhookUrlRefused
 from store.settings import Settings
-from store.webhook_target import LONGEST, addresses
-from store.webhook_target import parse as parse_target
+from store.webhooks.egress import LONGEST, addresses
+from store.webhooks.egress import parse as parse_target
 
 EventType = Literal["fine_tuning.job.succeeded", "fine_tuning.job.failed", "fine_tuning.job.cancelled"]
 EVERY_EVENT: tuple[EventType, ...] = (

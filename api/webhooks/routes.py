@@ -8,12 +8,12 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
 
-from api.backends import Caller, Opened
-from api.failures import BODY, ONCE, failures
-from api.idempotency import IdempotencyKey, once
-from api.json_body import Json
-from api.paging import After
-from api.transactions import transaction
+from api.dependencies import Caller, Opened
+from api.errors.responses import BODY, ONCE, failures
+from api.http.idempotency import IdempotencyKey, once
+from api.http.json_body import Json
+from api.http.paging import After
+from api.http.transactions import transaction
 from api.webhooks import service
 from api.webhooks.request import CreateWebhook, parse
 from api.webhooks.schemas import (
@@ -24,8 +24,8 @@ from api.webhooks.schemas import (
     WebhookList,
     WebhookWithSecret,
 )
-from store import webhooks
 from store.errors import CursorUnknown, DeliveryNotFound, TooManyWebhooks, WebhookDisabled, WebhookNotFound
+from store.webhooks import endpoints
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
 CREATE_BODY = {
@@ -70,7 +70,7 @@ def list_webhooks(
 def retrieve_webhook(webhook_id: str, caller: Caller, backends: Opened) -> Webhook:
     """One webhook, without its secret. An addition."""
     with transaction(backends) as work:
-        return Webhook.of(webhooks.get(work.session, caller.project_id, webhook_id))
+        return Webhook.of(endpoints.get(work.session, caller.project_id, webhook_id))
 
 
 @router.delete("/{webhook_id}", operation_id="deleteWebhook", responses=failures(WebhookNotFound))

@@ -8,9 +8,9 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
-from api.example_ids import CREATED, DELIVERY, JOB, WEBHOOK
-from api.paging import PageWithEnds, page_of
-from store import webhook_tables
+from api.errors.example_ids import CREATED, DELIVERY, JOB, WEBHOOK
+from api.http.paging import PageWithEnds, page_of
+from store.tables import webhook
 
 SENT: JsonDict = {
     "id": DELIVERY,
@@ -48,7 +48,7 @@ class Webhook(BaseModel):
     disabled_at: int | None = Field(description="Unix seconds: since when nothing is sent, as the receiver is gone.")
 
     @classmethod
-    def of(cls, row: webhook_tables.WebhookEndpoint) -> Self:
+    def of(cls, row: webhook.WebhookEndpoint) -> Self:
         return cls.model_validate(_fields(row))
 
 
@@ -62,7 +62,7 @@ class WebhookWithSecret(Webhook):
     signing_secret: str = Field(description="Shown here and never again: `whsec_` and base64.")
 
     @classmethod
-    def made(cls, row: webhook_tables.WebhookEndpoint, *, version: int, secret: str) -> Self:
+    def made(cls, row: webhook.WebhookEndpoint, *, version: int, secret: str) -> Self:
         return cls.model_validate(_fields(row) | {"secret_version": version, "signing_secret": secret})
 
 
@@ -103,7 +103,7 @@ class WebhookDelivery(BaseModel):
     last_error: str | None = Field(description="Why the last attempt failed, with at most 1 KiB of the answer.")
 
     @classmethod
-    def of(cls, row: webhook_tables.WebhookDelivery) -> Self:
+    def of(cls, row: webhook.WebhookDelivery) -> Self:
         return cls.model_validate(
             {
                 "id": row.id,
@@ -126,7 +126,7 @@ class WebhookDeliveryList(PageWithEnds[WebhookDelivery]):
     model_config = ConfigDict(json_schema_extra=page_of(SENT, ends=True))
 
 
-def _fields(row: webhook_tables.WebhookEndpoint) -> dict[str, object]:
+def _fields(row: webhook.WebhookEndpoint) -> dict[str, object]:
     return {
         "id": row.id,
         "url": row.url,
@@ -136,7 +136,7 @@ def _fields(row: webhook_tables.WebhookEndpoint) -> dict[str, object]:
     }
 
 
-def _status(row: webhook_tables.WebhookDelivery) -> str:
+def _status(row: webhook.WebhookDelivery) -> str:
     """One that is sent once more is pending, although it was delivered before."""
     if row.next_attempt_at is not None:
         return "pending"

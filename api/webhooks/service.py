@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
-from api.idempotency import Unkept
-from api.paging import cut
-from api.transactions import Work
+from api.http.idempotency import Unkept
+from api.http.paging import cut
+from api.http.transactions import Work
 from api.webhooks.request import EVERY_EVENT, CreateWebhook
 from api.webhooks.schemas import (
     Webhook,
@@ -16,10 +16,11 @@ from api.webhooks.schemas import (
     WebhookList,
     WebhookWithSecret,
 )
-from store import webhook_deliveries, webhook_tables, webhooks
-from store.models import Json
 from store.settings import Settings
-from store.webhook_secrets import SigningKey, shown, signing_key
+from store.tables import webhook
+from store.tables.base import Json
+from store.webhooks import delivery_log, endpoints
+from store.webhooks.signing import SigningKey, shown, signing_key
 
 
 def secret_of(settings: Settings) -> Unkept:
@@ -30,44 +31,44 @@ def secret_of(settings: Settings) -> Unkept:
 def create(work: Work, settings: Settings, project_id: str, asked: CreateWebhook) -> WebhookWithSecret:
     key = signing_key(settings)
     events = asked.events or EVERY_EVENT
-    row = webhooks.create(work.session, project_id, url=asked.url, events=events, key_check=key.check)
+    row = endpoints.create(work.session, project_id, url=asked.url, events=events, key_check=key.check)
     return _made(key, row, 1)
 
 
 def rotate(work: Work, settings: Settings, project_id: str, webhook_id: str) -> WebhookWithSecret:
     key = signing_key(settings)
-    row, version = webhooks.rotate(work.session, project_id, webhook_id, key_check=key.check)
+    row, version = endpoints.rotate(work.session, project_id, webhook_id, key_check=key.check)
     return _made(key, row, version)
 
 
 def page(session: Session, project_id: str, *, after: str | None, limit: int) -> WebhookList:
-    rows, has_more = cut(webhooks.newest_first(session, project_id, after=after, limit=limit + 1), limit)
+    rows, has_more = cut(endpoints.newest_first(session, project_id, after=after, limit=limit + 1), limit)
     data = [Webhook.of(row) for row in rows]
     first, last = (data[0].id, data[-1].id) if data else (None, None)
     return WebhookList(data=data, has_more=has_more, first_id=first, last_id=last)
 
 
 def delete(session: Session, project_id: str, webhook_id: str) -> WebhookDeleted:
-    webhooks.remove(session, project_id, webhook_id)
+    endpoints.remove(session, project_id, webhook_id)
     return WebhookDeleted(id=webhook_id)
 
 
 def deliveries(
     session: Session, project_id: str, webhook_id: str, *, after: str | None, limit: int
 ) -> WebhookDeliveryList:
-    webhooks.get(session, project_id, webhook_id)
-    rows, has_more = cut(webhook_deliveries.newest_first(session, webhook_id, after=after, limit=limit + 1), limit)
+    endpoints.get(session, project_id, webhook_id)
+    rows, has_more = cut(delivery_log.newest_first(session, webhook_id, after=after, limit=limit + 1), limit)
     data = [WebhookDelivery.of(row) for row in rows]
     first, last = (data[0].id, data[-1].id) if data else (None, None)
     return WebhookDeliveryList(data=data, has_more=has_more, first_id=first, last_id=last)
 
 
 def retry(session: Session, project_id: str, webhook_id: str, delivery_id: str) -> WebhookDelivery:
-    endpoint = webhooks.get(session, project_id, webhook_id)
-    return WebhookDelivery.of(webhook_deliveries.retry(session, endpoint, delivery_id))
+    endpoint = endpoints.get(session, project_id, webhook_id)
+    return WebhookDelivery.of(delivery_log.retry(session, endpoint, delivery_id))
 
 
-def _made(key: SigningKey, row: webhook_tables.WebhookEndpoint, version: int) -> WebhookWithSecret:
+def _made(key: SigningKey, row: webhook.WebhookEndpoint, version: int) -> WebhookWithSecret:
     secret = _secret(key, {"id": row.id, "secret_version": version})
     return WebhookWithSecret.made(row, version=version, secret=secret)
 

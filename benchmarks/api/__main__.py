@@ -27,8 +27,8 @@ import httpx
 from sqlalchemy import text
 
 from benchmarks.api.load import Loaded, follow, load
-from store import jobs
 from store.database import Sessions
+from store.jobs import jobs
 from store.settings import REPOSITORY
 from tests import servers
 from tests.api.conftest import add_file

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from sqlalchemy import create_engine, select
 from sqlalchemy.orm import sessionmaker
 
-from store.models import Job
+from store.tables.job import Job
 
 
 def create_app() -> FastAPI:

@@ -24,7 +24,7 @@ from rich.table import Table
 from benchmarks.intake.material import small_images, write_pairs
 from benchmarks.intake.memory import Reading, read
 from benchmarks.intake.speed import FORMATS, Speed, compare
-from worker.freed_memory import keep_freed_memory
+from worker.runtime.freed_memory import keep_freed_memory
 
 RESULT = Path("benchmarks/results/intake.json")
 PAIRS = 50_000

@@ -15,8 +15,9 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.queue.rows import fill
-from store import leases, queue, signals
 from store.database import Sessions, open_engine, open_sessions
+from store.jobs import job_leases, queue
+from store.ops import service_metrics
 from tests import servers
 
 RESULT = Path("benchmarks/results/queue.json")
@@ -61,7 +62,7 @@ def _measured(url: str, jobs: int, queued: int) -> list[Figure]:
 
 def _read(sessions: Sessions) -> None:
     with sessions() as session:
-        signals.read(session)
+        service_metrics.read(session)
 
 
 def _place(sessions: Sessions) -> None:
@@ -73,7 +74,7 @@ def _place(sessions: Sessions) -> None:
 def _claim(sessions: Sessions) -> None:
     """With its event and the rest of its transaction."""
     with sessions.begin() as session:
-        assert leases.claim_next(session, worker="w", lease_seconds=600) is not None
+        assert job_leases.claim_next(session, worker="w", lease_seconds=600) is not None
 
 
 def _timed(act: Callable[[], object]) -> list[float]:

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Engine, text
 
 from store.database import open_sessions
-from store.files import NewFile, create
+from store.files.files import NewFile, create
 from tests.conftest import make_tenant
 
 RUNNING = 20

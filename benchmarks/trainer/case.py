@@ -22,17 +22,17 @@ import torch.nn.functional as F
 
 from benchmarks.trainer.plain import plain_step
 from benchmarks.trainer.subjects import BATCH, base_of, write_run
-from trainer.batches import Batch
-from trainer.cache import Cache
-from trainer.encoding import pixels
-from trainer.fit import Training, new_batches
-from trainer.interrupt import StopRequest
-from trainer.prepare import Ready, measure_base, prepare
-from trainer.probe import settle
+from trainer.cache.cache import Cache
+from trainer.data.batches import Batch
+from trainer.data.encoding import pixels
 from trainer.recipe import need_of, objective_of
-from trainer.reporting import Phases
-from trainer.rundir import read_run
-from trainer.world import ALONE
+from trainer.run_directory.run import read_run
+from trainer.runtime.distributed import ALONE
+from trainer.runtime.event_stream import Phases
+from trainer.runtime.signals import StopRequest
+from trainer.training.loop import Training, new_batches
+from trainer.training.memory_probe import settle
+from trainer.training.setup import Ready, measure_base, prepare
 
 # What a run imports as it goes is imported before memory is looked at.
 LIBRARIES = (

@@ -18,7 +18,7 @@ from peft import LoraConfig
 from PIL import Image
 from torch import Tensor
 
-from trainer.rundir import PairFiles, Run
+from trainer.run_directory.run import PairFiles, Run
 
 
 def plain_step(run: Run, base: Path, batch_size: int) -> Callable[[], None]:

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel
 
-from demo import emoji_xl, openmoji
+from demo import emoji_xl
+from demo.emoji import openmoji
 
 EMOJI_XL = Path("demo/base/emoji-xl")
 PAIRS = 64

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from intake.entries import Entry
+from intake.archives.entries import Entry
 from intake.errors import MetadataRefused, Refused
 from intake.findings import Finding, printable
 from intake.formats.judgement import Judgement, Source, refused

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from intake.entries import Entry
+from intake.archives.entries import Entry
+from intake.archives.lookup import Search
 from intake.findings import Code, Finding
-from intake.lookup import Search
 
 Fields = Mapping[str, object]
 

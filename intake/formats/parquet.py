@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from intake.entries import Entry, check_total
+from intake.archives.entries import Entry, check_total
 from intake.errors import ArchiveRefused, Refused
 from intake.findings import Finding
 from intake.formats.judgement import Judgement, Layout, Source, refused

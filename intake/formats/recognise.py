@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from intake.entries import Entry
+from intake.archives.entries import Entry
+from intake.archives.lookup import Lookup
 from intake.errors import MetadataRefused
 from intake.formats.folders import subject_folder, two_folders
 from intake.formats.judgement import Source
 from intake.formats.tables import metadata_file, read_table, several, tables_in
 from intake.limits import Limits
-from intake.lookup import Lookup
 from intake.rows import REQUIRED
 
 

@@ -8,7 +8,7 @@ import itertools
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from intake.entries import Entry
+from intake.archives.entries import Entry
 from intake.errors import MetadataRefused, Refused
 from intake.findings import Finding, printable
 from intake.formats.judgement import Judgement, Layout, Numbered, Source, refused

@@ -6,7 +6,7 @@ import hashlib
 import unicodedata
 from dataclasses import dataclass, replace
 
-from intake.image_folder import StoredImage
+from intake.images.image_folder import StoredImage
 from intake.pairs import PreparedPair
 
 Digest = bytes

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from intake.findings import Code, Finding
-from intake.fingerprint import NEAR, distance
-from intake.image_folder import StoredImage
+from intake.images.fingerprint import NEAR, distance
+from intake.images.image_folder import StoredImage
 from intake.report import SHOWN_SIZES, Figures
 from intake.review.agreement import Judges, krippendorff_alpha
 from intake.review.pair import Digest, ReviewedPair, digest, same_prompt

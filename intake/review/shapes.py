@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import cache, lru_cache
 
-from intake.image_folder import StoredImage
+from intake.images.image_folder import StoredImage
 from intake.report import SHOWN_SIZES
 from trainer.spec.buckets import Bucket, buckets, shared_bucket
 from trainer.spec.family_facts import FAMILIES, FamilyName

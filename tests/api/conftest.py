@@ -11,17 +11,17 @@ from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from api.main import create_app
-from store import file_leases, files
-from store.blobs import Blobs
+from store.blobs.blobs import Blobs
 from store.database import Sessions, open_engine, open_sessions
-from store.files import NewFile
+from store.files import file_leases, files
+from store.files.files import NewFile
 from store.hints import Hints
-from store.models import File
 from store.settings import Settings
+from store.tables.file import File
 from tests import servers
 from tests.api.serving import MAX_UPLOAD, Live, serving, write_bases
 from tests.conftest import Tenant, make_tenant
-from worker.file_intake import read_file
+from worker.intake.file_intake import read_file
 from worker.resources import Resources
 
 _tenants = itertools.count(1)

@@ -13,9 +13,9 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from intake import PreparedPair
-from store import file_leases
-from store.blobs import Blobs
+from store.blobs.blobs import Blobs
 from store.database import Sessions
+from store.files import file_leases
 from tests.api.conftest import add_file
 from tests.intake.build import encoded
 

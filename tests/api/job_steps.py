@@ -6,9 +6,9 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
-from store import leases
 from store.database import Sessions
-from store.leases import Claim
+from store.jobs import job_leases
+from store.jobs.job_leases import Claim
 
 JOBS = "/v1/fine_tuning/jobs"
 
@@ -22,6 +22,6 @@ def create(client: TestClient, file_id: str, **options: Any) -> dict[str, Any]:
 
 def claim(sessions: Sessions, job_id: str) -> Claim:
     with sessions.begin() as session:
-        owned = leases.claim(session, job_id, worker="w1", lease_seconds=60)
+        owned = job_leases.claim(session, job_id, worker="w1", lease_seconds=60)
     assert owned is not None
     return owned

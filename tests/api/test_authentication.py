@@ -13,17 +13,21 @@ from sqlalchemy import select
 from starlette.routing import BaseRoute
 from starlette.testclient import TestClient
 
-from api.authentication import guarded
-from api.document import document
+from api.auth.authentication import guarded
+from api.caches.principals import KNOWN_SECONDS
 from api.main import create_app
-from api.principals import KNOWN_SECONDS
-from store import generation_leases, keys, leases, webhook_deliveries, webhooks
-from store.blobs import Blobs
+from api.openapi.document import document
+from store.blobs.blobs import Blobs
 from store.database import Sessions
-from store.files import NewFile
-from store.models import ApiKey, Table
+from store.files.files import NewFile
+from store.generations import generation_leases
+from store.jobs import job_leases
 from store.roles import Role
 from store.settings import Settings
+from store.tables.base import Table
+from store.tables.project import ApiKey
+from store.tenants import api_keys
+from store.webhooks import delivery_log, endpoints
 from tests.api.conftest import add_file
 from tests.api.job_steps import JOBS
 from tests.api.polling import until
@@ -82,7 +86,7 @@ def test_a_revoked_key_changes_nothing_from_then_on_and_reads_nothing_after_a_mo
     assert client.get("/v1/models").status_code == 200
     with sessions.begin() as session:
         key = session.query(ApiKey).filter_by(project_id=project.id).one()
-        assert keys.revoke(session, key.id)
+        assert api_keys.revoke(session, key.id)
     assert client.post("/v1/datasets", json={"name": "after"}).status_code == 401
     until(lambda: client.get("/v1/models").status_code == 401, seconds=2 * KNOWN_SECONDS)
 
@@ -114,12 +118,12 @@ def ids_of(client: TestClient, sessions: Sessions, tenant: Tenant, settings: Set
     )
     with sessions.begin() as session:
         events = ["fine_tuning.job.succeeded"]
-        webhook = webhooks.create(session, tenant.id, url="https://example.com", events=events, key_check="-").id
-        owned = leases.claim(session, made, worker="w", lease_seconds=60)
+        webhook = endpoints.create(session, tenant.id, url="https://example.com", events=events, key_check="-").id
+        owned = job_leases.claim(session, made, worker="w", lease_seconds=60)
         assert owned is not None
         result = NewFile(tenant.id, "a.safetensors", "fine-tune-results", 1, "0" * 64)
-        leases.succeed(session, owned, results=[result])
-        [delivery] = webhook_deliveries.newest_first(session, webhook, after=None, limit=2)
+        job_leases.succeed(session, owned, results=[result])
+        [delivery] = delivery_log.newest_first(session, webhook, after=None, limit=2)
     model = client.get(f"{JOBS}/{made}", headers=theirs).json()["fine_tuned_model"]
     ids = {"file_id": file.id, "upload_id": upload, "fine_tuning_job_id": running, "model": model}
     of_dataset = {"dataset_id": dataset, "pair_id": pair, "side": "chosen"}
@@ -225,7 +229,7 @@ def try_as(
     role: Role, client: TestClient, sessions: Sessions, project: Tenant, operation: Operation, path: str
 ) -> None:
     with sessions.begin() as session:
-        key = keys.create(session, keys.ensure_project(session, project.name), role, role)
+        key = api_keys.create(session, api_keys.ensure_project(session, project.name), role, role)
     before = everything(sessions)
     answer = client.request(operation.method, path, headers=bearer(key))
     if operation.method in ("GET", "HEAD"):

@@ -10,18 +10,20 @@ import pytest
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
-from api.errors import InvalidRequest
+from api.errors.errors import InvalidRequest
 from api.fine_tuning import service
 from api.fine_tuning.run_spec import Offer
-from api.json_body import JsonBody
-from api.transactions import Work
-from store import file_leases, files, jobs, keys
-from store.bases import RegisteredBase, read_bases
-from store.blobs import Blobs
+from api.http.json_body import JsonBody
+from api.http.transactions import Work
+from store.base_models import RegisteredBase, read_bases
+from store.blobs.blobs import Blobs
 from store.database import Sessions
-from store.jobs import NewJob
-from store.models import Job
+from store.files import file_leases, files
+from store.jobs import jobs
+from store.jobs.jobs import NewJob
 from store.settings import Settings
+from store.tables.job import Job
+from store.tenants import api_keys
 from tests import servers
 from tests.api.conftest import add_file
 from tests.api.job_steps import JOBS, create
@@ -157,7 +159,7 @@ def test_the_operators_dinov2_reaches_the_run_and_no_client(
     body = JsonBody.parse(json.dumps({"model": "tiny", "training_file": file_id}).encode())
     with sessions() as session:
         key = str(client.headers["authorization"]).removeprefix("Bearer ")
-        caller = keys.authenticate(session, key)
+        caller = api_keys.authenticate(session, key)
         offer = Offer(read_bases(settings.bases_file), dinov2=settings.home / "dinov2")
         job = service.create(Work(session), offer, blobs, caller, body, is_retry=False)
         spec = session.get_one(Job, job.id).spec
@@ -172,7 +174,7 @@ def test_what_the_named_base_cannot_do_is_refused_at_once(
     body = JsonBody.parse(json.dumps({"model": "sd3", "training_file": file_id, **options}).encode())
     offer = Offer({"sd3": RegisteredBase("sd3", "sd3", "/nowhere", None)}, dinov2=None)
     with sessions() as session:
-        caller = keys.authenticate(session, str(client.headers["authorization"]).removeprefix("Bearer "))
+        caller = api_keys.authenticate(session, str(client.headers["authorization"]).removeprefix("Bearer "))
         with pytest.raises(InvalidRequest) as refusal:
             service.create(Work(session), offer, blobs, caller, body, is_retry=False)
     assert [fault.param for fault in refusal.value.faults] == ["adapter.text_encoder", "adapter.token"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from starlette.testclient import TestClient
 
-from api.document import document
 from api.main import create_app
-from store import leases
+from api.openapi.document import document
 from store.database import Sessions
+from store.jobs import job_leases
 from store.settings import Settings
 from tests.api.conftest import add_file
 from tests.api.dataset_steps import DATASETS, add
@@ -35,7 +35,7 @@ class Owned:
         job = create(client, file)["id"]
         owned = claim(sessions, job)
         with sessions.begin() as session:
-            leases.add_checkpoint(session, owned, step=1, metrics={}, manifest={})
+            job_leases.add_checkpoint(session, owned, step=1, metrics={}, manifest={})
         dataset = create_dataset(client)["id"]
         add(client, dataset, 1)
         upload = client.post("/v1/uploads", json=UPLOAD).json()["id"]

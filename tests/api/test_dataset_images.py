@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from store.blobs import Blobs
+from store.blobs.blobs import Blobs
 from tests.api.dataset_steps import DATASETS, add, create, picture, send
 from tests.intake.build import encoded
 

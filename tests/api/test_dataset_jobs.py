@@ -10,13 +10,13 @@ import pytest
 from starlette.testclient import TestClient
 
 from intake import PreparedPair
-from intake.images import normalise
+from intake.images.normalise import normalise
 from intake.limits import Limits
-from store import jobs
-from store.blobs import Blobs
+from store.blobs.blobs import Blobs
 from store.database import Sessions
-from store.models import Job
+from store.jobs import jobs
 from store.settings import Settings
+from store.tables.job import Job
 from tests import servers
 from tests.api.dataset_steps import DATASETS, add, create, picture, processed_file, refused
 from tests.api.job_steps import JOBS
@@ -24,7 +24,7 @@ from tests.api.job_steps import create as create_job
 from tests.conftest import Tenant
 from trainer.spec.manifest import Pair
 from trainer.spec.run import RunSpec
-from worker.run_directory import Inputs, assign_splits, prepare
+from worker.training.run_directory import Inputs, assign_splits, prepare
 
 pytestmark = pytest.mark.integration
 

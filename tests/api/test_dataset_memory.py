@@ -12,14 +12,14 @@ import httpx
 import pytest
 from PIL import Image
 
-from api.backends import open_backends
 from api.datasets.pictures import DECODED_AT_ONCE
 from api.datasets.prepared import materialise, pairs_of
 from api.datasets.review import measure_missing, with_images
-from store import datasets, image_facts
-from store.blobs import Blobs
-from store.datasets import NewPair
-from store.image_facts import Facts
+from api.dependencies import open_backends
+from store.blobs.blobs import Blobs
+from store.datasets import datasets, image_facts
+from store.datasets.datasets import NewPair
+from store.datasets.image_facts import Facts
 from store.settings import Settings
 from tests.api.dataset_steps import DATASETS, send
 from tests.api.serving import serving

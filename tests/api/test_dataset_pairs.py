@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from api.body_limit import FORM_OVERHEAD, PAIR_BYTES
 from api.datasets import pictures
-from intake.images import normalise
+from api.http.body_limit import FORM_OVERHEAD, PAIR_BYTES
+from intake.images.normalise import normalise
 from intake.limits import Limits
-from store.blobs import Blobs
+from store.blobs.blobs import Blobs
 from store.database import Sessions
 from store.settings import Settings
 from tests.api import open_request

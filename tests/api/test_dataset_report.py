@@ -9,9 +9,9 @@ from starlette.testclient import TestClient
 
 from api.datasets import review
 from intake import PreparedPair
-from intake.images import normalise
+from intake.images.normalise import normalise
 from intake.limits import Limits
-from store.blobs import Blobs
+from store.blobs.blobs import Blobs
 from store.database import Sessions
 from tests.api.dataset_steps import DATASETS, add, create, picture, processed_file
 from tests.conftest import Tenant

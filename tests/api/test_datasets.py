@@ -8,7 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from intake import PreparedPair
-from store.blobs import Blobs
+from store.blobs.blobs import Blobs
 from store.database import Sessions
 from tests.api.conftest import add_file
 from tests.api.dataset_steps import DATASETS, add, create, processed_file, refused

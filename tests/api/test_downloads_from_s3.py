@@ -16,7 +16,7 @@ import pytest
 from openai import OpenAI
 from starlette.testclient import TestClient
 
-from cli.server import Server
+from cli.client.server import Server
 from store.settings import Settings
 from tests.api.conftest import open_client
 from tests.api.serving import Live, serving

@@ -12,12 +12,12 @@ from starlette.testclient import TestClient
 
 from api.fine_tuning import service
 from api.fine_tuning.run_spec import Offer
-from api.json_body import JsonBody
-from api.transactions import Work
-from store import keys
-from store.bases import RegisteredBase
-from store.blobs import Blobs
+from api.http.json_body import JsonBody
+from api.http.transactions import Work
+from store.base_models import RegisteredBase
+from store.blobs.blobs import Blobs
 from store.database import Sessions
+from store.tenants import api_keys
 from tests.api.conftest import add_file
 from tests.api.polling import until
 from tests.conftest import Tenant
@@ -70,7 +70,7 @@ def test_a_retry_with_another_body_or_key_is_another_job(
     first = post(client, request_body, "0")["id"]
     assert post(client, request_body + b" ", "1")["id"] != first
     with sessions.begin() as session:
-        second_key = keys.create(session, keys.ensure_project(session, project.name), "second key")
+        second_key = api_keys.create(session, api_keys.ensure_project(session, project.name), "second key")
     assert post(client, request_body, "1", second_key)["id"] != first
 
 
@@ -93,7 +93,7 @@ def test_a_retry_waits_for_a_first_try_that_is_still_in_flight(
     client: TestClient, request_body: bytes, sessions: Sessions, blobs: Blobs, project: Tenant, api_key: str
 ) -> None:
     with sessions() as session:
-        caller = keys.authenticate(session, api_key)
+        caller = api_keys.authenticate(session, api_key)
     offer = Offer({"tiny": RegisteredBase("tiny", "sdxl", "/nowhere", None)}, dinov2=None)
     body = JsonBody.parse(request_body)
     with ThreadPoolExecutor(1) as pool:

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 import pytest
 from fastapi import Request
 
-from api import error_docs
-from api.answers import respond
-from api.error_table import BY_CLASS, NEVER_ANSWERED, NO_RETRY, ROWS, ErrorRow
-from api.errors import ApiError
-from api.failures import EXAMPLES, NAMES
+from api.errors import docs
+from api.errors.answers import respond
+from api.errors.errors import ApiError
+from api.errors.responses import EXAMPLES, NAMES
+from api.errors.table import BY_CLASS, NEVER_ANSWERED, NO_RETRY, ROWS, ErrorRow
 from store.errors import NotFound, StoreError
 from store.logs import configure_logs
 from store.settings import REPOSITORY
@@ -32,12 +32,12 @@ def _subclasses(parent: type[Exception]) -> Iterator[type[Exception]]:
 
 
 def _ours() -> set[type[Exception]]:
-    """The errors that stand in api/errors.py and store/errors.py."""
+    """The errors that stand in api/errors/errors.py and store/errors.py."""
     return {
         kind
         for parent in (ApiError, StoreError)
         for kind in _subclasses(parent)
-        if kind.__module__ in ("api.errors", "store.errors")
+        if kind.__module__ in ("api.errors.errors", "store.errors")
     } - BASES
 
 
@@ -56,7 +56,7 @@ def _raised() -> set[str]:
 
 def test_every_error_has_a_row_or_a_reason_why_no_route_answers_with_it() -> None:
     lacking = {kind.__name__ for kind in _ours() - BY_CLASS.keys() - NEVER_ANSWERED.keys()}
-    assert lacking == set(), "give each a row in api/error_table.py"
+    assert lacking == set(), "give each a row in api/errors/table.py"
     assert BY_CLASS.keys() & NEVER_ANSWERED.keys() == set()
     assert NEVER_ANSWERED.keys() <= _ours()
 
@@ -101,5 +101,5 @@ def test_the_openapi_document_has_an_example_of_every_row() -> None:
 
 
 def test_the_table_of_codes_in_the_guide_is_current() -> None:
-    page = error_docs.PAGE.read_text(encoding="utf-8")
-    assert error_docs.with_table(page) == page, "python -m api.error_docs"
+    page = docs.PAGE.read_text(encoding="utf-8")
+    assert docs.with_table(page) == page, "python -m api.errors.docs"

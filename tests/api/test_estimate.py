@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from api.fine_tuning.estimate import FineTuningJobEstimate, estimate
-from api.fine_tuning.planned import planned
+from api.fine_tuning.estimates.estimate import FineTuningJobEstimate, estimate
+from api.fine_tuning.estimates.planned import planned
 from store.database import Sessions
-from store.idempotency_table import IdempotencyKey
-from store.measured_runs import MeasuredRun
-from store.models import File, Job, Project
+from store.jobs.run_history import MeasuredRun
+from store.tables.file import File
+from store.tables.idempotency import IdempotencyKey
+from store.tables.job import Job
+from store.tables.project import Project
 from tests.api.conftest import add_file
 from tests.api.job_steps import JOBS, create
 from tests.conftest import Tenant

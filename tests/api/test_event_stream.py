@@ -15,13 +15,13 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
-from api.fine_tuning import event_stream, following
-from api.fine_tuning.following import News, Watch
-from store import events, jobs, leases
+from api.fine_tuning.live import event_hub, event_stream
+from api.fine_tuning.live.event_hub import News, Watch
 from store.database import Sessions
-from store.events import NewEvent
-from store.job_state import JobStatus
-from store.leases import Claim
+from store.job_status import JobStatus
+from store.jobs import events, job_leases, jobs
+from store.jobs.events import NewEvent
+from store.jobs.job_leases import Claim
 from tests.api.conftest import add_file
 from tests.api.job_steps import JOBS, claim, create
 from tests.api.serving import Live
@@ -67,7 +67,7 @@ def submitted(live: Live) -> str:
 
 def tell(sessions: Sessions, owned: Claim, *texts: str) -> None:
     with sessions.begin() as session:
-        leases.record(session, owned, [NewEvent(text) for text in texts])
+        job_leases.record(session, owned, [NewEvent(text) for text in texts])
 
 
 def texts(found: list[Message]) -> list[str]:
@@ -85,7 +85,7 @@ def test_a_follower_gets_what_was_told_and_then_each_event_as_it_comes_until_the
         found += [next(stream), next(stream)]
         assert time.monotonic() - told_at < 3
         with live.sessions.begin() as session:
-            leases.fail(session, owned, code="c", message="It broke.")
+            job_leases.fail(session, owned, code="c", message="It broke.")
         found += list(stream)
     assert texts(found)[2:] == ["First.", "Second.", "Third.\nin two lines", "It broke."]
     assert found[-1]["event"] == "done"
@@ -99,7 +99,7 @@ def test_a_client_that_comes_back_goes_on_after_the_last_event_it_had(live: Live
     with streamed(live, job_id) as stream:
         found = [next(stream) for _ in range(4)]
     with live.sessions.begin() as session:
-        leases.fail(session, owned, code="c", message="It broke.")
+        job_leases.fail(session, owned, code="c", message="It broke.")
     with streamed(live, job_id, **{"last-event-id": found[-1]["id"]}) as stream:
         assert texts(list(stream)) == ["Third.", "It broke."]
     with streamed(live, job_id, **{"last-event-id": "ftevent-unknown"}) as stream:
@@ -149,7 +149,7 @@ def test_many_followers_share_one_look_and_hold_no_connection(live: Live) -> Non
             assert int(held.scalar_one()) <= 5
         tell(live.sessions, owned, "For everyone.")
         with live.sessions.begin() as session:
-            leases.fail(session, owned, code="c", message="The end.")
+            job_leases.fail(session, owned, code="c", message="The end.")
         assert {tuple(follower.result(30)[2:]) for follower in followers} == {("For everyone.", "The end.")}
 
 
@@ -169,12 +169,12 @@ def collected(watch: Watch, job_id: str, *, between: Any = None) -> list[News]:
 def test_a_log_longer_than_one_look_is_told_whole_and_in_order(
     sessions: Sessions, client: TestClient, file_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(following, "BATCH", 3)
+    monkeypatch.setattr(event_hub, "BATCH", 3)
     job_id = create(client, file_id)["id"]
     owned = claim(sessions, job_id)
     tell(sessions, owned, *[f"Number {number}." for number in range(10)])
     with sessions.begin() as session:
-        leases.fail(session, owned, code="c", message="The end.")
+        job_leases.fail(session, owned, code="c", message="The end.")
     found = collected(Watch(sessions, look_seconds=0.05), job_id)
     told = [event.message for news in found for event in news.events]
     assert told[2:] == [*[f"Number {number}." for number in range(10)], "The end."]
@@ -192,7 +192,7 @@ def test_events_between_the_backlog_and_the_watch_are_neither_lost_nor_told_twic
             tell(sessions, owned, f"After {count}.")
         elif count == 4:
             with sessions.begin() as session:
-                leases.fail(session, owned, code="c", message="The end.")
+                job_leases.fail(session, owned, code="c", message="The end.")
 
     found = collected(Watch(sessions, look_seconds=0.05), job_id, between=between)
     told = [event.message for news in found for event in news.events]
@@ -212,7 +212,7 @@ def test_a_job_that_ends_during_a_look_tells_its_last_events_before_its_end(
         found = read(*asked, **named)
         if looks == 3:  # a look of the watch; the first two are the follower's own
             with sessions.begin() as session:
-                leases.fail(session, owned, code="c", message="The end.")
+                job_leases.fail(session, owned, code="c", message="The end.")
         return found
 
     monkeypatch.setattr(events, "after_each", read_and_end)
@@ -242,7 +242,7 @@ def test_a_look_that_began_before_a_follower_came_tells_it_nothing_twice(
             tell(sessions, owned, f"After {count}.")
         elif count == 4:
             with sessions.begin() as session:
-                leases.fail(session, owned, code="c", message="The end.")
+                job_leases.fail(session, owned, code="c", message="The end.")
 
     told = [event.message for news in collected(watch, job_id, between=between) for event in news.events]
     assert looks > 3
@@ -252,7 +252,7 @@ def test_a_look_that_began_before_a_follower_came_tells_it_nothing_twice(
 def test_a_client_that_does_not_read_is_cut_off_and_nobody_else(
     sessions: Sessions, client: TestClient, file_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(following, "BACKLOG", 2)
+    monkeypatch.setattr(event_hub, "BACKLOG", 2)
     job_id = create(client, file_id)["id"]
     owned = claim(sessions, job_id)
 

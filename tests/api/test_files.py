@@ -12,8 +12,8 @@ from starlette.testclient import TestClient
 
 from intake import Finding, Report
 from intake.review import Review
-from store import file_leases
 from store.database import Sessions
+from store.files import file_leases
 from store.settings import Settings
 from tests import servers
 from tests.api.conftest import add_file, finish_intake, open_client

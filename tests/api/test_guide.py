@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from store.blobs import Blobs
+from store.blobs.blobs import Blobs
 from store.hints import Hints
 from store.settings import REPOSITORY, Settings
 from tests.api.serving import Live

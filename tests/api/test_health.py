@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
-from store.blobs import Blobs
+from store.blobs.blobs import Blobs
 from store.database import open_engine
 from store.settings import Settings
 from tests import servers

@@ -13,10 +13,10 @@ import pytest
 from sqlalchemy import select, text, update
 from starlette.testclient import TestClient
 
-from store import idempotency
 from store.database import Sessions
-from store.idempotency_table import IdempotencyKey
-from store.models import Project
+from store.tables.idempotency import IdempotencyKey
+from store.tables.project import Project
+from store.tenants import idempotency
 from tests.api.conftest import add_file
 from tests.api.job_steps import JOBS
 from tests.api.polling import until

@@ -13,13 +13,15 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
-from store import files, generation_leases, leases
-from store.blobs import Blobs
+from store.blobs.blobs import Blobs
 from store.database import Sessions
-from store.files import NewFile
-from store.generation_leases import GenerationClaim
-from store.generation_tables import Generation
+from store.files import files
+from store.files.files import NewFile
+from store.generations import generation_leases
+from store.generations.generation_leases import GenerationClaim
+from store.jobs import job_leases
 from store.settings import Settings
+from store.tables.generation import Generation
 from tests import servers
 from tests.api.conftest import open_client
 from tests.api.job_steps import claim, create
@@ -206,9 +208,9 @@ def trained(client: TestClient, sessions: Sessions, project: Tenant, file_id: st
     names = ("pytorch_lora_weights.safetensors", "learned_embeds.safetensors", "README.md")
     with sessions.begin() as session:
         manifest = {name: {"sha256": name[0] * 64, "bytes": 1} for name in ("tensors.safetensors", "state.json")}
-        leases.add_checkpoint(session, owned, step=5, metrics={}, manifest=manifest)
+        job_leases.add_checkpoint(session, owned, step=5, metrics={}, manifest=manifest)
         results = [NewFile(project.id, name, "fine-tune-results", 1, str(at) * 64) for at, name in enumerate(names)]
-        leases.succeed(session, owned, results=results)
+        job_leases.succeed(session, owned, results=results)
     return job_id
 
 

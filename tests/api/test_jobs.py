@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from starlette.testclient import TestClient
 
-from store import leases
 from store.database import Sessions
-from store.events import NewEvent
-from store.files import NewFile
-from store.job_state import Request
+from store.files.files import NewFile
+from store.job_status import Request
+from store.jobs import job_leases
+from store.jobs.events import NewEvent
 from store.settings import Settings
 from tests import servers
 from tests.api.job_steps import JOBS, claim, create
@@ -74,7 +74,7 @@ def test_a_running_job_is_asked_to_stop(client: TestClient, file_id: str, sessio
     assert (paused["status"], paused["requested"], paused["attempt"]) == ("running", "pause", 1)
     assert client.post(f"{JOBS}/{job}/cancel").json()["requested"] == "cancel"
     with sessions.begin() as session:
-        assert leases.renew(session, owned, lease_seconds=60) == Request.CANCEL
+        assert job_leases.renew(session, owned, lease_seconds=60) == Request.CANCEL
 
 
 def test_events_come_newest_first_in_pages(client: TestClient, file_id: str, sessions: Sessions) -> None:
@@ -82,7 +82,7 @@ def test_events_come_newest_first_in_pages(client: TestClient, file_id: str, ses
     owned = claim(sessions, job)
     step = NewEvent("Step 10.", type="metrics", data={"step": 10, "loss": 0.5})
     with sessions.begin() as session:
-        leases.record(session, owned, [step], progress={"step": 10}, eta=60.0)
+        job_leases.record(session, owned, [step], progress={"step": 10}, eta=60.0)
     page = client.get(f"{JOBS}/{job}/events", params={"limit": 2}).json()
     assert [event["message"] for event in page["data"]] == ["Step 10.", "Started."]
     assert page["has_more"] is True
@@ -96,7 +96,7 @@ def test_events_come_newest_first_in_pages(client: TestClient, file_id: str, ses
     assert read["progress"] == {"step": 10}
     assert 0 <= read["estimated_finish"] - first["created_at"] - 60 <= 5
     with sessions.begin() as session:
-        leases.give_back(session, owned, "Stopped.")
+        job_leases.give_back(session, owned, "Stopped.")
     assert client.get(f"{JOBS}/{job}").json()["estimated_finish"] is None  # nobody knows when it begins again
 
 
@@ -105,7 +105,7 @@ def test_checkpoints_name_a_model_and_carry_metrics(client: TestClient, file_id:
     owned = claim(sessions, job)
     with sessions.begin() as session:
         for step in (10, 20):
-            leases.add_checkpoint(session, owned, step=step, metrics={"valid_loss": 0.1}, manifest={})
+            job_leases.add_checkpoint(session, owned, step=step, metrics={"valid_loss": 0.1}, manifest={})
     page = client.get(f"{JOBS}/{job}/checkpoints", params={"limit": 1}).json()
     newest = page["data"][0]
     assert newest["fine_tuned_model_checkpoint"] == f"ft:tiny:art:{job.removeprefix('ftjob-')}:ckpt-step-20"
@@ -122,8 +122,8 @@ def test_a_finished_job_lists_its_results_and_a_failed_one_its_error(
     good, bad = (create(client, file_id)["id"] for _ in range(2))
     adapter = NewFile(project.id, "pytorch_lora_weights.safetensors", "fine-tune-results", 3, "1" * 64)
     with sessions.begin() as session:
-        made = leases.succeed(session, claim(sessions, good), results=[adapter])
-        leases.fail(session, claim(sessions, bad), code="out_of_memory", message="Use a smaller batch.")
+        made = job_leases.succeed(session, claim(sessions, good), results=[adapter])
+        job_leases.fail(session, claim(sessions, bad), code="out_of_memory", message="Use a smaller batch.")
     done = client.get(f"{JOBS}/{good}").json()
     name = f"ft:tiny::{good.removeprefix('ftjob-')}"
     assert (done["status"], done["fine_tuned_model"], done["result_files"]) == ("succeeded", name, made)

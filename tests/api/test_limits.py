@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from api.principals import KNOWN_SECONDS
-from api.rate_headers import rate_headers
-from store import files, leases, projects
-from store.blobs import Blobs, StoredBlob
+from api.caches.principals import KNOWN_SECONDS
+from api.errors.rate_headers import rate_headers
+from store.blobs.blobs import Blobs, StoredBlob
 from store.database import Sessions
-from store.files import NewFile
+from store.files import files
+from store.files.files import NewFile
+from store.jobs import job_leases
 from store.settings import Settings
+from store.tenants import projects
 from tests.api import dataset_steps, open_request
 from tests.api.conftest import add_file, open_client
 from tests.api.job_steps import JOBS, claim, create
@@ -180,7 +182,7 @@ def test_usage_tells_what_is_stored_run_and_left(
     owned = claim(sessions, done)
     claim(sessions, running)
     with sessions.begin() as session:
-        leases.succeed(session, owned, results=[NewFile(project.id, "a", "fine-tune-results", 9, "0" * 64)])
+        job_leases.succeed(session, owned, results=[NewFile(project.id, "a", "fine-tune-results", 9, "0" * 64)])
     client.post(f"{JOBS}/{waiting}/pause")
     found = client.get("/v1/usage").json()
     assert (found["object"], found["project_id"]) == ("usage", project.id)

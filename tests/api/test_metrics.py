@@ -9,12 +9,15 @@ import pytest
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
-from api.metrics.exposition import MEDIA_TYPE, Family, Sample, render
-from api.metrics.requests import Answered, Requests
-from store import counters, file_leases, generation_leases, leases
+from api.http.exposition import MEDIA_TYPE, Family, Sample, render
+from api.http.request_metrics import Answered, Requests
 from store.database import Sessions
-from store.events import NewEvent
-from store.job_state import JobStatus
+from store.files import file_leases
+from store.generations import generation_leases
+from store.job_status import JobStatus
+from store.jobs import job_leases
+from store.jobs.events import NewEvent
+from store.ops import counters
 from store.settings import Settings
 from tests.api.conftest import add_file, open_client
 from tests.api.job_steps import claim, create
@@ -70,9 +73,9 @@ def test_it_needs_no_key_and_counts_what_workers_did(
     start = figures(client)
     owned = claim(sessions, first)
     with sessions.begin() as session:
-        leases.renew(session, owned, lease_seconds=60)
+        job_leases.renew(session, owned, lease_seconds=60)
         progress = {"pairs_per_second": 12.5, "peak_memory_bytes": 2**20}
-        leases.record(session, owned, [NewEvent("Step.")], progress=progress)
+        job_leases.record(session, owned, [NewEvent("Step.")], progress=progress)
     assert change(start, 'claims_total{queue="train"}') == 1
     assert change(start, 'renewals_total{queue="train"}') == 1
     assert change(start, 'jobs{status="running"}') == 1
@@ -80,7 +83,7 @@ def test_it_needs_no_key_and_counts_what_workers_did(
     assert figures(client)['pairtune_training_pairs_per_second{worker="w1"}'] == 12.5
     assert figures(client)['pairtune_training_peak_memory_bytes{worker="w1"}'] == 2**20
     with sessions.begin() as session:
-        assert leases.crash(session, owned, code="c", message="m", crash_cap=3) is JobStatus.QUEUED
+        assert job_leases.crash(session, owned, code="c", message="m", crash_cap=3) is JobStatus.QUEUED
     assert change(start, 'crashes_total{queue="train"}') == 1
     assert change(start, 'requeues_total{queue="train"}') == 1
     assert figures(client)["pairtune_files_waiting"] >= 1
@@ -124,7 +127,7 @@ def test_what_is_rolled_back_is_not_counted(client: TestClient, sessions: Sessio
     job_id = create(client, file_id)["id"]
     before = figures(client)['pairtune_claims_total{queue="train"}']
     with sessions() as session:
-        assert leases.claim(session, job_id, worker="w", lease_seconds=60) is not None
+        assert job_leases.claim(session, job_id, worker="w", lease_seconds=60) is not None
         session.rollback()
     assert figures(client)['pairtune_claims_total{queue="train"}'] == before
 

@@ -7,9 +7,9 @@ from urllib.parse import quote
 import pytest
 from starlette.testclient import TestClient
 
-from store import jobs, leases
 from store.database import Sessions
-from store.files import NewFile
+from store.files.files import NewFile
+from store.jobs import job_leases, jobs
 from tests.api.conftest import add_file
 from tests.conftest import Tenant
 
@@ -23,9 +23,9 @@ def test_bases_and_fine_tuned_models_are_listed_and_found(
     request = {"model": "tiny", "training_file": file.id, "suffix": "my/suffix 1"}
     job = client.post("/v1/fine_tuning/jobs", json=request).json()["id"]
     with sessions.begin() as session:
-        owned = leases.claim(session, job, worker="w", lease_seconds=60)
+        owned = job_leases.claim(session, job, worker="w", lease_seconds=60)
         assert owned is not None
-        leases.succeed(session, owned, results=[])
+        job_leases.succeed(session, owned, results=[])
     base, tuned = client.get("/v1/models").json()["data"]
     assert base == {"id": "tiny", "object": "model", "created": 0, "owned_by": "system"}
     assert tuned["id"] == f"ft:tiny:my/suffix 1:{job.removeprefix('ftjob-')}"
@@ -39,9 +39,9 @@ def made(client: TestClient, sessions: Sessions, file_id: str, seed: int) -> str
     asked = {"model": "tiny", "training_file": file_id, "seed": seed}
     job: str = client.post("/v1/fine_tuning/jobs", json=asked).json()["id"]
     with sessions.begin() as session:
-        owned = leases.claim(session, job, worker="w", lease_seconds=60)
+        owned = job_leases.claim(session, job, worker="w", lease_seconds=60)
         assert owned is not None
-        leases.succeed(session, owned, results=[])
+        job_leases.succeed(session, owned, results=[])
     name: str = client.get(f"/v1/fine_tuning/jobs/{job}").json()["fine_tuned_model"]
     return name
 
@@ -80,10 +80,10 @@ def test_a_deleted_model_leaves_its_job_and_takes_its_adapter_along(
     job = client.post("/v1/fine_tuning/jobs", json={"model": "tiny", "training_file": training.id}).json()["id"]
     results = [weights(project, "pytorch_lora_weights.safetensors"), weights(project, "README.md")]
     with sessions.begin() as session:
-        owned = leases.claim(session, job, worker="w", lease_seconds=60)
+        owned = job_leases.claim(session, job, worker="w", lease_seconds=60)
         assert owned is not None
-        leases.add_checkpoint(session, owned, step=3, metrics={}, manifest={"a": {"sha256": "a", "bytes": 1}})
-        leases.succeed(session, owned, results=results)
+        job_leases.add_checkpoint(session, owned, step=3, metrics={}, manifest={"a": {"sha256": "a", "bytes": 1}})
+        job_leases.succeed(session, owned, results=results)
     name = client.get(f"/v1/fine_tuning/jobs/{job}").json()["fine_tuned_model"]
     path = f"/v1/models/{quote(name, safe='')}"
     assert client.delete(path).json() == {"id": name, "object": "model", "deleted": True}

@@ -10,7 +10,7 @@ import torch
 from diffusers import SD3Transformer2DModel, UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
-from api.fine_tuning.network import network_of
+from api.fine_tuning.estimates.network import network_of
 from store.settings import REPOSITORY
 from trainer.spec.family_facts import FAMILIES, FamilyName
 from trainer.spec.run import Base

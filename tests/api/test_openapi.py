@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from api import openapi
-from api.document import document
 from api.main import create_app
+from api.openapi import snapshot
+from api.openapi.document import document
 from store.settings import Settings
 from trainer.spec.method_facts import METHODS
 
@@ -72,16 +72,16 @@ def test_hyperparameters_and_options_say_what_they_are() -> None:
 
 
 def test_the_committed_snapshot_is_current() -> None:
-    assert openapi.main(["--check"]) == 0
+    assert snapshot.main(["--check"]) == 0
 
 
 @pytest.mark.slow
 def test_a_stale_snapshot_fails_the_check_with_a_hint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(openapi, "SNAPSHOT", tmp_path / "openapi.json")
-    assert openapi.main(["--check"]) == 1
+    monkeypatch.setattr(snapshot, "SNAPSHOT", tmp_path / "openapi.json")
+    assert snapshot.main(["--check"]) == 1
     assert "python -m api.openapi > docs/openapi.json" in capsys.readouterr().err
-    assert openapi.main([]) == 0
-    openapi.SNAPSHOT.write_text(capsys.readouterr().out)
-    assert openapi.main(["--check"]) == 0
+    assert snapshot.main([]) == 0
+    snapshot.SNAPSHOT.write_text(capsys.readouterr().out)
+    assert snapshot.main(["--check"]) == 0

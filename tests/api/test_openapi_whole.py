@@ -8,10 +8,10 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from api.document import document
-from api.error_table import ROWS
+from api.auth.roles import needed_role
+from api.errors.table import ROWS
 from api.main import create_app
-from api.roles import needed_role
+from api.openapi.document import document
 from store.roles import Role
 from store.settings import Settings
 

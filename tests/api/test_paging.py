@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from api.paging import cut
+from api.http.paging import cut
 
 pytestmark = pytest.mark.unit
 

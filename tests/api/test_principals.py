@@ -4,10 +4,10 @@ import time
 
 import pytest
 
-from api.principals import KNOWN_SECONDS, Principals
-from store.keys import Principal
-from store.limits import UNLIMITED
+from api.caches.principals import KNOWN_SECONDS, Principals
 from store.roles import Role
+from store.tenants.api_keys import Principal
+from store.tenants.limits import UNLIMITED
 
 pytestmark = pytest.mark.unit
 PRINCIPAL = Principal("key-1", "proj-1", Role.MEMBER, UNLIMITED, use_is_noted=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from starlette.testclient import TestClient
 
-from api.fine_tuning.places import Places
-from store import leases
+from api.caches.queue_positions import Places
 from store.database import Sessions, open_reader
+from store.jobs import job_leases
 from tests import servers
 from tests.api.job_steps import JOBS, claim, create
 from tests.api.polling import until
@@ -40,8 +40,8 @@ def test_a_job_tells_its_priority_and_while_it_is_queued_its_place(
     owned = claim(sessions, urgent["id"])
     assert place(urgent["id"]) is None
     with sessions.begin() as session:
-        leases.record(session, owned, [], progress={"step": 1}, eta=60)
-        leases.succeed(session, owned, results=[])
+        job_leases.record(session, owned, [], progress={"step": 1}, eta=60)
+        job_leases.succeed(session, owned, results=[])
     running = claim(sessions, create(client, file_id)["id"])
 
     def waiting() -> dict[str, int | None]:
@@ -52,7 +52,7 @@ def test_a_job_tells_its_priority_and_while_it_is_queued_its_place(
     assert (waiting()["queue_position"] or 0) >= 1
     assert (waiting()["expected_start"] or 0) >= (waiting()["created_at"] or 0)
     with sessions.begin() as session:
-        leases.fail(session, running, code="c", message="m")
+        job_leases.fail(session, running, code="c", message="m")
     assert client.post(f"{JOBS}/{plain['id']}/cancel").json()["queue_position"] is None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from api.errors import RangeNotSatisfiable
+from api.errors.errors import RangeNotSatisfiable
 from api.files.filenames import attachment, clean
 from api.files.ranges import Span, requested_span
 

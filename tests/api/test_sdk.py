@@ -14,8 +14,9 @@ from openai import AsyncOpenAI, OpenAI
 from openai.types import Upload
 from openai.types.fine_tuning.job_create_params import Method
 
-from store import keys, leases, projects
+from store.jobs import job_leases
 from store.roles import Role
+from store.tenants import api_keys, projects
 from tests.api.conftest import finish_intake
 from tests.api.serving import Live
 from trainer.spec.method_facts import METHODS, listed
@@ -116,16 +117,16 @@ def test_a_jobs_whole_life_through_the_sdk(sdk: OpenAI, live: Live, file_id: str
     assert str(sdk.fine_tuning.jobs.pause(job.id).status) == "paused"
     assert sdk.fine_tuning.jobs.resume(job.id).status == "queued"
     with live.sessions.begin() as session:
-        owned = leases.claim(session, job.id, worker="w", lease_seconds=60)
+        owned = job_leases.claim(session, job.id, worker="w", lease_seconds=60)
         assert owned is not None
-        leases.add_checkpoint(session, owned, step=10, metrics={"valid_loss": 0.5}, manifest={})
+        job_leases.add_checkpoint(session, owned, step=10, metrics={"valid_loss": 0.5}, manifest={})
     messages = [event.message for event in sdk.fine_tuning.jobs.list_events(job.id, limit=2)]
     assert messages[0] == "Checkpoint at step 10."
     assert messages[-1] == "Created; waiting for a worker."
     [checkpoint] = sdk.fine_tuning.jobs.checkpoints.list(job.id)
     assert (checkpoint.step_number, checkpoint.metrics.valid_loss) == (10, 0.5)
     with live.sessions.begin() as session:
-        leases.succeed(session, owned, results=[])
+        job_leases.succeed(session, owned, results=[])
     done = sdk.fine_tuning.jobs.retrieve(job.id)
     assert done.status == "succeeded"
     assert done.finished_at is not None
@@ -187,8 +188,8 @@ def test_roles_quotas_and_rates_are_the_sdks_errors_and_it_waits_as_long_as_it_i
     with live.sessions.begin() as session:
         own = {"stored_bytes": 5, "requests_per_minute": 60, "requests_burst": 2}
         projects.set_limits(session, "narrow", own=own, dropped=())
-        narrow = keys.ensure_project(session, "narrow")
-        reader, member = (keys.create(session, narrow, role, role) for role in (Role.READ_ONLY, Role.MEMBER))
+        narrow = api_keys.ensure_project(session, "narrow")
+        reader, member = (api_keys.create(session, narrow, role, role) for role in (Role.READ_ONLY, Role.MEMBER))
     refused: dict[str, str | None] = {}
     for key in (reader, member):
         with pytest.raises(openai.PermissionDeniedError) as error:

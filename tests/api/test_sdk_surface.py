@@ -19,9 +19,10 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 from PIL import Image
 
-from store import files, jobs, leases
-from store.blobs import Blobs
+from store.blobs.blobs import Blobs
+from store.files import files
 from store.hints import Hints
+from store.jobs import job_leases, jobs
 from store.settings import Settings
 from tests.api.polling import until
 from tests.api.serving import Live, serving
@@ -30,9 +31,9 @@ from tests.worker.pairs import archive_of
 from tests.worker.receiver import receiving
 from tests.worker.studio import studio
 from tests.worker.webhook_steps import deliver, endpoint, secret
-from worker.file_intake import read_file
+from worker.intake.file_intake import read_file
 from worker.resources import Resources
-from worker.supervisor import supervise
+from worker.training.supervisor import supervise
 
 pytestmark = pytest.mark.integration
 HYPERPARAMETERS = {"preset": "style", "max_steps": 4, "batch_size": 2}
@@ -228,9 +229,9 @@ def test_models_go(player: Player, workplace: Workplace) -> None:
     with workplace.closed():
         job = created(player, file.id)
         with workplace.live.sessions.begin() as session:
-            owned = leases.claim(session, job.id, worker="w", lease_seconds=60)
+            owned = job_leases.claim(session, job.id, worker="w", lease_seconds=60)
             assert owned is not None
-            leases.succeed(session, owned, results=[])
+            job_leases.succeed(session, owned, results=[])
     model = play(sdk.fine_tuning.jobs.retrieve(job.id)).fine_tuned_model
     assert play(sdk.models.delete(model)).deleted
     with pytest.raises(openai.NotFoundError):

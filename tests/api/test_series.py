@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from api.fine_tuning.series import picked
-from store import leases
+from api.fine_tuning.live.series import picked
 from store.database import Sessions
-from store.events import NewEvent
+from store.jobs import job_leases
+from store.jobs.events import NewEvent
 from tests.api.job_steps import JOBS, claim, create
 
 pytestmark = pytest.mark.integration
@@ -33,7 +33,7 @@ def job_id(client: TestClient, sessions: Sessions, file_id: str) -> str:
     owned = claim(sessions, found)
     told = [metrics(0), *[progress(step, 1.0) for step in (10, 20, 30)], *[progress(step, 0.5) for step in (30, 40)]]
     with sessions.begin() as session:
-        leases.record(session, owned, [*told, metrics(40), metrics(40, final=True), NewEvent("Words.")])
+        job_leases.record(session, owned, [*told, metrics(40), metrics(40, final=True), NewEvent("Words.")])
     return found
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from store.uploads import PART_BYTES
+from store.files.uploads import PART_BYTES
 from tests.api.open_request import START, START_OF_PART, answer, request, uploads
 from tests.api.polling import until
 from tests.api.serving import Live, serving

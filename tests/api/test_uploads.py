@@ -12,10 +12,11 @@ import pytest
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
-from store import part_bytes, uploads
+from store.blobs import upload_parts
 from store.database import Sessions
+from store.files import uploads
+from store.files.uploads import PART_BYTES
 from store.settings import Settings
-from store.uploads import PART_BYTES
 from tests import servers
 from tests.api.serving import MAX_UPLOAD
 from tests.conftest import Tenant
@@ -251,14 +252,14 @@ def test_a_part_whose_upload_is_cancelled_while_it_is_stored_leaves_nothing(
     client: TestClient, settings: Settings, sessions: Sessions, project: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upload_id = begin(client)
-    store_part = part_bytes.keep
+    store_part = upload_parts.keep
 
     def store_and_cancel(*given: Any) -> None:
         store_part(*given)
         with sessions.begin() as session:
             uploads.cancel(session, project.id, upload_id)
 
-    monkeypatch.setattr(part_bytes, "keep", store_and_cancel)
+    monkeypatch.setattr(upload_parts, "keep", store_and_cancel)
     assert fault(add(client, upload_id, CONTENT)) == (409, "upload_id", "invalid_upload_state")
     assert leftovers(settings, upload_id) == []
 

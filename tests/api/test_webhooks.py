@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
-from store import webhook_deliveries, webhooks
 from store.database import Sessions
 from store.settings import Settings
-from store.webhook_deliveries import DueDelivery
-from store.webhook_tables import WebhookDelivery
+from store.tables.webhook import WebhookDelivery
+from store.webhooks import delivery_log, endpoints
+from store.webhooks.delivery_log import DueDelivery
 from tests.api.conftest import open_client
 from tests.api.job_steps import JOBS, create
 from tests.conftest import Tenant
@@ -122,7 +122,7 @@ def test_every_fault_of_a_request_is_told(local: TestClient, body: dict[str, Any
 
 
 def test_a_project_may_have_so_many(local: TestClient) -> None:
-    for _ in range(webhooks.MOST_ENDPOINTS):
+    for _ in range(endpoints.MOST_ENDPOINTS):
         made(local)
     answer = local.post(WEBHOOKS, json={"url": URL})
     assert (answer.status_code, answer.json()["error"]["code"]) == (409, "too_many_webhooks")
@@ -164,8 +164,8 @@ def test_deliveries_are_listed_with_what_became_of_them(local: TestClient, sessi
     assert (oldest["status"], oldest["attempts"]) == ("pending", 0)
     with sessions.begin() as session:
         first, second = (DueDelivery(one["id"], webhook["id"], "", "", 0) for one in page["data"])
-        webhook_deliveries.delivered(session, first, status=200)
-        webhook_deliveries.failed(session, second, status=500, error="The receiver answered 500.", again_in=None)
+        delivery_log.delivered(session, first, status=200)
+        delivery_log.failed(session, second, status=500, error="The receiver answered 500.", again_in=None)
     states = {one["status"]: one for one in deliveries(local, webhook)["data"]}
     assert states.keys() == {"delivered", "failed", "pending"}
     assert (states["delivered"]["last_status"], states["delivered"]["next_attempt_at"]) == (200, None)
@@ -181,15 +181,15 @@ def test_a_delivery_is_sent_again_on_request(local: TestClient, sessions: Sessio
     with sessions.begin() as session:
         due = DueDelivery(delivery["id"], webhook["id"], "", "", 0)
         if before == "delivered":
-            webhook_deliveries.delivered(session, due, status=200)
+            delivery_log.delivered(session, due, status=200)
         else:
-            webhook_deliveries.failed(session, due, status=500, error="m", again_in=None)
+            delivery_log.failed(session, due, status=500, error="m", again_in=None)
     assert deliveries(local, webhook)["data"][0]["status"] == before
     path = f"{WEBHOOKS}/{webhook['id']}/deliveries/{delivery['id']}/retry"
     answer = local.post(path).json()
     assert (answer["id"], answer["event_id"], answer["status"]) == (delivery["id"], delivery["event_id"], "pending")
     with sessions.begin() as session:
-        assert delivery["id"] in {one.id for one in webhook_deliveries.claim(session, limit=100_000, lease_seconds=60)}
+        assert delivery["id"] in {one.id for one in delivery_log.claim(session, limit=100_000, lease_seconds=60)}
 
 
 def test_a_delivery_is_found_under_its_own_webhook_alone(local: TestClient, file_id: str) -> None:
@@ -205,7 +205,7 @@ def test_to_a_disabled_webhook_nothing_is_sent_again(local: TestClient, sessions
     cancelled(local, file_id)
     [delivery] = deliveries(local, webhook)["data"]
     with sessions.begin() as session:
-        webhooks.disable(session, webhook["id"])
+        endpoints.disable(session, webhook["id"])
     assert local.get(f"{WEBHOOKS}/{webhook['id']}").json()["disabled_at"] is not None
     answer = local.post(f"{WEBHOOKS}/{webhook['id']}/deliveries/{delivery['id']}/retry")
     assert (answer.status_code, answer.json()["error"]["code"]) == (409, "webhook_disabled")

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from cli import checks
-from cli.checks import Checked
+from cli.local import checks
+from cli.local.checks import Checked
 from store.settings import Settings
 from tests.api.serving import Live
 

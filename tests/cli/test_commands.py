@@ -13,11 +13,11 @@ import typer
 from typer.testing import CliRunner, Result
 
 from cli.main import app
-from store import leases
-from store.blobs import Blobs
-from store.events import NewEvent
-from store.files import NewFile
-from store.leases import Claim
+from store.blobs.blobs import Blobs
+from store.files.files import NewFile
+from store.jobs import job_leases
+from store.jobs.events import NewEvent
+from store.jobs.job_leases import Claim
 from store.settings import settings
 from tests.api.conftest import add_file
 from tests.api.serving import Live
@@ -49,7 +49,7 @@ def file_id(live: Live) -> str:
 
 def claim(live: Live, job_id: str) -> Claim:
     with live.sessions.begin() as session:
-        owned = leases.claim(session, job_id, worker="w", lease_seconds=60)
+        owned = job_leases.claim(session, job_id, worker="w", lease_seconds=60)
     assert owned is not None
     return owned
 
@@ -93,7 +93,7 @@ def test_jobs_lists_the_newest_first_with_their_progress(run: Run, live: Live, f
     first, second = started(run, file_id)["id"], started(run, file_id, "--seed", 1)["id"]
     owned = claim(live, str(second))
     with live.sessions.begin() as session:
-        leases.record(session, owned, [], progress=PROGRESS)
+        job_leases.record(session, owned, [], progress=PROGRESS)
     listed = [job["id"] for job in json.loads(run("jobs", "--json", "--limit", 2).stdout)]
     assert listed == [second, first]
     text = run("jobs", "--limit", 1).stdout
@@ -127,9 +127,9 @@ def test_watch_shows_what_happens_until_the_job_succeeds_and_download_fetches_it
             ([NewEvent("Chosen loss is rising.", level="warn", data={"code": "chosen_loss_rising"})], None),
         ):
             with live.sessions.begin() as session:
-                leases.record(session, owned, news, progress=progress)
+                job_leases.record(session, owned, news, progress=progress)
         with live.sessions.begin() as session:
-            leases.succeed(session, owned, results=[result])
+            job_leases.succeed(session, owned, results=[result])
 
     assert run("download", job_id).exit_code == 5
     worker = threading.Thread(target=work)
@@ -151,9 +151,9 @@ def test_watch_shows_what_happens_until_the_job_succeeds_and_download_fetches_it
 def test_watching_a_job_that_failed_ends_with_5_and_the_reason(run: Run, live: Live, file_id: str) -> None:
     job_id = str(started(run, file_id)["id"])
     with live.sessions.begin() as session:
-        owned = leases.claim(session, job_id, worker="w", lease_seconds=60)
+        owned = job_leases.claim(session, job_id, worker="w", lease_seconds=60)
         assert owned is not None
-        leases.fail(session, owned, code="nan", message="The loss is not a number.")
+        job_leases.fail(session, owned, code="nan", message="The loss is not a number.")
     result = run("watch", job_id)
     assert result.exit_code == 5
     assert "failed: The loss is not a number." in result.stderr

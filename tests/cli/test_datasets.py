@@ -11,14 +11,14 @@ import pytest
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
-from store.blobs import Blobs
+from store.blobs.blobs import Blobs
 from store.hints import Hints
 from store.settings import Settings
 from tests.api.serving import Live
 from tests.cli.test_commands import Run, run
 from tests.intake.build import ROW, good_files, jsonl, zip_of
 from tests.intake.formats.test_formats import pick_a_pic
-from worker.file_intake import read_file
+from worker.intake.file_intake import read_file
 from worker.resources import Resources
 
 __all__ = ["run"]  # a fixture

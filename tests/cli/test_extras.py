@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from cli.asked import told
+from cli.command_options import told
 from cli.extras import MissingExtra, missing_extra, require_extras
 
 pytestmark = pytest.mark.unit

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.log_files import keep_small
+from cli.local.log_files import keep_small
 from tests.api.polling import until
-from worker import process
+from worker.runtime import process
 
 pytestmark = pytest.mark.unit
 MOST = 10_000

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from cli import patience
+from cli.client import retry
+from cli.client.retry import Patience
 from cli.errors import CommandError, NotReachable, Refused
-from cli.patience import Patience
 
 pytestmark = pytest.mark.unit
 AWAY = NotReachable("http://there", "connection refused")
@@ -31,7 +31,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(patience, "time", clock)
+    monkeypatch.setattr(retry, "time", clock)
     monkeypatch.setattr(random, "uniform", lambda _least, most: most)
     return clock
 

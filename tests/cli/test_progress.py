@@ -16,9 +16,9 @@ import psutil
 import pytest
 from rich.console import Console
 
-from cli.watching import Shown, progress_bar
-from store import leases
-from store.events import NewEvent
+from cli.client.watching import Shown, progress_bar
+from store.jobs import job_leases
+from store.jobs.events import NewEvent
 from store.settings import REPOSITORY
 from tests.api.polling import until
 from tests.api.serving import Live
@@ -83,13 +83,13 @@ def test_watch_shows_its_bar_while_the_job_runs_if_there_is_a_terminal(
     owned = claim(live, job_id)
     news = [NewEvent("Step 5/10.", type="metrics", data=PROGRESS), NewEvent("A sample was written.")]
     with live.sessions.begin() as session:
-        leases.record(session, owned, news, progress=PROGRESS)
+        job_leases.record(session, owned, news, progress=PROGRESS)
     watching = Watching(job_id, terminal)
     until(lambda: "A sample was written." in watching.text, seconds=60)
     if terminal:
         until(lambda: "5/10  loss 0.2500  margin +0.0100" in watching.text)
     with live.sessions.begin() as session:
-        leases.succeed(session, owned, results=[])
+        job_leases.succeed(session, owned, results=[])
     assert watching.process.wait(60) == 0
     until(lambda: f"`pairtune download {job_id}` fetches it." in watching.text)
     assert (

@@ -15,19 +15,19 @@ from PIL import Image
 from sqlalchemy import select
 from typer.testing import CliRunner
 
-from cli import sample
+from cli.commands import sample
 from cli.main import app
-from store import generation_leases
-from store.blobs import Blobs
-from store.generation_tables import Generation
+from store.blobs.blobs import Blobs
+from store.generations import generation_leases
 from store.hints import Hints
 from store.settings import Settings, settings
+from store.tables.generation import Generation
 from tests.api.polling import until
 from tests.api.serving import Live, serving
 from tests.cli.front import in_front_of
 from tests.cli.test_commands import Run
 from tests.trainer.tiny_sdxl import save_base
-from worker.drawing import draw
+from worker.generation.generation import draw
 from worker.resources import Resources
 
 pytestmark = pytest.mark.integration
@@ -192,7 +192,7 @@ def test_what_cannot_be_drawn_says_why_and_leaves_no_file(
 def test_a_request_whose_answer_was_lost_is_not_drawn_twice(
     run: Run, server: Live, painter: Painter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cli.patience.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("cli.client.retry.FIRST_PAUSE", 0.01)
     with in_front_of(server.url) as front:
         monkeypatch.setenv("PAIRTUNE_URL", front.url)
         settings.cache_clear()

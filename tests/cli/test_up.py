@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from api.principals import KNOWN_SECONDS
-from cli.local_limits import unlimited
+from api.caches.principals import KNOWN_SECONDS
+from cli.local.local_limits import unlimited
 from cli.main import app
 from store.settings import Settings, settings
 from tests.api.polling import until

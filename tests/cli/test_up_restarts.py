@@ -13,9 +13,9 @@ import psutil
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from cli.embedded import running_postgres
+from cli.local.embedded import running_postgres
 from store.database import Sessions, open_engine, open_sessions
-from store.models import Checkpoint, Job, JobEvent
+from store.tables.job import Checkpoint, Job, JobEvent
 from tests.api import polling
 from tests.cli.home import READY, Home, gone, running
 from tests.cli.test_commands import Run

@@ -10,11 +10,11 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import select
 
-from cli import patience
-from store import jobs, leases
-from store.events import NewEvent
-from store.models import Job
+from cli.client import retry
+from store.jobs import job_leases, jobs
+from store.jobs.events import NewEvent
 from store.settings import settings
+from store.tables.job import Job
 from tests.api.polling import until
 from tests.api.serving import Live
 from tests.cli.front import Fate, in_front_of
@@ -28,13 +28,13 @@ End = Callable[[Live, str], None]
 def succeed(live: Live, job_id: str) -> None:
     owned = claim(live, job_id)
     with live.sessions.begin() as session:
-        leases.succeed(session, owned, results=[])
+        job_leases.succeed(session, owned, results=[])
 
 
 def fail(live: Live, job_id: str) -> None:
     owned = claim(live, job_id)
     with live.sessions.begin() as session:
-        leases.fail(session, owned, code="nan", message="The loss is not a number.")
+        job_leases.fail(session, owned, code="nan", message="The loss is not a number.")
 
 
 def cancel(live: Live, job_id: str) -> None:
@@ -111,10 +111,10 @@ def test_a_server_that_is_away_for_a_while_is_waited_for_and_nothing_is_shown_tw
     job_id = str(started(run, file_id)["id"])
     owned = claim(live, job_id)
     with live.sessions.begin() as session:
-        leases.record(session, owned, [NewEvent(f"News {number}.") for number in range(3)])
-        leases.succeed(session, owned, results=[])
-    monkeypatch.setattr(patience, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr("cli.server.PAGE", 2)
+        job_leases.record(session, owned, [NewEvent(f"News {number}.") for number in range(3)])
+        job_leases.succeed(session, owned, results=[])
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("cli.client.server.PAGE", 2)
     with in_front_of(live.url) as front:
         monkeypatch.setenv("PAIRTUNE_URL", front.url)
         settings.cache_clear()

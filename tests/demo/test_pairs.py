@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demo import openmoji, pairs
+from demo.emoji import openmoji, pairs
 from intake import prepare_upload
 
 pytestmark = pytest.mark.unit

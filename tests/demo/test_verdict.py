@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from demo import openmoji
 from demo.compare import Comparison, scored
-from demo.openmoji import IMAGE_SIZE
+from demo.emoji import openmoji
+from demo.emoji.openmoji import IMAGE_SIZE
 from demo.run import conclude
 from demo.verdict import shortfall
 from demo.win_rate import WinRate

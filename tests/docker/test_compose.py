@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cli.stack import Service, services
+from cli.local.stack import Service, services
 from store.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent.parent

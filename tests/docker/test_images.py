@@ -19,10 +19,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = {"api": ["server"], "worker": ["worker", "trainer"]}
 DOCKERFILES = {"api": ROOT / "docker" / "api.Dockerfile", "worker": ROOT / "docker" / "worker.Dockerfile"}
-COMMANDS = "cli.main cli.checks cli.tenants"
+COMMANDS = "cli.main cli.local.checks cli.local.tenants"
 IMPORTED = {
-    "api": f"api.main worker.app worker.tasks worker.dispatcher migrations.upgrade intake {COMMANDS}",
-    "worker": f"worker.app worker.tasks worker.supervisor {COMMANDS} trainer.program trainer.recipe"
+    "api": f"api.main worker.app worker.tasks worker.dispatcher.dispatcher migrations.upgrade intake {COMMANDS}",
+    "worker": f"worker.app worker.tasks worker.training.supervisor {COMMANDS} trainer.program trainer.recipe"
     " trainer.families.sd trainer.families.sdxl trainer.families.sd3",
 }
 IMPORT_WITHOUT_REST = """

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from store.settings import REPOSITORY
-from trainer.errors import TrainerError, code_of
-from trainer.health import SIGNS
-from worker.conclusion import PASSING
+from trainer.evaluation.diagnostics import SIGNS
+from trainer.runtime.errors import TrainerError, code_of
+from worker.training.conclusion import PASSING
 
 pytestmark = pytest.mark.unit
 # The calls that give a job or images a code; a crash is tried again.
@@ -87,5 +87,5 @@ def test_the_page_says_which_failures_are_tried_again() -> None:
 
 
 def test_the_page_has_every_code_that_a_run_can_warn_with() -> None:
-    damaged = {"checkpoint_damaged"}  # trainer/prepare.py reports what trainer/checkpoint.py finds
+    damaged = {"checkpoint_damaged"}  # trainer/training/setup.py reports what trainer/training/checkpoint.py finds
     assert _table("metrics.md", "## Warnings").keys() == _of_warnings() | damaged

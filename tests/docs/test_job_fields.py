@@ -8,16 +8,16 @@ import pytest
 from openai.types.fine_tuning import FineTuningJob as OpenAIJob
 from sqlalchemy import inspect
 
-from api.example_ids import BASE, JOB
+from api.errors.example_ids import BASE, JOB
 from api.fine_tuning import examples
 from api.fine_tuning.example_job import running
 from api.fine_tuning.fields import JobAttributes, JobSources, column_of, columns
 from api.fine_tuning.request import CreateFineTuningJob
 from api.fine_tuning.run_spec import Offer, run_spec
 from api.fine_tuning.schemas import GROUPS, STORED, FineTuningJob
-from store.bases import RegisteredBase
-from store.models import Job
+from store.base_models import RegisteredBase
 from store.settings import REPOSITORY
+from store.tables.job import Job
 from trainer.spec.run import RunSpec, TrainingOptions
 
 pytestmark = pytest.mark.unit
@@ -62,7 +62,9 @@ def test_an_answer_repeats_every_field_of_a_request() -> None:
 
 def test_every_attribute_of_a_job_is_a_column() -> None:
     there = inspect(Job).column_attrs.keys()
-    assert {name for name in JobAttributes.model_fields if column_of(name) not in there} == set(), "store/models.py"
+    assert {name for name in JobAttributes.model_fields if column_of(name) not in there} == set(), (
+        "store/tables/base.py"
+    )
     assert JobAttributes.model_fields.keys() - STORED.keys() == set()
 
 

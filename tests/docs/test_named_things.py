@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from store.job_state import TRANSITIONS
+from store.job_status import TRANSITIONS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -22,9 +22,9 @@ from pathlib import Path
 from redis.exceptions import RedisError
 from sqlalchemy.exc import OperationalError
 
-from cli.embedded import Postgres, Valkey
+from cli.local.embedded import Postgres, Valkey
 from migrations.upgrade import upgrade
-from store.blobs import Blobs
+from store.blobs.blobs import Blobs
 from store.database import Sessions, open_engine, open_sessions
 from tests.conftest import make_tenant
 from tests.faults.fleet import Fleet, fleet

@@ -9,8 +9,8 @@ from itertools import pairwise
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from store.job_state import TERMINAL, JobStatus, may_become
-from store.models import Checkpoint, Job, JobEvent
+from store.job_status import TERMINAL, JobStatus, may_become
+from store.tables.job import Checkpoint, Job, JobEvent
 
 
 def violations(session: Session, *, all_ended: bool, of: Collection[str] | None = None) -> list[str]:

@@ -15,11 +15,11 @@ from subprocess import Popen
 
 import psutil
 
-from cli.embedded import Postgres, ServiceDidNotStart, Valkey
-from cli.stack import CELERY
+from cli.local.embedded import Postgres, ServiceDidNotStart, Valkey
+from cli.local.stack import CELERY
 from store.settings import REPOSITORY
 from tests.faults.proxy import Proxy, in_front_of
-from worker import process
+from worker.runtime import process
 
 WORKERS, DISPATCHERS, APIS = 3, 2, 2
 RESTART_SECONDS = 0.5

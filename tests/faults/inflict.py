@@ -15,8 +15,8 @@ from sqlalchemy import select
 
 from store.database import Sessions
 from store.hints import Hints
-from store.job_state import JobStatus
-from store.models import Job
+from store.job_status import JobStatus
+from store.tables.job import Job
 from tests.faults.fleet import Fleet, Member, is_trainer, send
 from tests.faults.schedule import Fault, Kind
 

@@ -12,17 +12,17 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from store import files
-from store.blobs import Blobs
-from store.files import NewFile
+from store.blobs.blobs import Blobs
+from store.files import files
+from store.files.files import NewFile
 from store.hints import Hints
-from store.models import Job
 from store.settings import Settings
+from store.tables.job import Job
 from tests import servers
 from tests.api.polling import until
 from tests.api.serving import Live, serving
 from tests.faults.proxy import Proxy
-from worker.dispatcher import tick
+from worker.dispatcher.dispatcher import tick
 from worker.resources import Resources
 
 pytestmark = pytest.mark.integration

@@ -10,10 +10,10 @@ import httpx
 import pytest
 from redis import Redis
 
-from cli.embedded import Valkey
-from store import files
-from store.blobs import Blobs
-from store.files import NewFile
+from cli.local.embedded import Valkey
+from store.blobs.blobs import Blobs
+from store.files import files
+from store.files.files import NewFile
 from store.hints import Hints
 from store.settings import Settings
 from tests.api.polling import until
@@ -21,7 +21,7 @@ from tests.api.serving import serving
 from tests.store.rows import read_job
 from tests.worker.celery_worker import workers
 from tests.worker.watching import states
-from worker.dispatcher import tick
+from worker.dispatcher.dispatcher import tick
 from worker.resources import Resources
 
 pytestmark = pytest.mark.integration

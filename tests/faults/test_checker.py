@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import Engine, update
 from sqlalchemy.orm import Session
 
-from store import events, jobs, leases
 from store.database import Sessions, open_engine
-from store.events import NewEvent
-from store.leases import Claim
-from store.models import Job
+from store.jobs import events, job_leases, jobs
+from store.jobs.events import NewEvent
+from store.jobs.job_leases import Claim
+from store.tables.job import Job
 from tests import servers
 from tests.conftest import emptied, make_tenant
 from tests.faults.checker import violations
@@ -57,8 +57,8 @@ def cancelled_twice(session: Session, owned: Claim) -> None:
 
 
 def late_write(session: Session, owned: Claim) -> None:
-    leases.give_back(session, owned, "Stopped.")
-    leases.claim(session, owned.job_id, worker="w2", lease_seconds=60)
+    job_leases.give_back(session, owned, "Stopped.")
+    job_leases.claim(session, owned.job_id, worker="w2", lease_seconds=60)
     append(session, owned, NewEvent("Step."))
 
 
@@ -88,11 +88,11 @@ def test_a_wrong_history_is_told(sessions: Sessions, owned: Claim, sentence: str
 
 def test_a_job_that_was_lost_and_taken_over_is_no_wrong_history(sessions: Sessions, owned: Claim) -> None:
     with sessions.begin() as session:
-        leases.crash(session, owned, code="c", message="m", crash_cap=3)
+        job_leases.crash(session, owned, code="c", message="m", crash_cap=3)
     second = claim(sessions, owned.job_id)
     with sessions.begin() as session:
-        leases.record(session, second, [NewEvent("Step.", type="metrics", data={"step": 1})])
-        leases.succeed(session, second, results=[])
+        job_leases.record(session, second, [NewEvent("Step.", type="metrics", data={"step": 1})])
+        job_leases.succeed(session, second, results=[])
     with sessions() as session:
         assert violations(session, all_ended=True) == []
         assert jobs.statuses(session, [owned.job_id]) == {owned.job_id: "succeeded"}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from store.models import JobEvent
+from store.tables.job import JobEvent
 from tests.faults.verdict import Recovery, recoveries
 
 pytestmark = pytest.mark.unit

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from store.job_state import TERMINAL, JobStatus
+from store.job_status import TERMINAL, JobStatus
 
 JOBS = "/v1/fine_tuning/jobs"
 STEPS, EVERY = 160, 20

@@ -12,11 +12,12 @@ from safetensors.numpy import load
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from store import files
-from store.blobs import Blobs
+from store.blobs.blobs import Blobs
 from store.errors import BlobMissing
-from store.job_state import JobStatus
-from store.models import Checkpoint, File, Job, JobEvent
+from store.files import files
+from store.job_status import JobStatus
+from store.tables.file import File
+from store.tables.job import Checkpoint, Job, JobEvent
 from tests.faults.checker import violations
 from tests.faults.schedule import Kind
 

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, PngImagePlugin
 
-from intake import images as images_module
-from intake.images import normalise
+from intake.images import normalise as images_module
+from intake.images.normalise import normalise
 from intake.limits import Limits
 from tests.intake.build import encoded
-from trainer.images import decode
+from trainer.run_directory.images import decode
 
 pytestmark = pytest.mark.unit
 CHANCE = np.random.default_rng(3)

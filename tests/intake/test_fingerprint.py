@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demo import openmoji
-from intake.fingerprint import NEAR, distance, fingerprint
+from demo.emoji import openmoji
+from intake.images.fingerprint import NEAR, distance, fingerprint
 
 pytestmark = pytest.mark.unit
 DRAWINGS = [openmoji.render(emoji.key, "color", 256) for emoji in openmoji.catalogue()[::4]]

@@ -22,17 +22,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from intake import Prepared
-from intake import images as images_module
 from intake.errors import ImageRefused
 from intake.formats.folders import CHOSEN, REJECTED
 from intake.formats.layouts import LAYOUTS
-from intake.images import normalise
+from intake.images import normalise as images_module
+from intake.images.normalise import normalise
 from intake.limits import Limits
 from intake.policy import Policy
 from tests.intake.build import ROW, good_files, png, prepare, tar_of, zip_of
 from tests.intake.formats.test_formats import annotation, label_studio, pick_a_pic, studio_archive
 from tests.intake.test_images import WHOLE
-from trainer.images import decode
+from trainer.run_directory.images import decode
 
 pytestmark = pytest.mark.unit
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from intake.errors import ImageRefused
-from intake.images import normalise
+from intake.images.normalise import normalise
 from intake.limits import Limits
 from tests.intake import cmyk_profile
 from tests.intake.build import encoded, tar_of, zip_of

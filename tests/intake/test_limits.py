@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from intake.entries import check_count, check_total
+from intake.archives.entries import check_count, check_total
 from intake.errors import ArchiveRefused
 from intake.limits import GIB, MIB, Limits
 

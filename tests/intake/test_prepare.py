@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from intake import PreparedPair
-from intake.entries import Entry
-from intake.image_folder import ImageFolder
+from intake.archives.entries import Entry
+from intake.images.image_folder import ImageFolder
 from intake.limits import Limits
 from tests.intake.build import ROW, codes, good_files, jsonl, only, pixel, png, prepare, tar_of, zip_of
 

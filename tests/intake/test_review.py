@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from intake import Prepared, PreparedPair, Report
-from intake.image_folder import StoredImage
+from intake.images.image_folder import StoredImage
 from intake.review import Review, ReviewedPair
 from intake.review.agreement import krippendorff_alpha
 from intake.review.tokens import clip_tokens, t5_tokens, truncated_by

@@ -23,6 +23,7 @@ OF_PACKAGE = {
     "api": {"server"},
     "cli": {"embedded", "worker"},
     "demo": {"demo"},
+    "research": {"demo"},
     "intake": {"worker"},
     "migrations": {"worker"},
     "store": {"worker"},

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from api.main import create_app
 from cli.main import app
 from store.settings import Settings
-from trainer.header import versions
+from trainer.export.metadata import versions
 
 pytestmark = pytest.mark.unit
 

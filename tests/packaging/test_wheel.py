@@ -103,7 +103,7 @@ def test_the_wheel_holds_what_the_code_reads_and_nothing_else(wheel: Path) -> No
     assert {f"{info}/licenses/LICENSE", f"{info}/licenses/NOTICE"} <= names
     assert {f"{package}/py.typed" for package in packages} <= names
     expected = {"store/bases.toml", "migrations/script.py.mako"}
-    for folder in ("migrations/versions", "demo/base/emoji-xl", "demo/benchmark/results", "demo/benchmark/scorers"):
+    for folder in ("migrations/versions", "demo/base/emoji-xl", "research/results", "demo/emoji/scorers"):
         files = [path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
         assert files
         expected |= {path.relative_to(ROOT).as_posix() for path in files}

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from store import files, generations, jobs, leases
 from store.database import Sessions
-from store.files import NewFile
-from store.generation_tables import Generation
-from store.generations import NewGeneration
-from store.jobs import NewJob
-from store.leases import Claim
-from store.models import ApiKey, File, Job, JobEvent
+from store.files import files
+from store.files.files import NewFile
+from store.generations import generations
+from store.generations.generations import NewGeneration
+from store.jobs import job_leases, jobs
+from store.jobs.job_leases import Claim
+from store.jobs.jobs import NewJob
+from store.tables.file import File
+from store.tables.generation import Generation
+from store.tables.job import Job, JobEvent
+from store.tables.project import ApiKey
 
 SPEC: dict[str, Any] = {
     "base": {"name": "tiny", "family": "sdxl", "source": "/tiny"},
@@ -44,7 +48,7 @@ def queued_job(sessions: Sessions, project_id: str) -> str:
 
 def claim(sessions: Sessions, job_id: str, *, lease_seconds: float = 60) -> Claim:
     with sessions.begin() as session:
-        owned = leases.claim(session, job_id, worker="w1", lease_seconds=lease_seconds)
+        owned = job_leases.claim(session, job_id, worker="w1", lease_seconds=lease_seconds)
     assert owned is not None
     return owned
 

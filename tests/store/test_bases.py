@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from store.bases import RegisteredBase, find_base, read_bases
+from store.base_models import RegisteredBase, find_base, read_bases
 from store.errors import BasesInvalid, ModelNotFound
 from trainer.spec.family_facts import FamilyName
 

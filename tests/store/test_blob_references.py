@@ -5,12 +5,18 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import text
 
-from store import blob_references, datasets, files, generation_leases, jobs, leases, retention
+from store.blobs import references
 from store.database import Sessions
-from store.datasets import NewPair
-from store.files import NewFile
-from store.generation_tables import Generation
-from store.models import Checkpoint, File, Table
+from store.datasets import datasets
+from store.datasets.datasets import NewPair
+from store.files import files
+from store.files.files import NewFile
+from store.generations import generation_leases
+from store.jobs import job_leases, jobs, retention
+from store.tables.base import Table
+from store.tables.file import File
+from store.tables.generation import Generation
+from store.tables.job import Checkpoint
 from tests.conftest import make_tenant
 from tests.store.rows import SPEC, add_generation, add_job, claim, queued_job, running_job
 
@@ -19,7 +25,7 @@ GRACE = 7200.0
 
 @pytest.mark.unit
 def test_every_column_that_ends_in_sha256_is_listed_as_naming_a_blob_or_something_else() -> None:
-    listed = {(of.class_.__tablename__, of.key) for of in (*blob_references.NAMING, *blob_references.NOT_NAMING)}
+    listed = {(of.class_.__tablename__, of.key) for of in (*references.NAMING, *references.NOT_NAMING)}
     there = {
         (table.name, column.name)
         for table in Table.metadata.tables.values()
@@ -27,8 +33,8 @@ def test_every_column_that_ends_in_sha256_is_listed_as_naming_a_blob_or_somethin
         if column.name.endswith("sha256")
     }
     assert listed == there
-    assert not set(blob_references.NAMING) & set(blob_references.NOT_NAMING)
-    assert {of.class_.__tablename__ for of in blob_references.NAMING} == blob_references.KEPT.keys()
+    assert not set(references.NAMING) & set(references.NOT_NAMING)
+    assert {of.class_.__tablename__ for of in references.NAMING} == references.KEPT.keys()
 
 
 @pytest.mark.unit
@@ -78,8 +84,8 @@ def test_drawn_images_and_the_adapters_they_are_drawn_with_are_kept(sessions: Se
 def named(sessions: Sessions, *digests: str) -> set[str]:
     """By both ways of asking."""
     with sessions() as session:
-        some = blob_references.named(session, digests, grace_seconds=GRACE)
-        assert some == blob_references.all_named(session, grace_seconds=GRACE) & set(digests)
+        some = references.named(session, digests, grace_seconds=GRACE)
+        assert some == references.all_named(session, grace_seconds=GRACE) & set(digests)
     return some
 
 
@@ -148,16 +154,16 @@ def test_a_data_set_names_its_images_and_lists_and_so_does_a_job_on_a_deleted_on
     set_back(sessions, "datasets", "deleted_at", GRACE + 1)
     assert named(sessions, *letters) == letters
     with sessions() as session:
-        assert blob_references.documents(session, grace_seconds=GRACE) == {digest("e")}
+        assert references.documents(session, grace_seconds=GRACE) == {digest("e")}
     with sessions.begin() as session:
         jobs.cancel(session, project_id, job_id)
     assert named(sessions, *letters) == set()
 
 
-def checkpoint(sessions: Sessions, owned: leases.Claim, step: int, letter: str) -> None:
+def checkpoint(sessions: Sessions, owned: job_leases.Claim, step: int, letter: str) -> None:
     manifest = {"state/adapter.safetensors": {"sha256": digest(letter), "bytes": 3}}
     with sessions.begin() as session:
-        leases.add_checkpoint(session, owned, step=step, metrics={"valid_loss": 0.1}, manifest=manifest)
+        job_leases.add_checkpoint(session, owned, step=step, metrics={"valid_loss": 0.1}, manifest=manifest)
 
 
 @pytest.mark.integration
@@ -168,10 +174,10 @@ def test_of_a_job_that_ended_long_ago_the_last_checkpoint_keeps_its_files(sessio
             checkpoint(sessions, owned, step, letter)
     queued_job(sessions, project_id)
     with sessions.begin() as session:
-        leases.fail(session, ended, code="c", message="m")
+        job_leases.fail(session, ended, code="c", message="m")
     set_back(sessions, "jobs", "finished_at", 15 * 86400)
     with sessions.begin() as session:
-        leases.fail(session, fresh, code="c", message="m")
+        job_leases.fail(session, fresh, code="c", message="m")
     everything = [digest(letter) for letter in "123456"]
     assert named(sessions, *everything) == set(everything)
     for dropped in (1, 0):  # the second time there is nothing left to do
@@ -189,10 +195,10 @@ def test_a_job_that_runs_again_resumes_from_a_checkpoint_that_was_kept(sessions:
     owned = running_job(sessions, project_id)
     checkpoint(sessions, owned, 1, "1")
     with sessions.begin() as session:
-        leases.give_back(session, owned, "Stopped.")
+        job_leases.give_back(session, owned, "Stopped.")
         session.execute(text("UPDATE jobs SET created_at = now() - interval '1 year'"))
         assert retention.drop_checkpoints(session, days=0) == 0
     with sessions() as session:
-        latest = leases.latest_checkpoint(session, claim(sessions, owned.job_id).job_id)
+        latest = job_leases.latest_checkpoint(session, claim(sessions, owned.job_id).job_id)
     assert latest is not None
     assert latest.manifest

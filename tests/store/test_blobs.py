@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from store.blobs import CHUNK, Blobs, StoredBlob
+from store.blobs.blobs import CHUNK, Blobs, StoredBlob
 from store.errors import BlobMissing
 from store.settings import Settings
 
@@ -121,7 +121,7 @@ def test_what_is_stored_is_on_the_disk_with_its_name(tmp_path: Path, monkeypatch
         fsync(descriptor)
         synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
 
-    monkeypatch.setattr("store.placement.os.fsync", sync_and_note)
+    monkeypatch.setattr("store.blobs.placement.os.fsync", sync_and_note)
     stores: list[Callable[[bytes], StoredBlob]] = [
         blobs.put_bytes,
         lambda content: blobs.put_file(written(tmp_path, content)),

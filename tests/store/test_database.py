@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 
-from store import leases
 from store.database import Sessions, open_engine, open_reader, open_sessions, read
+from store.jobs import job_leases
 from tests.api.polling import until
 from tests.faults.proxy import in_front_of
 from tests.store.rows import read_job, running_job
@@ -22,7 +22,7 @@ def url_of(engine: Engine) -> str:
 
 def expired(sessions: Sessions) -> list[str]:
     with sessions.begin() as session:
-        return leases.expire(session, crash_cap=3)
+        return job_leases.expire(session, crash_cap=3)
 
 
 def test_a_worker_cut_off_while_it_writes_does_not_keep_its_job_from_being_taken_back(
@@ -32,7 +32,7 @@ def test_a_worker_cut_off_while_it_writes_does_not_keep_its_job_from_being_taken
     with in_front_of(url_of(engine)) as (proxy, url):
         engine = open_engine(url, idle_seconds=IDLE)
         writing = open_sessions(engine)()
-        leases.record(writing, owned, [])
+        job_leases.record(writing, owned, [])
         with proxy.silent():
             assert expired(sessions) == []  # its row is locked
             until(lambda: expired(sessions) == [owned.job_id], seconds=10 * IDLE)

@@ -11,13 +11,14 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from store import datasets, image_facts, jobs
 from store.database import Sessions
-from store.dataset_tables import Dataset, DatasetPair
-from store.datasets import NewPair
+from store.datasets import datasets, image_facts
+from store.datasets.datasets import NewPair
+from store.datasets.image_facts import Facts
 from store.errors import CursorUnknown, DatasetNotFound, PairNotFound, RevisionNotFound
-from store.image_facts import Facts
-from store.jobs import NewJob
+from store.jobs import jobs
+from store.jobs.jobs import NewJob
+from store.tables.dataset import Dataset, DatasetPair
 from tests.conftest import make_tenant
 from tests.store.rows import SPEC, add_file, read_job
 

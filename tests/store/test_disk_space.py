@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from store import disk_space
+from store.blobs import disk_space
 from store.settings import Settings
 
 pytestmark = pytest.mark.unit

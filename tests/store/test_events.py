@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from store import events
 from store.database import Sessions
 from store.errors import CursorUnknown
-from store.events import NewEvent
+from store.jobs import events
+from store.jobs.events import NewEvent
 from tests.store.rows import queued_job, read_events
 
 pytestmark = pytest.mark.integration

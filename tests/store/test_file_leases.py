@@ -6,11 +6,12 @@ import pytest
 from sqlalchemy import func, update
 
 from intake.findings import ADVICE
-from store import file_leases, files, jobs
 from store.database import Sessions
 from store.errors import FileInUse, FileNotFound, LeaseLost
-from store.file_leases import FileClaim
-from store.models import File
+from store.files import file_leases, files
+from store.files.file_leases import FileClaim
+from store.jobs import jobs
+from store.tables.file import File
 from tests.store.rows import add_file, add_job, read_events, read_job
 
 pytestmark = pytest.mark.integration

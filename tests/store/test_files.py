@@ -9,11 +9,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from store import files
 from store.database import Sessions
 from store.errors import CursorUnknown, FileInUse, FileNotFound
-from store.files import NewFile
-from store.models import File
+from store.files import files
+from store.files.files import NewFile
+from store.tables.file import File
 from tests.conftest import make_tenant
 from tests.store.rows import add_file, add_job
 

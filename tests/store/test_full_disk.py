@@ -7,7 +7,7 @@ from obstore.exceptions import GenericError
 from psycopg import errors
 from sqlalchemy.exc import OperationalError
 
-from store.full_disk import says_full_disk
+from store.blobs.full_disk import says_full_disk
 
 pytestmark = pytest.mark.unit
 

@@ -6,10 +6,10 @@ from datetime import timedelta
 
 import pytest
 
-from store import generation_leases, generations
 from store.database import Sessions
 from store.errors import GenerationNotFound, LeaseLost
-from store.generation_leases import GenerationClaim
+from store.generations import generation_leases, generations
+from store.generations.generation_leases import GenerationClaim
 from tests.conftest import Tenant
 from tests.store.rows import add_generation, read_generation
 

@@ -10,23 +10,16 @@ from threading import Barrier
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    Bundle,
-    RuleBasedStateMachine,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from sqlalchemy import func, update
 from sqlalchemy.orm import Session
 
-from store import jobs, leases
 from store.database import Sessions
 from store.errors import IllegalTransition, LeaseLost
-from store.events import NewEvent
-from store.leases import Claim
-from store.models import Job
+from store.jobs import job_leases, jobs
+from store.jobs.events import NewEvent
+from store.jobs.job_leases import Claim
+from store.tables.job import Job
 from tests.faults.checker import violations
 from tests.store.rows import add_file, add_job
 
@@ -46,15 +39,15 @@ USER: dict[str, Callable[[Session, str, str], object]] = {
     "resume": jobs.resume,
 }
 WORKER: dict[str, Callable[[Session, Claim], object]] = {
-    "renew": lambda session, owned: leases.renew(session, owned, lease_seconds=60),
-    "tell": lambda session, owned: leases.record(session, owned, [NewEvent("Step.")], progress={"step": 1}),
-    "checkpoint": lambda session, owned: leases.add_checkpoint(
+    "renew": lambda session, owned: job_leases.renew(session, owned, lease_seconds=60),
+    "tell": lambda session, owned: job_leases.record(session, owned, [NewEvent("Step.")], progress={"step": 1}),
+    "checkpoint": lambda session, owned: job_leases.add_checkpoint(
         session, owned, step=owned.attempt, metrics={}, manifest={}
     ),
-    "succeed": lambda session, owned: leases.succeed(session, owned, results=[]),
-    "fail": lambda session, owned: leases.fail(session, owned, code="c", message="m"),
-    "give back": lambda session, owned: leases.give_back(session, owned, "Stopped."),
-    "crash": lambda session, owned: leases.crash(session, owned, code="c", message="m", crash_cap=CRASH_CAP),
+    "succeed": lambda session, owned: job_leases.succeed(session, owned, results=[]),
+    "fail": lambda session, owned: job_leases.fail(session, owned, code="c", message="m"),
+    "give back": lambda session, owned: job_leases.give_back(session, owned, "Stopped."),
+    "crash": lambda session, owned: job_leases.crash(session, owned, code="c", message="m", crash_cap=CRASH_CAP),
 }
 
 
@@ -77,7 +70,7 @@ def histories(sessions: Sessions, project_id: str) -> type[RuleBasedStateMachine
 
         @rule(job_id=submitted, worker=WORKERS)
         def claim(self, job_id: str, worker: int) -> None:
-            owned = self.acted(lambda session: leases.claim(session, job_id, worker="w", lease_seconds=60))
+            owned = self.acted(lambda session: job_leases.claim(session, job_id, worker="w", lease_seconds=60))
             if isinstance(owned, Claim):
                 self.claims[worker] = owned
 
@@ -111,7 +104,7 @@ def histories(sessions: Sessions, project_id: str) -> type[RuleBasedStateMachine
 
         @rule()
         def dispatcher(self) -> None:
-            self.acted(lambda session: leases.expire(session, crash_cap=CRASH_CAP))
+            self.acted(lambda session: job_leases.expire(session, crash_cap=CRASH_CAP))
 
         @rule(
             job_id=submitted,
@@ -121,8 +114,8 @@ def histories(sessions: Sessions, project_id: str) -> type[RuleBasedStateMachine
         )
         def all_at_once(self, job_id: str, worker: int, users: list[str], acts: list[str]) -> None:
             owned = self.claims.get(worker, Claim(job_id, project_id, 1))
-            together: list[Act] = [lambda session: leases.claim(session, job_id, worker="w", lease_seconds=60)] * 2
-            together.append(lambda session: leases.expire(session, crash_cap=CRASH_CAP))
+            together: list[Act] = [lambda session: job_leases.claim(session, job_id, worker="w", lease_seconds=60)] * 2
+            together.append(lambda session: job_leases.expire(session, crash_cap=CRASH_CAP))
             together += [bound(USER[what], project_id, owned.job_id) for what in users]
             together += [bound(WORKER[what], owned) for what in acts]
             start = Barrier(len(together))

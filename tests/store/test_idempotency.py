@@ -7,11 +7,11 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import func, select, update
 
-from store import idempotency
 from store.database import Sessions
 from store.errors import IdempotencyInFlight, IdempotencyMismatch
-from store.idempotency_table import IdempotencyKey
-from store.models import ApiKey
+from store.tables.idempotency import IdempotencyKey
+from store.tables.project import ApiKey
+from store.tenants import idempotency
 
 pytestmark = pytest.mark.integration
 

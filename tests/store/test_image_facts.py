@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from store import image_facts
 from store.database import Sessions
-from store.image_facts import Facts
+from store.datasets import image_facts
+from store.datasets.image_facts import Facts
 
 pytestmark = pytest.mark.integration
 

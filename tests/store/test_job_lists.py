@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import text
 
-from store import job_lists, jobs, leases
 from store.database import Sessions
 from store.errors import CursorUnknown
+from store.jobs import job_leases, jobs, listing
 from tests.conftest import make_tenant
 from tests.store.rows import queued_job, read_job, running_job
 
@@ -36,11 +36,11 @@ def listed(sessions: Sessions, project_id: str) -> list[str]:
 def test_a_page_holds_the_newest_whose_metadata_matches(
     sessions: Sessions, project_id: str, listed: list[str], monkeypatch: pytest.MonkeyPatch, looked_at: int
 ) -> None:
-    monkeypatch.setattr(job_lists, "LOOKED_AT", looked_at)
+    monkeypatch.setattr(listing, "LOOKED_AT", looked_at)
 
     def page(metadata: dict[str, str], after: str | None, limit: int) -> list[str]:
         with sessions() as session:
-            rows = job_lists.newest_first(session, project_id, after=after, limit=limit, metadata=metadata)
+            rows = listing.newest_first(session, project_id, after=after, limit=limit, metadata=metadata)
             return [job.id for job in rows]
 
     red = listed[1::2]
@@ -56,14 +56,14 @@ def test_a_page_holds_the_newest_whose_metadata_matches(
 def test_what_few_jobs_hold_is_found_by_the_index(
     sessions: Sessions, project_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job_lists, "LOOKED_AT", 10)
+    monkeypatch.setattr(listing, "LOOKED_AT", 10)
     newest = queued_job(sessions, project_id)
     with sessions.begin() as session:
         session.execute(COPIES, {"id": newest})
         session.execute(text("ANALYZE jobs"))
         before = session.scalar(SCANS)
     with sessions() as session:
-        found = job_lists.newest_first(session, project_id, after=None, limit=5, metadata={"rare": "1"})
+        found = listing.newest_first(session, project_id, after=None, limit=5, metadata={"rare": "1"})
         assert [job.id for job in found] == [f"ftjob-0{1:031}"]
         session.execute(text("SELECT pg_stat_force_next_flush()"))
         session.commit()
@@ -76,14 +76,14 @@ def test_models_are_listed_page_by_page_and_to_their_project_alone(sessions: Ses
     for owner in (project_id, other_id, project_id, project_id):
         owned = running_job(sessions, owner)
         with sessions.begin() as session:
-            leases.succeed(session, owned, results=[])
+            job_leases.succeed(session, owned, results=[])
         models.append(read_job(sessions, owned.job_id).fine_tuned_model or "")
     queued_job(sessions, project_id)
     mine, strangers = [models[3], models[2], models[0]], models[1]
 
     def page(after: str | None, limit: int, project: str = project_id) -> list[str | None]:
         with sessions() as session:
-            found = job_lists.fine_tuned(session, project, after=after, limit=limit)
+            found = listing.fine_tuned(session, project, after=after, limit=limit)
             return [job.fine_tuned_model for job in found]
 
     assert page(None, 9) == mine

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy.orm import Session
 
-from store import jobs, leases
 from store.database import Sessions
 from store.errors import CursorUnknown, JobNotFound, ModelNotFound
+from store.jobs import job_leases, jobs
 from tests.conftest import make_tenant
 from tests.store.rows import claim, queued_job, read_job, running_job
 
@@ -46,7 +46,7 @@ def test_a_row_that_is_only_read_has_every_column_of_the_job(sessions: Sessions,
 def test_a_model_is_found_by_its_project_until_it_is_deleted(sessions: Sessions, project_id: str) -> None:
     other_id, owned = make_tenant(sessions, "second").id, running_job(sessions, project_id)
     with sessions.begin() as session:
-        leases.succeed(session, owned, results=[])
+        job_leases.succeed(session, owned, results=[])
     model = read_job(sessions, owned.job_id).fine_tuned_model
     assert model is not None
     with sessions.begin() as session:
@@ -68,13 +68,13 @@ def test_a_checkpoint_of_a_step_is_that_of_the_latest_attempt(sessions: Sessions
     first, other = running_job(sessions, project_id), running_job(sessions, project_id)
     measured = {"valid_loss": 1.0}
     with sessions.begin() as session:
-        leases.add_checkpoint(session, other, step=9, metrics=measured, manifest={})
+        job_leases.add_checkpoint(session, other, step=9, metrics=measured, manifest={})
         for step in (3, 6):
-            leases.add_checkpoint(session, first, step=step, metrics=measured, manifest={})
-        leases.give_back(session, first, "Stopped.")
+            job_leases.add_checkpoint(session, first, step=step, metrics=measured, manifest={})
+        job_leases.give_back(session, first, "Stopped.")
     second = claim(sessions, first.job_id)
     with sessions.begin() as session:
-        leases.add_checkpoint(session, second, step=6, metrics=measured, manifest={})
+        job_leases.add_checkpoint(session, second, step=6, metrics=measured, manifest={})
     with sessions() as session:
         found = {step: jobs.checkpoint_at(session, first.job_id, step) for step in (3, 6, 9)}
     assert {step: one and (one.step, one.attempt) for step, one in found.items()} == {3: (3, 1), 6: (6, 2), 9: None}
@@ -84,8 +84,8 @@ def test_checkpoints_are_listed_page_by_page(sessions: Sessions, project_id: str
     owned, other = running_job(sessions, project_id), running_job(sessions, project_id)
     with sessions.begin() as session:
         for step in range(1, 6):
-            leases.add_checkpoint(session, owned, step=step, metrics={"valid_loss": 1.0}, manifest={})
-        leases.add_checkpoint(session, other, step=1, metrics={}, manifest={})
+            job_leases.add_checkpoint(session, owned, step=step, metrics={"valid_loss": 1.0}, manifest={})
+        job_leases.add_checkpoint(session, other, step=1, metrics={}, manifest={})
     with sessions() as session:
         every = jobs.checkpoints(session, owned.job_id, after=None, limit=9)
         assert [one.step for one in every] == [5, 4, 3, 2, 1]

@@ -10,14 +10,18 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from store import file_leases, jobs, leases, signals
 from store.database import Sessions
 from store.errors import LeaseLost
-from store.events import NewEvent
-from store.files import NewFile
-from store.job_state import TERMINAL, JobStatus, Request
-from store.leases import Claim
-from store.models import Checkpoint, File, Job, JobEvent, Json
+from store.files import file_leases
+from store.files.files import NewFile
+from store.job_status import TERMINAL, JobStatus, Request
+from store.jobs import job_leases, jobs
+from store.jobs.events import NewEvent
+from store.jobs.job_leases import Claim
+from store.ops import service_metrics
+from store.tables.base import Json
+from store.tables.file import File
+from store.tables.job import Checkpoint, Job, JobEvent
 from tests.store.rows import SPEC, add_file, claim, queued_job, read_events, read_job, running_job
 
 pytestmark = pytest.mark.integration
@@ -31,7 +35,7 @@ def expire_lease(sessions: Sessions, job_id: str) -> None:
 
 def expire(sessions: Sessions, *, crash_cap: int = 3) -> list[str]:
     with sessions.begin() as session:
-        return leases.expire(session, crash_cap=crash_cap)
+        return job_leases.expire(session, crash_cap=crash_cap)
 
 
 def test_of_twenty_claims_at_once_one_wins_and_each_claim_gets_a_higher_attempt(
@@ -44,27 +48,27 @@ def test_of_twenty_claims_at_once_one_wins_and_each_claim_gets_a_higher_attempt(
         def compete(start: threading.Barrier = start) -> Claim | None:
             start.wait()
             with sessions.begin() as session:
-                return leases.claim(session, job_id, worker="w", lease_seconds=60)
+                return job_leases.claim(session, job_id, worker="w", lease_seconds=60)
 
         with ThreadPoolExecutor(20) as pool:
             results = [future.result() for future in [pool.submit(compete) for _ in range(20)]]
         winners = [won for won in results if won is not None]
         assert [won.attempt for won in winners] == [expected]
         with sessions.begin() as session:
-            leases.give_back(session, winners[0], "Again.")
+            job_leases.give_back(session, winners[0], "Again.")
     assert [event.message for event in read_events(sessions, job_id)].count("Started.") == 3
 
 
 WRITES: dict[str, Callable[[Session, Claim], object]] = {
-    "renew": lambda session, owned: leases.renew(session, owned, lease_seconds=1),
-    "record": lambda session, owned: leases.record(session, owned, [NewEvent("n")], progress={"step": 1}, eta=1),
-    "add_checkpoint": lambda session, owned: leases.add_checkpoint(session, owned, step=1, metrics={}, manifest={}),
-    "succeed": lambda session, owned: leases.succeed(
+    "renew": lambda session, owned: job_leases.renew(session, owned, lease_seconds=1),
+    "record": lambda session, owned: job_leases.record(session, owned, [NewEvent("n")], progress={"step": 1}, eta=1),
+    "add_checkpoint": lambda session, owned: job_leases.add_checkpoint(session, owned, step=1, metrics={}, manifest={}),
+    "succeed": lambda session, owned: job_leases.succeed(
         session, owned, results=[NewFile(owned.project_id, "a", "fine-tune-results", 1, "1" * 64)]
     ),
-    "fail": lambda session, owned: leases.fail(session, owned, code="c", message="m"),
-    "give_back": lambda session, owned: leases.give_back(session, owned, "m"),
-    "crash": lambda session, owned: leases.crash(session, owned, code="c", message="m", crash_cap=3),
+    "fail": lambda session, owned: job_leases.fail(session, owned, code="c", message="m"),
+    "give_back": lambda session, owned: job_leases.give_back(session, owned, "m"),
+    "crash": lambda session, owned: job_leases.crash(session, owned, code="c", message="m", crash_cap=3),
 }
 
 
@@ -135,7 +139,7 @@ def test_a_checkpoint_without_a_measurement_goes_when_the_next_one_stands_and_no
     for claimed, steps in ((another, {1: {}}), (owned, {2: measured, 3: {}, 4: measured, 5: {}, 6: {}})):
         for step, metrics in steps.items():
             with sessions.begin() as session:
-                leases.add_checkpoint(session, claimed, step=step, metrics=metrics, manifest={})
+                job_leases.add_checkpoint(session, claimed, step=step, metrics=metrics, manifest={})
     with sessions() as session:
         left = {
             claimed: [one.step for one in jobs.checkpoints(session, claimed.job_id, after=None, limit=10)]
@@ -149,16 +153,16 @@ def test_a_job_goes_on_from_its_furthest_checkpoint_and_of_two_from_the_later_at
 ) -> None:
     first = running_job(sessions, project_id)
     with sessions.begin() as session:
-        leases.add_checkpoint(session, first, step=6, metrics={"valid_loss": 1.0}, manifest={})
-        leases.give_back(session, first, "Stopped.")
+        job_leases.add_checkpoint(session, first, step=6, metrics={"valid_loss": 1.0}, manifest={})
+        job_leases.give_back(session, first, "Stopped.")
     second = claim(sessions, first.job_id)
     with sessions.begin() as session:
-        leases.add_checkpoint(session, second, step=3, metrics={"valid_loss": 1.0}, manifest={})
-        latest = leases.latest_checkpoint(session, first.job_id)
+        job_leases.add_checkpoint(session, second, step=3, metrics={"valid_loss": 1.0}, manifest={})
+        latest = job_leases.latest_checkpoint(session, first.job_id)
         assert latest is not None
         assert (latest.step, latest.attempt) == (6, 1)
-        leases.add_checkpoint(session, second, step=6, metrics={"valid_loss": 1.0}, manifest={})
-        latest = leases.latest_checkpoint(session, first.job_id)
+        job_leases.add_checkpoint(session, second, step=6, metrics={"valid_loss": 1.0}, manifest={})
+        latest = job_leases.latest_checkpoint(session, first.job_id)
         assert latest is not None
         assert (latest.step, latest.attempt) == (6, 2)
 
@@ -169,12 +173,12 @@ def test_attempts_that_may_be_at_work_are_those_of_running_jobs_and_of_files_tha
     running, returned = running_job(sessions, project_id), running_job(sessions, project_id)
     read, waiting = (add_file(sessions, project_id, status="uploaded") for _ in range(2))
     with sessions.begin() as session:
-        leases.give_back(session, returned, "Stopped.")
+        job_leases.give_back(session, returned, "Stopped.")
         owned = file_leases.claim(session, read.id, lease_seconds=60)
         assert owned is not None
-        assert leases.live_attempts(session) == {(running.job_id, 1), (read.id, owned.attempt)}
+        assert job_leases.live_attempts(session) == {(running.job_id, 1), (read.id, owned.attempt)}
         file_leases.give_back(session, owned)
-        assert leases.live_attempts(session) == {(running.job_id, 1)}
+        assert job_leases.live_attempts(session) == {(running.job_id, 1)}
     assert waiting.id != read.id
 
 
@@ -182,10 +186,10 @@ def test_a_checkpoint_written_twice_is_one_checkpoint_with_one_event(sessions: S
     owned = running_job(sessions, project_id)
     for _ in range(2):
         with sessions.begin() as session:
-            leases.add_checkpoint(session, owned, step=7, metrics={"step": 7}, manifest={"a": {}})
+            job_leases.add_checkpoint(session, owned, step=7, metrics={"step": 7}, manifest={"a": {}})
     with sessions() as session:
         [checkpoint] = jobs.checkpoints(session, owned.job_id, after=None, limit=10)
-        latest = leases.latest_checkpoint(session, owned.job_id)
+        latest = job_leases.latest_checkpoint(session, owned.job_id)
     assert latest is not None
     assert (latest.id, checkpoint.step) == (checkpoint.id, 7)
     assert [event.message for event in read_events(sessions, owned.job_id)].count("Checkpoint at step 7.") == 1
@@ -224,9 +228,9 @@ def test_a_request_is_not_lost_when_the_worker_ends_before_it_has_seen_it(
     else:
         with sessions.begin() as session:
             if end == "give_back":
-                leases.give_back(session, owned, "Stops.")
+                job_leases.give_back(session, owned, "Stops.")
             else:
-                leases.crash(session, owned, code="c", message="m", crash_cap=cap)
+                job_leases.crash(session, owned, code="c", message="m", crash_cap=cap)
     assert read_job(sessions, owned.job_id).status == status
 
 
@@ -236,7 +240,7 @@ def test_a_withdrawn_pause_queues_the_job_again(sessions: Sessions, project_id: 
         with sessions.begin() as session:
             act(session, project_id, owned.job_id)
     with sessions.begin() as session:
-        assert leases.give_back(session, owned, "Stopped.") is JobStatus.QUEUED
+        assert job_leases.give_back(session, owned, "Stopped.") is JobStatus.QUEUED
 
 
 def test_a_cancel_outlasts_a_later_pause_and_the_heartbeat_tells_it(sessions: Sessions, project_id: str) -> None:
@@ -245,7 +249,7 @@ def test_a_cancel_outlasts_a_later_pause_and_the_heartbeat_tells_it(sessions: Se
         with sessions.begin() as session:
             act(session, project_id, owned.job_id)
     with sessions.begin() as session:
-        assert leases.renew(session, owned, lease_seconds=60) is Request.CANCEL
+        assert job_leases.renew(session, owned, lease_seconds=60) is Request.CANCEL
 
 
 def test_cancel_against_finish_leaves_exactly_one_terminal_state(sessions: Sessions, project_id: str) -> None:
@@ -258,9 +262,9 @@ def test_cancel_against_finish_leaves_exactly_one_terminal_state(sessions: Sessi
             start.wait()
             with sessions.begin() as session:
                 if succeed:
-                    leases.succeed(session, owned, results=[])
+                    job_leases.succeed(session, owned, results=[])
                 else:
-                    leases.give_back(session, owned, "Stopped.")
+                    job_leases.give_back(session, owned, "Stopped.")
 
         def cancel(owned: Claim = owned, start: threading.Barrier = start) -> None:
             start.wait()
@@ -283,7 +287,7 @@ def test_success_makes_result_files_and_names_the_model(sessions: Sessions, proj
     owned = running_job(sessions, project_id)
     adapter = NewFile(project_id, "pytorch_lora_weights.safetensors", "fine-tune-results", 5, "a" * 64)
     with sessions.begin() as session:
-        [file_id] = leases.succeed(session, owned, results=[adapter])
+        [file_id] = job_leases.succeed(session, owned, results=[adapter])
     job = read_job(sessions, owned.job_id)
     assert job.result_files == [file_id]
     assert job.fine_tuned_model == f"ft:tiny:test:{job.id.removeprefix('ftjob-')}"
@@ -293,12 +297,14 @@ def test_only_claimed_rows_count_as_live(sessions: Sessions, project_id: str) ->
     queued_job(sessions, project_id)
     owned = running_job(sessions, project_id)
     with sessions() as session:
-        assert leases.live_attempts(session) == {(owned.job_id, 1)}
+        assert job_leases.live_attempts(session) == {(owned.job_id, 1)}
 
 
 def counts(sessions: Sessions) -> dict[str, int]:
     with sessions() as session:
-        return {name: value for (name, queue), value in signals.read(session).counters.items() if queue == "train"}
+        return {
+            name: value for (name, queue), value in service_metrics.read(session).counters.items() if queue == "train"
+        }
 
 
 COUNTED: dict[str, dict[str, int]] = {
@@ -329,7 +335,7 @@ def test_each_claim_and_what_follows_it_is_counted(sessions: Sessions, project_i
 def test_a_worker_passes_over_so_many_jobs_that_it_cannot_read_and_no_more(
     sessions: Sessions, project_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "MOST_LEFT", 3)
+    monkeypatch.setattr(job_leases, "MOST_LEFT", 3)
     queued = [queued_job(sessions, project_id) for _ in range(4)]
 
     def take(unreadable: list[str]) -> tuple[Claim | None, list[str]]:
@@ -341,7 +347,7 @@ def test_a_worker_passes_over_so_many_jobs_that_it_cannot_read_and_no_more(
             return job_id not in unreadable
 
         with sessions() as session:  # rolled back
-            return leases.claim_next(session, worker="w", lease_seconds=60, readable=readable), shown
+            return job_leases.claim_next(session, worker="w", lease_seconds=60, readable=readable), shown
 
     assert take(queued[:3]) == (None, queued[:3])
     assert take(queued[:2]) == (Claim(queued[2], project_id, 1), queued[:3])
@@ -353,7 +359,7 @@ def test_a_sample_is_a_file_and_an_event_written_once(sessions: Sessions, projec
     told = NewEvent("Samples.", data={"file_id": sheet.id})
     for _ in range(2):
         with sessions.begin() as session:
-            leases.add_sample(session, owned, sheet, told)
+            job_leases.add_sample(session, owned, sheet, told)
     with sessions() as session:
         file = session.get_one(File, sheet.id)
     assert (file.project_id, file.filename, file.status, file.sha256) == (

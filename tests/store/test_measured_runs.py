@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from store import leases, measured_runs
 from store.database import Sessions
-from store.events import NewEvent
-from store.files import NewFile
-from store.models import Job, JobEvent
+from store.files.files import NewFile
+from store.jobs import job_leases, run_history
+from store.jobs.events import NewEvent
+from store.tables.job import Job, JobEvent
 from tests.store.rows import SPEC, running_job
 
 pytestmark = pytest.mark.integration
@@ -34,12 +34,12 @@ def finished(sessions: Sessions, project_id: str, told: list[dict[str, Any]]) ->
     """A job of 50 seconds with two checkpoints, of 12 and 20 bytes, and two results, of 5 and 6."""
     owned = running_job(sessions, project_id)
     with sessions.begin() as session:
-        leases.record(session, owned, [NewEvent("m", data=data) for data in told])
+        job_leases.record(session, owned, [NewEvent("m", data=data) for data in told])
         for step, sizes in ((5, (10, 2)), (10, (20,))):
             manifest = {f"file {n}": {"bytes": size} for n, size in enumerate(sizes)}
-            leases.add_checkpoint(session, owned, step=step, metrics={"valid_loss": 1.0}, manifest=manifest)
+            job_leases.add_checkpoint(session, owned, step=step, metrics={"valid_loss": 1.0}, manifest=manifest)
         results = [NewFile(project_id, "a", "fine-tune-results", size, f"{size}" * 64) for size in (5, 6)]
-        leases.succeed(session, owned, results=results)
+        job_leases.succeed(session, owned, results=results)
     with sessions.begin() as session:
         claimed = session.query(JobEvent.created_at).filter_by(job_id=owned.job_id, message="Started.").scalar()
         ended = update(Job).where(Job.id == owned.job_id)
@@ -50,9 +50,9 @@ def finished(sessions: Sessions, project_id: str, told: list[dict[str, Any]]) ->
 def test_a_finished_job_is_measured_by_what_it_told(sessions: Sessions, project_id: str) -> None:
     finished(sessions, project_id, EVENTS)
     with sessions() as session:
-        [run] = measured_runs.of_base(session, "tiny")
-        assert measured_runs.of_base(session, "another") == []
-    assert run == measured_runs.MeasuredRun(
+        [run] = run_history.of_base(session, "tiny")
+        assert run_history.of_base(session, "another") == []
+    assert run == run_history.MeasuredRun(
         spec=SPEC,
         device="cpu",
         seconds=50.0,
@@ -73,4 +73,4 @@ def test_a_finished_job_is_measured_by_what_it_told(sessions: Sessions, project_
 def test_a_job_that_did_not_tell_all_of_it_is_no_measure(sessions: Sessions, project_id: str, missing: str) -> None:
     finished(sessions, project_id, [told for told in EVENTS if told["event"] != missing])
     with sessions() as session:
-        assert measured_runs.of_base(session, "tiny") == []
+        assert run_history.of_base(session, "tiny") == []

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.memory_classes import CLASSES, MOST_MEMORY, heard_by, queue_of
+from store.gpu_classes import CLASSES, MOST_MEMORY, heard_by, queue_of
 
 pytestmark = pytest.mark.unit
 NEEDS = st.none() | st.integers(1, MOST_MEMORY)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from obstore.store import LocalStore, MemoryStore, ObjectStore
 
-from store import part_bytes
-from store.blobs import Blobs, StoredBlob, hash_file
+from store.blobs import upload_parts
+from store.blobs.blobs import Blobs, StoredBlob, hash_file
+from store.blobs.upload_parts import CHUNK
 from store.errors import BlobMissing
-from store.part_bytes import CHUNK
 
 pytestmark = pytest.mark.unit
 
@@ -31,12 +31,12 @@ def written(path: Path, content: bytes) -> Path:
 
 
 def read(store: ObjectStore, upload_id: str, part_id: str, size: int) -> list[bytes]:
-    return list(part_bytes.stream(store, upload_id, part_id, size))
+    return list(upload_parts.stream(store, upload_id, part_id, size))
 
 
 def test_a_part_comes_back_in_bounded_chunks(store: ObjectStore, tmp_path: Path) -> None:
     content = os.urandom(2 * CHUNK + 5)
-    part_bytes.keep(store, "upload-a", "part-1", written(tmp_path / "part", content))
+    upload_parts.keep(store, "upload-a", "part-1", written(tmp_path / "part", content))
     chunks = read(store, "upload-a", "part-1", len(content))
     assert [len(chunk) for chunk in chunks] == [CHUNK, CHUNK, 5]
     assert b"".join(chunks) == content
@@ -44,9 +44,9 @@ def test_a_part_comes_back_in_bounded_chunks(store: ObjectStore, tmp_path: Path)
 
 def test_removal_takes_every_part_of_one_upload_and_may_be_repeated(store: ObjectStore, tmp_path: Path) -> None:
     for upload_id, part_id in (("upload-a", "part-1"), ("upload-a", "part-2"), ("upload-ab", "part-3")):
-        part_bytes.keep(store, upload_id, part_id, written(tmp_path / "part", b"x"))
+        upload_parts.keep(store, upload_id, part_id, written(tmp_path / "part", b"x"))
     for _ in range(2):
-        part_bytes.remove(store, "upload-a")
+        upload_parts.remove(store, "upload-a")
         for part_id in ("part-1", "part-2"):
             with pytest.raises(BlobMissing):
                 read(store, "upload-a", part_id, 1)
@@ -57,9 +57,9 @@ def test_removal_takes_every_part_of_one_upload_and_may_be_repeated(store: Objec
 
 def test_one_part_may_be_discarded_and_discarded_again(store: ObjectStore, tmp_path: Path) -> None:
     for part_id in ("part-1", "part-2"):
-        part_bytes.keep(store, "upload-a", part_id, written(tmp_path / "part", b"x"))
+        upload_parts.keep(store, "upload-a", part_id, written(tmp_path / "part", b"x"))
     for _ in range(2):
-        part_bytes.discard(store, "upload-a", "part-1")
+        upload_parts.discard(store, "upload-a", "part-1")
     with pytest.raises(BlobMissing):
         read(store, "upload-a", "part-1", 1)
     assert read(store, "upload-a", "part-2", 1) == [b"x"]

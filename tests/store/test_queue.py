@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from store import jobs, leases, queue
 from store.database import Sessions
-from store.jobs import NewJob
-from store.leases import Claim
-from store.models import MOST_PRIORITY, Job
-from store.queue import PRIORITY_STEP
+from store.jobs import job_leases, jobs, queue
+from store.jobs.job_leases import Claim
+from store.jobs.jobs import NewJob
+from store.jobs.queue import PRIORITY_STEP
+from store.tables.job import MOST_PRIORITY, Job
 from tests.conftest import make_tenant
 from tests.store.rows import SPEC, add_file, claim, queued_job
 
@@ -46,7 +46,7 @@ class Projects:
 
     def take(self, *, memory_gib: int | None = None) -> tuple[str, Claim] | None:
         with self.sessions.begin() as session:
-            owned = leases.claim_next(session, worker="w", lease_seconds=600, memory_gib=memory_gib)
+            owned = job_leases.claim_next(session, worker="w", lease_seconds=600, memory_gib=memory_gib)
         return (self._names[owned.job_id], owned) if owned is not None else None
 
     def take_and_end(self, *, memory_gib: int | None = None) -> str:
@@ -57,7 +57,7 @@ class Projects:
 
     def end(self, owned: Claim) -> None:
         with self.sessions.begin() as session:
-            leases.fail(session, owned, code="c", message="m")
+            job_leases.fail(session, owned, code="c", message="m")
 
     def positions(self) -> list[str]:
         """Names of all that are queued, in the order of their places."""
@@ -112,7 +112,7 @@ def test_a_job_that_went_back_joins_the_end_of_its_projects_queue(sessions: Sess
     taken = projects.take()
     assert taken is not None
     with sessions.begin() as session:
-        leases.give_back(session, taken[1], "Stopped.")
+        job_leases.give_back(session, taken[1], "Stopped.")
     assert projects.positions() == ["A2", "A1"]
 
 
@@ -232,7 +232,7 @@ def test_a_job_that_another_is_taking_is_passed_over_without_waiting(sessions: S
     projects.submit("A")
     projects.submit("A")
     with sessions.begin() as session:
-        assert leases.claim_next(session, worker="w", lease_seconds=60) is not None
+        assert job_leases.claim_next(session, worker="w", lease_seconds=60) is not None
         taken = projects.take()
         assert taken is not None
         assert taken[0] == "A2"
@@ -257,8 +257,8 @@ def test_the_expected_start_follows_from_running_jobs_and_how_long_the_latest_to
         assert queue.places(session, [waiting])[waiting] == queue.Place(1, None)
     done, running = (claim(sessions, queued_job(sessions, project_id)) for _ in range(2))
     with sessions.begin() as session:
-        leases.record(session, running, [], progress={"step": 1}, eta=1800)
-        leases.succeed(session, done, results=[])
+        job_leases.record(session, running, [], progress={"step": 1}, eta=1800)
+        job_leases.succeed(session, done, results=[])
         session.execute(update(Job).where(Job.id == done.job_id).values(claimed_at=Job.finished_at - 2 * HOUR))
     second = queued_job(sessions, project_id)
     with sessions() as session:
@@ -300,8 +300,8 @@ def test_the_places_of_all_are_those_that_each_is_told(sessions: Sessions, proje
         unknown = {job_id: queue.Place(at, None) for at, job_id in enumerate(waiting, 1)}
         assert queue.everyone(session.connection()) == unknown
     with sessions.begin() as session:
-        leases.record(session, running, [], progress={"step": 1}, eta=1800)
-        leases.succeed(session, done, results=[])
+        job_leases.record(session, running, [], progress={"step": 1}, eta=1800)
+        job_leases.succeed(session, done, results=[])
     with sessions() as session:
         everyone = queue.everyone(session.connection())
         assert everyone == queue.places(session, waiting)

@@ -11,18 +11,21 @@ import pytest
 from sqlalchemy import func, update
 from sqlalchemy.orm import Session
 
-from store import datasets, files, jobs, leases, projects, quotas, uploads, usage
 from store.database import Sessions
-from store.datasets import NewPair
+from store.datasets import datasets
+from store.datasets.datasets import NewPair
 from store.errors import QuotaExceeded
-from store.files import NewFile
-from store.job_state import JobStatus
-from store.jobs import NewJob
-from store.leases import Claim
-from store.limits import Limits
-from store.models import Job
-from store.upload_tables import Upload
-from store.uploads import NewUpload
+from store.files import files, uploads
+from store.files.files import NewFile
+from store.files.uploads import NewUpload
+from store.job_status import JobStatus
+from store.jobs import job_leases, jobs
+from store.jobs.job_leases import Claim
+from store.jobs.jobs import NewJob
+from store.tables.job import Job
+from store.tables.upload import Upload
+from store.tenants import projects, quotas, usage
+from store.tenants.limits import Limits
 from tests.conftest import make_tenant
 from tests.store.rows import SPEC, add_file, queued_job, running_job
 
@@ -47,7 +50,7 @@ def compete(sessions: Sessions, act: Callable[[Session, int], object]) -> int:
 
 
 def claim(session: Session, job_id: str, limits: Limits) -> Claim | None:
-    return leases.claim(session, job_id, worker="w", lease_seconds=60, limits=limits)
+    return job_leases.claim(session, job_id, worker="w", lease_seconds=60, limits=limits)
 
 
 def test_of_claims_at_once_no_more_go_through_than_may_run(sessions: Sessions, project_id: str) -> None:
@@ -65,7 +68,7 @@ def test_a_project_at_its_limit_leaves_its_jobs_queued_and_others_alone(sessions
         assert claim(session, mine, limits) is None
         assert session.get_one(Job, mine).status == JobStatus.QUEUED
         assert claim(session, theirs, limits) is not None
-        leases.give_back(session, running, "Stopped.")
+        job_leases.give_back(session, running, "Stopped.")
         assert claim(session, mine, limits) is not None
 
 
@@ -156,11 +159,11 @@ def test_training_time_is_that_of_all_attempts_and_no_longer_than_a_lost_workers
     with sessions.begin() as session:
         ago(session, owned.job_id, claimed=100, lease_over=-60)
         assert usage.training(session, project_id).seconds == pytest.approx(100, abs=1)
-        leases.give_back(session, owned, "Stopped.")
+        job_leases.give_back(session, owned, "Stopped.")
         assert usage.training(session, project_id).seconds == pytest.approx(100, abs=1)
         assert claim(session, owned.job_id, Limits()) is not None
         ago(session, owned.job_id, claimed=1000, lease_over=700)
-        assert leases.expire(session, crash_cap=3) == [owned.job_id]
+        assert job_leases.expire(session, crash_cap=3) == [owned.job_id]
         found = usage.training(session, project_id)
     assert found.seconds == pytest.approx(100 + 300, abs=1)
     assert (found.jobs[JobStatus.QUEUED], sum(found.jobs.values()), len(found.jobs)) == (1, 1, len(JobStatus))

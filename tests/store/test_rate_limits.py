@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from store import rate_limits
 from store.errors import RateLimited
-from store.limits import Limits
-from store.rate_limits import Allowance, Buckets
+from store.tenants import rate_limits
+from store.tenants.limits import Limits
+from store.tenants.rate_limits import Allowance, Buckets
 from tests import servers
 from tests.api.polling import until
 

@@ -7,12 +7,15 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import func, update
 
-from store import counters, file_leases, leases, signals, uploads
-from store.counters import Loop
 from store.database import Sessions
-from store.models import File, Job
-from store.signals import Reading, Running
-from store.uploads import NewUpload
+from store.files import file_leases, uploads
+from store.files.uploads import NewUpload
+from store.jobs import job_leases
+from store.ops import counters, service_metrics
+from store.ops.counters import Loop
+from store.ops.service_metrics import Reading, Running
+from store.tables.file import File
+from store.tables.job import Job
 from tests.store.rows import add_file, add_generation, queued_job, running_job
 
 pytestmark = pytest.mark.integration
@@ -22,7 +25,7 @@ LOOPS: tuple[Loop, ...] = ("dispatcher", "housekeeping")
 
 def test_an_installation_without_work_has_no_ages_and_every_live_state(sessions: Sessions) -> None:
     with sessions() as session:
-        found = signals.read(session)
+        found = service_metrics.read(session)
     assert found.jobs == {"validating_files": 0, "queued": 0, "running": 0, "paused": 0}
     assert found.queue_age == {"train": 0, "intake": 0, "draw": 0}
     assert (found.waiting_files, found.running, found.reading, found.pending_uploads) == (0, [], [], 0)
@@ -35,7 +38,7 @@ def test_work_is_counted_where_it_waits_and_where_it_runs(sessions: Sessions, pr
     add_generation(sessions, project_id)
     told = {"pairs_per_second": 2.5, "peak_memory_bytes": 70}
     with sessions.begin() as session:
-        leases.record(session, running, [], progress=told)
+        job_leases.record(session, running, [], progress=told)
         session.execute(update(Job).where(Job.id == silent.job_id).values(worker="w2"))
         session.execute(update(Job).where(Job.id == waiting).values(queued_at=func.clock_timestamp() - HOUR))
         session.execute(update(File).where(File.id == unread).values(created_at=func.clock_timestamp() - 2 * HOUR))
@@ -45,7 +48,7 @@ def test_work_is_counted_where_it_waits_and_where_it_runs(sessions: Sessions, pr
         for seconds in (60, -60):
             uploads.create(session, NewUpload(project_id, "a", "fine-tune", 1), lifetime_seconds=seconds)
     with sessions() as session:
-        found = signals.read(session)
+        found = service_metrics.read(session)
     assert found.jobs == {"validating_files": 0, "queued": 1, "running": 2, "paused": 0}
     assert found.running == [Running("w1", 2.5, 70), Running("w2", None, None)]
     assert found.reading == [Reading("i1", 80)]
@@ -59,8 +62,8 @@ def test_a_loop_lags_since_it_was_last_round(sessions: Sessions) -> None:
     with sessions() as session:  # rolled back
         for loop in LOOPS:
             counters.beat(session, loop)
-        lags = signals.read(session).lags
+        lags = service_metrics.read(session).lags
         assert lags.keys() == set(LOOPS)
         assert all(0 <= lag < 60 for lag in lags.values())
         counters.forget_beat(session, "dispatcher")
-        assert signals.read(session).lags.keys() == {"housekeeping"}
+        assert service_metrics.read(session).lags.keys() == {"housekeeping"}

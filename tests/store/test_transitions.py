@@ -8,12 +8,12 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from store import jobs, leases
 from store.database import Sessions
 from store.errors import IllegalTransition, LeaseLost
-from store.job_state import TERMINAL, TRANSITIONS, JobStatus, may_become
-from store.leases import Claim
-from store.models import Job
+from store.job_status import TERMINAL, TRANSITIONS, JobStatus, may_become
+from store.jobs import job_leases, jobs
+from store.jobs.job_leases import Claim
+from store.tables.job import Job
 from tests.store.rows import add_file, add_job, claim, queued_job, read_events, read_job
 
 S = JobStatus
@@ -31,9 +31,12 @@ def job_in(sessions: Sessions, project_id: str, status: JobStatus) -> Claim:
             jobs.pause(session, project_id, job_id)
     owned = Claim(job_id, project_id, 0) if status in (S.QUEUED, S.PAUSED) else claim(sessions, job_id)
     endings: dict[JobStatus, Callable[[Session], object]] = {
-        S.SUCCEEDED: lambda session: leases.succeed(session, owned, results=[]),
-        S.FAILED: lambda session: leases.fail(session, owned, code="c", message="m"),
-        S.CANCELLED: lambda session: (jobs.cancel(session, project_id, job_id), leases.give_back(session, owned, "")),
+        S.SUCCEEDED: lambda session: job_leases.succeed(session, owned, results=[]),
+        S.FAILED: lambda session: job_leases.fail(session, owned, code="c", message="m"),
+        S.CANCELLED: lambda session: (
+            jobs.cancel(session, project_id, job_id),
+            job_leases.give_back(session, owned, ""),
+        ),
     }
     if status in endings:
         with sessions.begin() as session:
@@ -68,11 +71,14 @@ def test_a_legal_move_writes_one_event_and_any_other_is_refused(
 
 
 WORKER_MOVES: dict[str, tuple[JobStatus, Callable[[Session, Claim], object]]] = {
-    "succeed": (S.SUCCEEDED, lambda session, owned: leases.succeed(session, owned, results=[])),
-    "fail": (S.FAILED, lambda session, owned: leases.fail(session, owned, code="c", message="m")),
-    "give back": (S.QUEUED, lambda session, owned: leases.give_back(session, owned, "m")),
-    "crash": (S.QUEUED, lambda session, owned: leases.crash(session, owned, code="c", message="m", crash_cap=3)),
-    "last crash": (S.FAILED, lambda session, owned: leases.crash(session, owned, code="c", message="m", crash_cap=1)),
+    "succeed": (S.SUCCEEDED, lambda session, owned: job_leases.succeed(session, owned, results=[])),
+    "fail": (S.FAILED, lambda session, owned: job_leases.fail(session, owned, code="c", message="m")),
+    "give back": (S.QUEUED, lambda session, owned: job_leases.give_back(session, owned, "m")),
+    "crash": (S.QUEUED, lambda session, owned: job_leases.crash(session, owned, code="c", message="m", crash_cap=3)),
+    "last crash": (
+        S.FAILED,
+        lambda session, owned: job_leases.crash(session, owned, code="c", message="m", crash_cap=1),
+    ),
 }
 
 

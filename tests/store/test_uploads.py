@@ -10,13 +10,13 @@ from functools import partial
 import pytest
 from sqlalchemy import func, select
 
-from store import files, uploads
 from store.database import Sessions
 from store.errors import TooManyParts, UploadNotFound, UploadNotPending
-from store.files import NewFile
+from store.files import files, uploads
+from store.files.files import NewFile
+from store.files.uploads import MOST_PARTS, PART_BYTES, NewPart, NewUpload
 from store.ids import new_id
-from store.upload_tables import Upload, UploadPart
-from store.uploads import MOST_PARTS, PART_BYTES, NewPart, NewUpload
+from store.tables.upload import Upload, UploadPart
 
 pytestmark = pytest.mark.integration
 OVERDUE = -1.0

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Interval, func, select, type_coerce, update
 
-from store import webhooks
 from store.database import Sessions
 from store.settings import Settings
-from store.webhook_outbox import TYPES
-from store.webhook_secrets import SigningKey, shown, signature, signing_key
-from store.webhook_tables import WebhookSecret
+from store.tables.webhook import WebhookSecret
+from store.webhooks import endpoints
+from store.webhooks.outbox import TYPES
+from store.webhooks.signing import SigningKey, shown, signature, signing_key
 
 pytestmark = pytest.mark.integration
 EVERY = list(TYPES.values())
@@ -25,18 +25,18 @@ KEY = SigningKey(b"a key")
 
 def endpoint(sessions: Sessions, project_id: str) -> str:
     with sessions.begin() as session:
-        made = webhooks.create(session, project_id, url="https://example.com", events=EVERY, key_check=KEY.check)
+        made = endpoints.create(session, project_id, url="https://example.com", events=EVERY, key_check=KEY.check)
         return made.id
 
 
 def versions(sessions: Sessions, endpoint_id: str, key: SigningKey = KEY) -> list[int]:
     with sessions() as session:
-        return webhooks.valid_secrets(session, endpoint_id, key_check=key.check)
+        return endpoints.valid_secrets(session, endpoint_id, key_check=key.check)
 
 
 def rotate(sessions: Sessions, project_id: str, endpoint_id: str, key: SigningKey = KEY) -> int:
     with sessions.begin() as session:
-        return webhooks.rotate(session, project_id, endpoint_id, key_check=key.check)[1]
+        return endpoints.rotate(session, project_id, endpoint_id, key_check=key.check)[1]
 
 
 def test_a_rotated_secret_is_valid_for_a_day_more(sessions: Sessions, project_id: str) -> None:
@@ -58,7 +58,7 @@ def test_however_often_it_is_rotated_the_header_stays_short(sessions: Sessions, 
     endpoint_id = endpoint(sessions, project_id)
     for _ in range(12):
         newest = rotate(sessions, project_id, endpoint_id)
-    assert versions(sessions, endpoint_id) == list(range(newest, newest - webhooks.MOST_SECRETS, -1))
+    assert versions(sessions, endpoint_id) == list(range(newest, newest - endpoints.MOST_SECRETS, -1))
 
 
 def test_secrets_of_another_deployment_key_are_not_signed_with(sessions: Sessions, project_id: str) -> None:

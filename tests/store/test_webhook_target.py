@@ -8,7 +8,7 @@ import pytest
 
 from store.errors import WebhookUrlRefused
 from store.settings import Settings
-from store.webhook_target import Target, addresses, parse
+from store.webhooks.egress import Target, addresses, parse
 
 pytestmark = pytest.mark.unit
 STRICT = Settings()

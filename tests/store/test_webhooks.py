@@ -13,15 +13,17 @@ import pytest
 from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session
 
-from store import events, file_leases, jobs, leases, webhook_deliveries, webhooks
 from store.database import Sessions
 from store.errors import CursorUnknown, DeliveryNotFound, TooManyWebhooks, WebhookDisabled, WebhookNotFound
-from store.events import NewEvent
-from store.leases import Claim
-from store.webhook_deliveries import DueDelivery, claim
-from store.webhook_outbox import TYPES
-from store.webhook_secrets import SigningKey
-from store.webhook_tables import WebhookDelivery
+from store.files import file_leases
+from store.jobs import events, job_leases, jobs
+from store.jobs.events import NewEvent
+from store.jobs.job_leases import Claim
+from store.tables.webhook import WebhookDelivery
+from store.webhooks import delivery_log, endpoints
+from store.webhooks.delivery_log import DueDelivery, claim
+from store.webhooks.outbox import TYPES
+from store.webhooks.signing import SigningKey
 from tests.api.polling import until
 from tests.conftest import make_tenant
 from tests.store.rows import add_file, add_job, queued_job, running_job
@@ -33,13 +35,13 @@ KEY = SigningKey(b"a key")
 
 def endpoint(sessions: Sessions, project_id: str, *, wants: tuple[str, ...] = EVERY) -> str:
     with sessions.begin() as session:
-        made = webhooks.create(session, project_id, url="https://example.com", events=wants, key_check=KEY.check)
+        made = endpoints.create(session, project_id, url="https://example.com", events=wants, key_check=KEY.check)
         return made.id
 
 
 def log(sessions: Sessions, endpoint_id: str) -> list[WebhookDelivery]:
     with sessions() as session:
-        return webhook_deliveries.newest_first(session, endpoint_id, after=None, limit=100)
+        return delivery_log.newest_first(session, endpoint_id, after=None, limit=100)
 
 
 def cancelled(sessions: Sessions, project_id: str) -> str:
@@ -55,11 +57,11 @@ def claimed(sessions: Sessions, *, limit: int = 10, busy: tuple[str, ...] = ()) 
 
 
 ENDS: dict[str, Callable[[Session, Claim], object]] = {
-    "succeeded": lambda session, owned: leases.succeed(session, owned, results=[]),
-    "failed": lambda session, owned: leases.fail(session, owned, code="c", message="m"),
+    "succeeded": lambda session, owned: job_leases.succeed(session, owned, results=[]),
+    "failed": lambda session, owned: job_leases.fail(session, owned, code="c", message="m"),
     "cancelled": lambda session, owned: (
         jobs.cancel(session, owned.project_id, owned.job_id),
-        leases.give_back(session, owned, ""),
+        job_leases.give_back(session, owned, ""),
     ),
 }
 
@@ -101,8 +103,8 @@ def test_a_job_that_goes_on_leaves_none(sessions: Sessions, project_id: str) -> 
     owned = running_job(sessions, project_id)
     with sessions.begin() as session:
         # An event that says more than is so.
-        leases.record(session, owned, [NewEvent("m", data={"status": "succeeded"})])
-        leases.crash(session, owned, code="c", message="m", crash_cap=3)
+        job_leases.record(session, owned, [NewEvent("m", data={"status": "succeeded"})])
+        job_leases.crash(session, owned, code="c", message="m", crash_cap=3)
     assert log(sessions, endpoint_id) == []
 
 
@@ -110,7 +112,7 @@ def test_an_end_that_is_rolled_back_leaves_none(sessions: Sessions, project_id: 
     endpoint_id = endpoint(sessions, project_id)
     owned = running_job(sessions, project_id)
     with sessions() as session:
-        leases.succeed(session, owned, results=[])
+        job_leases.succeed(session, owned, results=[])
         assert session.scalar(select(func.count()).select_from(WebhookDelivery)) == 1
         session.rollback()
     assert log(sessions, endpoint_id) == []
@@ -125,7 +127,7 @@ def test_only_the_projects_endpoints_that_want_the_event_and_are_not_disabled_he
     stranger = endpoint(sessions, make_tenant(sessions, "second").id)
     second = endpoint(sessions, project_id)
     with sessions.begin() as session:
-        webhooks.disable(session, disabled)
+        endpoints.disable(session, disabled)
     cancelled(sessions, project_id)
     heard = {one: [d.event_id for d in log(sessions, one)] for one in (wants, second, other, disabled, stranger)}
     assert [len(ids) for ids in heard.values()] == [1, 1, 0, 0, 0]
@@ -152,11 +154,11 @@ def test_deleting_an_endpoint_waits_for_a_job_that_ends(sessions: Sessions, proj
 
     def remove() -> None:
         with sessions.begin() as session:
-            webhooks.remove(session, project_id, endpoint_id)
+            endpoints.remove(session, project_id, endpoint_id)
 
     with ThreadPoolExecutor(1) as pool:
         with sessions.begin() as session:
-            leases.succeed(session, owned, results=[])
+            job_leases.succeed(session, owned, results=[])
             removing = pool.submit(remove)
             wait_for_a_waiter(session, removing)
         removing.result()
@@ -169,11 +171,11 @@ def test_a_job_ends_well_while_an_endpoint_is_deleted(sessions: Sessions, projec
 
     def end() -> None:
         with sessions.begin() as session:
-            leases.succeed(session, owned, results=[])
+            job_leases.succeed(session, owned, results=[])
 
     with ThreadPoolExecutor(1) as pool:
         with sessions.begin() as session:
-            webhooks.remove(session, project_id, endpoint_id)
+            endpoints.remove(session, project_id, endpoint_id)
             ending = pool.submit(end)
             wait_for_a_waiter(session, ending)
         ending.result()
@@ -256,9 +258,9 @@ def test_what_a_sender_took_and_never_ended_is_due_again(sessions: Sessions, pro
     assert (again.id, again.event_id, again.body, again.attempt) == (first.id, first.event_id, first.body, 2)
     assert claimed(sessions) == []
     with sessions.begin() as session:  # the first sender comes back, and is not heard
-        webhook_deliveries.failed(session, first, status=500, error="late", again_in=None)
+        delivery_log.failed(session, first, status=500, error="late", again_in=None)
         assert session.get_one(WebhookDelivery, first.id).next_attempt_at is not None
-        webhook_deliveries.delivered(session, first, status=200)  # but that it arrived, counts
+        delivery_log.delivered(session, first, status=200)  # but that it arrived, counts
     [delivery] = log(sessions, again.endpoint_id)
     assert delivery.next_attempt_at is None
     assert delivery.delivered_at is not None
@@ -267,7 +269,7 @@ def test_what_a_sender_took_and_never_ended_is_due_again(sessions: Sessions, pro
 def test_the_log_is_kept_for_a_month_and_what_is_to_be_sent_for_ever(sessions: Sessions, project_id: str) -> None:
     endpoint_id = endpoint(sessions, project_id)
     old, pending, young = (cancelled(sessions, project_id) for _ in range(3))
-    ago = func.now() - webhook_deliveries.KEPT - timedelta(minutes=1)
+    ago = func.now() - delivery_log.KEPT - timedelta(minutes=1)
     with sessions.begin() as session:
         session.execute(
             update(WebhookDelivery).where(WebhookDelivery.job_id.in_([old, pending])).values(created_at=ago)
@@ -275,7 +277,7 @@ def test_the_log_is_kept_for_a_month_and_what_is_to_be_sent_for_ever(sessions: S
         session.execute(
             update(WebhookDelivery).where(WebhookDelivery.job_id.in_([old, young])).values(next_attempt_at=None)
         )
-        webhook_deliveries.forget(session)
+        delivery_log.forget(session)
     assert {delivery.job_id for delivery in log(sessions, endpoint_id)} == {pending, young}
 
 
@@ -296,15 +298,15 @@ def test_a_project_has_so_many_endpoints_at_most_however_many_are_made_at_once(
         return True
 
     with ThreadPoolExecutor(8) as pool:
-        assert sum(pool.map(make, range(webhooks.MOST_ENDPOINTS + 8))) == webhooks.MOST_ENDPOINTS
+        assert sum(pool.map(make, range(endpoints.MOST_ENDPOINTS + 8))) == endpoints.MOST_ENDPOINTS
 
 
 def test_a_webhook_of_another_project_does_not_exist(sessions: Sessions, project_id: str) -> None:
     endpoint_id, other_id = endpoint(sessions, project_id), make_tenant(sessions, "second").id
     acts: tuple[Callable[[Session, str, str], object], ...] = (
-        webhooks.get,
-        lambda session, project, one: webhooks.rotate(session, project, one, key_check=KEY.check),
-        webhooks.remove,
+        endpoints.get,
+        lambda session, project, one: endpoints.rotate(session, project, one, key_check=KEY.check),
+        endpoints.remove,
     )
     for act in acts:
         with sessions.begin() as session:
@@ -319,15 +321,15 @@ def test_webhooks_and_their_deliveries_are_listed_page_by_page(sessions: Session
     made = [endpoint(sessions, project_id) for _ in range(3)][::-1]
     sent = [cancelled(sessions, project_id) for _ in range(3)][::-1]
     with sessions() as session:
-        pages = [webhooks.newest_first(session, project_id, after=after, limit=2) for after in (None, made[1])]
+        pages = [endpoints.newest_first(session, project_id, after=after, limit=2) for after in (None, made[1])]
         assert [[one.id for one in page] for page in pages] == [made[:2], made[2:]]
-        first = webhook_deliveries.newest_first(session, made[0], after=None, limit=2)
-        rest = webhook_deliveries.newest_first(session, made[0], after=first[1].id, limit=2)
+        first = delivery_log.newest_first(session, made[0], after=None, limit=2)
+        rest = delivery_log.newest_first(session, made[0], after=first[1].id, limit=2)
         assert [one.job_id for one in (*first, *rest)] == sent
         with pytest.raises(CursorUnknown, match=strangers):
-            webhooks.newest_first(session, project_id, after=strangers, limit=2)
+            endpoints.newest_first(session, project_id, after=strangers, limit=2)
         with pytest.raises(CursorUnknown, match=first[0].id):
-            webhook_deliveries.newest_first(session, made[1], after=first[0].id, limit=2)
+            delivery_log.newest_first(session, made[1], after=first[0].id, limit=2)
 
 
 def test_a_delivery_is_sent_again_on_request_unless_its_webhook_is_disabled(
@@ -337,19 +339,19 @@ def test_a_delivery_is_sent_again_on_request_unless_its_webhook_is_disabled(
     cancelled(sessions, project_id)
     taken = {due.endpoint_id: due for due in claimed(sessions)}
     with sessions.begin() as session:
-        webhook_deliveries.delivered(session, taken[first], status=200)
-        webhook_deliveries.give_up_all(session, second, error="gone")
+        delivery_log.delivered(session, taken[first], status=200)
+        delivery_log.give_up_all(session, second, error="gone")
     ends = {one: (log(sessions, one)[0].next_attempt_at, log(sessions, one)[0].last_error) for one in taken}
     assert ends == {first: (None, None), second: (None, "gone")}
     assert claimed(sessions) == []
     with sessions.begin() as session:
-        mine = webhooks.get(session, project_id, first)
+        mine = endpoints.get(session, project_id, first)
         with pytest.raises(DeliveryNotFound, match=taken[second].id):
-            webhook_deliveries.retry(session, mine, taken[second].id)
-        assert webhook_deliveries.retry(session, mine, taken[first].id).attempts == 1
+            delivery_log.retry(session, mine, taken[second].id)
+        assert delivery_log.retry(session, mine, taken[first].id).attempts == 1
     [again] = claimed(sessions)
     assert (again.id, again.attempt) == (taken[first].id, 2)
     with sessions.begin() as session:
-        webhooks.disable(session, first)
+        endpoints.disable(session, first)
     with sessions() as session, pytest.raises(WebhookDisabled, match=first):
-        webhook_deliveries.retry(session, webhooks.get(session, project_id, first), taken[first].id)
+        delivery_log.retry(session, endpoints.get(session, project_id, first), taken[first].id)

@@ -15,19 +15,19 @@ from torch import Tensor
 from tests.trainer.families.bases import SAVE_BASE
 from tests.trainer.program import run_program
 from tests.trainer.tiny_sdxl import PROMPTS, save_run, write_spec
-from trainer.drawing.request import put_on
-from trainer.errors import BadRun
 from trainer.families import open_family
 from trainer.families.family import Denoiser
 from trainer.families.lora import ADAPTER_FILE
 from trainer.families.precision import compute_faults
 from trainer.families.text import token_faults
-from trainer.learner import Learner, new_learner
+from trainer.runtime.errors import BadRun
+from trainer.sample_request import put_on
 from trainer.spec.draw import DrawSpec
 from trainer.spec.events import Failed, Metrics, Progress
 from trainer.spec.family_facts import FamilyName
 from trainer.spec.methods import SftMethod
 from trainer.spec.run import Adapter, Base, Compute, RunSpec
+from trainer.training.trainable import Learner, new_learner
 
 pytestmark = pytest.mark.integration
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainer.batches import Batches, collate
-from trainer.cache import Cache
-from trainer.encoding import EncodedImage, EncodedPair
-from trainer.rundir import ImageFile
+from trainer.cache.cache import Cache
+from trainer.data.batches import Batches, collate
+from trainer.data.encoding import EncodedImage, EncodedPair
+from trainer.run_directory.run import ImageFile
 from trainer.spec.buckets import Bucket, centre_crop
 
 pytestmark = pytest.mark.unit

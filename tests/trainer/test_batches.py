@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.batches import Batch, Batches
-from trainer.cache import Cache, key_of
-from trainer.encoding import EncodedImage, EncodedPair
-from trainer.noise import training_draw
-from trainer.rundir import ImageFile
+from trainer.cache.cache import Cache, key_of
+from trainer.data.batches import Batch, Batches
+from trainer.data.encoding import EncodedImage, EncodedPair
+from trainer.data.noise import training_draw
+from trainer.run_directory.run import ImageFile
 from trainer.spec.buckets import Bucket, centre_crop
 
 pytestmark = pytest.mark.unit

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainer.cache import Cache, key_of
-from trainer.cache_entry import pack
-from trainer.errors import CacheEntryLost
+from trainer.cache.cache import Cache, key_of
+from trainer.cache.entry import pack
+from trainer.runtime.errors import CacheEntryLost
 
 pytestmark = pytest.mark.unit
 
@@ -198,8 +198,8 @@ FILL = """
 import resource, sys
 from pathlib import Path
 import torch
-from trainer.cache import Cache, key_of
-from trainer.errors import DiskFull
+from trainer.cache.cache import Cache, key_of
+from trainer.runtime.errors import DiskFull
 folder, pinned = Path(sys.argv[1]), sys.argv[2] == "pinned"
 with Cache(folder) as cache:
     for index in range(40):  # 2.5 MiB on a disk of 1 MiB

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from trainer.cache_entry import Damaged, pack, read_file, unpack, verify
+from trainer.cache.entry import Damaged, pack, read_file, unpack, verify
 
 pytestmark = pytest.mark.unit
 

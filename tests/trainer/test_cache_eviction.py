@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainer.cache import Cache, key_of
-from trainer.cache_eviction import LOCK, evict
-from trainer.cache_pins import PINS, Pins, reading_pins
-from trainer.locks import holding
+from trainer.cache.cache import Cache, key_of
+from trainer.cache.eviction import LOCK, evict
+from trainer.cache.pins import PINS, Pins, reading_pins
+from trainer.runtime.locks import holding
 
 pytestmark = pytest.mark.unit
 
@@ -60,7 +60,7 @@ def told(process: subprocess.Popen[str], line: str) -> None:
 PIN = """
 import sys
 from pathlib import Path
-from trainer.cache_pins import Pins
+from trainer.cache.pins import Pins
 pins = Pins(Path(sys.argv[1]))
 pins.add(sys.argv[2:])
 print("pinned", flush=True)
@@ -165,7 +165,7 @@ USE = """
 import sys
 from pathlib import Path
 import torch
-from trainer.cache import Cache, key_of
+from trainer.cache.cache import Cache, key_of
 folder, first, rounds = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 print("running", flush=True)
 for start in range(first, first + rounds):
@@ -215,7 +215,7 @@ def test_runs_killed_at_any_moment_leave_a_cache_that_works(tmp_path: Path) -> N
 
 
 def test_a_long_encoding_phase_evicts_on_its_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.cache.SCAN_AFTER", 4 * SIZE)
+    monkeypatch.setattr("trainer.cache.cache.SCAN_AFTER", 4 * SIZE)
     cache = Cache(tmp_path, 10 * SIZE)
     most = 0
     for index in range(100):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainer.cache_memory import RecentlyRead
+from trainer.cache.recently_read import RecentlyRead
 
 pytestmark = pytest.mark.unit
 

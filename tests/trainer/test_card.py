@@ -12,10 +12,10 @@ from huggingface_hub import ModelCard
 
 from tests.trainer.families.bases import SAVE_BASE
 from tests.trainer.tiny_sdxl import save_run
-from trainer.card import new_card
+from trainer.export.model_card import new_card
 from trainer.families import open_family
-from trainer.output import ADAPTER, EMBEDDING, Pictures
-from trainer.rundir import Run, read_run
+from trainer.run_directory.output import ADAPTER, EMBEDDING, Pictures
+from trainer.run_directory.run import Run, read_run
 from trainer.spec.family_facts import FamilyName
 from trainer.spec.run import Base, RunSpec
 

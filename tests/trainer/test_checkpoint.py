@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainer.checkpoint import Best, Checkpoint, Settled, newest_checkpoint, path_of, prune, write_checkpoint
-from trainer.errors import BadRun
-from trainer.memory import MemoryPlan
-from trainer.validation import HeldOutLosses
+from trainer.evaluation.held_out import HeldOutLosses
+from trainer.runtime.errors import BadRun
+from trainer.training.checkpoint import Best, Checkpoint, Settled, newest_checkpoint, path_of, prune, write_checkpoint
+from trainer.training.memory_plan import MemoryPlan
 
 pytestmark = pytest.mark.unit
 

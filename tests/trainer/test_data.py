@@ -10,15 +10,16 @@ import pytest
 
 from tests.trainer.test_encoding import Mean
 from tests.trainer.test_mismatch import Painter
-from trainer.cache import Cache
-from trainer.data import Need, Pairs, captions, completed, lacking, pairs_of, plan, prompts_of
-from trainer.encoding import Encoder, new_encoder
-from trainer.images import decode
-from trainer.rundir import ImageFile, PairFiles, Run
+from trainer.cache.cache import Cache
+from trainer.data.encoding import Encoder, new_encoder
+from trainer.data.pairs import Need, Pairs, captions, pairs_of, plan, prompts_of
+from trainer.run_directory.images import decode
+from trainer.run_directory.run import ImageFile, PairFiles, Run
+from trainer.runtime.distributed import ALONE
+from trainer.sampling.missing_images import completed, lacking
 from trainer.spec.buckets import Bucket
 from trainer.spec.resolved import resolve
 from trainer.spec.run import RunSpec
-from trainer.world import ALONE
 
 pytestmark = pytest.mark.unit
 

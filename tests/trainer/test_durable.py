@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from trainer.durable import sweep, whole_directory, write_file
-from trainer.errors import DiskFull
-from trainer.locks import holding
+from trainer.runtime.atomic_io import sweep, whole_directory, write_file
+from trainer.runtime.errors import DiskFull
+from trainer.runtime.locks import holding
 
 pytestmark = pytest.mark.unit
 
@@ -116,7 +116,7 @@ def test_a_directory_is_on_disk_whole_before_it_gets_its_name_and_its_name_after
 WRITE_ON = """
 import sys
 from pathlib import Path
-from trainer.durable import write_file
+from trainer.runtime.atomic_io import write_file
 while True:
     write_file(Path(sys.argv[1]), bytes(2**25), sync=False)
 """

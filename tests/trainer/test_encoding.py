@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from trainer.cache import Cache, Tensors
-from trainer.encoding import new_encoder, pixels
-from trainer.errors import BadRun
+from trainer.cache.cache import Cache, Tensors
+from trainer.data.encoding import new_encoder, pixels
 from trainer.families.family import Decoder, Denoiser
-from trainer.interrupt import StopRequest
-from trainer.rundir import ImageFile, PairFiles, image_file
+from trainer.run_directory.run import ImageFile, PairFiles, image_file
+from trainer.runtime.errors import BadRun
+from trainer.runtime.signals import StopRequest
 from trainer.spec.buckets import Bucket
 
 pytestmark = pytest.mark.unit

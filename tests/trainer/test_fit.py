@@ -15,9 +15,9 @@ from torch import Tensor
 from tests.trainer.families.bases import SAVE_BASE
 from tests.trainer.program import Outcome, run_program
 from tests.trainer.tiny_sdxl import save_run, write_spec
-from trainer.schedule import learning_rate
 from trainer.spec.events import BetaChosen, MemoryPlanned, Metrics, Phase, StoppedEarly
 from trainer.spec.family_facts import FamilyName
+from trainer.training.schedule import learning_rate
 
 pytestmark = pytest.mark.integration
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from trainer.export.metadata import kohya_header, published
 from trainer.families.family import Prediction
-from trainer.header import kohya_header, published
 from trainer.spec.family_facts import FamilyName
 from trainer.spec.methods import SftMethod
 from trainer.spec.run import Base, RunSpec

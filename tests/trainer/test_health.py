@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trainer.health import should_stop, warnings
+from trainer.evaluation.diagnostics import should_stop, warnings
 
 pytestmark = pytest.mark.unit
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from trainer.holdout import hold_out
+from trainer.run_directory.split import hold_out
 
 pytestmark = pytest.mark.unit
 

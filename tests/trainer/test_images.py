@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainer.images import UnreadableImage, decode, upright_size
+from trainer.run_directory.images import UnreadableImage, decode, upright_size
 
 pytestmark = pytest.mark.unit
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainer.learner import Learner, dropouts, groups, new_optimizer
 from trainer.spec.run import Adapter
+from trainer.training.trainable import Learner, dropouts, groups, new_optimizer
 
 pytestmark = pytest.mark.unit
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from trainer.errors import OutOfMemory
-from trainer.memory import MemoryPlan, first_that_fits, plans
+from trainer.runtime.errors import OutOfMemory
 from trainer.spec.run import Compute
+from trainer.training.memory_plan import MemoryPlan, first_that_fits, plans
 
 pytestmark = pytest.mark.unit
 

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from tests.trainer.test_encoding import Mean, saved
-from trainer.cache import Cache
-from trainer.drawing.features import Statistics
-from trainer.encoding import EncodedPair, new_encoder
-from trainer.mismatch import as_trained, measure_mismatch
-from trainer.rundir import PairFiles
+from trainer.cache.cache import Cache
+from trainer.data.encoding import EncodedPair, new_encoder
+from trainer.evaluation.features import Statistics
+from trainer.evaluation.measure_mismatch import as_trained, measure_mismatch
+from trainer.run_directory.run import PairFiles
 from trainer.spec.buckets import Bucket
 from trainer.spec.events import MismatchMeasured
 

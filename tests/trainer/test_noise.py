@@ -5,7 +5,7 @@ from statistics import NormalDist
 import pytest
 import torch
 
-from trainer.noise import Draw, stratum_midpoints, training_draw, validation_noise
+from trainer.data.noise import Draw, stratum_midpoints, training_draw, validation_noise
 
 pytestmark = pytest.mark.unit
 

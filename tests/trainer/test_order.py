@@ -5,7 +5,7 @@ from itertools import islice
 
 import pytest
 
-from trainer.order import Order
+from trainer.data.batch_sampler import Order
 
 pytestmark = pytest.mark.unit
 

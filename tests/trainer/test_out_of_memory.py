@@ -12,25 +12,25 @@ import torch
 from torch import Tensor
 
 from tests.trainer.tiny_sdxl import save_run
-from trainer.cache import Cache
-from trainer.conclude import pictures
-from trainer.data import Need
-from trainer.device import explain_out_of_memory
-from trainer.errors import OutOfMemory
+from trainer.cache.cache import Cache
+from trainer.data.pairs import Need
+from trainer.export.results import pictures
 from trainer.families.sdxl import SdxlDenoiser
-from trainer.fit import new_batches
-from trainer.interrupt import StopRequest
-from trainer.memory import MemoryPlan, first_that_fits, plans
-from trainer.output import Pictures
-from trainer.prepare import Ready, prepare
-from trainer.probe import try_plan
 from trainer.recipe import objective_of
-from trainer.reporting import Phases
-from trainer.rundir import read_run
+from trainer.run_directory.output import Pictures
+from trainer.run_directory.run import read_run
+from trainer.runtime.device import explain_out_of_memory
+from trainer.runtime.distributed import ALONE
+from trainer.runtime.errors import OutOfMemory
+from trainer.runtime.event_stream import Phases
+from trainer.runtime.signals import StopRequest
 from trainer.spec.events import Event, Warned
 from trainer.spec.methods import MapoMethod
 from trainer.spec.run import Compute, Sampling
-from trainer.world import ALONE
+from trainer.training.loop import new_batches
+from trainer.training.memory_plan import MemoryPlan, first_that_fits, plans
+from trainer.training.memory_probe import try_plan
+from trainer.training.setup import Ready, prepare
 
 CPU = torch.device("cpu")
 

@@ -19,18 +19,8 @@ from safetensors.torch import load_file
 
 from tests.trainer.program import Outcome, run_program
 from tests.trainer.tiny_sdxl import save_run, write_spec
-from trainer.drawing.grid import CELL, GAP, HEADER, MARGIN
-from trainer.spec.events import (
-    CheckpointWritten,
-    Done,
-    Event,
-    Failed,
-    Metrics,
-    Phase,
-    Progress,
-    Started,
-    Warned,
-)
+from trainer.sampling.grid import CELL, GAP, HEADER, MARGIN
+from trainer.spec.events import CheckpointWritten, Done, Event, Failed, Metrics, Phase, Progress, Started, Warned
 
 pytestmark = pytest.mark.integration
 

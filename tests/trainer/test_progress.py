@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from trainer.errors import NonFiniteLoss
-from trainer.history import History
-from trainer.progress import ProgressLine
+from trainer.run_directory.metrics_log import History
+from trainer.runtime.errors import NonFiniteLoss
 from trainer.spec.events import Event, Progress
-from trainer.step import StepRecord
+from trainer.training.progress import ProgressLine
+from trainer.training.step import StepRecord
 
 pytestmark = pytest.mark.unit
 

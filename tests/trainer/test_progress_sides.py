@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainer.history import History
-from trainer.progress import ProgressLine
+from trainer.run_directory.metrics_log import History
 from trainer.spec.events import Event, Progress
-from trainer.step import StepRecord
+from trainer.training.progress import ProgressLine
+from trainer.training.step import StepRecord
 
 pytestmark = pytest.mark.unit
 

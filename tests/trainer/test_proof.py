@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from trainer.proof import Update, largest_difference
+from trainer.export.verify import Update, largest_difference
 
 pytestmark = pytest.mark.unit
 

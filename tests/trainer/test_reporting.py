@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from trainer.errors import Interrupted
-from trainer.interrupt import StopRequest
 from trainer.program import unexpected
-from trainer.reporting import Phases, watched
+from trainer.runtime.errors import Interrupted
+from trainer.runtime.event_stream import Phases, watched
+from trainer.runtime.signals import StopRequest
 from trainer.spec.events import Event, Failed, PhaseProgress
 
 pytestmark = pytest.mark.unit

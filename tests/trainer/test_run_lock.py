@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from trainer.errors import BadRun, RunInUse
-from trainer.interrupt import StopRequest
 from trainer.program import ignore, train
-from trainer.run_lock import only_run_in
+from trainer.run_directory.run_lock import only_run_in
+from trainer.runtime.errors import BadRun, RunInUse
+from trainer.runtime.signals import StopRequest
 
 pytestmark = pytest.mark.unit
 
 HOLD = """
 import sys
 from pathlib import Path
-from trainer.run_lock import only_run_in
+from trainer.run_directory.run_lock import only_run_in
 with only_run_in(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from trainer.errors import BadRun
-from trainer.rundir import _digest, read_run
+from trainer.run_directory.run import _digest, read_run
+from trainer.runtime.errors import BadRun
 from trainer.spec.method_facts import METHODS, listed
 
 pytestmark = pytest.mark.unit

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from trainer.schedule import learning_rate
+from trainer.training.schedule import learning_rate
 
 pytestmark = pytest.mark.unit
 

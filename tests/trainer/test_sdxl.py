@@ -13,25 +13,25 @@ from diffusers import DDPMScheduler, StableDiffusionXLPipeline
 from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]  # exported lazily
 
 from tests.trainer.tiny_sdxl import PROMPTS, save_run
-from trainer.batches import Batches, one_ahead
-from trainer.cache import Cache
-from trainer.card import new_card
-from trainer.data import Encoded, Need, encode_pairs, pairs_of
-from trainer.encoding import new_encoder
-from trainer.errors import BadRun, Interrupted, NonFiniteLoss
-from trainer.export import write_kohya
+from trainer.cache.cache import Cache
+from trainer.data.batches import Batches, one_ahead
+from trainer.data.encoding import new_encoder
+from trainer.data.pairs import Encoded, Need, encode_pairs, pairs_of
+from trainer.evaluation.held_out import fixed_batches
+from trainer.export.export import write_kohya
+from trainer.export.model_card import new_card
+from trainer.export.verify import PREDICTIONS, UPDATES, require_same_adapter
 from trainer.families.family import Family
 from trainer.families.sdxl import SdxlDenoiser, SdxlEncoders, SdxlFamily, open_base
-from trainer.interrupt import StopRequest
-from trainer.output import ADAPTER
-from trainer.proof import PREDICTIONS, UPDATES, require_same_adapter
 from trainer.recipe import train
-from trainer.reporting import Phases
-from trainer.rundir import Run, read_run
+from trainer.run_directory.output import ADAPTER
+from trainer.run_directory.run import Run, read_run
+from trainer.runtime.distributed import ALONE
+from trainer.runtime.errors import BadRun, Interrupted, NonFiniteLoss
+from trainer.runtime.event_stream import Phases
+from trainer.runtime.signals import StopRequest
 from trainer.spec.events import CheckpointWritten, Event, Metrics
 from trainer.spec.run import Adapter, Base
-from trainer.validation import fixed_batches
-from trainer.world import ALONE
 
 pytestmark = pytest.mark.integration
 

@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainer.batches import Batch
-from trainer.learner import new_optimizer
+from trainer.data.batches import Batch
+from trainer.evaluation.losses import base_losses, denoising_losses
 from trainer.objectives.objective import Objective, PairLosses, seen
 from trainer.recipe import objective_of
 from trainer.spec.run import TrainingOptions
-from trainer.step import backward_joint, backward_streamed, base_losses, denoising_losses, training_step
+from trainer.training.step import backward_joint, backward_streamed, training_step
+from trainer.training.trainable import new_optimizer
 
 pytestmark = pytest.mark.unit
 

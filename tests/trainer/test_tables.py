@@ -16,8 +16,8 @@ import pytest
 import torch
 import typer
 
-from api.document import document
 from api.main import create_app
+from api.openapi.document import document
 from cli.main import app
 from store.settings import REPOSITORY, Settings
 from tests.api import test_create_job
@@ -26,19 +26,19 @@ from tests.trainer import test_methods
 from tests.trainer.families.bases import SAVE_BASE
 from tests.trainer.tiny_sdxl import save_run
 from trainer import recipe
-from trainer.beta import usual_beta
-from trainer.errors import BadRun
+from trainer.export.metadata import kohya_header
 from trainer.families import open_family
-from trainer.header import kohya_header
-from trainer.interrupt import StopRequest
 from trainer.objectives.objective import Objective, PairLosses
 from trainer.program import train_alone
 from trainer.recipe import RECIPES, objective_of
+from trainer.runtime.errors import BadRun
+from trainer.runtime.signals import StopRequest
 from trainer.spec.events import Event, Failed, Phase, parse_event
 from trainer.spec.family_facts import FAMILIES, FamilyName
 from trainer.spec.method_facts import METHODS, MethodName
 from trainer.spec.methods import PRESET_BETAS, Method
 from trainer.spec.run import Base, RunSpec, TrainingOptions
+from trainer.training.beta import usual_beta
 
 pytestmark = pytest.mark.unit
 PAIRS = 3
@@ -241,7 +241,7 @@ def without_row(table: dict[str, object], row: str) -> Iterator[None]:
 
 RUN_WITHOUT_A_ROW = """
 import sys
-from trainer.interrupt import StopRequest
+from trainer.runtime.signals import StopRequest
 from trainer.program import main
 from trainer.spec import method_facts
 

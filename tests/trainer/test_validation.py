@@ -9,23 +9,16 @@ import torch
 from torch import Tensor
 
 from tests.trainer.test_step import Network, Plain
-from trainer.cache import Cache, key_of
-from trainer.encoding import EncodedImage, EncodedPair
-from trainer.errors import NonFiniteLoss
-from trainer.interrupt import StopRequest
-from trainer.noise import keyed_generator, validation_noise
+from trainer.cache.cache import Cache, key_of
+from trainer.data.encoding import EncodedImage, EncodedPair
+from trainer.data.noise import keyed_generator, validation_noise
+from trainer.evaluation.held_out import HeldOutLosses, accuracy, held_out_losses, interval, metrics, pairs_within_budget
 from trainer.objectives.objective import Objective, seen
-from trainer.rundir import ImageFile
+from trainer.run_directory.run import ImageFile
+from trainer.run_directory.split import selected
+from trainer.runtime.errors import NonFiniteLoss
+from trainer.runtime.signals import StopRequest
 from trainer.spec.buckets import Bucket, centre_crop
-from trainer.validation import (
-    HeldOutLosses,
-    accuracy,
-    held_out_losses,
-    interval,
-    metrics,
-    pairs_within_budget,
-    selected,
-)
 
 pytestmark = pytest.mark.unit
 

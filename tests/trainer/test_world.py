@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trainer.world import ALONE, World
+from trainer.runtime.distributed import ALONE, World
 
 pytestmark = pytest.mark.unit
 

@@ -25,8 +25,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import IO, NoReturn
 
-from trainer.interrupt import stop_on_signals
-from worker.process import die_with_parent, end_group
+from trainer.runtime.signals import stop_on_signals
+from worker.runtime.process import die_with_parent, end_group
 
 ROOT = Path(__file__).parents[2]
 LONG = 65536  # bytes, more than any order has

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from cli.stack import CELERY
+from cli.local.stack import CELERY
 from store.settings import REPOSITORY, Settings
 
 StartWorker = Callable[..., psutil.Popen]

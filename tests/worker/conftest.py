@@ -13,22 +13,23 @@ import pytest
 import structlog
 from sqlalchemy import Engine
 
-from store import files
-from store.blobs import Blobs
+from store.blobs.blobs import Blobs
 from store.database import Sessions, open_engine
-from store.files import NewFile
+from store.files import files
+from store.files.files import NewFile
 from store.hints import Hints
-from store.models import File, Json
 from store.settings import Settings
+from store.tables.base import Json
+from store.tables.file import File
 from tests import servers
 from tests.conftest import emptied, make_tenant
 from tests.store.rows import add_job
 from tests.trainer.tiny_sdxl import save_base
 from tests.worker.celery_worker import StartWorker, workers
 from tests.worker.pairs import archive_of
-from worker.file_intake import read_file
+from worker.intake.file_intake import read_file
 from worker.resources import Resources
-from worker.supervisor import supervise
+from worker.training.supervisor import supervise
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,5 @@
 """``python -m tests.worker.dying WHERE CALL``: a training worker that ends by SIGKILL before or after the commit of the
-first such call of ``store.leases``; the settings come from the environment."""
+first such call of ``store.jobs.job_leases``; the settings come from the environment."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
-from store import leases
+from store.jobs import job_leases
 from worker.resources import resources
-from worker.supervisor import supervise
+from worker.training.supervisor import supervise
 
 COMMITS = {"before": "before_commit", "after": "after_commit"}
 
 
 def die_at(where: str, call: str) -> None:
-    carried_out: Callable[..., Any] = getattr(leases, call)
+    carried_out: Callable[..., Any] = getattr(job_leases, call)
 
     def die(_session: Session) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -30,7 +30,7 @@ def die_at(where: str, call: str) -> None:
         event.listen(session, COMMITS[where], die)
         return result
 
-    setattr(leases, call, carry_out)
+    setattr(job_leases, call, carry_out)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from store import generations
-from worker.drawing import draw
+from store.generations import generations
+from worker.generation.generation import draw
 from worker.resources import Resources
 
 LOOK_SECONDS = 0.1

@@ -16,17 +16,17 @@ from sqlalchemy.engine import make_url
 from starlette.testclient import TestClient
 
 from api.main import create_app
-from store import blob_references
-from store.blobs import Blobs
+from store.blobs import references
+from store.blobs.blobs import Blobs
 from store.database import Sessions, open_engine, open_sessions
-from store.models import Job
 from store.settings import REPOSITORY, Settings
+from store.tables.job import Job
 from tests import servers
 from tests.api.serving import write_bases
 from tests.conftest import Tenant, make_tenant
 from tests.store.rows import claim
 from tests.worker.conftest import NewJob, Supervised
-from worker.dispatcher import tick
+from worker.dispatcher.dispatcher import tick
 from worker.resources import Resources
 
 pytestmark = pytest.mark.integration
@@ -105,7 +105,7 @@ def test_a_job_that_had_ended_can_be_downloaded_after_the_restore_and_one_that_r
     back_up(resources, database_url, backup)
     with resources.sessions() as session:
         artifacts = dict.fromkeys(session.get_one(Job, done).result_files, b"")
-        named = blob_references.all_named(session, grace_seconds=0)
+        named = references.all_named(session, grace_seconds=0)
     with TestClient(create_app(settings_of(resources.settings.home, database_url, broker_url))) as client:
         artifacts = {file_id: download(client, project, file_id) for file_id in artifacts}
     shutil.rmtree(resources.settings.home / "blobs")  # the original is lost

@@ -15,15 +15,18 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from store import blob_lock, counters, files, image_facts
-from store.blobs import RENEWED_AFTER, Blobs
+from store.blobs import sweep_lock
+from store.blobs.blobs import RENEWED_AFTER, Blobs
 from store.database import Sessions
+from store.datasets import image_facts
+from store.datasets.image_facts import Facts
 from store.errors import BlobMissing
-from store.files import NewFile
-from store.image_facts import Facts
+from store.files import files
+from store.files.files import NewFile
+from store.ops import counters
 from tests.api.polling import until
 from tests.worker.conftest import NewJob, Supervised, upload
-from worker import blob_sweep, housekeeping
+from worker.dispatcher import blob_sweep, housekeeping
 from worker.resources import Resources
 
 pytestmark = pytest.mark.integration
@@ -32,7 +35,7 @@ pytestmark = pytest.mark.integration
 @pytest.fixture
 def parts(resources: Resources) -> Resources:
     """Whose blobs are renewed under the lock, as in a worker process."""
-    renewing = partial(blob_lock.renewing, resources.sessions)
+    renewing = partial(sweep_lock.renewing, resources.sessions)
     return replace(resources, blobs=Blobs(resources.settings.effective_blob_url, renewing))
 
 
@@ -135,7 +138,7 @@ def test_a_writer_that_comes_during_a_removal_waits_and_stores_anew(parts: Resou
     """The one moment that no age and no row can tell of: it saw the blob, and the sweep has decided."""
     sha256 = orphan(parts)
     with parts.sessions.begin() as session:
-        blob_lock.removing(session)
+        sweep_lock.removing(session)
         writer = threading.Thread(target=name_it, args=(parts, project_id, b"orphan"))
         writer.start()
         until(lambda: waits_for_the_lock(parts.sessions), seconds=20)
@@ -148,7 +151,7 @@ def test_a_writer_that_comes_during_a_removal_waits_and_stores_anew(parts: Resou
 def test_a_sweep_waits_for_a_writer_that_is_renewing_and_spares_its_blob(parts: Resources) -> None:
     sha256 = orphan(parts)
     with ThreadPoolExecutor(1) as pool:
-        with blob_lock.renewing(parts.sessions):
+        with sweep_lock.renewing(parts.sessions):
             swept = pool.submit(blob_sweep.sweep, parts)
             until(lambda: waits_for_the_lock(parts.sessions), seconds=20)
             os.utime(path_of(parts, sha256))

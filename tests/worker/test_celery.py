@@ -22,7 +22,7 @@ from tests.worker.watching import (
     status_becomes,
     trainer_of,
 )
-from worker.dispatcher import tick
+from worker.dispatcher.dispatcher import tick
 from worker.resources import Resources
 
 pytestmark = pytest.mark.integration

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from store import jobs
-from store.blobs import Blobs
+from store.blobs.blobs import Blobs
 from store.database import open_engine, open_sessions
-from store.models import Job
+from store.jobs import jobs
+from store.tables.job import Job
 from tests.store.rows import read_events, read_job, running_job
 from tests.worker.test_reports import METRICS
 from trainer.spec.events import CheckpointWritten, Done, Failed, Warned
-from worker.attempt import Attempt, store_checkpoint_files
-from worker.conclusion import TrainerEnd, conclude
 from worker.resources import Resources
+from worker.training.attempt import Attempt, store_checkpoint_files
+from worker.training.conclusion import TrainerEnd, conclude
 
 WEIGHTS = b"weights"
 

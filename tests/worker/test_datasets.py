@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from api.datasets.prepared import materialise, pairs_of
-from store import datasets, jobs
-from store.datasets import NewPair
-from store.jobs import NewJob
+from store.datasets import datasets
+from store.datasets.datasets import NewPair
+from store.jobs import jobs
+from store.jobs.jobs import NewJob
 from tests.store.rows import read_events, read_job
 from tests.worker.conftest import Supervised, reread, upload
-from worker.file_intake import read_file
+from worker.intake.file_intake import read_file
 from worker.resources import Resources
 
 pytestmark = pytest.mark.integration

@@ -6,17 +6,19 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import func, select, update
 
-from store import idempotency, webhook_deliveries
 from store.hints import Hints
-from store.idempotency_table import IdempotencyKey
-from store.models import ApiKey, Job
 from store.settings import Settings
-from store.webhook_tables import WebhookDelivery
+from store.tables.idempotency import IdempotencyKey
+from store.tables.job import Job
+from store.tables.project import ApiKey
+from store.tables.webhook import WebhookDelivery
+from store.tenants import idempotency
+from store.webhooks import delivery_log
 from tests import servers
 from tests.store.rows import add_file, queued_job, read_job, running_job
 from tests.worker.conftest import reread
 from tests.worker.webhook_steps import cancelled, endpoint, log
-from worker.dispatcher import LOCK, Due, tick
+from worker.dispatcher.dispatcher import LOCK, Due, tick
 from worker.resources import Resources
 
 pytestmark = pytest.mark.integration
@@ -76,7 +78,7 @@ def test_a_tick_forgets_the_answers_and_the_deliveries_whose_time_is_over(
         cancelled(resources, project_id)
     old, young = reversed(log(resources, webhook_id))
     with resources.sessions.begin() as session:
-        past = func.now() - webhook_deliveries.KEPT - timedelta(minutes=1)
+        past = func.now() - delivery_log.KEPT - timedelta(minutes=1)
         session.execute(update(WebhookDelivery).values(next_attempt_at=None))
         session.execute(update(WebhookDelivery).where(WebhookDelivery.id == old.id).values(created_at=past))
         session.execute(update(IdempotencyKey).where(IdempotencyKey.key == "old").values(created_at=past))

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from store import generation_leases
-from store.generation_tables import Generation
+from store.generations import generation_leases
+from store.tables.generation import Generation
 from tests import servers
 from tests.api.polling import until
 from tests.store.rows import add_generation, read_generation
 from tests.worker.watching import PATIENCE, attempts_left, found, trainer_of
-from worker.dispatcher import Due, tick
-from worker.drawing import draw
+from worker.dispatcher.dispatcher import Due, tick
+from worker.generation.generation import draw
 from worker.resources import Resources
 
 pytestmark = pytest.mark.integration

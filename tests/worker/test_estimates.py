@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 
-from store import files, jobs, keys, measured_runs
-from store.models import Project
+from store.files import files
+from store.jobs import jobs, run_history
+from store.tables.project import Project
+from store.tenants import api_keys
 from tests.api.conftest import open_client
 from tests.store.rows import read_job
 from tests.worker.conftest import NewJob
 from worker.resources import Resources
-from worker.supervisor import supervise
+from worker.training.supervisor import supervise
 
 pytestmark = pytest.mark.integration
 
@@ -26,8 +28,8 @@ def test_a_dry_run_of_a_finished_job_tells_what_it_has_cost(
     supervise(resources, job_id, stopping=lambda: False)
     job = read_job(sessions, job_id)
     with sessions() as session:
-        [run] = measured_runs.of_base(session, "tiny")
-        assert measured_runs.of_base(session, "another") == []
+        [run] = run_history.of_base(session, "tiny")
+        assert run_history.of_base(session, "another") == []
         results = files.by_ids(session, job.result_files)
         written = jobs.checkpoints(session, job_id, after=None, limit=10)
     assert (run.method, run.device, run.steps, run.step_size, run.pixels) == ("mapo", "cpu", 6, 2, 1024)
@@ -38,7 +40,7 @@ def test_a_dry_run_of_a_finished_job_tells_what_it_has_cost(
     bases = tmp_path / "bases.toml"
     bases.write_text(f'[[base]]\nname = "tiny"\nfamily = "sdxl"\nsource = "{tiny_base}"\n')
     with sessions.begin() as session:
-        key = keys.create(session, session.get_one(Project, project_id), "for estimates")
+        key = api_keys.create(session, session.get_one(Project, project_id), "for estimates")
     asked: dict[str, Any] = {name: job.spec[name] for name in ("method", "adapter", "validation", "checkpoints")}
     asked |= {"model": "tiny", "training_file": job.training_file_id, "dry_run": True}
     with open_client(resources.settings.model_copy(update={"bases_file": bases})) as client:
@@ -60,4 +62,4 @@ def test_a_job_that_was_taken_up_twice_is_no_measure(resources: Resources, new_j
     job = read_job(resources.sessions, job_id)
     assert (job.status, job.attempt) == ("succeeded", 2)
     with resources.sessions() as session:
-        assert measured_runs.of_base(session, "tiny") == []
+        assert run_history.of_base(session, "tiny") == []

@@ -7,13 +7,13 @@ import re
 import pytest
 
 from store.settings import REPOSITORY
-from trainer.errors import BaseUnavailable, CacheEntryLost, DiskFull, TrainerError, code_of
-from worker.conclusion import PASSING
-from worker.drawing import FIELDS
+from trainer.runtime.errors import BaseUnavailable, CacheEntryLost, DiskFull, TrainerError, code_of
+from worker.generation.generation import FIELDS
+from worker.training.conclusion import PASSING
 
 pytestmark = pytest.mark.unit
 TRAINER = "\n".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "trainer").rglob("*.py"))
-WORKER = "\n".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "worker").glob("*.py"))
+WORKER = "\n".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "worker").rglob("*.py"))
 
 
 def test_the_failures_that_are_tried_again_are_codes_of_the_trainers_errors() -> None:

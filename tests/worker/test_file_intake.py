@@ -11,8 +11,10 @@ from structlog.testing import capture_logs
 
 from intake import Finding, Report
 from intake.findings import ADVICE
-from store import file_leases, image_facts
-from store.models import File, Json
+from store.datasets import image_facts
+from store.files import file_leases
+from store.tables.base import Json
+from store.tables.file import File
 from tests import servers
 from tests.intake.build import good_files, zip_of
 from tests.intake.formats.test_formats import pick_a_pic
@@ -20,7 +22,7 @@ from tests.store.rows import add_job, read_job
 from tests.worker.conftest import reread, upload
 from tests.worker.pairs import png
 from tests.worker.watching import attempts_left
-from worker.file_intake import SHOWN_FINDINGS, describe, read_file
+from worker.intake.file_intake import SHOWN_FINDINGS, describe, read_file
 from worker.resources import Resources
 
 
@@ -69,7 +71,7 @@ def test_parquet_is_read_as_the_uploader_decided_and_progress_is_told_meanwhile(
     resources: Resources, project_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[Json] = []
-    monkeypatch.setattr("worker.file_intake.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("worker.intake.file_intake.PROGRESS_SECONDS", 0.0)
     monkeypatch.setattr(file_leases, "note_progress", lambda _session, _owned, progress: told.append(progress))
     content = pick_a_pic({}, {"label_0": 0.5, "label_1": 0.5, "caption": "a tie"}, {"jpg_0": b"broken"})
     file = upload(resources, project_id, content, policy={"ties": "both", "invalid_rows": "drop"})

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.unit
 PROGRAM = """
 import io, resource
 from PIL import Image
-from worker.freed_memory import keep_freed_memory
+from worker.runtime.freed_memory import keep_freed_memory
 
 {keep}
 file = io.BytesIO()

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from store.blobs import Blobs, StoredBlob
-from store.models import Checkpoint, Job
+from store.blobs.blobs import Blobs, StoredBlob
+from store.tables.job import Checkpoint, Job
 from tests.api.test_full_disk import small_filesystem
 from tests.faults.checker import violations
 from tests.store.rows import read_events, read_job
 from tests.worker.conftest import NewJob, Supervised
 from tests.worker.watching import first_checkpoint, resumed_from
 from worker.resources import Resources
-from worker.supervisor import supervise
+from worker.training.supervisor import supervise
 
 pytestmark = pytest.mark.integration
 FILLER = "filler"

@@ -12,16 +12,16 @@ import pytest
 from openai import OpenAI
 from PIL import Image
 
-from store import keys
-from store.generation_tables import Generation
-from store.models import Project
+from store.tables.generation import Generation
+from store.tables.project import Project
+from store.tenants import api_keys
 from tests.api.conftest import open_client
 from tests.store.rows import read_job
 from tests.trainer.tiny_sdxl import PROMPTS
 from tests.worker.conftest import NewJob
 from tests.worker.studio import studio
 from worker.resources import Resources
-from worker.supervisor import supervise
+from worker.training.supervisor import supervise
 
 pytestmark = pytest.mark.integration
 STRONG = {"preset": "style", "learning_rate": 0.05}
@@ -32,7 +32,7 @@ def sdk(resources: Resources, project_id: str, tiny_base: Path, tmp_path: Path) 
     bases = tmp_path / "bases.toml"
     bases.write_text(f'[[base]]\nname = "tiny"\nfamily = "sdxl"\nsource = "{tiny_base}"\n')
     with resources.sessions.begin() as session:
-        key = keys.create(session, session.get_one(Project, project_id), "for images")
+        key = api_keys.create(session, session.get_one(Project, project_id), "for images")
     settings = resources.settings.model_copy(update={"bases_file": bases})
     with (
         studio(resources),

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from sqlalchemy import Engine
 
-from store.models import File
+from store.tables.file import File
 from tests.api.polling import until
 from tests.faults.proxy import Proxy, in_front_of
 from tests.intake.build import encoded, jsonl, zip_of
@@ -20,10 +20,10 @@ from tests.store.rows import add_job, read_events, read_job
 from tests.worker.celery_worker import StartWorker
 from tests.worker.conftest import reread, upload
 from tests.worker.watching import attempts_left, found
-from worker import leftovers
-from worker.dispatcher import tick
-from worker.file_intake import read_file
+from worker.dispatcher.dispatcher import tick
+from worker.intake.file_intake import read_file
 from worker.resources import Resources
+from worker.runtime import leftovers
 
 pytestmark = pytest.mark.integration
 SIDE, PAIRS = 3000, 50
@@ -204,8 +204,8 @@ def test_a_worker_whose_disk_is_at_fault_leaves_the_file_to_others_and_says_so_a
 def test_a_waiting_job_is_told_how_far_the_reading_is(
     resources: Resources, project_id: str, archive: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.file_intake.PROGRESS_SECONDS", 0.0)
-    monkeypatch.setattr("worker.file_intake.EVENT_SECONDS", 0.0)
+    monkeypatch.setattr("worker.intake.file_intake.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("worker.intake.file_intake.EVENT_SECONDS", 0.0)
     file = upload(resources, project_id, archive)
     job = add_job(resources.sessions, file)
     read_file(resources, file.id)

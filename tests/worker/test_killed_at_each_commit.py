@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from store.files import by_ids
-from store.job_state import JobStatus
+from store.files.files import by_ids
+from store.job_status import JobStatus
 from store.settings import REPOSITORY
 from tests.api.polling import until
 from tests.faults.checker import violations
@@ -21,9 +21,9 @@ from tests.faults.verdict import weights_of
 from tests.store.rows import read_events, read_job
 from tests.worker.celery_worker import SHARED
 from tests.worker.conftest import NewJob
-from worker.dispatcher import tick
+from worker.dispatcher.dispatcher import tick
 from worker.resources import Resources
-from worker.supervisor import supervise
+from worker.training.supervisor import supervise
 
 pytestmark = pytest.mark.integration
 # In an order in which an attempt comes to each; the last one ends the job.

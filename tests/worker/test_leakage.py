@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from trainer.spec.manifest import Pair
-from worker.leakage import warnings
+from worker.training.leakage import warnings
 
 pytestmark = pytest.mark.unit
 

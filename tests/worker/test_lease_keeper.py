@@ -7,10 +7,10 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from store.errors import LeaseLost
-from store.job_state import Request
+from store.job_status import Request
 from tests.api.polling import until
-from worker import lease_keeper
-from worker.lease_keeper import LeaseKeeper, ended_when_lost, kept, released_on_stop
+from worker.runtime import lease_keeper
+from worker.runtime.lease_keeper import LeaseKeeper, ended_when_lost, kept, released_on_stop
 
 pytestmark = pytest.mark.unit
 

@@ -10,15 +10,15 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
-from store import leases
 from store.database import open_engine, open_sessions
 from store.errors import LeaseLost
-from store.models import File
+from store.jobs import job_leases
+from store.tables.file import File
 from tests.faults.proxy import Proxy, in_front_of
 from tests.store.rows import claim, queued_job, read_events, read_job
 from trainer.spec.events import Phase, SampleWritten
-from worker.attempt import Attempt
 from worker.resources import Resources
+from worker.training.attempt import Attempt
 
 pytestmark = pytest.mark.integration
 
@@ -68,7 +68,7 @@ def test_a_success_stands_once(proxied: tuple[Proxy, Resources], resources: Reso
     owned = claim(resources.sessions, queued_job(resources.sessions, project_id))
     proxy.lose_the_answer_to(b"COMMIT")
     with pytest.raises(OperationalError), cut_off.sessions.begin() as session:
-        leases.succeed(session, owned, results=[])
+        job_leases.succeed(session, owned, results=[])
     with pytest.raises(LeaseLost), cut_off.sessions.begin() as session:
-        leases.succeed(session, owned, results=[])
+        job_leases.succeed(session, owned, results=[])
     assert read_job(resources.sessions, owned.job_id).status == "succeeded"

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from store import files
-from store.models import File, Job, JobEvent
+from store.files import files
+from store.tables.file import File
+from store.tables.job import Job, JobEvent
 from tests.store.rows import read_events, read_job
 from tests.worker.conftest import NewJob, Supervised
 from worker.resources import Resources

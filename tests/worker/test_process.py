@@ -13,8 +13,8 @@ import pytest
 
 from store.settings import REPOSITORY
 from tests.api.polling import until
-from worker import process
-from worker.stop import Stop
+from worker.runtime import process
+from worker.runtime.stop import Stop
 
 pytestmark = pytest.mark.unit
 

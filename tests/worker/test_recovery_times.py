@@ -8,14 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from store.job_state import JobStatus
+from store.job_status import JobStatus
 from tests import servers
 from tests.api.polling import until
 from tests.store.rows import read_job
 from tests.worker.celery_worker import StartWorker
 from tests.worker.conftest import NewJob, Supervised
 from tests.worker.watching import first_checkpoint, found, resumed_from, trainer_of
-from worker import dispatcher
+from worker.dispatcher import dispatcher
 from worker.resources import Resources
 
 pytestmark = [pytest.mark.integration, pytest.mark.serial]

@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from store.leases import Claim
+from store.jobs.job_leases import Claim
 from trainer.spec.events import (
     BetaChosen,
     CheckpointWritten,
@@ -24,10 +24,10 @@ from trainer.spec.events import (
     Warned,
 )
 from trainer.spec.resolved import Resolved
-from worker import conclusion, reports
-from worker.attempt import Attempt
-from worker.conclusion import describe_exit
-from worker.trainer_output import SHOWN_LINES, last_lines
+from worker.runtime.trainer_output import SHOWN_LINES, last_lines
+from worker.training import conclusion, reports
+from worker.training.attempt import Attempt
+from worker.training.conclusion import describe_exit
 
 pytestmark = pytest.mark.unit
 

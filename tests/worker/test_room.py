@@ -8,10 +8,10 @@ import pytest
 
 from tests.store.rows import add_generation, queued_job, read_generation, read_job
 from tests.worker.conftest import reread, upload
-from worker.drawing import draw
-from worker.file_intake import read_file
+from worker.generation.generation import draw
+from worker.intake.file_intake import read_file
 from worker.resources import Resources
-from worker.supervisor import supervise
+from worker.training.supervisor import supervise
 
 pytestmark = pytest.mark.integration
 

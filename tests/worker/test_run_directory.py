@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from store.blobs import Blobs
+from store.blobs.blobs import Blobs
 from store.errors import BlobMissing
 from tests.store.rows import SPEC
 from trainer.spec.manifest import Pair
 from trainer.spec.run import RunSpec
-from worker.run_directory import Inputs, assign_splits, prepare
+from worker.training.run_directory import Inputs, assign_splits, prepare
 
 pytestmark = pytest.mark.unit
 

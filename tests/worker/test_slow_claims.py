@@ -11,16 +11,17 @@ import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
-from store.generation_tables import Generation
-from store.models import File, Project
+from store.tables.file import File
+from store.tables.generation import Generation
+from store.tables.project import Project
 from tests.api.polling import until
 from tests.store.rows import add_generation, read_generation, read_job
 from tests.worker.conftest import NewJob, reread, upload
-from worker.drawing import draw
-from worker.file_intake import read_file
-from worker.lease_keeper import TRUSTED_PART
+from worker.generation.generation import draw
+from worker.intake.file_intake import read_file
 from worker.resources import Resources
-from worker.supervisor import supervise
+from worker.runtime.lease_keeper import TRUSTED_PART
+from worker.training.supervisor import supervise
 
 pytestmark = pytest.mark.integration
 LEASE_SECONDS = 2.0

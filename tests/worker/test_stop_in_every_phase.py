@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from store import jobs
+from store.jobs import jobs
 from tests.api.polling import until
 from tests.faults.checker import violations
 from tests.faults.verdict import weights_of
@@ -18,7 +18,7 @@ from tests.worker.conftest import NewJob, Supervised
 from tests.worker.holding import Holding, holding
 from tests.worker.watching import attempts_left, found, states, trainer_of
 from worker.resources import Resources
-from worker.supervisor import supervise
+from worker.training.supervisor import supervise
 
 pytestmark = pytest.mark.integration
 PATIENCE = 60.0  # seconds

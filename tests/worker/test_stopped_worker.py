@@ -14,7 +14,8 @@ from sqlalchemy import Engine, Interval, func, select, type_coerce
 
 from store.database import Sessions
 from store.hints import Hints
-from store.models import Checkpoint, File, Job, JobEvent
+from store.tables.file import File
+from store.tables.job import Checkpoint, Job, JobEvent
 from tests.api.polling import until
 from tests.faults.checker import violations
 from tests.faults.fleet import is_trainer
@@ -23,9 +24,9 @@ from tests.store.rows import read_job
 from tests.worker.celery_worker import StartWorker
 from tests.worker.conftest import NewJob
 from tests.worker.watching import first_checkpoint, found, resumed_from, states, status_becomes, trainer_of
-from worker.dispatcher import tick
+from worker.dispatcher.dispatcher import tick
 from worker.resources import Resources
-from worker.supervisor import supervise
+from worker.training.supervisor import supervise
 
 pytestmark = pytest.mark.integration
 

@@ -15,26 +15,20 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from store import files, jobs, leases
 from store.database import Sessions, open_engine, open_sessions
+from store.files import files
 from store.hints import Hints
-from store.models import File, Job
+from store.jobs import job_leases, jobs
+from store.tables.file import File
+from store.tables.job import Job
 from tests import servers
 from tests.api.polling import until
 from tests.store.rows import queued_job, read_events, read_job, running_job
 from tests.worker.conftest import NewJob, Supervised
-from tests.worker.watching import (
-    attempts_left,
-    first_checkpoint,
-    found,
-    resumed_from,
-    states,
-    told,
-    trainer_of,
-)
-from worker.publish import publish_jobs
+from tests.worker.watching import attempts_left, first_checkpoint, found, resumed_from, states, told, trainer_of
 from worker.resources import Resources
-from worker.supervisor import supervise
+from worker.runtime.publish import publish_jobs
+from worker.training.supervisor import supervise
 
 pytestmark = pytest.mark.integration
 
@@ -394,7 +388,7 @@ def test_a_silent_trainer_is_ended_while_its_lease_lives(resources: Resources, n
 def test_twenty_calls_for_one_job_run_it_once(resources: Resources, new_job: NewJob) -> None:
     job_id = new_job()
     with resources.sessions.begin() as session:
-        assert leases.claim(session, job_id, worker="another", lease_seconds=60) is not None
+        assert job_leases.claim(session, job_id, worker="another", lease_seconds=60) is not None
     for _ in range(20):
         supervise(resources, job_id, stopping=lambda: False)
     assert states(resources.sessions, job_id) == ["queued", "running"]
@@ -407,7 +401,7 @@ def test_the_folder_of_an_attempt_that_was_killed_is_removed_by_the_next(
     attempts = resources.settings.work_directory / "attempts"
     owned = new_job()
     with sessions.begin() as session:
-        assert leases.claim(session, owned, worker="alive", lease_seconds=60) is not None
+        assert job_leases.claim(session, owned, worker="alive", lease_seconds=60) is not None
     for dead in (attempts / "ftjob-gone" / "1", attempts / owned / "7", attempts / owned / "1"):
         dead.mkdir(parents=True)
     supervise(resources, "ftjob-none", stopping=lambda: False)

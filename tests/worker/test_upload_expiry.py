@@ -3,13 +3,14 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import text
 
-from store import part_bytes, uploads
+from store.blobs import upload_parts
+from store.files import uploads
+from store.files.uploads import NewPart, NewUpload
 from store.ids import new_id
-from store.upload_tables import Upload
-from store.uploads import NewPart, NewUpload
-from worker.dispatcher import tick
+from store.tables.upload import Upload
+from worker.dispatcher.dispatcher import tick
+from worker.dispatcher.upload_expiry import SETTLED_SECONDS
 from worker.resources import Resources
-from worker.upload_expiry import SETTLED_SECONDS
 
 pytestmark = pytest.mark.integration
 
@@ -28,7 +29,7 @@ def begin(resources: Resources, project_id: str) -> str:
 def keep(resources: Resources, upload_id: str, part_id: str) -> None:
     path = resources.settings.home / "received"
     path.write_bytes(b"abc")
-    part_bytes.keep(resources.blobs.store, upload_id, part_id, path)
+    upload_parts.keep(resources.blobs.store, upload_id, part_id, path)
 
 
 def kept(resources: Resources, upload_id: str) -> int:

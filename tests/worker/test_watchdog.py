@@ -11,13 +11,13 @@ import pytest
 
 from tests.store.rows import read_events, running_job
 from trainer.spec.events import Phase
-from worker import process
-from worker.attempt import Attempt
-from worker.lease_keeper import LeaseKeeper
 from worker.resources import Resources
-from worker.stop import Stop
-from worker.supervisor import _watch
-from worker.trainer_output import TrainerOutput
+from worker.runtime import process
+from worker.runtime.lease_keeper import LeaseKeeper
+from worker.runtime.stop import Stop
+from worker.runtime.trainer_output import TrainerOutput
+from worker.training.attempt import Attempt
+from worker.training.supervisor import _watch
 
 pytestmark = pytest.mark.integration
 WORD = Phase(phase="training", previous="caching", seconds=1.0).model_dump_json()

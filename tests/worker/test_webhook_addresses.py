@@ -9,17 +9,11 @@ from dataclasses import replace
 
 import pytest
 
-from store.webhook_target import parse
+from store.webhooks.egress import parse
 from tests.worker.receiver import Reply, receiving
-from tests.worker.webhook_steps import (
-    cancelled,
-    deliver,
-    endpoint,
-    only,
-    resolving,
-)
-from worker import webhook_post
+from tests.worker.webhook_steps import cancelled, deliver, endpoint, only, resolving
 from worker.resources import Resources
+from worker.webhooks import post
 
 pytestmark = pytest.mark.integration
 
@@ -99,7 +93,7 @@ def test_tls_names_the_host_and_not_the_address(
 def test_of_several_addresses_the_next_is_tried(parts: Resources) -> None:
     with receiving(address="127.0.0.2") as receiver:
         target = parse(receiver.url(host="hooks.test"), parts.settings)
-        answer = webhook_post.post(target, ["127.0.0.1", "127.0.0.2"], {}, "{}", seconds=5)
+        answer = post.post(target, ["127.0.0.1", "127.0.0.2"], {}, "{}", seconds=5)
     assert answer.status == 200
 
 
@@ -114,4 +108,4 @@ def test_no_more_than_a_kibibyte_of_an_answer_is_kept(parts: Resources, project_
         assert time.monotonic() - started < 2
     delivery = only(parts, endpoint_id)
     assert delivery.last_status == 500
-    assert (delivery.last_error or "").count("x") == webhook_post.ANSWER_BYTES
+    assert (delivery.last_error or "").count("x") == post.ANSWER_BYTES

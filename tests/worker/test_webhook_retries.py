@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from store import webhooks
-from store.webhook_tables import WebhookEndpoint
+from store.tables.webhook import WebhookEndpoint
+from store.webhooks import endpoints
 from tests.worker.receiver import Reply, receiving
 from tests.worker.webhook_steps import (
     accepts,
@@ -18,8 +18,8 @@ from tests.worker.webhook_steps import (
     seconds_to_next,
     secret,
 )
-from worker import webhooks as sender
 from worker.resources import Resources
+from worker.webhooks import sending as sender
 
 pytestmark = pytest.mark.integration
 
@@ -108,7 +108,7 @@ def test_a_delivery_that_was_left_to_a_disabled_endpoint_is_given_up(parts: Reso
         endpoint_id = endpoint(parts, project_id, receiver.url())
         cancelled(parts, project_id)
         with parts.sessions.begin() as session:
-            webhooks.disable(session, endpoint_id)
+            endpoints.disable(session, endpoint_id)
         deliver(parts)
         assert receiver.received == []
     assert only(parts, endpoint_id).next_attempt_at is None
@@ -117,7 +117,7 @@ def test_a_delivery_that_was_left_to_a_disabled_endpoint_is_given_up(parts: Reso
 def test_an_endpoint_that_is_deleted_while_it_is_sent_to_leaves_nothing(parts: Resources, project_id: str) -> None:
     def remove(_: int) -> Reply:
         with parts.sessions.begin() as session:
-            webhooks.remove(session, project_id, endpoint_id)
+            endpoints.remove(session, project_id, endpoint_id)
         return Reply(410)
 
     with receiving(remove) as receiver:

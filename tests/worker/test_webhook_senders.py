@@ -33,8 +33,8 @@ from tests.worker.webhook_steps import (
     seconds_to_next,
     secret,
 )
-from worker import webhooks as sender
 from worker.resources import Resources
+from worker.webhooks import sending as sender
 
 pytestmark = pytest.mark.integration
 

@@ -15,22 +15,15 @@ import pytest
 from openai import OpenAI
 from sqlalchemy import func, text, update
 
-from store import jobs, leases, webhooks
+from store.jobs import job_leases, jobs
 from store.settings import REPOSITORY, Settings
-from store.webhook_secrets import signing_key
-from store.webhook_tables import WebhookSecret
+from store.tables.webhook import WebhookSecret
+from store.webhooks import endpoints
+from store.webhooks.signing import signing_key
 from tests.api.polling import until
 from tests.store.rows import running_job
 from tests.worker.receiver import receiving
-from tests.worker.webhook_steps import (
-    accepts,
-    cancelled,
-    come_due,
-    deliver,
-    endpoint,
-    only,
-    secret,
-)
+from tests.worker.webhook_steps import accepts, cancelled, come_due, deliver, endpoint, only, secret
 from worker.resources import Resources
 
 pytestmark = pytest.mark.integration
@@ -43,12 +36,12 @@ def test_the_sdk_accepts_the_end_of_a_job(parts: Resources, project_id: str, end
         owned = running_job(parts.sessions, project_id)
         with parts.sessions.begin() as session:
             if end == "succeeded":
-                leases.succeed(session, owned, results=[])
+                job_leases.succeed(session, owned, results=[])
             elif end == "failed":
-                leases.fail(session, owned, code="c", message="m")
+                job_leases.fail(session, owned, code="c", message="m")
             else:
                 jobs.cancel(session, project_id, owned.job_id)
-                leases.give_back(session, owned, "")
+                job_leases.give_back(session, owned, "")
         deliver(parts)
     [one] = receiver.received
     with OpenAI(api_key="none", webhook_secret=secret(parts, endpoint_id)) as client:
@@ -82,7 +75,7 @@ def test_after_a_rotation_both_secrets_are_accepted_until_the_old_one_ends(parts
     with receiving() as receiver:
         endpoint_id = endpoint(parts, project_id, receiver.url())
         with parts.sessions.begin() as session:
-            webhooks.rotate(session, project_id, endpoint_id, key_check=signing_key(parts.settings).check)
+            endpoints.rotate(session, project_id, endpoint_id, key_check=signing_key(parts.settings).check)
         cancelled(parts, project_id)
         deliver(parts)
         with parts.sessions.begin() as session:

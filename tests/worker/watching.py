@@ -10,7 +10,7 @@ import psutil
 from sqlalchemy import func, select
 
 from store.database import Sessions
-from store.models import Checkpoint, Job
+from store.tables.job import Checkpoint, Job
 from tests.api.polling import until
 from tests.store.rows import read_events, read_job
 

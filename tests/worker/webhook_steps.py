@@ -12,20 +12,21 @@ import pytest
 from openai import OpenAI
 from sqlalchemy import func, update
 
-from store import jobs, webhook_deliveries, webhooks
-from store.webhook_outbox import TYPES
-from store.webhook_secrets import shown, signing_key
-from store.webhook_tables import WebhookDelivery
+from store.jobs import jobs
+from store.tables.webhook import WebhookDelivery
+from store.webhooks import delivery_log, endpoints
+from store.webhooks.outbox import TYPES
+from store.webhooks.signing import shown, signing_key
 from tests.store.rows import queued_job
 from tests.worker.receiver import Received
-from worker import webhooks as sender
 from worker.resources import Resources
+from worker.webhooks import sending as sender
 
 
 def endpoint(parts: Resources, project_id: str, url: str) -> str:
     check = signing_key(parts.settings).check
     with parts.sessions.begin() as session:
-        return webhooks.create(session, project_id, url=url, events=list(TYPES.values()), key_check=check).id
+        return endpoints.create(session, project_id, url=url, events=list(TYPES.values()), key_check=check).id
 
 
 def cancelled(parts: Resources, project_id: str) -> str:
@@ -53,7 +54,7 @@ def come_due(parts: Resources) -> None:
 
 def log(parts: Resources, endpoint_id: str) -> list[WebhookDelivery]:
     with parts.sessions() as session:
-        return webhook_deliveries.newest_first(session, endpoint_id, after=None, limit=1000)
+        return delivery_log.newest_first(session, endpoint_id, after=None, limit=1000)
 
 
 def only(parts: Resources, endpoint_id: str) -> WebhookDelivery:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from trainer.errors import BadRun, Fault
 from trainer.families.files import read_json
+from trainer.runtime.errors import BadRun, Fault
 from trainer.spec.family_facts import FAMILIES, FamilyName, family_facts
 
 TRANSFORMERS: Mapping[str, str] = {

@@ -11,8 +11,8 @@ import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor
 
-from trainer.errors import BadRun, Fault
 from trainer.families.files import read_json
+from trainer.runtime.errors import BadRun, Fault
 
 PREDICTIONS = ("epsilon", "v_prediction")
 

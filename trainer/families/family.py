@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from trainer.cache import Tensors
+from trainer.cache.cache import Tensors
 from trainer.spec.buckets import Bucket
 from trainer.spec.run import Adapter
 

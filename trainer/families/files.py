@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from trainer.errors import BadRun, BaseUnavailable, Fault
+from trainer.runtime.errors import BadRun, BaseUnavailable, Fault
 
 PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth", "*.pkl")
 WANTED = ["*.json", "*.txt", "*.model", "*.safetensors"]  # no pickles, no code

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from trainer.errors import BadRun, Fault
 from trainer.families.files import read_json
+from trainer.runtime.errors import BadRun, Fault
 
 SMALLEST_SHARE = 1e-9  # the normal distribution has no end; this share of it keeps sigma within (0, 1)
 

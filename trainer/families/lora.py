@@ -16,7 +16,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from trainer.errors import BadRun, Fault
+from trainer.runtime.errors import BadRun, Fault
 from trainer.spec.run import Adapter
 
 ADAPTER = "default"

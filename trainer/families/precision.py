@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from trainer.device import base_dtype
-from trainer.errors import Fault
+from trainer.runtime.device import base_dtype
+from trainer.runtime.errors import Fault
 from trainer.spec.run import Compute
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
 
-from trainer.cache import Tensors
+from trainer.cache.cache import Tensors
 from trainer.families.architecture import require_family
 from trainer.families.autoencoder import (
     AutoencoderDecoder,

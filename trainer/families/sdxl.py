@@ -17,34 +17,16 @@ from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteSchedule
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from trainer.cache import Tensors
+from trainer.cache.cache import Tensors
 from trainer.families.architecture import require_family
-from trainer.families.autoencoder import (
-    AutoencoderDecoder,
-    encode_images,
-    load_autoencoder,
-    load_decoder,
-)
+from trainer.families.autoencoder import AutoencoderDecoder, encode_images, load_autoencoder, load_decoder
 from trainer.families.diffusion import Diffusion, new_diffusion, read_scheduler, timestep_at
 from trainer.families.files import content_hash, locate, read_json, require_safetensors
 from trainer.families.lora import ATTENTION, add_lora, lora_config, save_lora, without_lora
 from trainer.families.precision import dtype_of
-from trainer.families.text import (
-    TrainedText,
-    add_words,
-    new_trained_text,
-    spelled_out,
-    text_fingerprint,
-    trains_text,
-)
+from trainer.families.text import TrainedText, add_words, new_trained_text, spelled_out, text_fingerprint, trains_text
 from trainer.families.text_encoders import load_text_encoder, token_ids
-from trainer.families.unet import (
-    checkpoint_gradients,
-    load_unet,
-    memory_format_on,
-    native_size,
-    size_multiple,
-)
+from trainer.families.unet import checkpoint_gradients, load_unet, memory_format_on, native_size, size_multiple
 from trainer.spec.family_facts import FAMILIES, family_facts
 from trainer.spec.run import PLAIN_ADAPTER, PLAIN_COMPUTE, Adapter, Base, Compute, Token
 

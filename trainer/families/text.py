@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from trainer.errors import BadRun, Fault
 from trainer.families.lora import add_lora, lora_config, without_lora
+from trainer.runtime.errors import BadRun, Fault
 from trainer.spec.run import Adapter, Token
 
 TEXT_ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.errors import BadRun, Fault
 from trainer.families.files import variant
+from trainer.runtime.errors import BadRun, Fault
 from trainer.spec.run import Adapter
 
 

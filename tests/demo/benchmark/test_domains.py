@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from demo import openmoji
-from demo.benchmark import drawings, subject
-from demo.benchmark.data import BATCH, STEPS, write_run
-from demo.benchmark.domains import DOMAINS, NAMES, SMALLEST_DIFFERENCE, SUBJECT_PROMPTS, Split, emoji_of, telling
-from demo.benchmark.plan import LEARNING_RATES, WHOLE, usual_beta
-from demo.benchmark.trial import MethodName, Trial
-from demo.pairs import difference
-from trainer.rundir import read_run
+from demo.emoji import drawings, openmoji, subject
+from demo.emoji.domains import DOMAINS, NAMES, SMALLEST_DIFFERENCE, SUBJECT_PROMPTS, Split, emoji_of, telling
+from demo.emoji.pairs import difference
+from research.data import BATCH, STEPS, write_run
+from research.plan import LEARNING_RATES, WHOLE, usual_beta
+from research.trial import MethodName, Trial
+from trainer.run_directory.run import read_run
 
 pytestmark = pytest.mark.unit
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")

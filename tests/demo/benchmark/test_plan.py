@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from demo.benchmark.plan import CONFIRMING_SEED, SEEDS, SIZES, WHOLE, Scope, best_of, chosen, final, search, wanted
-from demo.benchmark.trial import Result, Results, Trial
+from research.plan import CONFIRMING_SEED, SEEDS, SIZES, WHOLE, Scope, best_of, chosen, final, search, wanted
+from research.trial import Result, Results, Trial
 
 pytestmark = pytest.mark.unit
 

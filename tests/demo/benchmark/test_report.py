@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from demo.benchmark import mismatch, report, tables
-from demo.benchmark.claims import claims
-from demo.benchmark.comparison import LEARNT, Comparison, compare
-from demo.benchmark.cost import Cost
-from demo.benchmark.domains import NAMES
-from demo.benchmark.editions import KEPT, edition
-from demo.benchmark.findings import findings
-from demo.benchmark.growth import growth
-from demo.benchmark.intervals import Interval, interval, success, wilson
-from demo.benchmark.plan import WHOLE
-from demo.benchmark.trial import MethodName, Trial
+from demo.emoji.domains import NAMES
+from research import mismatch, report, tables
+from research.claims import claims
+from research.comparison import LEARNT, Comparison, compare
+from research.cost import Cost
+from research.editions import KEPT, edition
+from research.findings import findings
+from research.growth import growth
+from research.intervals import Interval, interval, success, wilson
+from research.plan import WHOLE
+from research.trial import MethodName, Trial
 from tests.demo.benchmark.test_plan import result
 
 pytestmark = pytest.mark.unit

@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from demo.benchmark import scorers as module
-from demo.benchmark import subject
-from demo.benchmark.domains import DOMAINS, telling
-from demo.benchmark.drawings import degrade
-from demo.benchmark.scorers import LABELS, Scorers, load_scorers
+from demo.emoji import scorers as module
+from demo.emoji import subject
+from demo.emoji.domains import DOMAINS, telling
+from demo.emoji.drawings import degrade
+from demo.emoji.scorers import LABELS, Scorers, load_scorers
 
 pytestmark = pytest.mark.unit
 

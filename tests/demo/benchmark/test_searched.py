@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from demo.benchmark.data import BATCH, RANK, STEPS, TARGETS
-from demo.benchmark.editions import KEPT
-from demo.benchmark.plan import WHOLE, chosen
-from demo.benchmark.searched import at_edge, choices, search_section
+from demo.emoji_xl import TARGETS
 from demo.run import METHOD, OPTIONS
+from research.data import BATCH, RANK, STEPS
+from research.editions import KEPT
+from research.plan import WHOLE, chosen
+from research.searched import at_edge, choices, search_section
 from trainer.spec.methods import PRESET_BETAS
 
 pytestmark = pytest.mark.unit

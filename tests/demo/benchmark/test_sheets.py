@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from demo import openmoji
-from demo.benchmark import drawings, plots, subject
-from demo.benchmark.domains import SUBJECT_PROMPT, emoji_of
-from demo.benchmark.editions import edition
-from demo.benchmark.judging import SHOWN, shown_prompts
-from demo.benchmark.sheets import wanted
-from demo.openmoji import IMAGE_SIZE
+from demo.emoji import drawings, openmoji, subject
+from demo.emoji.domains import SUBJECT_PROMPT, emoji_of
+from demo.emoji.openmoji import IMAGE_SIZE
+from research import plots
+from research.editions import edition
+from research.judging import SHOWN, shown_prompts
+from research.sheets import wanted
 
 pytestmark = pytest.mark.unit
 

@@ -13,12 +13,12 @@ import psutil
 import pytest
 import torch
 
-from demo.benchmark import data, judging, work
-from demo.benchmark.domains import emoji_of
-from demo.benchmark.editions import BASE, edition
-from demo.benchmark.plan import Scope, wanted
-from demo.benchmark.trial import Results, Trial
-from demo.benchmark.work import Worker
+from demo.emoji.domains import emoji_of
+from research import data, judging, work
+from research.editions import BASE, edition
+from research.plan import Scope, wanted
+from research.trial import Results, Trial
+from research.work import Worker
 from tests.api.polling import until
 
 pytestmark = pytest.mark.integration
@@ -109,5 +109,5 @@ def test_what_a_killed_worker_or_a_stopped_benchmark_leaves_is_run_again(tmp_pat
 
 
 def started(home: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "demo.benchmark", "--quick", "--home", str(home), "--workers", "1", "work"]
+    command = [sys.executable, "-m", "research", "--quick", "--home", str(home), "--workers", "1", "work"]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

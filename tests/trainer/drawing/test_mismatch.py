@@ -10,10 +10,11 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 
-from demo import openmoji
-from trainer.drawing.features import Dinov2, Features, Statistics
-from trainer.drawing.mismatch import THRESHOLDS, Similarity, _resamples, preset_for, similarity, spread
-from trainer.errors import BadRun
+from demo.emoji import openmoji
+from trainer.data.pairs import spread
+from trainer.evaluation.features import Dinov2, Features, Statistics
+from trainer.evaluation.reference_mismatch import THRESHOLDS, Similarity, _resamples, preset_for, similarity
+from trainer.runtime.errors import BadRun
 from trainer.spec.methods import PRESET_BETAS
 
 pytestmark = pytest.mark.unit

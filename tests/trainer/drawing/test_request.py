@@ -19,12 +19,12 @@ from PIL import Image
 from tests.trainer.program import run_program
 from tests.trainer.tiny_sdxl import PROMPTS, save_run, write_spec
 from tests.trainer.warm import ROOT
-from trainer.drawing.request import carry_out
-from trainer.errors import BadRun
-from trainer.interrupt import StopRequest
 from trainer.program import ignore
-from trainer.reporting import Phases
-from trainer.rundir import read_draw
+from trainer.run_directory.run import read_draw
+from trainer.runtime.errors import BadRun
+from trainer.runtime.event_stream import Phases
+from trainer.runtime.signals import StopRequest
+from trainer.sample_request import carry_out
 from trainer.spec.draw import LAST_SEED, DrawSpec
 from trainer.spec.events import EXIT_BAD_SPEC, Drawn, Event, Failed, parse_event
 

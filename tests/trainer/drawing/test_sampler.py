@@ -15,11 +15,11 @@ from torch import Tensor
 
 from tests.trainer.families.bases import SAVE_BASE
 from tests.trainer.tiny_sdxl import PROMPTS
-from trainer.cache import Cache
-from trainer.drawing.sampler import Artist, sample, together
-from trainer.encoding import new_encoder
+from trainer.cache.cache import Cache
+from trainer.data.encoding import new_encoder
 from trainer.families import open_family
-from trainer.interrupt import StopRequest
+from trainer.runtime.signals import StopRequest
+from trainer.sampling.sampler import Artist, sample, together
 from trainer.spec.buckets import Bucket
 from trainer.spec.family_facts import FamilyName
 from trainer.spec.run import Base

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from trainer.drawing.grid import CELL, GAP, HEADER, MARGIN, Row, grid
-from trainer.drawing.samples import ROWS, Samples
+from trainer.sampling.grid import CELL, GAP, HEADER, MARGIN, Row, grid
+from trainer.sampling.samples import ROWS, Samples
 from trainer.spec.buckets import Bucket
 
 pytestmark = pytest.mark.unit

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import pytest
 from PIL import Image
 
-from trainer.drawing.grid import CELL, GAP, HEADER, MARGIN
-from trainer.drawing.sheet import held_out_sheet
+from trainer.sampling.grid import CELL, GAP, HEADER, MARGIN
+from trainer.sampling.held_out_sheet import held_out_sheet
 from trainer.spec.buckets import Bucket
 
 pytestmark = pytest.mark.unit

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.families.bases import SAVE_BASE
-from trainer.errors import BadRun
 from trainer.families import open_family
+from trainer.runtime.errors import BadRun
 from trainer.spec.family_facts import FAMILIES, FamilyName
 from trainer.spec.run import Base
 

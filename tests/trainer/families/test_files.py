@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from trainer.errors import BadRun, BaseUnavailable
 from trainer.families.files import content_hash, locate
+from trainer.runtime.errors import BadRun, BaseUnavailable
 
 pytestmark = pytest.mark.unit
 

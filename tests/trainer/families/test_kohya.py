@@ -14,24 +14,17 @@ from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
 from tests.trainer.families.bases import SAVE_BASE
-from trainer.batches import Batch
-from trainer.cache import Cache
-from trainer.encoding import new_encoder
-from trainer.errors import ExportMismatch
+from trainer.cache.cache import Cache
+from trainer.data.batches import Batch
+from trainer.data.encoding import new_encoder
+from trainer.export.kohya import diffusers_reads, diffusers_weights, first_publication, kohya_weights, layer_name, scale
+from trainer.export.verify import require_same_adapter
 from trainer.families import open_family
 from trainer.families.family import Denoiser
-from trainer.families.kohya import (
-    diffusers_reads,
-    diffusers_weights,
-    first_publication,
-    kohya_weights,
-    layer_name,
-    scale,
-)
 from trainer.families.lora import save_lora
-from trainer.interrupt import StopRequest
-from trainer.output import adapter_metadata
-from trainer.proof import require_same_adapter
+from trainer.run_directory.output import adapter_metadata
+from trainer.runtime.errors import ExportMismatch
+from trainer.runtime.signals import StopRequest
 from trainer.spec.family_facts import FamilyName
 from trainer.spec.run import Adapter, Base
 

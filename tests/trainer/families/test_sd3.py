@@ -14,8 +14,8 @@ from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
 from tests.trainer.families.tiny_sd3 import save_sd3
 from tests.trainer.families.training import fixed_inputs, losses_of_training, predicted, stacked
 from tests.trainer.tiny_sdxl import PROMPTS
-from trainer.errors import BadRun
 from trainer.families.sd3 import Sd3Denoiser, Sd3Family, open_base
+from trainer.runtime.errors import BadRun
 from trainer.spec.run import Adapter, Base, TextEncoderAdapter, Token
 
 pytestmark = pytest.mark.integration

@@ -19,8 +19,8 @@ from trainer.families.text import (
     text_fingerprint,
     token_faults,
 )
-from trainer.learner import groups, new_optimizer
 from trainer.spec.run import Adapter, Token
+from trainer.training.trainable import groups, new_optimizer
 
 pytestmark = pytest.mark.unit
 

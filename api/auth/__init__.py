@@ -1,0 +1,1 @@
+"""Keys, roles and whose request it is."""

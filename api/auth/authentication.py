@@ -1,0 +1,108 @@
+"""Bearer keys, their roles and rates, checked in front of everything under /v1 and before any of the body is read."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import astuple, dataclass
+
+import structlog
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.auth.roles import READING, needed_role
+from api.dependencies import Backends
+from api.errors.answers import respond
+from api.errors.errors import KeyNotSent
+from api.errors.rate_headers import rate_headers
+from store import roles
+from store.database import Sessions, read
+from store.errors import InsufficientRole, InvalidKey, RateLimited
+from store.tenants import api_keys, limits
+from store.tenants.api_keys import Principal
+from store.tenants.rate_limits import Allowance
+
+log = structlog.get_logger()
+REFUSALS = (KeyNotSent, InvalidKey, InsufficientRole, RateLimited, OperationalError, PoolTimeout)
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """``allowance`` is None where no rate is counted."""
+
+    principal: Principal
+    allowance: Allowance | None
+
+
+class Authentication:
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not guarded(scope["path"]):
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        try:
+            secret = _bearer(request)
+            admitted = await _admitted(request.app.state.backends, secret, request.method in READING)
+            roles.require(admitted.principal.role, needed_role(request.method, scope["path"]))
+        except REFUSALS as error:
+            await respond(request, error)(scope, receive, send)
+            return
+        scope["state"]["principal"] = admitted.principal
+        headers = rate_headers(*astuple(admitted.allowance)) if admitted.allowance else {}
+
+        async def send_with_rate(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(headers)
+            await send(message)
+
+        await self._app(scope, receive, send_with_rate)
+
+
+def guarded(path: str) -> bool:
+    return path == "/v1" or path.startswith("/v1/")
+
+
+def _bearer(request: Request) -> str:
+    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not secret.strip():
+        raise KeyNotSent
+    return secret.strip()
+
+
+async def _admitted(backends: Backends, secret: str, reads: bool) -> Admitted:
+    """Most requests of a client that polls need neither the database nor the broker, and so no thread. For those that
+    change something the key is looked up each time."""
+    looked_up_at = time.monotonic()
+    principal = backends.principals.known(secret) if reads else None
+    if principal is None:
+        principal = await run_in_threadpool(_look_up, backends, secret)
+        backends.principals.remember(secret, principal, looked_up_at)
+    if principal.limits.requests_per_minute is None:
+        return Admitted(principal, None)
+    allowance = backends.buckets.at_hand(principal.key_id, principal.limits)
+    if allowance is None:
+        allowance = await run_in_threadpool(backends.buckets.take, principal.key_id, principal.limits)
+    return Admitted(principal, allowance)
+
+
+def _look_up(backends: Backends, secret: str) -> Principal:
+    deployment = limits.defaults(backends.settings)
+    principal = read(backends.reader, lambda connection: api_keys.authenticate(connection, secret, deployment))
+    if not principal.use_is_noted:
+        _note_use(backends.sessions, principal.key_id)
+    return principal
+
+
+def _note_use(sessions: Sessions, key_id: str) -> None:
+    """A database that takes no writes, full or a standby, is no reason to refuse a request that only reads."""
+    try:
+        with sessions.begin() as session:
+            api_keys.note_use(session, key_id)
+    except OperationalError as error:
+        log.warning("key.use_not_noted", key=key_id, reason=str(error.orig))

@@ -1,0 +1,1 @@
+"""What the API remembers for a moment, so that polling clients cost little."""

@@ -1,0 +1,1 @@
+"""Errors become HTTP answers."""

@@ -1,0 +1,153 @@
+"""What the API itself finds wrong; api/errors/table.py has the answer to each.
+
+Every class derives from ApiError directly. Its docstring's first line says when it is raised; docs/api.md shows that
+line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from api.errors.request_faults import Fault
+
+
+class ApiError(Exception):
+    """Base of the errors that the API itself finds; ``str`` of it is fit for a user."""
+
+
+class KeyNotSent(ApiError):
+    """The request carries no API key."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This needs an API key in the header `Authorization: Bearer pt-...`; the operator makes one by "
+            "`pairtune keys create NAME`."
+        )
+
+
+class InvalidRequest(ApiError):
+    """The request cannot be used as it is; `errors` holds every fault, each with a code of its own."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        listed = "\n".join(f"- {fault.message}" for fault in faults)
+        super().__init__(faults[0].message if len(faults) == 1 else f"{len(faults)} faults:\n{listed}")
+        self.faults = tuple(faults)
+
+
+class UnknownUrl(ApiError):
+    """No route has this path."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"There is no {path}; /openapi.json lists what there is.")
+        self.path = path
+
+
+class MethodNotAllowed(ApiError):
+    """The path does not take this method; the header `Allow` lists those that it takes."""
+
+    def __init__(self, path: str, method: str, allowed: str) -> None:
+        super().__init__(f"{path} takes {allowed}, not {method}.")
+        self.path, self.method, self.allowed = path, method, allowed
+
+
+class RequestTooLarge(ApiError):
+    """The body is over its cap."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The body is larger than {limit} bytes, the most that is taken here.")
+        self.limit = limit
+
+
+class RequestTimeout(ApiError):
+    """The client stopped sending half way."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"Nothing more of the body came for {seconds:g} seconds; send the request again.")
+        self.seconds = seconds
+
+
+class DiskFull(ApiError):
+    """The disk, the blob store or PostgreSQL has no room for what was sent."""
+
+    def __init__(self) -> None:
+        super().__init__("The server has no room for this; nothing of it was kept. Its operator has to make room.")
+
+
+class LittleRoom(ApiError):
+    """The server starts nothing new while so little of its disk is free."""
+
+    def __init__(self, free_bytes: int, kept_bytes: int) -> None:
+        super().__init__(
+            f"The server takes no new uploads, pairs or jobs for lack of disk space: {free_bytes // 2**20} MiB are "
+            f"free, and the last {kept_bytes // 2**20} MiB are kept for work under way. Its operator has to make room."
+        )
+
+
+class NoReport(ApiError):
+    """The file was not read as an archive of pairs."""
+
+    def __init__(self, file_id: str, status: str) -> None:
+        super().__init__(f"File {file_id} is {status} and has no report: one is made when an uploaded archive is read.")
+
+
+class FileNotProcessed(ApiError):
+    """The file is still being read."""
+
+    def __init__(self, file_id: str) -> None:
+        super().__init__(f"File {file_id} is still being read; send the request again when its status is processed.")
+        self.file_id = file_id
+
+
+class ReportNotReady(ApiError):
+    """Not all images of the data set are measured yet."""
+
+    def __init__(self, dataset_id: str, measured: int, images: int) -> None:
+        super().__init__(f"{measured} of {images} images of {dataset_id} are measured; ask again to go on.")
+        self.dataset_id = dataset_id
+
+
+class RangeNotSatisfiable(ApiError):
+    """The range begins beyond the file's end."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"The range begins beyond the end: the file has {size} bytes.")
+        self.size = size
+
+
+class GenerationFailed(ApiError):
+    """The images could not be drawn; the message has the reason."""
+
+    def __init__(self, generation_id: str, reason: str) -> None:
+        super().__init__(f"Images {generation_id} could not be drawn: {reason}")
+        self.generation_id = generation_id
+
+
+class GenerationQueued(ApiError):
+    """No worker has begun to draw the images while the request waited."""
+
+    def __init__(self, generation_id: str) -> None:
+        super().__init__(
+            f"No worker has begun to draw yet. GET /v1/images/generations/{generation_id} tells when it is done; if "
+            "that stays so, the operator has to start a worker for the queue 'draw'."
+        )
+        self.generation_id = generation_id
+
+
+class GenerationRunning(ApiError):
+    """The images are still being drawn; the request waited for as long as it may."""
+
+    def __init__(self, generation_id: str) -> None:
+        super().__init__(f"Still drawing. GET /v1/images/generations/{generation_id} tells when it is done.")
+        self.generation_id = generation_id
+
+
+class NotReady(ApiError):
+    """Something that the API needs does not answer, or the database lacks migrations.
+
+    ``silent``: the needed parts that do not answer; none of them: the database is an older version's.
+    """
+
+    def __init__(self, checks: dict[str, str], silent: Sequence[str]) -> None:
+        outdated = "The database lacks migrations of this version: run `python -m migrations`."
+        super().__init__(f"No answer from: {', '.join(silent)}." if silent else outdated)
+        self.checks = checks

@@ -1,0 +1,45 @@
+"""A job's events as Server-Sent Events (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from api.fine_tuning.live.event_hub import News, Watch
+from api.fine_tuning.schemas import FineTuningJobEvent
+from store.tables.job import JobEvent
+
+ALIVE_SECONDS = 15.0  # proxies close connections on which nothing comes
+ALIVE = b": still here\n\n"
+RETRY_MILLISECONDS = 2000
+
+
+async def stream(watch: Watch, job_id: str, sequence: int) -> AsyncIterator[bytes]:
+    """One message an event, with its id; ``done`` with the job's status ends it."""
+    yield f"retry: {RETRY_MILLISECONDS}\n\n".encode()
+    news = watch.follow(job_id, sequence)
+    upcoming: asyncio.Task[News] | None = None
+    try:
+        while True:
+            upcoming = upcoming or asyncio.ensure_future(anext(news))
+            done, _ = await asyncio.wait([upcoming], timeout=ALIVE_SECONDS)
+            if not done:
+                yield ALIVE
+                continue
+            latest, upcoming = upcoming.result(), None
+            for event in latest.events:
+                yield message(event)
+            if latest.ended is not None:
+                yield f'event: done\ndata: {{"status": "{latest.ended}"}}\n\n'.encode()
+                return
+            if latest.lagged:
+                return
+    finally:
+        if upcoming is not None:
+            upcoming.cancel()
+            await asyncio.wait([upcoming])
+        await news.aclose()  # type: ignore[attr-defined]  # an async generator
+
+
+def message(event: JobEvent) -> bytes:
+    return f"id: {event.id}\nevent: {event.type}\ndata: {FineTuningJobEvent.of(event).model_dump_json()}\n\n".encode()

@@ -1,0 +1,1 @@
+"""Everything around a request: limits, headers, bodies, pages, transactions."""

@@ -1,0 +1,74 @@
+"""Caps on request bodies: by the length that is declared, by the bytes that really come, and by how long none come."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.errors.answers import respond
+from api.errors.errors import RequestTimeout, RequestTooLarge
+from intake import Limits
+from store.files.uploads import PART_BYTES
+from store.settings import Settings
+
+JSON_LIMIT = 1024 * 1024  # a create request with 16 full metadata pairs is under 20 KiB
+FORM_OVERHEAD = 64 * 1024  # boundaries, part headers and fields around an uploaded file
+PARTS = re.compile(r"/v1/uploads/[^/]+/parts")
+PAIRS = re.compile(r"/v1/datasets/[^/]+/pairs")
+PAIR_BYTES = 2 * Limits().image_bytes
+
+
+class BodyLimit:
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        settings: Settings = scope["app"].state.backends.settings
+        limit = _limit(scope["path"], settings)
+        if _declared(scope) > limit:
+            await respond(Request(scope), RequestTooLarge(limit))(scope, receive, send)
+            return
+        received, whole = 0, False
+
+        async def counted() -> Message:
+            nonlocal received, whole
+            # After the body there is only the client's going away to wait for, and no end to that.
+            message = await receive() if whole else await _in_time(receive, settings.upload_idle_seconds)
+            received += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
+            if received > limit:
+                raise RequestTooLarge(limit)
+            return message
+
+        await self._app(scope, counted, send)
+
+
+async def _in_time(receive: Receive, seconds: float) -> Message:
+    try:
+        async with asyncio.timeout(seconds):
+            return await receive()
+    except TimeoutError as error:
+        raise RequestTimeout(seconds) from error
+
+
+def _limit(path: str, settings: Settings) -> int:
+    if path == "/v1/files":
+        return settings.max_upload_bytes + FORM_OVERHEAD
+    if PARTS.fullmatch(path):
+        return PART_BYTES + FORM_OVERHEAD
+    if PAIRS.fullmatch(path):
+        return PAIR_BYTES + FORM_OVERHEAD
+    return JSON_LIMIT
+
+
+def _declared(scope: Scope) -> int:
+    """0 for a length that is absent or no number: the bytes are counted anyway."""
+    length = Headers(scope=scope).get("content-length", "")
+    return int(length) if length.isdecimal() else 0

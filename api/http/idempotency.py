@@ -1,0 +1,75 @@
+"""``Idempotency-Key``: a create that a client may send again, and that happens once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, TypeVar
+
+from fastapi import Header
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, StringConstraints
+
+from api.http.transactions import Work
+from store.tables.base import Json
+from store.tenants import idempotency
+from store.tenants.api_keys import Principal
+
+Made = TypeVar("Made", bound=BaseModel)
+IdempotencyKey = Annotated[
+    Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")] | None,
+    Header(
+        description="Any name of this request, such as a UUID. Sent again within 24 hours with the same body, it is "
+        "answered as it was, and nothing is made twice; with another body it is refused (422)."
+    ),
+]
+REPLAYED = {"idempotent-replayed": "true"}
+
+
+@dataclass(frozen=True)
+class Unkept:
+    """A field of the answer that the database must not hold, and how it is made of the others again."""
+
+    name: str
+    restore: Callable[[Json], str]
+
+
+def once(
+    work: Work,
+    caller: Principal,
+    key: str | None,
+    operation: str,
+    body: str,
+    make: Callable[[], Made],
+    unkept: Unkept | None = None,
+) -> Made | JSONResponse:
+    """``make``'s answer, or the one that this key got before. ``body`` is a digest of what was sent.
+
+    Raises IdempotencyInFlight, IdempotencyMismatch.
+    """
+    replayed = replay(work, caller, key, operation, body, unkept)
+    if replayed is not None:
+        return replayed
+    made = make()
+    if key is not None:
+        answer = made.model_dump(mode="json", exclude={unkept.name} if unkept is not None else None)
+        idempotency.keep(work.session, caller.key_id, key, request=_request(operation, body), answer=answer)
+    return made
+
+
+def replay(
+    work: Work, caller: Principal, key: str | None, operation: str, body: str, unkept: Unkept | None = None
+) -> JSONResponse | None:
+    """The answer that this key got before, if any. Raises as ``once`` does."""
+    if key is None:
+        return None
+    answered = idempotency.earlier(work.session, caller.key_id, key, request=_request(operation, body))
+    if answered is None:
+        return None
+    restored = {unkept.name: unkept.restore(answered)} if unkept is not None else {}
+    return JSONResponse(answered | restored, headers=REPLAYED)
+
+
+def _request(operation: str, body: str) -> str:
+    return hashlib.sha256(f"{operation} {body}".encode()).hexdigest()

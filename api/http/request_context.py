@@ -1,0 +1,70 @@
+"""The outermost layer: a request id on each answer and log line, the headers that every answer carries, the figures."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.errors.edge_headers import edge_headers
+from api.http.request_metrics import Answered, Requests
+
+log = structlog.get_logger()
+SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class RequestContext:
+    """``requests`` learns of each request when its answer has been sent."""
+
+    def __init__(self, app: ASGIApp, requests: Requests) -> None:
+        self._app = app
+        self._requests = requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        self._requests.in_flight += 1
+        started = time.perf_counter()
+        status = 500  # what the client gets when the layers below raise instead of answering
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message).update(edge_headers(scope))
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        finally:
+            self._requests.in_flight -= 1
+            seconds = round(time.perf_counter() - started, 6)
+            self._requests.answered(Answered(_method(scope), _route(scope), status), seconds)
+            log.info("request", method=scope["method"], path=scope["path"], status=status, seconds=seconds)
+
+
+def _method(scope: Scope) -> str:
+    """Anything may stand in a request; the figures know the usual ones."""
+    method: str = scope["method"]
+    return method if method in KNOWN_METHODS else "other"
+
+
+def _route(scope: Scope) -> str:
+    """Its template; one name for all that no route has answered, a refused key and an unknown path."""
+    return getattr(scope.get("route"), "path", "none")
+
+
+def _request_id(scope: Scope) -> str:
+    """The client's own when it is harmless in a header and a log; otherwise a new one."""
+    given = Headers(scope=scope).get("x-request-id", "")
+    return given if SANE_ID.fullmatch(given) else f"req-{uuid.uuid4().hex}"

@@ -1,0 +1,1 @@
+"""The OpenAPI document; ``python -m api.openapi`` prints it."""

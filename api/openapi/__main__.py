@@ -1,0 +1,5 @@
+import sys
+
+from api.openapi.snapshot import main
+
+sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""The public API as the command line uses it: requests, retries, following a job."""

@@ -1,0 +1,1 @@
+"""The services of `pairtune up` on one machine, and commands that work straight on the database."""

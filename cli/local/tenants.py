@@ -1,0 +1,81 @@
+"""Projects and keys as `pairtune keys` and `pairtune projects` show them: rows of the database as plain documents.
+
+Imported by those commands when they run: SQLAlchemy takes a second, which no other command should wait for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import asdict
+from datetime import datetime
+
+from cli.configured import settings
+from cli.local.database import database_session
+from cli.local.local_limits import unlimited
+from store.roles import Role
+from store.tables.base import Json
+from store.tables.project import Project
+from store.tenants import api_keys, limits, projects
+from store.tenants.limits import NAMES as LIMITS
+
+__all__ = ["LIMITS", "every_key", "every_project", "new_key", "revoked", "with_limits"]
+
+
+def new_key(name: str, project: str | None, role: Role) -> Json:
+    """``key`` is the key itself, which is kept nowhere."""
+    project = project or api_keys.DEFAULT_PROJECT
+    with database_session() as session:
+        secret = api_keys.create(session, api_keys.ensure_project(session, project), name, role)
+        key_id = api_keys.authenticate(session, secret).key_id
+    return {"id": key_id, "key": secret, "name": name, "project": project, "role": role}
+
+
+def every_key() -> list[Json]:
+    with database_session() as session:
+        return [
+            {
+                "id": key.id,
+                "prefix": key.prefix,
+                "name": key.name,
+                "project": project,
+                "role": key.role,
+                "created": _shown(key.created_at),
+                "last_used": _shown(key.last_used_at),
+                "revoked": _shown(key.revoked_at),
+            }
+            for key, project in api_keys.every(session)
+        ]
+
+
+def revoked(key_id: str) -> bool:
+    """Whether there was such a key and it was still valid."""
+    with database_session() as session:
+        return api_keys.revoke(session, key_id)
+
+
+def every_project() -> list[Json]:
+    with database_session() as session:
+        return [_described(project) for project in projects.every(session)]
+
+
+def with_limits(name: str, own: Json, dropped: Collection[str]) -> Json:
+    """The project, made if there is none of this name, with these limits of its own and without those."""
+    with database_session() as session:
+        projects.set_limits(session, name, own=own, dropped=dropped)
+        return _described(api_keys.ensure_project(session, name))
+
+
+def _described(project: Project) -> Json:
+    used = _deployment().with_own(project.limits)
+    return {"id": project.id, "name": project.name, **asdict(used), "own": sorted(project.limits)}
+
+
+def _deployment() -> limits.Limits:
+    configured = settings()
+    if configured.database_url is None and unlimited(configured):  # a project of `up`
+        configured = configured.model_copy(update={"requests_per_minute": None})
+    return limits.defaults(configured)
+
+
+def _shown(moment: datetime | None) -> str | None:
+    return moment.isoformat(timespec="seconds") if moment else None

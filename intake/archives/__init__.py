@@ -1,0 +1,1 @@
+"""Containers of uploads: zip, tar, compressed tar."""

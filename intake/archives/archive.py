@@ -1,0 +1,43 @@
+"""Opening an uploaded archive: which container it is, told by its first bytes and never by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from intake.archives.compression import EXPANDERS
+from intake.archives.entries import Entry
+from intake.archives.tar_archive import is_tar, list_tar
+from intake.archives.zip_archive import SIGNATURES, list_zip
+from intake.errors import ArchiveRefused
+from intake.limits import Limits
+
+
+@contextmanager
+def open_archive(path: Path, work_directory: Path, limits: Limits) -> Iterator[list[Entry]]:
+    """The archive's entries, readable inside the ``with`` block. Raises ArchiveRefused.
+
+    A tar.gz or tar.zst is unpacked to a tar in ``work_directory`` first (metadata may stand after the images, and such
+    a stream reads only forward); that file is gone afterwards.
+    """
+    length = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(512)
+        file.seek(0)
+        if start.startswith(SIGNATURES):
+            yield list_zip(file, length, limits)
+        elif is_tar(start):
+            yield list_tar(file, length, limits)
+        elif (expand := next((found for mark, found in EXPANDERS.items() if start.startswith(mark)), None)) is not None:
+            expanded = work_directory / "expanded.tar"
+            try:
+                expand(file, length, expanded, limits)
+                with expanded.open("rb") as tar:
+                    yield list_tar(tar, expanded.stat().st_size, limits)
+            finally:
+                expanded.unlink(missing_ok=True)
+        else:
+            raise ArchiveRefused(
+                "archive_unreadable", "is not a zip, tar, tar.gz, tar.zst or parquet file; pack the folder as one"
+            )

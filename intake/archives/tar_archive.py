@@ -1,0 +1,168 @@
+"""Listing and reading tar archives that nobody vouches for: ustar, GNU long names, pax paths and sizes.
+
+The standard library's ``tarfile`` is not used: in Pythons that we support it loops without end on a negative size
+(CVE-2025-8194), reads extension headers of any length into memory, recurses once per extension header, and lets a dozen
+kinds of exception through.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from intake.archives.entries import Entry, Kind, check_count, check_total
+from intake.errors import ArchiveRefused
+from intake.limits import Limits
+
+_BLOCK = 512
+_EXTENSION_BYTES = 2**16  # room for a path of any length that is accepted
+_EXTENSION_RECORDS = 256
+_KINDS: Mapping[bytes, Kind] = {
+    b"0": "file",
+    b"\0": "file",
+    b"7": "file",  # "contiguous", which every system reads as a plain file
+    b"1": "hard link",
+    b"2": "symbolic link",
+    b"5": "folder",
+    b"S": "sparse file",
+}
+_BODILESS = b"123456"  # links, devices, folders, pipes: a size they give counts no bytes that follow
+
+
+@dataclass(frozen=True)
+class _Header:
+    name: str
+    type: bytes
+    size: int
+
+
+def is_tar(start: bytes) -> bool:
+    """Whether the first 512 bytes are a tar header (its checksum is right), also one of before POSIX."""
+    return len(start) == _BLOCK and any(start) and _checksum_right(start)
+
+
+def list_tar(file: BinaryIO, length: int, limits: Limits) -> list[Entry]:
+    """Entries in order. ``file`` must stay open while entries are read. Raises ArchiveRefused."""
+    check_total(length, length, limits)
+    entries: list[Entry] = []
+    extended: dict[str, str] = {}
+    offset = headers = 0
+    while (header := _header_at(file, offset)) is not None:
+        headers += 1
+        check_count(headers // 4, limits)  # an entry has up to three extension headers of its own
+        data_at = offset + _BLOCK
+        if header.type in b"xgLK":
+            extended |= _extension(header, _bytes_at(file, data_at, _extension_size(header)))
+            offset = data_at + _padded(header.size)
+            continue
+        name, size = extended.get("path", header.name), _size(extended, header)
+        kind = "sparse file" if "sparse" in extended else _kind(header, name)
+        body = 0 if header.type in _BODILESS else size
+        if data_at + body > length:
+            raise ArchiveRefused("archive_unreadable", "is cut off in the middle; upload it again")
+        entries.append(Entry(name, kind, body, functools.partial(_bytes_at, file, data_at, body)))
+        check_count(len(entries), limits)
+        offset, extended = data_at + _padded(body), {}
+    return entries
+
+
+def _header_at(file: BinaryIO, offset: int) -> _Header | None:
+    """The header there, or None at the end: a block of zeros, or the end of the file between entries."""
+    file.seek(offset)
+    block = file.read(_BLOCK)
+    if not any(block):
+        return None
+    if len(block) < _BLOCK or not _checksum_right(block):
+        raise ArchiveRefused("archive_unreadable", f"is a damaged tar file (at byte {offset:,}); pack it again")
+    name = _until_nul(block[:100])
+    if block[257:263] == b"ustar\0" and (prefix := _until_nul(block[345:500])):
+        name = prefix + b"/" + name
+    return _Header(_text(name), block[156:157], _number(block[124:136]))
+
+
+def _checksum_right(block: bytes) -> bool:
+    """The header's bytes summed with the checksum field as spaces; the oldest tars summed signed bytes."""
+    stated = block[148:156].strip(b" \0")
+    rest = block[:148] + b" " * 8 + block[156:]
+    sums = {sum(rest), sum(rest) - 256 * sum(byte > 127 for byte in rest)}
+    return stated.isdigit() and set(stated) <= set(b"01234567") and int(stated, 8) in sums
+
+
+def _number(field: bytes) -> int:
+    """Octal text, or base 256 for sizes from 8 GiB on (GNU)."""
+    if field[0] == 0x80:
+        return int.from_bytes(field[1:], "big")
+    digits = field.strip(b" \0")
+    if not set(digits) <= set(b"01234567"):
+        raise ArchiveRefused("archive_unreadable", "is a damaged tar file (an entry without a size); pack it again")
+    return int(digits or b"0", 8)
+
+
+def _extension_size(header: _Header) -> int:
+    if header.size > _EXTENSION_BYTES:
+        raise ArchiveRefused("archive_limits", "has an oversized extension header; pack it again")
+    return header.size
+
+
+def _extension(header: _Header, data: bytes) -> dict[str, str]:
+    """What matters of the header: the path and size of the entry that follows, and whether it is sparse.
+
+    Global headers (``g``) carry comments and times, as git archive writes them; long link names (``K``) are of no use.
+    """
+    if header.type == b"L":
+        return {"path": _text(_until_nul(data))}
+    records = _pax_records(data) if header.type == b"x" else {}
+    if any(key.startswith("GNU.sparse.") for key in records):
+        return {"sparse": ""}
+    return {key: value for key, value in records.items() if key in ("path", "size")}
+
+
+def _pax_records(data: bytes) -> dict[str, str]:
+    """Records of the form ``"<length> <key>=<value>\\n"``, the length counting the whole record."""
+    records: dict[str, str] = {}
+    content, at = data.rstrip(b"\0"), 0
+    for _ in range(_EXTENSION_RECORDS):
+        if at == len(content):
+            return records
+        digits, space, _ = content[at : at + 20].partition(b" ")
+        end = at + (int(digits) if digits.isdigit() else 0)
+        record = content[at + len(digits) + 1 : end]
+        key, equals, value = record.removesuffix(b"\n").partition(b"=")
+        if not (space and equals and record.endswith(b"\n")) or end <= at:
+            raise ArchiveRefused("archive_unreadable", "is a damaged tar file (a pax header); pack it again")
+        records[_text(key)] = _text(value)
+        at = end
+    raise ArchiveRefused("archive_limits", "has an oversized extension header; pack it again")
+
+
+def _size(extended: Mapping[str, str], header: _Header) -> int:
+    size = extended.get("size", "")
+    return int(size) if size.isascii() and size.isdigit() and len(size) < 20 else header.size
+
+
+def _kind(header: _Header, name: str) -> Kind:
+    kind = _KINDS.get(header.type, "device or special file")
+    return "folder" if kind == "file" and name.endswith("/") else kind
+
+
+def _bytes_at(file: BinaryIO, offset: int, size: int) -> bytes:
+    file.seek(offset)
+    data = file.read(size)
+    if len(data) != size:
+        raise ArchiveRefused("archive_unreadable", "is cut off in the middle; upload it again")
+    return data
+
+
+def _padded(size: int) -> int:
+    return -(-size // _BLOCK) * _BLOCK
+
+
+def _until_nul(field: bytes) -> bytes:
+    return field.partition(b"\0")[0]
+
+
+def _text(data: bytes) -> str:
+    """UTF-8; other bytes become unpaired surrogates, which the check of names refuses."""
+    return data.decode("utf-8", "surrogateescape")

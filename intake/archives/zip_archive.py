@@ -1,0 +1,140 @@
+"""Listing and reading zip archives that nobody vouches for.
+
+``zipfile`` reads the central directory; entries are inflated here, because ``ZipExtFile`` cuts an entry that is longer
+than it declares, and because overlapping entries pass unseen in Python 3.11.
+"""
+
+from __future__ import annotations
+
+import functools
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from intake.archives.entries import Entry, Kind, check_count, check_total
+from intake.errors import ArchiveRefused
+from intake.findings import printable
+from intake.limits import Limits
+
+SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")  # the second is that of an empty archive
+
+# Bytes of central directory per entry: 46 fixed, then the path and extra fields.
+_DIRECTORY_BYTES = 256
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+_ENCRYPTED = 0x1
+_UTF8 = 0x800
+
+
+def list_zip(file: BinaryIO, length: int, limits: Limits) -> list[Entry]:
+    """Entries in the directory's order. ``file`` must stay open while entries are read. Raises ArchiveRefused."""
+    infos = _directory(file, limits)
+    check_count(len(infos), limits)
+    check_total(sum(info.file_size for info in infos), length, limits)
+    _check_overlap(infos, length)
+    return [Entry(_name(info), _kind(info), info.file_size, functools.partial(_read, file, info)) for info in infos]
+
+
+@dataclass(frozen=True)
+class _BoundedReads:
+    """The file as ``zipfile`` sees it: it asks for the whole central directory in one read."""
+
+    file: BinaryIO
+    limit: int
+
+    def read(self, size: int = -1, /) -> bytes:
+        if size > self.limit:
+            raise ArchiveRefused("archive_limits", "has an oversized table of contents; upload it in several parts")
+        return self.file.read(size)
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def seekable(self) -> bool:
+        return True
+
+
+def _directory(file: BinaryIO, limits: Limits) -> list[zipfile.ZipInfo]:
+    reads = _BoundedReads(file, limits.archive_entries * _DIRECTORY_BYTES)
+    try:
+        with zipfile.ZipFile(reads) as archive:
+            return archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, OSError, struct.error) as error:
+        raise ArchiveRefused(
+            "archive_unreadable", f"is a damaged zip file ({printable(str(error))}); pack it again"
+        ) from error
+
+
+def _check_overlap(infos: Sequence[zipfile.ZipInfo], length: int) -> None:
+    """Entries that share bytes let a small file unpack to a huge one (the "better zip bomb")."""
+    end = 0
+    for info in sorted(infos, key=lambda info: info.header_offset):
+        if info.header_offset < end:
+            raise ArchiveRefused("archive_limits", "has entries that overlap; pack it again")
+        end = info.header_offset + _LOCAL_HEADER.size + info.compress_size
+    if end > length:
+        raise ArchiveRefused("archive_unreadable", "ends before its last entry does; upload it again")
+
+
+def _name(info: zipfile.ZipInfo) -> str:
+    """The name with a NUL kept (``filename`` is cut there), and UTF-8 where macOS forgot to say so."""
+    if info.flag_bits & _UTF8:
+        return info.orig_filename
+    try:
+        return info.orig_filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return info.orig_filename
+
+
+def _kind(info: zipfile.ZipInfo) -> Kind:
+    mode = stat.S_IFMT(info.external_attr >> 16)
+    if mode == stat.S_IFLNK:
+        return "symbolic link"
+    if mode not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return "device or special file"
+    return "folder" if info.orig_filename.endswith("/") else "file"
+
+
+def _read(file: BinaryIO, info: zipfile.ZipInfo) -> bytes:
+    if info.flag_bits & _ENCRYPTED:
+        raise ArchiveRefused("archive_unreadable", "is encrypted; pack it without a password")
+    packed = _packed(file, info)
+    if info.compress_type == zipfile.ZIP_STORED:
+        data = packed
+    elif info.compress_type == zipfile.ZIP_DEFLATED:
+        data = _inflate(packed, info.file_size)
+    else:
+        reason = f"is compressed with zip method {info.compress_type}; pack it again with deflate, the usual method"
+        raise ArchiveRefused("archive_unreadable", reason)
+    if len(data) != info.file_size:
+        raise ArchiveRefused("archive_limits", "has another size than the archive declares; pack it again")
+    if zlib.crc32(data) != info.CRC:
+        raise ArchiveRefused("archive_unreadable", "is damaged (wrong checksum); pack and upload it again")
+    return data
+
+
+def _packed(file: BinaryIO, info: zipfile.ZipInfo) -> bytes:
+    # DEFLATE adds 5 bytes to each 64 KiB block it cannot shrink; anything much longer is not what it declares.
+    if info.compress_size > info.file_size + info.file_size // 8 + 65_536:
+        raise ArchiveRefused("archive_limits", "is far larger packed than unpacked; pack it again")
+    file.seek(info.header_offset)
+    header = file.read(_LOCAL_HEADER.size)
+    if len(header) < _LOCAL_HEADER.size or not header.startswith(SIGNATURES[0]):
+        raise ArchiveRefused("archive_unreadable", "has no entry header where the archive says; pack it again")
+    _, name_length, extra_length = _LOCAL_HEADER.unpack(header)
+    file.seek(name_length + extra_length, 1)
+    return file.read(info.compress_size)
+
+
+def _inflate(packed: bytes, size: int) -> bytes:
+    """At most ``size`` + 1 bytes: one more than declared is enough to know that the archive lies."""
+    try:
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, size + 1)
+    except zlib.error as error:
+        raise ArchiveRefused("archive_unreadable", "is damaged (cannot be inflated); pack it again") from error

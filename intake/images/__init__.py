@@ -1,0 +1,1 @@
+"""One image of any accepted kind becomes one kind."""

@@ -1,0 +1,106 @@
+"""An image file without anything but its picture: the parts that decoders need, in their order, byte for byte.
+
+Metadata, colour profiles, thumbnails, comments and whatever follows the image are left out; the pixels cannot change,
+because no compressed byte does. This is for files that are what training wants already; others are encoded anew.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+
+import numpy as np
+from PIL import Image
+
+from intake.images.signatures import Format
+
+_PNG_START, _PNG_PARTS = b"\x89PNG\r\n\x1a\n", (b"IHDR", b"IDAT", b"IEND")
+_PNG_DEPTH, _PNG_COLOUR = 24, 25  # where IHDR has the bits of a sample and the colour type
+_GREY, _TRUE_COLOUR = 0, 2
+_START_OF_SCAN, _END, _JFIF, _ADOBE = 0xDA, 0xD9, 0xE0, 0xEE
+_APPLICATION, _COMMENT, _TEMPORARY = range(0xE0, 0xF0), 0xFE, 0x01
+# Behind a start of scan: a marker, not a byte 0xFF of the picture (followed by 0) nor a restart (D0 to D7).
+_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
+
+
+def bare(data: bytes, format_: Format, image: Image.Image) -> bytes | None:
+    """The file with its picture alone; None where it has to be encoded anew.
+
+    ``image`` is the decoded file. It may be kept if it is 8-bit RGB or grey, opaque, upright and without a colour
+    profile, and its container is an ordinary one.
+    """
+    if image.mode not in ("RGB", "L") or "transparency" in image.info or image.info.get("icc_profile"):
+        return None
+    if format_ == "PNG":
+        return _png(data)
+    if format_ == "JPEG":
+        return _jpeg(data) if image.format == "JPEG" else None
+    return _webp(data)
+
+
+def _png(data: bytes) -> bytes | None:
+    """8 bits a sample, grey or true colour; Pillow turns 16-bit true colour into 8 bits by itself."""
+    if data[_PNG_DEPTH] != 8 or data[_PNG_COLOUR] not in (_GREY, _TRUE_COLOUR):
+        return None
+    parts, offset = [_PNG_START], len(_PNG_START)
+    while offset < len(data):
+        length, kind = int.from_bytes(data[offset : offset + 4], "big"), data[offset + 4 : offset + 8]
+        end = offset + 12 + length
+        if kind in _PNG_PARTS:
+            parts.append(data[offset:end])
+        if kind == b"IEND":
+            return b"".join(parts)
+        offset = end
+    return None
+
+
+def _jpeg(data: bytes) -> bytes | None:
+    """Of the application segments JFIF's and Adobe's stay: they say how the channels make colours."""
+    parts: list[bytes | memoryview] = [data[:2]]
+    offset = 2
+    while match := _MARKER.match(data, offset):  # anything between segments is none of a sound file's
+        marker, start = match.group(1)[0], match.end()
+        if marker == _END:
+            parts.append(b"\xff\xd9")
+            return data if sum(map(len, parts)) == len(data) else b"".join(parts)
+        if marker == _TEMPORARY or start + 2 > len(data):
+            return None
+        end = start + int.from_bytes(data[start : start + 2], "big")
+        kept = marker not in _APPLICATION and marker != _COMMENT
+        if kept or _says_how_colours_are_made(marker, data[start + 2 : end]):
+            parts.append(b"\xff" + bytes([marker]) + data[start:end])
+        offset = end
+        if marker == _START_OF_SCAN:
+            following = _end_of_scan(data, offset)
+            if following is None:
+                return None
+            parts.append(memoryview(data)[offset:following])
+            offset = following
+    return None
+
+
+def _end_of_scan(data: bytes, offset: int) -> int | None:
+    """Where the next marker is. Most files have one scan up to the end and no restarts, which counting tells fast."""
+    end = data.rfind(b"\xff\xd9", offset)
+    if end >= 0:
+        scan = np.frombuffer(data, np.uint8, count=end + 1 - offset, offset=offset)  # up to the 0xFF of the end marker
+        if not ((scan[:-1] == 0xFF) & (scan[1:] != 0)).any():
+            return end
+    following = _MARKER.search(data, offset)
+    return following.start() if following else None
+
+
+def _says_how_colours_are_made(marker: int, content: bytes) -> bool:
+    return (marker == _JFIF and content.startswith(b"JFIF\0")) or (marker == _ADOBE and content.startswith(b"Adobe"))
+
+
+def _webp(data: bytes) -> bytes | None:
+    offset, end = 12, 8 + int.from_bytes(data[4:8], "little")
+    while offset + 8 <= end:
+        kind, length = data[offset : offset + 4], int.from_bytes(data[offset + 4 : offset + 8], "little")
+        following = offset + 8 + length + length % 2
+        if kind in (b"VP8 ", b"VP8L"):
+            picture = data[offset : offset + 8 + length] + b"\0" * (length % 2)
+            return b"RIFF" + struct.pack("<I", 4 + len(picture)) + b"WEBP" + picture
+        offset = following
+    return None

@@ -1,0 +1,1 @@
+"""Datasets: pairs that come and go, with revisions."""

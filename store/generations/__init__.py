@@ -1,0 +1,1 @@
+"""Images that users asked for, and the leases of the workers that make them."""

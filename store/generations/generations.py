@@ -1,0 +1,83 @@
+"""Images as their owner asks for them and finds them. Nothing here commits. For workers: see generation_leases."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from store.errors import GenerationNotFound
+from store.ids import new_id
+from store.tables.base import Json
+from store.tables.generation import Generation, GenerationStatus
+
+
+@dataclass(frozen=True)
+class NewGeneration:
+    """``spec`` is a DrawSpec as JSON; ``weights`` maps the adapter's files to their blobs."""
+
+    project_id: str
+    model: str
+    spec: Json
+    weights: Mapping[str, str]
+    key_id: str
+    request_sha256: str
+
+
+def create(session: Session, new: NewGeneration) -> Generation:
+    row = Generation(
+        id=new_id("imggen"),
+        project_id=new.project_id,
+        status=GenerationStatus.QUEUED,
+        model=new.model,
+        spec=new.spec,
+        weights=dict(new.weights),
+        key_id=new.key_id,
+        request_sha256=new.request_sha256,
+    )
+    session.add(row)
+    session.flush()
+    session.refresh(row)
+    return row
+
+
+def by_request(session: Session, key_id: str, request_sha256: str, *, within: timedelta) -> Generation | None:
+    """The newest that this key asked for with this body, no longer ago than ``within``."""
+    query = select(Generation).where(
+        Generation.key_id == key_id,
+        Generation.request_sha256 == request_sha256,
+        Generation.created_at > func.now() - within,
+    )
+    return session.scalar(query.order_by(Generation.id.desc()).limit(1))
+
+
+def get(session: Session, project_id: str, generation_id: str) -> Generation:
+    row = session.scalar(select(Generation).where(Generation.id == generation_id, Generation.project_id == project_id))
+    if row is None:
+        raise GenerationNotFound(generation_id)
+    return row
+
+
+def ended(session: Session, generation_ids: Collection[str]) -> set[str]:
+    """Of these, the ones that nothing more will happen to."""
+    live = (GenerationStatus.QUEUED, GenerationStatus.RUNNING)
+    query = select(Generation.id).where(Generation.id.in_(generation_ids), Generation.status.not_in(live))
+    return set(session.scalars(query))
+
+
+def mark_published(session: Session, generation_ids: list[str]) -> None:
+    marked = update(Generation).where(Generation.id.in_(generation_ids))
+    session.execute(marked.values(published_at=func.clock_timestamp()))
+
+
+def unpublished(session: Session, *, older_than_seconds: float) -> list[str]:
+    """Queued ones whose hint was never sent, or was sent longer ago than that and found no worker."""
+    published_before = func.clock_timestamp() - timedelta(seconds=older_than_seconds)
+    query = select(Generation.id).where(
+        Generation.status == GenerationStatus.QUEUED,
+        (Generation.published_at.is_(None)) | (Generation.published_at < published_before),
+    )
+    return list(session.scalars(query.order_by(Generation.id)))

@@ -1,0 +1,149 @@
+"""The order in which queued jobs are taken, and what follows from it for each: its place, and when it may start.
+
+Between projects: first the one with the fewest running jobs, among equals the one that was served least recently. So
+with one worker or many, a project that queues a thousand jobs holds up another's first job by one job at most a worker.
+
+Within a project: by the time of queueing, which a step of priority sets back by PRIORITY_STEP. A job can be overtaken
+only by jobs that come within a bounded time after it, so none waits for ever, whatever comes later.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Integer, Select, Subquery, case, func, select, text, true, update
+from sqlalchemy.orm import Session, aliased
+
+from store.job_status import JobStatus
+from store.tables.job import Job
+from store.tables.project import Project
+
+PRIORITY_STEP = timedelta(hours=6)
+TYPICAL_OF = 50  # succeeded jobs, the latest, that say how long one takes
+
+
+@dataclass(frozen=True)
+class Place:
+    """``position`` counts from 1; ``expected_start`` is None while nothing tells how long jobs take."""
+
+    position: int
+    expected_start: datetime | None
+
+
+def first(
+    most_running: int | None = None, memory_gib: int | None = None, *, without: Collection[str] = ()
+) -> Select[str]:
+    """The id of the job to take now, its row locked; one that another worker is taking is passed over, and so are
+    those of projects that run as many as they may, ``most_running`` or what is their own, those that need more
+    device memory than the worker has (None: it takes any), and those in ``without``."""
+    job, running = aliased(Job), _running_by_project()
+    own = Project.limits["running_jobs"].astext.cast(Integer)
+    most = case((Project.limits.has_key("running_jobs"), own), else_=most_running)
+    return (
+        select(job.id)
+        .join(Project, Project.id == job.project_id)
+        .outerjoin(running, running.c.project_id == job.project_id)
+        .where(
+            job.status == JobStatus.QUEUED,
+            most.is_(None) | (func.coalesce(running.c.jobs, 0) < most),
+            true() if memory_gib is None else func.coalesce(job.memory_gib, 0) <= memory_gib,
+            job.id.not_in(without) if without else true(),
+        )
+        .order_by(func.coalesce(running.c.jobs, 0), Project.served_at.nulls_first(), Project.id, rank(job), job.id)
+        .limit(1)
+        .with_for_update(of=job, skip_locked=True)
+    )
+
+
+def served(session: Session, project_id: str) -> None:
+    """A worker took a job of the project's now; one that takes another at this moment says the same, and is not waited
+    for."""
+    unlocked = select(Project.id).where(Project.id == project_id).with_for_update(key_share=True, skip_locked=True)
+    now = update(Project).where(Project.id.in_(unlocked)).values(served_at=func.clock_timestamp())
+    session.execute(now.execution_options(synchronize_session=False))
+
+
+def rank(job: type[Job]) -> ColumnElement[Any]:
+    """A job's time of queueing as its priority makes it: the lowest of a project is taken first."""
+    key: ColumnElement[Any] = job.queued_at - job.priority * PRIORITY_STEP
+    return key
+
+
+def everyone(connection: Connection) -> dict[str, Place]:
+    """The places of all that are queued."""
+    ids = [job_id for job_id, _ in connection.execute(_line().order_by("position"))]
+    starts = _starts(connection, len(ids)) if ids else []
+    return {job_id: Place(at, starts[at - 1] if starts else None) for at, job_id in enumerate(ids, 1)}
+
+
+def places(session: Session, job_ids: Collection[str]) -> dict[str, Place]:
+    """Of those that are queued, as the queue stands now: what ends, comes or is paused moves them."""
+    if not job_ids:
+        return {}
+    line = _line().subquery()
+    query = select(line.c.id, line.c.position).where(line.c.id.in_(job_ids)).order_by(line.c.position)
+    positions = [(job_id, position) for job_id, position in session.execute(query)]
+    starts = _starts(session, positions[-1][1]) if positions else []
+    return {job_id: Place(at, starts[at - 1] if starts else None) for job_id, at in positions}
+
+
+def _running_by_project() -> Subquery:
+    query = select(Job.project_id, func.count().label("jobs")).where(Job.status == JobStatus.RUNNING)
+    return query.group_by(Job.project_id).subquery()
+
+
+def _line() -> Select[Any]:
+    """All queued jobs with their positions: the n-th of a project comes when it has n - 1 more running than now. Of
+    projects that are even then, one that has not been served meanwhile comes before those that have."""
+    job, running = aliased(Job), _running_by_project()
+    nth = func.row_number().over(partition_by=job.project_id, order_by=(rank(job), job.id))
+    now = func.coalesce(running.c.jobs, 0)
+    queued = (
+        select(job.id, now.label("now"), (now + nth).label("then"), Project.served_at, Project.id.label("project_id"))
+        .join(Project, Project.id == job.project_id)
+        .outerjoin(running, running.c.project_id == job.project_id)
+        .where(job.status == JobStatus.QUEUED)
+        .subquery()
+    )
+    order = (queued.c.then, queued.c.now.desc(), queued.c.served_at.nulls_first(), queued.c.project_id)
+    return select(queued.c.id, func.row_number().over(order_by=order).label("position"))
+
+
+def _starts(session: Session | Connection, count: int) -> list[datetime]:
+    """When the first ``count`` of the queue may start; empty where that cannot be told.
+
+    Each worker that runs a job takes the next one at its end, and each takes as long as the latest ones did.
+    """
+    typical = _typical(session)
+    now = session.scalars(select(func.clock_timestamp())).one()
+    ends = list(session.scalars(select(Job.estimated_finish).where(Job.status == JobStatus.RUNNING)))
+    if not ends or typical is None:
+        return []
+    return starts([max(end, now) if end is not None else now + typical for end in ends], typical, count)
+
+
+def starts(ends: Sequence[datetime], takes: timedelta, count: int) -> list[datetime]:
+    """``ends``: when each worker is free, in any order."""
+    free = list(ends)
+    heapq.heapify(free)
+    found = []
+    for _ in range(count):
+        found.append(free[0])
+        heapq.heapreplace(free, free[0] + takes)
+    return found
+
+
+def _typical(session: Session | Connection) -> timedelta | None:
+    """The median time on a worker of the latest jobs that succeeded; those of before this was noted do not count."""
+    latest = (
+        select((Job.finished_at - Job.claimed_at).label("took"))
+        .where(text("status = 'succeeded'"))  # as in the partial index
+        .order_by(Job.id.desc())
+        .limit(TYPICAL_OF)
+        .subquery()
+    )
+    return session.scalar(select(func.percentile_cont(0.5).within_group(latest.c.took)))

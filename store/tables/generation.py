@@ -1,0 +1,56 @@
+"""The table of images that were asked for."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from store.tables.base import Json, Table
+
+
+class GenerationStatus(StrEnum):
+    """Queued, running, back to queued when a worker stops or crashes, and one end."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+class Generation(Table):
+    """Images to be drawn, then drawn. ``attempt`` is the fencing token, as of a job.
+
+    ``spec`` is a DrawSpec, ``weights`` the adapter's files that it needs (name -> SHA-256), ``model`` the name that was
+    asked for; ``result`` holds ``images`` (SHA-256 and bytes of each, in order) and how they came about.
+    ``key_id`` and ``request_sha256`` tell a client's retry of the same request from a second one.
+    """
+
+    __tablename__ = "generations"
+    __table_args__ = (
+        CheckConstraint(f"status IN ({', '.join(repr(str(s)) for s in GenerationStatus)})", name="status"),
+        CheckConstraint("(status = 'running') = (lease_expires_at IS NOT NULL)", name="lease_when_running"),
+        Index(None, "project_id", "id"),
+        Index(None, "key_id", "request_sha256"),
+        Index("ix_generations_live", "status", "id", postgresql_where=text("status IN ('queued', 'running')")),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    status: Mapped[str]
+    model: Mapped[str]
+    spec: Mapped[Json]
+    weights: Mapped[Json]
+    key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id"))
+    request_sha256: Mapped[str]
+    attempt: Mapped[int] = mapped_column(server_default=text("0"))
+    crashes: Mapped[int] = mapped_column(server_default=text("0"))
+    worker: Mapped[str | None]
+    lease_expires_at: Mapped[datetime | None]
+    published_at: Mapped[datetime | None]
+    result: Mapped[Json | None]
+    error: Mapped[Json | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    finished_at: Mapped[datetime | None]

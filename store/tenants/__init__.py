@@ -1,0 +1,1 @@
+"""Projects: their keys, limits, quotas, usage and rates."""

@@ -1,0 +1,85 @@
+"""What a project uses. Nothing here commits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, case, func, select
+from sqlalchemy.orm import Session
+
+from store.job_status import JobStatus
+from store.tables.dataset import Dataset
+from store.tables.file import File
+from store.tables.job import Job
+from store.tables.upload import Upload
+
+WAITING = (JobStatus.VALIDATING_FILES, JobStatus.QUEUED, JobStatus.PAUSED)
+
+
+@dataclass(frozen=True)
+class Files:
+    count: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Uploads:
+    """Pending ones; ``bytes`` are those that were declared, of which a part may have arrived."""
+
+    count: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Training:
+    """``seconds`` with a worker, of all jobs and their attempts, those that run now included."""
+
+    jobs: dict[JobStatus, int]
+    seconds: float
+
+
+def files(session: Session, project_id: str) -> Files:
+    """Uploaded and produced ones, without those that were deleted."""
+    query = select(func.count(), func.coalesce(func.sum(File.bytes), 0))
+    count, size = session.execute(query.where(File.project_id == project_id, File.deleted_at.is_(None))).one()
+    return Files(count, int(size))
+
+
+def datasets_bytes(session: Session, project_id: str) -> int:
+    """Of images that were sent with single pairs; those of files count with their files."""
+    query = select(func.coalesce(func.sum(Dataset.bytes), 0))
+    return int(session.scalars(query.where(Dataset.project_id == project_id, Dataset.deleted_at.is_(None))).one())
+
+
+def uploads(session: Session, project_id: str) -> Uploads:
+    """One whose time is over counts no more, whether or not its row says so yet."""
+    query = select(func.count(), func.coalesce(func.sum(Upload.bytes), 0)).where(
+        Upload.project_id == project_id, Upload.status == "pending", Upload.expires_at > func.clock_timestamp()
+    )
+    count, size = session.execute(query).one()
+    return Uploads(count, int(size))
+
+
+def stored_bytes(session: Session, project_id: str) -> int:
+    """An upload has its room from its beginning, so that completing it never fails for want of it."""
+    of_files, in_flight = files(session, project_id), uploads(session, project_id)
+    return of_files.bytes + in_flight.bytes + datasets_bytes(session, project_id)
+
+
+def jobs_in(session: Session, project_id: str, *statuses: JobStatus) -> int:
+    query = select(func.count()).select_from(Job).where(Job.project_id == project_id, Job.status.in_(statuses))
+    return session.scalars(query).one()
+
+
+def training(session: Session, project_id: str) -> Training:
+    query = select(Job.status, func.count(), func.sum(Job.training_seconds + attempt_seconds()))
+    rows = session.execute(query.where(Job.project_id == project_id).group_by(Job.status)).all()
+    counts = dict.fromkeys(JobStatus, 0) | {JobStatus(status): count for status, count, _ in rows}
+    return Training(counts, float(sum(seconds for _, _, seconds in rows)))
+
+
+def attempt_seconds() -> ColumnElement[float]:
+    """Since a job that runs was claimed, and 0 for others; a worker that is gone trained no longer than its lease."""
+    until = func.least(func.clock_timestamp(), Job.lease_expires_at)
+    since_claim = func.coalesce(func.extract("epoch", until - Job.claimed_at), 0.0)
+    return case((Job.status == JobStatus.RUNNING, since_claim), else_=0.0)

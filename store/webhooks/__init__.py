@@ -1,0 +1,1 @@
+"""Webhooks: endpoints, signing, the outbox and the log of deliveries."""

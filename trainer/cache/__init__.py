@@ -1,0 +1,1 @@
+"""What frozen networks made of the data, on disk."""

@@ -1,0 +1,1 @@
+"""A run's pairs: captions, encoding, batches and noise."""

@@ -1,0 +1,207 @@
+"""Every image and prompt of a run through the frozen encoders, once: afterwards all that training reads is cached."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from trainer.cache.cache import Cache, key_of
+from trainer.families.family import Encoders, Family
+from trainer.run_directory.images import UnreadableImage, decode
+from trainer.run_directory.run import ImageFile, PairFiles
+from trainer.runtime.distributed import ALONE, World
+from trainer.runtime.errors import BadRun, Fault
+from trainer.runtime.signals import StopRequest
+from trainer.spec.buckets import Bucket, Crop, buckets, centre_crop, shared_bucket
+from trainer.spec.strict import Auto
+
+# What goes through an encoder together is fixed by the run, not by what is already cached: an entry that an
+# interrupted run computes again is the same to the last bit.
+IMAGES_TOGETHER = 8
+PIXELS_TOGETHER = 2 * 2**20  # SDXL's VAE takes 2.5 GiB for each 2**20 of them, in fp32
+PROMPTS_TOGETHER = 32
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """``mirrored``: left and right are swapped; ``mirror`` is the same image that way, where it may be used."""
+
+    key: str
+    file: ImageFile
+    crop: Crop
+    mirrored: bool = False
+    mirror: EncodedImage | None = None
+
+
+@dataclass(frozen=True)
+class EncodedPair:
+    """``prompt_keys`` has one for each caption template, ``images`` chosen and, where there is one, rejected."""
+
+    id: str
+    bucket: Bucket
+    prompt_keys: tuple[str, ...]
+    images: tuple[EncodedImage, ...]
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Plans and fills the cache for one base; keys follow from what an encoding depends on."""
+
+    family: Family
+    cache: Cache
+    sizes: tuple[Bucket, ...]
+
+    @property
+    def native(self) -> Bucket:
+        """The bucket of square images."""
+        return shared_bucket([(1, 1)], self.sizes)
+
+    def prompt_key(self, prompt: str) -> str:
+        return key_of(kind="prompt", encoder=self.family.fingerprint, prompt=prompt)
+
+    def bucket(self, *images: ImageFile) -> Bucket:
+        return shared_bucket([image.size for image in images], self.sizes)
+
+    def image(self, file: ImageFile, bucket: Bucket, *, may_mirror: bool = False) -> EncodedImage:
+        crop = centre_crop(file.size, bucket)
+        depends = {"image": file.sha256, "box": crop.box, "size": [bucket.width, bucket.height]}
+        key = key_of(kind="image", encoder=self.family.fingerprint, **depends)
+        if not may_mirror:
+            return EncodedImage(key, file, crop)
+        mirror_key = key_of(kind="mirrored image", encoder=self.family.fingerprint, **depends)
+        return EncodedImage(key, file, crop, mirror=EncodedImage(mirror_key, file, crop, mirrored=True))
+
+    def pair(self, pair: PairFiles, prompts: Sequence[str], *, may_mirror: bool = False) -> EncodedPair:
+        files = [file for file in (pair.chosen, pair.rejected) if file is not None]
+        bucket = self.bucket(*files)
+        images = tuple(self.image(file, bucket, may_mirror=may_mirror) for file in files)
+        return EncodedPair(pair.id, bucket, tuple(map(self.prompt_key, prompts)), images)
+
+    def encode(
+        self,
+        prompts: Iterable[str],
+        images: Iterable[EncodedImage],
+        *,
+        device: torch.device,
+        stop: StopRequest,
+        progress: Callable[[int, int], None],
+        world: World = ALONE,
+    ) -> None:
+        """Compute what the cache lacks; the networks are loaded only if it lacks something, and gone on return.
+
+        Several processes share the work, and all of them return when it is done.
+
+        Raises BadRun naming every image that cannot be decoded, once all the others are cached.
+        """
+        named = {self.prompt_key(prompt): prompt for prompt in prompts}
+        wanted = {one.key: one for image in images for one in (image, image.mirror) if one is not None}
+        self.cache.pin([*named, *wanted])
+        prompt_groups = [g for g in _groups(named.items(), PROMPTS_TOGETHER) if self._lacks(key for key, _ in g)]
+        image_groups = [
+            group
+            for alike in _by_bucket(wanted.values())
+            for group in _groups(alike, _images_together(alike[0].crop.bucket))
+            if self._lacks(image.key for image in group)
+        ]
+        world.gather(None)  # what one of them computes now, another must not find
+        faults: list[Fault] = []
+        self._compute(world.share(prompt_groups), world.share(image_groups), faults, device, stop, progress)
+        stop.agree(world.any(stop.requested))
+        everyones = [fault for found in world.gather(faults) for fault in found]
+        if everyones:
+            raise BadRun(everyones, code="bad_data")
+
+    def _compute(
+        self,
+        prompt_groups: Sequence[Sequence[tuple[str, str]]],
+        image_groups: Sequence[Sequence[EncodedImage]],
+        faults: list[Fault],
+        device: torch.device,
+        stop: StopRequest,
+        progress: Callable[[int, int], None],
+    ) -> None:
+        if not prompt_groups and not image_groups:
+            return
+        total, done = sum(map(len, prompt_groups)) + sum(map(len, image_groups)), 0
+        encoders = self.family.load_encoders(device)
+        for prompt_group in prompt_groups:
+            stop.check()
+            _encode_prompts(encoders, self.cache, prompt_group)
+            progress(done := done + len(prompt_group), total)
+        for image_group in image_groups:
+            stop.check()
+            _encode_images(encoders, self.cache, image_group, faults)
+            progress(done := done + len(image_group), total)
+
+    def _lacks(self, keys: Iterable[str]) -> bool:
+        return any(not self.cache.has(key) for key in keys)
+
+
+def new_encoder(family: Family, cache: Cache, resolution: int | Auto) -> Encoder:
+    """Raises BadRun where the base can train at no size near ``resolution``."""
+    native = family.native_size if resolution == "auto" else resolution
+    sizes = tuple(buckets(native, family.size_multiple, family.largest_side))
+    if not sizes:
+        allowed = f"sides are multiples of {family.size_multiple}, at most {family.largest_side or 'any size'}"
+        raise BadRun([Fault("data.resolution", str(resolution), allowed)])
+    return Encoder(family, cache, sizes)
+
+
+def _by_bucket(images: Iterable[EncodedImage]) -> Iterator[list[EncodedImage]]:
+    alike: dict[Bucket, list[EncodedImage]] = {}
+    for image in images:
+        alike.setdefault(image.crop.bucket, []).append(image)
+    yield from alike.values()
+
+
+def _images_together(bucket: Bucket) -> int:
+    return max(1, min(IMAGES_TOGETHER, PIXELS_TOGETHER // (bucket.width * bucket.height)))
+
+
+def _groups(items: Iterable[Item], size: int) -> list[list[Item]]:
+    everything = list(items)
+    return [everything[start : start + size] for start in range(0, len(everything), size)]
+
+
+def _encode_prompts(encoders: Encoders, cache: Cache, group: Sequence[tuple[str, str]]) -> None:
+    for (key, _), tensors in zip(group, encoders.encode_prompts([prompt for _, prompt in group]), strict=True):
+        if not cache.has(key):
+            cache.write(key, tensors)
+
+
+def _encode_images(encoders: Encoders, cache: Cache, group: Sequence[EncodedImage], faults: list[Fault]) -> None:
+    readable: dict[EncodedImage, Tensor] = {}
+    for image in group:
+        try:
+            readable[image] = pixels(image)
+        except UnreadableImage as error:
+            faults.append(Fault("data", repr(image.file.path.name), str(error)))
+    if not readable:
+        return
+    means, deviations = encoders.encode_images(torch.stack(list(readable.values())))
+    for image, mean, deviation in zip(readable, means, deviations, strict=True):
+        if not cache.has(image.key):
+            cache.write(image.key, {"mean": mean, "std": deviation})
+
+
+def pixels(image: EncodedImage) -> Tensor:
+    """(3, height, width) in [-1, 1]. Raises UnreadableImage, also for a file that changed since it was hashed."""
+    content = image.file.path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != image.file.sha256:
+        raise UnreadableImage("changed while the run was reading it")
+    bucket = image.crop.bucket
+    decoded = decode(content)
+    if decoded.size != image.file.size:
+        raise UnreadableImage("its EXIF orientation follows the pixels; save it upright")
+    filled = decoded.resize((bucket.width, bucket.height), Image.Resampling.LANCZOS, box=image.crop.box)
+    values = torch.from_numpy(np.array(filled)).permute(2, 0, 1).float() / 127.5 - 1
+    return values.flip(2) if image.mirrored else values

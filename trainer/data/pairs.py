@@ -1,0 +1,132 @@
+"""A run's pairs as training sees them: with captions and encoded."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+
+import torch
+
+from trainer.data.encoding import EncodedImage, EncodedPair, Encoder
+from trainer.run_directory.run import ImageFile, PairFiles, Run
+from trainer.run_directory.split import selected
+from trainer.runtime.distributed import ALONE, World
+from trainer.runtime.signals import StopRequest
+from trainer.spec.buckets import Bucket
+from trainer.spec.events import DataPrepared
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a method looks at: rejected images in training, class images under their prompt, the reference mismatch."""
+
+    rejected: bool
+    instance_prompt: str | None = None
+    class_prompt: str | None = None
+    class_images: int = 0
+    mismatch: bool = False
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs and class images as files; ``held_out`` are those that validation measures."""
+
+    training: Sequence[PairFiles]
+    held_out: Sequence[PairFiles]
+    class_images: Sequence[ImageFile] = ()
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """``held_out`` pairs have both images, ``training`` pairs where the method needs them.
+
+    ``class_prompt_key`` is the prompt of ``class_images``.
+    """
+
+    training: Sequence[EncodedPair]
+    held_out: Sequence[EncodedPair]
+    class_images: Sequence[EncodedImage] = ()
+    class_prompt_key: str = ""
+
+
+def pairs_of(run: Run) -> Pairs:
+    return Pairs(run.training, selected(run.validation, run.spec.validation.max_pairs))
+
+
+def captions(pair: PairFiles, run: Run, need: Need) -> list[str]:
+    prompt = need.instance_prompt or pair.prompt
+    return [template.replace("{prompt}", prompt) for template in run.spec.data.caption_templates]
+
+
+def prompts_of(pairs: Pairs, run: Run, need: Need) -> list[str]:
+    """All that a run asks the text encoders, the prompts of its samples included."""
+    captioned = {caption for pair in (*pairs.training, *pairs.held_out) for caption in captions(pair, run, need)}
+    return sorted({"", *captioned, *run.spec.sampling.prompts, *([need.class_prompt] if need.class_prompt else [])})
+
+
+def plan(encoder: Encoder, pairs: Pairs, run: Run, need: Need) -> Encoded:
+    mirror = run.spec.data.horizontal_flip
+    return Encoded(
+        [encoder.pair(pair, captions(pair, run, need), may_mirror=mirror) for pair in pairs.training],
+        [encoder.pair(pair, captions(pair, run, need)) for pair in pairs.held_out],
+        [encoder.image(file, encoder.bucket(file)) for file in pairs.class_images],
+        encoder.prompt_key(need.class_prompt or ""),
+    )
+
+
+def encode_pairs(
+    encoder: Encoder,
+    pairs: Pairs,
+    run: Run,
+    need: Need,
+    *,
+    device: torch.device,
+    stop: StopRequest,
+    progress: Callable[[int, int], None],
+    world: World = ALONE,
+) -> Encoded:
+    """Everything that is there through the encoders, so far as the cache lacks it."""
+    planned = plan(encoder, pairs, run, need)
+    images = [image for pair in (*planned.training, *planned.held_out) for image in pair.images]
+    encoder.encode(
+        prompts_of(pairs, run, need),
+        [*images, *planned.class_images],
+        device=device,
+        stop=stop,
+        progress=progress,
+        world=world,
+    )
+    return planned
+
+
+def prepared(data: Encoded, drawn: int) -> DataPrepared:
+    crops = [[image.crop for image in pair.images] for pair in data.training]
+    return DataPrepared(
+        training_pairs=len(data.training),
+        validation_pairs=len(data.held_out),
+        drawn_images=drawn,
+        buckets=dict(Counter(_name(pair.bucket) for pair in data.training)),
+        upscaled_pairs=sum(any(crop.is_upscaled for crop in pair) for pair in crops),
+        largest_crop=max(crop.left_out for pair in crops for crop in pair),
+    )
+
+
+def _name(bucket: Bucket) -> str:
+    return f"{bucket.width}x{bucket.height}"
+
+
+def spread(prompts: Sequence[str], count: int) -> list[int]:
+    """Places of ``count`` pairs, of as many different prompts as there are, chosen by hash and not by order.
+
+    Where there are fewer pairs, they come again.
+    """
+    by_hash = sorted(range(len(prompts)), key=lambda at: hashlib.sha256(f"{prompts[at]}\0{at}".encode()).digest())
+    first: dict[str, int] = {}
+    for at in by_hash:
+        first.setdefault(prompts[at], at)
+    leading = set(first.values())
+    rest = [at for at in by_hash if at not in leading]
+    return list(islice(cycle([*first.values(), *rest]), count))

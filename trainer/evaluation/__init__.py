@@ -1,0 +1,1 @@
+"""Held-out metrics, diagnostics and reference mismatch."""

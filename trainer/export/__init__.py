@@ -1,0 +1,1 @@
+"""The result: adapter files, proof that they load, model card."""

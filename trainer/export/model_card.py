@@ -1,0 +1,252 @@
+"""The model card: what an adapter is, what it was made from, how it measured, how to load it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trainer.export.metadata import published
+from trainer.run_directory.output import ADAPTER, EMBEDDING, METRICS, SAMPLES, SPEC, Pictures
+from trainer.run_directory.run import Run
+from trainer.spec.family_facts import FamilyFacts, family_facts
+from trainer.spec.method_facts import method_facts
+from trainer.spec.methods import DreamboothMethod
+from trainer.spec.run import RunSpec, Token
+
+KINDS = {"lora": "A LoRA", "rslora": "A rank-stabilised LoRA", "dora": "A DoRA"}
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Card:
+    """A run's model card without its figures: made before training, so that the export meets no missing fact.
+
+    ``loss_hyperparameters`` are the values of the method's facts' by name, "auto" among them.
+    """
+
+    run: Run
+    opening: Sequence[str]
+    loading: Sequence[str]
+    loading_with_word: Sequence[str]
+    method: str
+    loss_hyperparameters: Mapping[str, Any]
+    versions: Mapping[str, str]
+
+    def filled(
+        self,
+        rows: Sequence[Row],
+        *,
+        best_step: int,
+        beta: float | None,
+        batch_size: int,
+        pictures: Pictures,
+        has_token: bool,
+    ) -> str:
+        """Markdown with the Hub's front matter.
+
+        ``rows`` are those of metrics.jsonl; ``beta`` and ``batch_size`` are what "auto" became.
+        """
+        return "\n".join(
+            [
+                *self.opening,
+                "",
+                shown(pictures),
+                "",
+                "## How it measured",
+                "",
+                *measured(rows, best_step),
+                "",
+                "## How to load it",
+                "",
+                *(self.loading_with_word if has_token else self.loading),
+                "",
+                "## What it was made from",
+                "",
+                *training(self.run, self.method, {**self.loss_hyperparameters, "beta": beta}, batch_size),
+                f"- seed {self.run.spec.seed}; {SPEC} holds everything else that was asked for, {METRICS} every step",
+                f"- {', '.join(f'{package} {number}' for package, number in self.versions.items())}",
+                "",
+            ]
+        )
+
+
+def new_card(run: Run, versions: Mapping[str, str]) -> Card:
+    """Raises LookupError, which names what is missing, where the facts of the method or the family lack a row."""
+    spec = published(run.spec)
+    method, family = method_facts(spec.method.type), family_facts(spec.base.family)
+    base = f"`{spec.base.name}`" + (f" at revision `{spec.base.revision}`" if spec.base.revision else "")
+    return Card(
+        run=run,
+        opening=[
+            *front_matter(spec),
+            f"# {spec.name}",
+            "",
+            f"{KINDS[spec.adapter.type]} of rank {spec.adapter.rank} for {base}, by {method.summary}.",
+        ],
+        loading=loading(spec, family, None),
+        loading_with_word=loading(spec, family, spec.adapter.token),
+        method=spec.method.type,
+        loss_hyperparameters={name: getattr(spec.method.hyperparameters, name) for name in method.loss_hyperparameters},
+        versions=versions,
+    )
+
+
+def shown(pictures: Pictures) -> str:
+    if pictures.png is None:
+        return f"No samples: {pictures.lacking}."
+    return f"![samples, the base's in the first row]({SAMPLES})"
+
+
+def front_matter(spec: RunSpec) -> list[str]:
+    """YAML; strings are written as JSON, which is YAML too."""
+    tags = ["text-to-image", "lora", "diffusers", "diffusers-training", "pairtune", spec.method.type]
+    asked = spec.method.hyperparameters if isinstance(spec.method, DreamboothMethod) else None
+    return [
+        "---",
+        *([f"base_model: {json.dumps(spec.base.source)}"] if on_the_hub(spec) else []),
+        *([f"instance_prompt: {json.dumps(asked.instance_prompt)}"] if asked and asked.instance_prompt else []),
+        "library_name: diffusers",
+        "tags:",
+        *(f"- {tag}" for tag in tags),
+        "---",
+        "",
+    ]
+
+
+def on_the_hub(spec: RunSpec) -> bool:
+    """A published spec names a local base by its name, a hub's by its id."""
+    return "/" in spec.base.source
+
+
+def measured(rows: Sequence[Row], best_step: int) -> list[str]:
+    """The base beside the exported adapter and, if it is another, the last check-up's; then what was warned of."""
+    validations = [row for row in rows if row["kind"] == "validation"]
+    finals = [row for row in validations if row["final"]]
+    if not finals:
+        return ["It was not measured."]
+    exported, last = finals[-1], [row for row in validations if not row["final"]][-1]
+    columns = [of_base(validations[0], exported), of_adapter(exported)]
+    names = ["base", f"this adapter, step {best_step}"]
+    if last["step"] != best_step:
+        columns, names = [*columns, of_adapter(last)], [*names, f"not kept: step {last['step']}, {last['pairs']} pairs"]
+    warned = [row for row in rows if row["kind"] == "warning"]
+    return [
+        f"On {exported['pairs']} held-out pairs, {exported['draws']} fixed timesteps and noises each; in brackets, 95%",
+        "bootstrap intervals. Of the steps that were checked, this adapter's had the lowest held-out objective.",
+        "",
+        f"| | {' | '.join(names)} |",
+        f"|---|{'---|' * len(names)}",
+        *(f"| {measure} | {' | '.join(column[measure] for column in columns)} |" for measure in columns[1]),
+        "",
+        "Implicit accuracy is the share of pairs whose chosen image the network denoises better than the rejected one.",
+        "Without a reference it also tells which image is simpler, hence the base's beside it; reference-corrected",
+        "accuracy counts the pairs whose difference grew against the base's. Both rise when rejected images are merely",
+        "denoised worse, and neither says how samples look: look at them.",
+        *([""] if warned else []),
+        *(f"- Warned at step {row['step']}: {row['message']}" for row in warned),
+    ]
+
+
+def of_base(first: Row, exported: Row) -> dict[str, str]:
+    """``first`` is the check-up of step 0, whose intervals are the base's where it looked at the same pairs."""
+    same_pairs = first["step"] == 0 and first["pairs"] == exported["pairs"]
+    return {
+        "objective": f"{first['objective']:.4f}" if same_pairs else "",
+        "chosen loss": f"{exported['base_chosen_loss']:.4f}",
+        "rejected loss": f"{exported['base_rejected_loss']:.4f}",
+        "implicit accuracy": f"{exported['base_implicit_accuracy']:.2f}"
+        + (interval(first, "implicit_accuracy") if same_pairs else ""),
+        "reference-corrected accuracy": "",
+    }
+
+
+def of_adapter(row: Row) -> dict[str, str]:
+    return {
+        "objective": f"{row['objective']:.4f}",
+        "chosen loss": f"{row['chosen_loss']:.4f}",
+        "rejected loss": f"{row['rejected_loss']:.4f}",
+        "implicit accuracy": f"{row['implicit_accuracy']:.2f}" + interval(row, "implicit_accuracy"),
+        "reference-corrected accuracy": f"{row['reference_corrected_accuracy']:.2f}"
+        + interval(row, "reference_corrected_accuracy"),
+    }
+
+
+def interval(row: Row, measure: str) -> str:
+    """Empty where none was measured."""
+    if f"{measure}_low" not in row:
+        return ""
+    return f" [{row[f'{measure}_low']:.2f}, {row[f'{measure}_high']:.2f}]"
+
+
+def training(run: Run, method: str, shaping: Mapping[str, Any], batch_size: int) -> list[str]:
+    """``shaping``: the hyperparameters of the method's loss, by name, as they were trained with."""
+    trained, adapter = run.hyperparameters, run.spec.adapter
+    values = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in shaping.items() if value is not None)
+    alpha = adapter.rank if adapter.alpha is None else adapter.alpha
+    return [
+        f"- data: {len(run.training)} pairs and {len(run.validation)} held out, `sha256:{run.dataset_digest}`",
+        f"- method: {method}" + (f", {values}" if values else ""),
+        f"- at most {trained.max_steps} steps of {trained.step_size} pairs ({batch_size} at a time),"
+        f" {run.spec.compute.optimizer}, learning rate {trained.learning_rate:g} ({trained.lr_scheduler},"
+        f" {trained.warmup_steps} warm-up steps), weight decay {trained.weight_decay:g}, gradients clipped at"
+        f" {trained.max_grad_norm:g}, prompt dropout {trained.prompt_dropout:g}",
+        f"- adapter: rank {adapter.rank}, alpha {alpha:g}, dropout {adapter.dropout:g}"
+        + (f"; text encoders too, rank {adapter.text_encoder.rank or adapter.rank}" if adapter.text_encoder else ""),
+    ]
+
+
+def loading(spec: RunSpec, family: FamilyFacts, token: Token | None) -> list[str]:
+    """``token`` where a word was learned."""
+    pipeline, named = family.pipeline, f"{spec.name}.safetensors"
+    revision = f", revision={json.dumps(spec.base.revision)}" if spec.base.revision else ""
+    where = "" if on_the_hub(spec) else "  # where you have it"
+    return [
+        "```python",
+        f"from diffusers import {pipeline}",
+        "",
+        f"pipeline = {pipeline}.from_pretrained({json.dumps(spec.base.source)}{revision}){where}",
+        f'pipeline.load_lora_weights(".", weight_name="{ADAPTER}")',
+        *(word(family, token) if token else []),
+        "```",
+        "",
+        *elsewhere(spec, family, named),
+    ]
+
+
+def word(family: FamilyFacts, token: Token) -> list[str]:
+    """How the pipeline learns it; where the file has a table an encoder, it needs to know which is whose."""
+    tables = [encoder for encoder in family.text_encoders if encoder.word is not None]
+    if not tables:
+        return [f'pipeline.load_textual_inversion(".", weight_name="{EMBEDDING}")  # the word {token.text}']
+    return [
+        "",
+        "from safetensors.torch import load_file",
+        "",
+        f'rows = load_file("{EMBEDDING}")  # of the word {token.text}',
+        *(
+            f'pipeline.load_textual_inversion(rows["{encoder.word}"], token="{token.text}", '
+            f"text_encoder=pipeline.{encoder.component}, tokenizer=pipeline.{encoder.tokenizer})"
+            for encoder in tables
+        ),
+    ]
+
+
+def elsewhere(spec: RunSpec, family: FamilyFacts, named: str) -> list[str]:
+    """Programs that read the second format, by what their code says they do with it."""
+    if family.kohya is None:
+        return [
+            f"ComfyUI: `{named}` into `models/loras`, strength 1. It keeps diffusers' names, with the scale in the",
+            "weights; whether other programs read it was not looked into.",
+        ]
+    if spec.adapter.type == "dora":
+        return [
+            f"ComfyUI: `{named}` into `models/loras`, strength 1. Its images come out near to diffusers', not equal:",
+            "it divides by the norms of the base's weights, DoRA by those of the sum. AUTOMATIC1111 and sd-scripts do",
+            "not know this kind of DoRA.",
+        ]
+    return [
+        f"ComfyUI (`models/loras`), AUTOMATIC1111 (`models/Lora`) and sd-scripts (`--network_weights`): `{named}`,",
+        "strength 1.",
+    ]

@@ -1,0 +1,134 @@
+"""Proof that the written files are the trained adapter, by loading each as a user would.
+
+Two comparisons, as neither is enough alone. The update of every layer, s B A, is compared relative to its own size: an
+adapter of a few steps changes predictions by less than any tolerance for them. The prediction is compared because
+it is what counts, and because text encoders have their part in it.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from trainer.data.batches import Batch
+from trainer.export.kohya import diffusers_reads, diffusers_weights
+from trainer.families.family import Denoiser
+from trainer.run_directory.output import ADAPTER, adapter_metadata
+from trainer.runtime.errors import ExportMismatch
+from trainer.spec.family_facts import FamilyName
+
+# In half precision, kernels may round either way.
+PREDICTIONS = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 1e-2}
+# Relative; in half precision a scale folded into weights is rounded with them.
+UPDATES = {torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 1e-2}
+
+
+@dataclass(frozen=True)
+class Update:
+    """One layer's: ``scale`` * ``up`` @ ``down``, shapes (out, rank) and (rank, in); DoRA's ``magnitude`` (out,)."""
+
+    up: Tensor
+    down: Tensor
+    scale: float
+    magnitude: Tensor | None
+
+    def difference(self, other: Update) -> float:
+        """Relative Frobenius norm of the updates' difference, or of the magnitudes' if that is larger."""
+        updates = _relative(self.scale * self.up @ self.down, other.scale * other.up @ other.down)
+        if self.magnitude is None or other.magnitude is None:
+            return updates if self.magnitude is other.magnitude else float("inf")
+        return max(updates, _relative(self.magnitude, other.magnitude))
+
+
+@torch.no_grad()
+def require_same_adapter(denoiser: Denoiser, folder: Path, named: str, family: FamilyName, batch: Batch) -> None:
+    """Raises ExportMismatch naming the file. Leaves the network with a reloaded adapter, in the base's precision.
+
+    ``named`` is the file in the second format. Where diffusers does not read it, it goes back to diffusers' own form
+    first, by ``diffusers_weights``.
+    """
+    # As diffusers loads it: on a bf16 base, an fp32 adapter's prediction is another one by more than a wrong file's.
+    for parameter in (p for network in denoiser.adapted.values() for p in network.parameters()):
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(denoiser.dtype)
+    trained, prediction = updates_of(denoiser.adapted), _prediction(denoiser, batch)
+    for name in (ADAPTER, named):
+        with tempfile.TemporaryDirectory() as scratch:
+            denoiser.reload_adapter(_readable(folder, name, Path(scratch), family, denoiser))
+        for network in denoiser.adapted.values():
+            network.eval()  # new layers have their dropout on
+        _require(name, "a layer's update", largest_difference(trained, updates_of(denoiser.adapted)), UPDATES, denoiser)
+        change = (_prediction(denoiser, batch) - prediction).abs().max().item()
+        _require(name, "the prediction", change, PREDICTIONS, denoiser)
+
+
+def updates_of(networks: Mapping[str, nn.Module]) -> dict[str, Update]:
+    """By network and layer, in fp32."""
+    return {
+        f"{part}.{name}": _update(module)
+        for part, network in networks.items()
+        for name, module in network.named_modules()
+        if isinstance(module, LoraLayer)
+    }
+
+
+def _update(layer: Any) -> Update:
+    (adapter,) = layer.lora_A.keys()
+    vectors = layer.lora_magnitude_vector
+    return Update(
+        up=layer.lora_B[adapter].weight.float().flatten(1),
+        down=layer.lora_A[adapter].weight.float().flatten(1),
+        scale=float(layer.scaling[adapter]),
+        magnitude=vectors[adapter].weight.float().flatten() if adapter in vectors else None,
+    )
+
+
+def largest_difference(trained: Mapping[str, Update], reloaded: Mapping[str, Update]) -> float:
+    """Of all layers; infinite if they are not the same ones."""
+    if trained.keys() != reloaded.keys():
+        return float("inf")
+    return max((update.difference(reloaded[name]) for name, update in trained.items()), default=0.0)
+
+
+def _relative(trained: Tensor, reloaded: Tensor) -> float:
+    difference, size = (trained - reloaded).norm().item(), trained.norm().item()
+    return difference / size if size else (float("inf") if difference else 0.0)
+
+
+def _require(
+    file: str, what: str, difference: float, tolerances: Mapping[torch.dtype, float], denoiser: Denoiser
+) -> None:
+    tolerance = tolerances[denoiser.dtype]
+    if not difference <= tolerance:
+        raise ExportMismatch(file, difference, tolerance, what)
+
+
+def _readable(folder: Path, name: str, scratch: Path, family: FamilyName, denoiser: Denoiser) -> Path:
+    tensors = load_file(folder / name)
+    if name == ADAPTER or diffusers_reads(tensors):
+        return folder / name
+    metadata = adapter_metadata(folder / ADAPTER)
+    configs, wanted = json.loads(metadata["lora_adapter_metadata"]), load_file(folder / ADAPTER)
+    back = diffusers_weights(tensors, wanted, configs, family, layers_per_block(denoiser))
+    save_file({key: tensor.contiguous() for key, tensor in back.items()}, scratch / ADAPTER, metadata)
+    return scratch / ADAPTER
+
+
+def layers_per_block(denoiser: Denoiser) -> int:
+    """Of a UNet; 0 where there is none."""
+    config: Any = denoiser.network.config
+    return int(getattr(config, "layers_per_block", 0))
+
+
+def _prediction(denoiser: Denoiser, batch: Batch) -> Tensor:
+    sizes = batch.size_ids[: len(batch.pairs)]
+    return denoiser.predict(batch.noise, batch.timesteps, denoiser.condition(batch.prompt), sizes)

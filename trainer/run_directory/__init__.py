@@ -1,0 +1,1 @@
+"""A run directory: what a run is told and what it leaves."""

@@ -1,0 +1,38 @@
+"""``metrics.jsonl``: a line per step and per validation, which a resumed run continues as if never stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.runtime.atomic_io import explain_disk_full, write_file
+
+Row = dict[str, Any]
+
+
+def rows_of(content: bytes) -> list[Row]:
+    return [json.loads(line) for line in content.splitlines()]
+
+
+@dataclass(frozen=True)
+class History:
+    """A checkpoint keeps the lines up to its step, so that a run can go on wherever the checkpoint is."""
+
+    path: Path
+
+    def restore(self, content: bytes) -> None:
+        """Back to what a checkpoint holds; nothing at the start of a run."""
+        write_file(self.path, content)
+
+    def append(self, rows: Sequence[Row]) -> None:
+        with explain_disk_full(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+
+    def rows(self) -> list[Row]:
+        return rows_of(self.read())
+
+    def read(self) -> bytes:
+        return self.path.read_bytes()

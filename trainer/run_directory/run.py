@@ -1,0 +1,190 @@
+"""A run directory, read and checked as a whole before anything heavy is imported.
+
+``spec.json``, ``data/manifest.jsonl`` and the images it names. Whatever is wrong with any of them is collected and
+raised at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+
+from trainer.run_directory.images import upright_size
+from trainer.run_directory.split import Split, hold_out
+from trainer.runtime.errors import BadRun, Fault
+from trainer.spec.draw import DrawSpec
+from trainer.spec.manifest import Pair
+from trainer.spec.problems import problems
+from trainer.spec.resolved import Resolved, resolve
+from trainer.spec.run import RunSpec
+
+Spec = TypeVar("Spec", RunSpec, DrawSpec)
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """``size`` is width, height in pixels, upright."""
+
+    path: Path
+    sha256: str
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class PairFiles:
+    """``rejected`` is None where the base is to draw it."""
+
+    id: str
+    prompt: str
+    chosen: ImageFile
+    rejected: ImageFile | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """``digest`` changes with anything that was asked for; ``dataset_digest`` with the data alone.
+
+    Not with defaults: a later version that has one field more, or one fewer, goes on with a run of this one.
+    """
+
+    directory: Path
+    spec: RunSpec
+    hyperparameters: Resolved
+    training: tuple[PairFiles, ...]
+    validation: tuple[PairFiles, ...]
+    held_out_by: Split
+    dataset_digest: str
+    digest: str
+
+
+def read_run(directory: Path) -> Run:
+    """Raises BadRun with every fault found."""
+    faults: list[Fault] = []
+    spec = _read_spec(directory / "spec.json", RunSpec, faults)
+    pairs = _read_pairs(directory / "data", faults)
+    if spec is None or faults:
+        raise BadRun(faults)
+    training, validation, how = hold_out(
+        [(files, pair.split) for pair, files in pairs], prompt=lambda files: files.prompt, share=spec.validation.share
+    )
+    dataset_digest = _digest([_identity(pair, files) for pair, files in pairs])
+    return Run(
+        directory=directory,
+        spec=spec,
+        hyperparameters=resolve(spec.method, len(training)),
+        training=tuple(training),
+        validation=tuple(validation),
+        held_out_by=how,
+        dataset_digest=dataset_digest,
+        digest=_digest([spec.model_dump(mode="json", exclude_unset=True), dataset_digest]),
+    )
+
+
+def read_draw(directory: Path) -> DrawSpec:
+    """What ``python -m trainer sample`` is to draw. Raises BadRun with every fault found."""
+    faults: list[Fault] = []
+    spec = _read_spec(directory / "draw.json", DrawSpec, faults)
+    if spec is None:
+        raise BadRun(faults)
+    return spec
+
+
+def _read_spec(path: Path, model: type[Spec], faults: list[Fault]) -> Spec | None:
+    try:
+        given = from_json(path.read_bytes())
+        return model.model_validate(given)
+    except OSError as error:
+        faults.append(Fault(path.name, error.strerror or "unreadable", "the specification is required"))
+    except ValidationError as error:
+        faults.extend(model_faults(error, given, model))
+    except ValueError as error:
+        faults.append(Fault(path.name, "no JSON", str(error)))
+    return None
+
+
+def _read_pairs(data: Path, faults: list[Fault]) -> list[tuple[Pair, PairFiles]]:
+    manifest = data / "manifest.jsonl"
+    try:
+        lines = manifest.read_bytes().split(b"\n")  # as text, splitlines() would split inside prompts too
+    except OSError as error:
+        faults.append(Fault("data/manifest.jsonl", str(error), "one JSON object per pair is required"))
+        return []
+    parsed = [
+        pair
+        for number, line in enumerate(lines, start=1)
+        if line.strip() and (pair := _read_line(line, f"data/manifest.jsonl:{number}", faults)) is not None
+    ]
+    faults.extend(
+        Fault("data/manifest.jsonl", f"id {identifier!r} {count} times", "ids are unique")
+        for identifier, count in Counter(pair.id for pair in parsed).items()
+        if count > 1
+    )
+    if not any(pair.split == "train" for pair in parsed):
+        faults.append(Fault("data/manifest.jsonl", f"{len(parsed)} pairs", "at least one with split 'train' is needed"))
+    return [(pair, files) for pair in parsed if (files := _read_images(pair, data, faults)) is not None]
+
+
+def _read_line(line: bytes, where: str, faults: list[Fault]) -> Pair | None:
+    try:
+        given = from_json(line)
+        return Pair.model_validate(given)
+    except ValidationError as error:
+        faults.extend(model_faults(error, given, Pair, prefix=f"{where} "))
+    except ValueError as error:
+        faults.append(Fault(where, "no JSON", str(error)))
+    return None
+
+
+def _read_images(pair: Pair, data: Path, faults: list[Fault]) -> PairFiles | None:
+    chosen = _read_image(data, pair.chosen, f"pair {pair.id} chosen", faults)
+    rejected = _read_image(data, pair.rejected, f"pair {pair.id} rejected", faults) if pair.rejected else None
+    if chosen is None or (rejected is None and pair.rejected):
+        return None
+    return PairFiles(pair.id, pair.prompt, chosen, rejected)
+
+
+def image_file(path: Path) -> ImageFile:
+    """Raises OSError, or UnreadableImage."""
+    content = path.read_bytes()
+    return ImageFile(path, hashlib.sha256(content).hexdigest(), upright_size(content))
+
+
+def _read_image(data: Path, name: str, where: str, faults: list[Fault]) -> ImageFile | None:
+    path = data / name
+    try:
+        if not path.resolve().is_relative_to(data.resolve()):
+            faults.append(Fault(where, repr(name), "paths lead into data/"))
+            return None
+        return image_file(path)
+    except OSError as error:
+        faults.append(Fault(where, repr(name), error.strerror or "unreadable"))
+    except ValueError as error:  # UnreadableImage, or a path that holds a NUL
+        faults.append(Fault(where, repr(name), str(error)))
+    return None
+
+
+def model_faults(error: ValidationError, given: object, model: type[BaseModel], prefix: str = "") -> list[Fault]:
+    return [
+        Fault(
+            prefix + (problem.path or "the object"),
+            "nothing" if problem.kind == "missing" else repr(problem.given)[:200],
+            f"unknown field; {problem.wanted}" if problem.kind == "unknown" else problem.wanted,
+        )
+        for problem in problems(error, given, model)
+    ]
+
+
+def _identity(pair: Pair, files: PairFiles) -> list[str | None]:
+    rejected = files.rejected.sha256 if files.rejected else None
+    return [pair.id, pair.prompt, files.chosen.sha256, rejected, pair.split]
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

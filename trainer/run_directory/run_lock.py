@@ -1,0 +1,23 @@
+"""One process, or group of processes, at a time trains in a run directory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from trainer.runtime.errors import RunInUse
+from trainer.runtime.locks import holding
+
+LOCK = ".lock"
+
+
+@contextmanager
+def only_run_in(directory: Path) -> Iterator[None]:
+    """Raises RunInUse at once where another process is in its own block; one that was killed holds nothing."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(holding(directory / LOCK, wait=False))
+        except BlockingIOError as error:
+            raise RunInUse(str(directory)) from error
+        yield

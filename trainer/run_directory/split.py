@@ -1,0 +1,53 @@
+"""Which pairs are held out when the data does not say so itself."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol, TypeVar
+
+
+class Identified(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+Item = TypeVar("Item")
+Named = TypeVar("Named", bound=Identified)
+Split = Literal["data", "prompt", "pair", "nothing"]
+
+
+def hold_out(
+    items: Sequence[tuple[Item, str]], *, prompt: Callable[[Item], str], share: float
+) -> tuple[list[Item], list[Item], Split]:
+    """Training items, validation items, and what they were told apart by.
+
+    Where no item is marked "validation", about ``share`` of the prompts are held out, chosen by their hash and
+    so independent of the order of the data. With a single prompt, items are held out; with a single item, nothing
+    can be, and it serves as both.
+    """
+    training = [item for item, split in items if split == "train"]
+    validation = [item for item, split in items if split == "validation"]
+    if validation:
+        return training, validation, "data"
+    if len(training) == 1:
+        return training, training, "nothing"
+    groups: dict[str, list[Item]] = {}
+    for item in training:
+        groups.setdefault(prompt(item), []).append(item)
+    how: Split = "prompt"
+    if len(groups) == 1:
+        groups, how = {str(index): [item] for index, item in enumerate(training)}, "pair"
+    by_hash = sorted(groups, key=lambda name: hashlib.sha256(name.encode()).digest())
+    held = set(by_hash[: min(len(groups) - 1, max(1, round(share * len(groups))))])
+    return (
+        [item for name, group in groups.items() if name not in held for item in group],
+        [item for name, group in groups.items() if name in held for item in group],
+        how,
+    )
+
+
+def selected(pairs: Sequence[Named], at_most: int) -> list[Named]:
+    """Those with the lowest hashes of their ids: the same ones wherever they stand in the data."""
+    by_hash = sorted(pairs, key=lambda pair: hashlib.sha256(pair.id.encode()).digest())
+    return by_hash[:at_most]

@@ -1,0 +1,1 @@
+"""The process and its machine: devices, other processes, signals, events, memory, errors, atomic writes."""

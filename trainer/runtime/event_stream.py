@@ -1,0 +1,66 @@
+"""Events out: JSON lines on the stdout that the supervisor reads, and nothing else on it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from trainer.runtime.signals import StopRequest
+from trainer.spec.events import Event, Phase, PhaseName, PhaseProgress
+
+Report = Callable[[Event], None]
+
+
+def claim_stdout() -> Report:
+    """Keep stdout for events: whatever else writes to it, C code included, lands on stderr from now on."""
+    sys.stdout.flush()
+    lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def report(event: Event) -> None:
+        lines.write(event.model_dump_json() + "\n")
+        lines.flush()
+
+    return report
+
+
+@dataclass
+class Phases:
+    """Which phase the run is in and since when."""
+
+    report: Report
+    current: PhaseName | None = None
+    _since: float = field(default_factory=time.monotonic)
+    _last_line: float = 0.0
+    _told: tuple[int, int] | None = None
+
+    def enter(self, phase: PhaseName) -> None:
+        now = time.monotonic()
+        self.report(Phase(phase=phase, previous=self.current, seconds=now - self._since))
+        self.current, self._since, self._last_line, self._told = phase, now, now, None
+
+    def progress(self, done: int, total: int) -> None:
+        """A line about once a second, so that a long phase can be told from a hanging one."""
+        now, self._told = time.monotonic(), (done, total)
+        if self.current is not None and now - self._last_line >= 1:
+            self.report(PhaseProgress(phase=self.current, done=done, total=total))
+            self._last_line = now
+
+    def alive(self) -> None:
+        """Within a piece of what ``progress`` counts: the same line again, where the last one is a second old."""
+        if self._told is not None:
+            self.progress(*self._told)
+
+
+def watched(phases: Phases, stop: StopRequest) -> Callable[[], None]:
+    """For long work to call between its pieces: it tells that the program is alive, and raises Interrupted once a stop
+    was asked for."""
+
+    def check() -> None:
+        stop.check()
+        phases.alive()
+
+    return check

@@ -1,0 +1,114 @@
+"""Sampling from a denoiser that is loaded for training: no pipeline is built, prompts come from the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from trainer.cache.cache import Cache, Tensors
+from trainer.families.family import Decoder, Denoiser
+from trainer.spec.buckets import Bucket
+
+# Images that share a forward pass, which guidance doubles. Large ones are alone: drawing fits where training does.
+TOGETHER = 4
+PIXELS_TOGETHER = 2**20
+
+
+@dataclass(frozen=True)
+class Artist:
+    """``guidance`` is the scale of classifier-free guidance (arXiv 2207.12598); at 1 there is none."""
+
+    denoiser: Denoiser
+    decoder: Decoder
+    cache: Cache
+    empty_prompt_key: str
+    steps: int
+    guidance: float
+    device: torch.device
+
+    def draw(
+        self, prompt_keys: Sequence[str], *, seeds: Sequence[int], size: Bucket, check: Callable[[], None]
+    ) -> list[Image.Image]:
+        """One image a prompt, from noise that its seed alone determines. ``check`` runs before each step, may raise."""
+        images: list[Image.Image] = []
+        count = together(size)
+        for start in range(0, len(prompt_keys), count):
+            part = slice(start, start + count)
+            images += self._draw_together(prompt_keys[part], seeds[part], size, check)
+        return images
+
+    def _draw_together(
+        self, prompt_keys: Sequence[str], seeds: Sequence[int], size: Bucket, check: Callable[[], None]
+    ) -> list[Image.Image]:
+        shape = self.decoder.latent_shape(size)
+        noise = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        prompts = stacked([self.cache.read(key) for key in prompt_keys], self.device)
+        nothing = stacked([self.cache.read(self.empty_prompt_key)] * len(seeds), self.device)
+        latents = sample(
+            self.denoiser,
+            torch.stack(noise).to(self.device),
+            prompts,
+            nothing,
+            size=size,
+            steps=self.steps,
+            guidance=self.guidance,
+            check=check,
+        )
+        return [image_of(pixels) for pixels in self.decoder.decode(latents)]
+
+
+def together(size: Bucket) -> int:
+    return max(1, min(TOGETHER, PIXELS_TOGETHER // (size.width * size.height)))
+
+
+@torch.no_grad()
+def sample(
+    denoiser: Denoiser,
+    noise: Tensor,
+    prompts: Tensors,
+    nothing: Tensors,
+    *,
+    size: Bucket,
+    steps: int,
+    guidance: float,
+    check: Callable[[], None],
+) -> Tensor:
+    """Latents (n, channels, h, w) from ``noise`` of that shape; ``prompts`` and ``nothing`` as the cache has them.
+
+    ``check`` runs before each of the steps, which may take a while, and may raise.
+    """
+    scheduler: Any = denoiser.new_scheduler()
+    scheduler.set_timesteps(steps, device=noise.device)
+    guided = guidance != 1
+    tensors = {name: torch.cat([nothing[name], tensor]) for name, tensor in prompts.items()} if guided else prompts
+    condition = denoiser.condition(tensors)
+    size_ids = torch.tensor(
+        [[size.height, size.width, 0, 0, size.height, size.width]], dtype=torch.float32, device=noise.device
+    ).expand((2 if guided else 1) * len(noise), -1)
+    latents = noise * getattr(scheduler, "init_noise_sigma", 1.0)
+    for timestep in scheduler.timesteps:
+        check()
+        scaled = scheduler.scale_model_input(latents, timestep) if hasattr(scheduler, "scale_model_input") else latents
+        inputs = torch.cat([scaled, scaled]) if guided else scaled
+        prediction = denoiser.predict(inputs, timestep.float().expand(len(inputs)), condition, size_ids)
+        if guided:
+            without, within = prediction.chunk(2)
+            prediction = without + guidance * (within - without)
+        latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
+    return latents
+
+
+def stacked(prompts: Sequence[Tensors], device: torch.device) -> Tensors:
+    return {name: torch.stack([prompt[name] for prompt in prompts]).to(device) for name in prompts[0]}
+
+
+def image_of(pixels: Tensor) -> Image.Image:
+    """From (3, height, width), -1 to 1."""
+    levels = (pixels.clamp(-1, 1) + 1) * 127.5
+    return Image.fromarray(np.asarray(levels.round().byte().permute(1, 2, 0)))

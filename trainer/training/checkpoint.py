@@ -1,0 +1,192 @@
+"""Checkpoints: directories that appear whole, are never changed, and prove their content when read.
+
+``checkpoints/step-00000100/`` holds state.json, tensors.safetensors and metrics.jsonl, and manifest.json with their
+SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load, save
+from torch import Tensor
+
+from trainer.evaluation.held_out import HeldOutLosses
+from trainer.runtime.atomic_io import sweep, whole_directory
+from trainer.runtime.errors import BadRun, Fault
+from trainer.training.memory_plan import MemoryPlan
+
+STATE, TENSORS, HISTORY, MANIFEST = "state.json", "tensors.safetensors", "metrics.jsonl", "manifest.json"
+_NAME = re.compile(r"step-(\d{8,})")
+
+Weights = Mapping[str, Tensor]
+
+
+class Damaged(Exception):
+    """A checkpoint whose files are not the ones that were written."""
+
+
+@dataclass(frozen=True)
+class Best:
+    """The step with the lowest held-out objective so far, and the adapter it had."""
+
+    step: int
+    objective: float
+    adapter: Weights
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What "auto" became: a resumed run goes on with the same, but plans its memory anew on another ``device``."""
+
+    beta: float | None
+    device: str
+    memory: MemoryPlan
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that is needed to go on after ``step``.
+
+    ``run`` is the digest of spec and data; ``optimizer`` is keyed "<parameter>.<state>"; ``base`` is the untrained
+    model on the held-out draws; ``validated`` says whether this step was measured on them too; ``settled`` is what
+    "auto" became on the way (beta, batch_size); ``history`` is metrics.jsonl so far.
+    """
+
+    run: str
+    step: int
+    validated: bool
+    adapter: Weights
+    optimizer: Weights
+    base: HeldOutLosses
+    best: Best | None
+    settled: Settled
+    history: bytes
+
+
+def path_of(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:08d}"
+
+
+def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
+    """Raises DiskFull, leaving what was there. A step that exists already is left as it is."""
+    path = path_of(folder, checkpoint.step)
+    if path.exists():
+        return path
+    files = {
+        STATE: json.dumps(_state(checkpoint)).encode(),
+        TENSORS: save(_tensors(checkpoint)),
+        HISTORY: checkpoint.history,
+    }
+    files[MANIFEST] = json.dumps({name: _sha256(content) for name, content in files.items()}).encode()
+    with whole_directory(path) as partial:
+        for name, content in files.items():
+            (partial / name).write_bytes(content)
+    return path
+
+
+def prune(folder: Path, best_step: int | None) -> None:
+    """Keep the best, the last, and the one before it, which stands in should the last be damaged."""
+    steps = _steps(folder)
+    for step in steps[:-2]:
+        if step != best_step:
+            shutil.rmtree(path_of(folder, step))
+
+
+def newest_checkpoint(folder: Path, run: str, warn: Callable[[str, str], None]) -> Checkpoint | None:
+    """The newest one that is whole; damaged ones are set aside with a warning.
+
+    Raises BadRun if it was made by another spec or from other data.
+    """
+    if folder.exists():
+        sweep(folder)
+    for step in reversed(_steps(folder)):
+        path = path_of(folder, step)
+        try:
+            checkpoint = _read(path)
+        except Damaged as error:
+            aside = path.with_name(f"{path.name}.damaged-{secrets.token_hex(4)}")
+            path.rename(aside)
+            warn("checkpoint_damaged", f"{path.name} is damaged ({error}) and was set aside as {aside.name}.")
+            continue
+        if checkpoint.run != run:
+            allowed = "spec and data must stay as they were; use another directory, or remove checkpoints/"
+            raise BadRun([Fault(f"checkpoints/{path.name}", "made by another spec or from other data", allowed)])
+        return checkpoint
+    return None
+
+
+def _steps(folder: Path) -> list[int]:
+    if not folder.exists():
+        return []
+    return sorted(int(match[1]) for entry in folder.iterdir() if (match := _NAME.fullmatch(entry.name)))
+
+
+def _read(path: Path) -> Checkpoint:
+    try:
+        manifest = json.loads((path / MANIFEST).read_bytes())
+        files = {name: (path / name).read_bytes() for name in (STATE, TENSORS, HISTORY)}
+    except (OSError, ValueError) as error:
+        raise Damaged(str(error)) from error
+    for name, content in files.items():
+        if manifest.get(name) != _sha256(content):
+            raise Damaged(f"{name} does not match its SHA-256")
+    return _parse(json.loads(files[STATE]), load(files[TENSORS]), files[HISTORY])
+
+
+def _state(checkpoint: Checkpoint) -> dict[str, object]:
+    best = checkpoint.best
+    return {
+        "run": checkpoint.run,
+        "step": checkpoint.step,
+        "validated": checkpoint.validated,
+        "held_out_pairs": checkpoint.base.pairs,
+        "timesteps": checkpoint.base.timesteps,
+        "settled": asdict(checkpoint.settled),
+        "best": None if best is None else {"step": best.step, "objective": best.objective},
+    }
+
+
+def _tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    groups: dict[str, Weights] = {
+        "adapter": checkpoint.adapter,
+        "optimizer": checkpoint.optimizer,
+        "base": {"chosen": checkpoint.base.chosen, "rejected": checkpoint.base.rejected},
+        "best": checkpoint.best.adapter if checkpoint.best else {},
+    }
+    return {
+        f"{group}/{name}": tensor.detach().cpu().contiguous().clone()  # safetensors refuses shared memory
+        for group, tensors in groups.items()
+        for name, tensor in tensors.items()
+    }
+
+
+def _parse(state: dict[str, Any], tensors: Mapping[str, Tensor], history: bytes) -> Checkpoint:
+    groups: dict[str, dict[str, Tensor]] = {"adapter": {}, "optimizer": {}, "base": {}, "best": {}}
+    for key, tensor in tensors.items():
+        group, _, name = key.partition("/")
+        groups[group][name] = tensor
+    best = state["best"]
+    return Checkpoint(
+        run=state["run"],
+        step=state["step"],
+        validated=state["validated"],
+        adapter=groups["adapter"],
+        optimizer=groups["optimizer"],
+        base=HeldOutLosses(tuple(state["held_out_pairs"]), tuple(state["timesteps"]), **groups["base"]),
+        best=Best(best["step"], best["objective"], groups["best"]) if best else None,
+        settled=Settled(**state["settled"] | {"memory": MemoryPlan(**state["settled"]["memory"])}),
+        history=history,
+    )
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,60 @@
+"""How a step is made to fit the device: how many pairs a forward pass takes, and what is traded for memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from trainer.runtime.errors import OutOfMemory
+from trainer.spec.run import Compute
+from trainer.spec.strict import Auto
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """``batch_size`` pairs a forward pass; ``streamed``: one side of them at a time."""
+
+    batch_size: int
+    gradient_checkpointing: bool
+    streamed: bool
+
+    def appetite(self) -> tuple[bool, bool, int]:
+        """Lower for plans that are tried later."""
+        return not self.streamed, not self.gradient_checkpointing, self.batch_size
+
+
+def plans(batch_size: int | Auto, step_size: int, compute: Compute, *, dropout: bool = False) -> Iterator[MemoryPlan]:
+    """What may be tried, the fastest first.
+
+    Smaller passes cost least; checkpointing and streaming cost one more forward pass each, of which checkpointing saves
+    more in deep networks (docs/decisions/0007-memory.md). What the user fixed stays as it is. With ``dropout`` in the
+    adapter nothing is streamed: its two passes would be of two networks.
+    """
+    sizes = list(_halvings(step_size)) if batch_size == "auto" else [batch_size]
+    may_stream = [False] if dropout else [False, True]
+    streamed = may_stream if compute.pairs == "auto" else [compute.pairs == "streamed"]
+    checkpointing = [False, True] if compute.gradient_checkpointing == "auto" else [compute.gradient_checkpointing]
+    for is_streamed in streamed:
+        for is_checkpointing in checkpointing:
+            for size in sizes:
+                yield MemoryPlan(size, is_checkpointing, is_streamed)
+
+
+def _halvings(size: int) -> Iterator[int]:
+    while size > 1:
+        yield size
+        size = (size + 1) // 2
+    yield 1
+
+
+def first_that_fits(candidates: Iterator[MemoryPlan], attempt: Callable[[MemoryPlan], None]) -> MemoryPlan:
+    """``attempt`` raises OutOfMemory for a plan that does not fit; so does this if none does."""
+    failure: OutOfMemory | None = None
+    for plan in candidates:
+        try:
+            attempt(plan)
+        except OutOfMemory as error:
+            failure = error
+        else:
+            return plan
+    raise failure if failure is not None else AssertionError("there is always a plan to try")

@@ -1,0 +1,133 @@
+"""One optimizer step, without waiting for the device: its losses stay there until someone looks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from trainer.data.batches import Batch
+from trainer.evaluation.losses import base_losses, denoising_losses
+from trainer.families.family import Denoiser
+from trainer.objectives.objective import Objective, PairLosses
+from trainer.runtime.distributed import ALONE, World
+
+# Activations' gradients in fp16 would fall below its smallest number; the adapter's own, in fp32, are scaled back.
+FP16_SCALE = 4096.0
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """``losses`` (2 or 3, pairs): objective, chosen and, where it is seen, rejected loss of each pair.
+
+    They are on the device, as ``grad_norm`` is. ``stop_requested`` says whether any process was asked to stop.
+    """
+
+    step: int
+    pairs: tuple[str, ...]
+    losses: Tensor
+    grad_norm: Tensor
+    learning_rate: float
+    stop_requested: bool = False
+
+
+def backward_joint(denoiser: Denoiser, batch: Batch, objective: Objective, pairs: float) -> Tensor:
+    """Add this batch's part of the gradient of the mean objective over ``pairs``; returns ``StepRecord.losses``."""
+    base_chosen, base_rejected = base_losses(denoiser, batch, objective)
+    chosen, *rejected = denoising_losses(denoiser, batch)
+    prior = denoising_losses(denoiser, batch.prior)[0] if batch.prior else None
+    values = objective.loss(PairLosses(chosen, rejected[0] if rejected else None, base_chosen, base_rejected, prior))
+    (values.sum() / pairs).backward()  # type: ignore[no-untyped-call]
+    return torch.stack([values, chosen, *rejected]).detach()
+
+
+def backward_streamed(denoiser: Denoiser, batch: Batch, objective: Objective, pairs: float) -> Tensor:
+    r"""As ``backward_joint``, one side's activations in memory at a time, for one more forward pass.
+
+    The objective depends on the network through the losses alone, so its gradient is
+    $\sum_s \frac{\partial\ell}{\partial L_s} \nabla L_s$: a pass without gradient gives the losses and with them the
+    factors, then each side is run again and sent back weighted by its own.
+    """
+    parts = [batch.side(index) for index in range(batch.sides)] + ([batch.prior] if batch.prior else [])
+    base_chosen, base_rejected = base_losses(denoiser, batch, objective)
+    with torch.no_grad():
+        seen = [denoising_losses(denoiser, part)[0] for part in parts]
+    leaves = [losses.requires_grad_() for losses in seen]
+    chosen, *others = leaves
+    prior = others.pop() if batch.prior else None
+    values = objective.loss(PairLosses(chosen, others[0] if others else None, base_chosen, base_rejected, prior))
+    factors = torch.autograd.grad(values.sum() / pairs, leaves)
+    for part, factor in zip(parts, factors, strict=True):
+        (denoising_losses(denoiser, part)[0] * factor).sum().backward()  # type: ignore[no-untyped-call]
+    return torch.stack([values, chosen, *others]).detach()
+
+
+def training_step(
+    denoiser: Denoiser,
+    optimizer: torch.optim.Optimizer,
+    batches: Sequence[Batch],
+    objective: Objective,
+    *,
+    step: int,
+    learning_rate: float,
+    max_grad_norm: float,
+    streamed: bool = False,
+    world: World = ALONE,
+    pairs: Sequence[str] | None = None,
+    stop_requested: bool = False,
+) -> StepRecord:
+    """The gradient of the mean objective over all pairs, clipped, and one update of the optimizer.
+
+    Among several processes ``batches`` are this one's share and ``pairs`` names those of all; every process comes out
+    with the same update and the same record.
+    """
+    own = [name for batch in batches for name in batch.pairs]
+    names = own if pairs is None else pairs
+    backward = backward_streamed if streamed else backward_joint
+    scale = FP16_SCALE if denoiser.dtype == torch.float16 else 1.0
+    losses = [backward(denoiser, batch, objective, len(names) / scale) for batch in batches]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if world.size > 1:
+        everything, stop_requested = add_up(world, parameters, losses, own, names, objective, stop_requested)
+    else:
+        everything = torch.cat(losses, dim=1)
+    if scale != 1:
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad.div_(scale)
+    grad_norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate * group["scale"]
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return StepRecord(step, tuple(names), everything, grad_norm, learning_rate, stop_requested)
+
+
+def add_up(
+    world: World,
+    parameters: Sequence[nn.Parameter],
+    losses: list[Tensor],
+    own: Sequence[str],
+    names: Sequence[str],
+    objective: Objective,
+    stop_requested: bool,
+) -> tuple[Tensor, bool]:
+    """Gradients of all processes into ``parameters``; returns all pairs' losses and whether any process is to stop.
+
+    One message for everything: losses stand at their pair's place, zeros elsewhere, so that their sum is themselves.
+    """
+    device = parameters[0].device
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    everything = torch.zeros(3 if objective.sees_rejected else 2, len(names), device=device)
+    if losses:
+        places = {name: place for place, name in enumerate(names)}
+        everything[:, [places[name] for name in own]] = torch.cat(losses, dim=1)
+    asked = torch.tensor([float(stop_requested)], device=device)
+    message = torch.cat([*(gradient.flatten() for gradient in gradients), everything.flatten(), asked])
+    world.add_up(message)
+    *parts, sums, stop = torch.split(message, [*map(torch.Tensor.numel, gradients), everything.numel(), 1])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.grad = part.view_as(parameter)
+    return sums.view_as(everything), bool(stop.item())

@@ -1,0 +1,3 @@
+from worker.dispatcher.dispatcher import main
+
+main()

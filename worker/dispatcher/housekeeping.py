@@ -1,0 +1,62 @@
+"""Making room, now and then, in a thread of the dispatcher's own: the tick never waits for it.
+
+Any number of dispatchers may run; when the last round was begun stands in the database, and one of them takes the next.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import structlog
+from obstore.exceptions import BaseError
+from sqlalchemy import select, text
+from sqlalchemy.exc import OperationalError
+
+from store.errors import BlobMissing
+from store.jobs import retention
+from store.ops import counters
+from worker.dispatcher import blob_sweep
+from worker.resources import Resources
+
+log = structlog.get_logger()
+
+LOCK = 7_246_004  # any constant of ours, other than those of the dispatcher, of blobs and the migrations'
+LOOK_SECONDS = 60.0
+
+
+def run(parts: Resources, stop: threading.Event) -> None:
+    while not stop.wait(min(LOOK_SECONDS, parts.settings.sweep_seconds)):
+        try:
+            tidy(parts)
+        except (OperationalError, BaseError, OSError, BlobMissing) as error:
+            log.warning("housekeeping.broke_off", reason=str(error))
+
+
+def tidy(parts: Resources) -> bool:
+    """Whether a round was due and this one made it. One that breaks off is due again at the next look; after one whose
+    dispatcher was killed, when the time for another has passed."""
+    if not _is_ours(parts):
+        return False
+    swept = None
+    try:
+        with parts.sessions.begin() as session:
+            dropped = retention.drop_checkpoints(session, days=parts.settings.checkpoint_days)
+        swept = blob_sweep.sweep(parts)
+    finally:
+        if swept is None:
+            with parts.sessions.begin() as session:
+                counters.forget_beat(session, "housekeeping")
+    log.info("housekeeping.done", checkpoints=dropped, blobs=swept.blobs, bytes=swept.bytes)
+    return True
+
+
+def _is_ours(parts: Resources) -> bool:
+    """Takes the turn: no transaction stays open for it, as a round may last for longer than one may stand still."""
+    with parts.sessions.begin() as turn:
+        if not turn.scalar(select(text(f"pg_try_advisory_xact_lock({LOCK})"))):
+            return False
+        last = counters.last_beat_age(turn, "housekeeping")
+        due = last is None or last >= parts.settings.sweep_seconds
+        if due:
+            counters.beat(turn, "housekeeping")
+        return due

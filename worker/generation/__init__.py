@@ -1,0 +1,1 @@
+"""Making images that users asked for."""

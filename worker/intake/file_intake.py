@@ -1,0 +1,225 @@
+"""Reading an uploaded file: claim, fetch, prepare, store the images and pairs, tell the jobs that wait."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import structlog
+from obstore.exceptions import BaseError as ObjectStoreError
+from sqlalchemy.exc import OperationalError
+
+from intake import Finding, Policy, Progress, prepare_upload
+from intake.images.image_folder import StoredImage
+from store.blobs.blobs import StoredBlob
+from store.database import Sessions
+from store.datasets import image_facts
+from store.datasets.image_facts import Facts
+from store.errors import BlobMissing, LeaseLost
+from store.files import file_leases
+from store.files.file_leases import FileClaim
+from store.jobs import jobs
+from store.jobs.events import NewEvent
+from worker.resources import Resources
+from worker.runtime import disk_room, leftovers, memory_limit
+from worker.runtime.lease_keeper import kept, released_on_stop, written
+from worker.runtime.publish import publish_jobs
+
+log = structlog.get_logger()
+
+PROGRESS_SECONDS = 2.0
+EVENT_SECONDS = 60.0
+KEPT_AT_ONCE = 5000
+SHOWN_FINDINGS = 50  # of status_details; the rest is counted
+NO_IMAGES: Mapping[str, StoredImage] = {}
+
+Outcome = Callable[[], list[str]]
+
+
+def read_file(resources: Resources, file_id: str, *, stopping: Callable[[], bool] = lambda: False) -> None:
+    """``stopping`` tells that this worker has to end: the file is given back at once."""
+    settings, sessions = resources.settings, resources.sessions
+    leftovers.clear(resources)
+    if not disk_room.is_left(resources):
+        return
+    claimed_at = time.monotonic()
+    with sessions.begin() as session:
+        owned = file_leases.claim(session, file_id, lease_seconds=settings.lease_seconds)
+    if owned is None:
+        log.info("intake.nothing_to_do", file=file_id)
+        return
+    folder = leftovers.attempt_folder(settings.work_directory, file_id, owned.attempt)
+    lost = LeaseLost(file_id, owned.attempt)
+    renew = partial(_renew, sessions, owned, settings.lease_seconds)
+    try:
+        with kept(
+            renew,
+            claimed_at=claimed_at,
+            lease_seconds=settings.lease_seconds,
+            heartbeat_seconds=settings.heartbeat_seconds,
+        ) as keeper:
+
+            def check() -> None:
+                if keeper.lost or stopping():
+                    raise lost
+
+            release = partial(written, keeper, lost, partial(_give_back, resources, owned))
+            with released_on_stop(stopping, release):
+                outcome = _outcome(resources, owned, folder, check)
+            queued = written(keeper, lost, outcome)
+    except LeaseLost:
+        log.warning("intake.stopped" if stopping() else "intake.lease_lost", file=file_id, attempt=owned.attempt)
+        return
+    finally:
+        leftovers.remove_folder(folder)
+    publish_jobs(resources, queued)
+
+
+def _renew(sessions: Sessions, owned: FileClaim, lease_seconds: float) -> None:
+    with sessions.begin() as session:
+        file_leases.renew(session, owned, lease_seconds=lease_seconds)
+
+
+def _outcome(resources: Resources, owned: FileClaim, folder: Path, check: Callable[[], None]) -> Outcome:
+    """What is to be written of the file, whatever happens; an outcome returns the jobs that can be queued now."""
+    try:
+        with memory_limit.limited(resources.settings.intake_memory_bytes):
+            return _read(resources, owned, folder, check)
+    except BlobMissing as missing:
+        return partial(_refuse, resources, owned, Finding("upload_damaged", "error", str(missing)))
+    except MemoryError:
+        most = resources.settings.intake_memory_bytes // 2**20
+        message = f"reading the file takes more than {most:,} MiB of memory, the most that it may"
+        return partial(_refuse, resources, owned, Finding("intake_memory", "error", message))
+    except (OSError, ObjectStoreError) as fault:
+        log.warning("intake.storage_fault", file=owned.file_id, reason=str(fault))
+        return partial(_crash, resources, owned, f"a file or blob could not be read or written: {fault}")
+
+
+def _read(resources: Resources, owned: FileClaim, folder: Path, check: Callable[[], None]) -> Outcome:
+    folder.mkdir(parents=True)
+    started = time.monotonic()
+    resources.blobs.fetch(owned.sha256, folder / "upload")
+    check()
+    prepared = prepare_upload(
+        folder / "upload",
+        folder,
+        policy=Policy(**(owned.policy or {})),
+        progress=_Reported(check, partial(_tell, resources, owned)),
+    )
+    log.info(
+        "intake.read",
+        file=owned.file_id,
+        format=prepared.report.format,
+        rows=prepared.report.rows,
+        pairs=prepared.count,
+        images=len(prepared.images),
+        seconds=round(time.monotonic() - started, 1),
+        peak_memory_mib=memory_limit.peak() // 2**20,  # since this process started
+    )
+    details, report = describe(prepared.findings), prepared.report.as_json()
+    if not prepared.usable:
+        return partial(_finish, resources, owned, status="error", details=details, report=report)
+    for sha256, path in prepared.images.items():
+        resources.blobs.take_file(path, StoredBlob(sha256, path.stat().st_size))
+        check()
+    pairs = resources.blobs.put_file(prepared.pairs_file)
+    return partial(
+        _finish,
+        resources,
+        owned,
+        measured=prepared.measured,
+        status="processed",
+        details=details,
+        pairs_sha256=pairs.sha256,
+        pairs_count=prepared.count,
+        report=report,
+    )
+
+
+def _finish(
+    resources: Resources, owned: FileClaim, measured: Mapping[str, StoredImage] = NO_IMAGES, **told: Any
+) -> list[str]:
+    _keep_measures(resources.sessions, measured)
+    with resources.sessions.begin() as session:
+        file_leases.finish(session, owned, **told)
+        return jobs.files_ready(session, owned.file_id)
+
+
+def _refuse(resources: Resources, owned: FileClaim, why: Finding) -> list[str]:
+    return _finish(resources, owned, status="error", details=f"{describe((why,))} {why.advice}")
+
+
+def _crash(resources: Resources, owned: FileClaim, reason: str) -> list[str]:
+    with resources.sessions.begin() as session:
+        given_up = file_leases.crash(session, owned, reason=reason, crash_cap=resources.settings.crash_cap)
+        return jobs.files_ready(session, owned.file_id) if given_up else []
+
+
+def _give_back(resources: Resources, owned: FileClaim) -> None:
+    with resources.sessions.begin() as session:
+        file_leases.give_back(session, owned)
+
+
+def _keep_measures(sessions: Sessions, measured: Mapping[str, StoredImage]) -> None:
+    """So that a data set that takes the pairs can be reviewed without decoding them again."""
+    left = iter(measured.values())
+    while some := list(islice(left, KEPT_AT_ONCE)):
+        facts = [Facts(image.sha256, image.width, image.height, image.fingerprint) for image in some]
+        with sessions.begin() as session:
+            image_facts.keep(session, facts)
+
+
+class _Reported:
+    """Passes progress on, but not more often than somebody looks, and more seldom to the jobs that wait, which keep it;
+    ``check`` is asked at every row."""
+
+    def __init__(self, check: Callable[[], None], tell: Callable[[Progress, bool], None]) -> None:
+        self._check, self._tell = check, tell
+        self._next = time.monotonic() + PROGRESS_SECONDS
+        self._next_event = self._next
+
+    def __call__(self, progress: Progress) -> None:
+        self._check()
+        if time.monotonic() < self._next:
+            return
+        to_jobs = time.monotonic() >= self._next_event
+        self._tell(progress, to_jobs)
+        self._next = time.monotonic() + PROGRESS_SECONDS
+        if to_jobs:
+            self._next_event = time.monotonic() + EVENT_SECONDS
+
+
+def _tell(resources: Resources, owned: FileClaim, progress: Progress, to_jobs: bool) -> None:
+    """A database that cannot be reached is no reason to stop while the lease is good."""
+    told = dataclasses.asdict(progress)
+    measured = {"worker": resources.worker, "peak_memory_bytes": memory_limit.peak()}
+    try:
+        with resources.sessions.begin() as session:
+            file_leases.note_progress(session, owned, told | measured)
+            if to_jobs:
+                data = {"event": "reading", "file": owned.file_id} | told
+                jobs.tell_waiting(session, owned.file_id, NewEvent(_sentence(owned.file_id, progress), data=data))
+    except OperationalError as error:
+        log.warning("lease.not_written", row=owned.file_id, reason=str(error.orig))
+
+
+def _sentence(file_id: str, progress: Progress) -> str:
+    of = f" of {progress.total:,}" if progress.total else ""
+    rows = "row" if (progress.total or progress.rows) == 1 else "rows"
+    pairs = "pair" if progress.kept == 1 else "pairs"
+    return f"Reading {file_id}: {progress.rows:,}{of} {rows}, {progress.kept:,} {pairs} kept."
+
+
+def describe(findings: tuple[Finding, ...]) -> str | None:
+    """One line a finding, errors first: code, file and row, and what to do."""
+    ordered = sorted(findings, key=lambda finding: finding.severity != "error")
+    lines = [f"{finding.code}: {finding.message}" for finding in ordered[:SHOWN_FINDINGS]]
+    if len(ordered) > SHOWN_FINDINGS:
+        lines.append(f"... and {len(ordered) - SHOWN_FINDINGS} more.")
+    return "\n".join(lines) or None

@@ -1,0 +1,1 @@
+"""Running a job: its attempt, its trainer, its end."""

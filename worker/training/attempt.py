@@ -1,0 +1,140 @@
+"""One attempt at a job: its claim and folder, what the trainer has said, and the fenced rows made of that."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from store.blobs.blobs import Blobs
+from store.files.files import NewFile
+from store.ids import new_id
+from store.job_status import Request
+from store.jobs import job_leases
+from store.jobs.events import NewEvent
+from store.jobs.job_leases import Claim
+from store.tables.base import Json
+from trainer.spec.events import CheckpointWritten, Done, Event, Failed, Metrics, PhaseProgress, Progress, SampleWritten
+from worker.resources import Resources
+from worker.training import reports
+
+log = structlog.get_logger()
+
+RESULT_PURPOSE = "fine-tune-results"
+
+
+@dataclass
+class Attempt:
+    """``done`` and ``failed`` are the trainer's last words; the latest metrics belong to the next checkpoint."""
+
+    owned: Claim
+    folder: Path
+    done: Done | None = None
+    failed: Failed | None = None
+    _metrics: Metrics | None = None
+    _point: int = -1
+    _news: list[NewEvent] = field(default_factory=list)
+    _latest: Progress | PhaseProgress | None = None
+    _checkpoints: list[tuple[CheckpointWritten, Metrics | None]] = field(default_factory=list)
+    _samples: list[tuple[SampleWritten, str]] = field(default_factory=list)  # with the id of the file that it becomes
+
+    def hear(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if isinstance(event, Progress | PhaseProgress):
+                self._latest = event
+            if not (isinstance(event, Progress) and self._on_a_told_point(event)):
+                told = reports.to_job_event(event)
+                self._news += [told] if told is not None else []
+            if isinstance(event, Metrics):
+                self._metrics = event
+            elif isinstance(event, CheckpointWritten):
+                self._checkpoints.append((event, self._metrics))
+            elif isinstance(event, SampleWritten):
+                self._samples.append((event, new_id("file")))
+            elif isinstance(event, Done):
+                self.done = event
+            elif isinstance(event, Failed):
+                self.failed = event
+
+    def write(self, resources: Resources) -> Request | None:
+        """Write what was heard; returns what the user asks for, when the row was read for it.
+
+        What an unreachable database does not take stays for the next call. Also what it may have taken, when the
+        answer to a commit was lost: each row has an id by now, and is written once.
+        """
+        requested = self._write_news(resources)
+        self._news, self._latest = [], None
+        while self._checkpoints:
+            self._store_checkpoint(resources, *self._checkpoints[0])
+            self._checkpoints.pop(0)
+        while self._samples:
+            self._store_sample(resources, *self._samples[0])
+            self._samples.pop(0)
+        return requested
+
+    def _write_news(self, resources: Resources) -> Request | None:
+        news, progress = self._news, self._latest
+        if not news and progress is None:
+            return None
+        with resources.sessions.begin() as session:
+            return job_leases.record(
+                session,
+                self.owned,
+                news,
+                progress=reports.progress_data(progress) if progress else None,
+                eta=progress.eta_seconds if isinstance(progress, Progress) else None,
+            )
+
+    def _on_a_told_point(self, event: Progress) -> bool:
+        """A long run's log keeps the first progress line of each of its points."""
+        told, self._point = self._point, reports.point_of(event)
+        return told == self._point
+
+    def _store_checkpoint(self, resources: Resources, event: CheckpointWritten, metrics: Metrics | None) -> None:
+        """Blobs first, then the fenced row, so that a visible checkpoint is whole."""
+        manifest = store_checkpoint_files(resources.blobs, self.folder / event.path)
+        if manifest is None:
+            log.info("checkpoint.pruned_before_upload", job=self.owned.job_id, step=event.step)
+            return
+        measured = metrics if metrics is not None and metrics.step == event.step else None
+        with resources.sessions.begin() as session:
+            job_leases.add_checkpoint(
+                session,
+                self.owned,
+                step=event.step,
+                metrics=reports.metrics_data(measured) if measured else {"step": event.step},
+                manifest=manifest,
+            )
+
+    def _store_sample(self, resources: Resources, event: SampleWritten, file_id: str) -> None:
+        """The sheet becomes a file that can be downloaded while the job goes on; its event names it."""
+        sheet = resources.blobs.put_file(self.folder / event.grid)
+        name = f"samples-step-{event.step}.png"
+        new = NewFile(self.owned.project_id, name, RESULT_PURPOSE, sheet.bytes, sheet.sha256, id=file_id)
+        with resources.sessions.begin() as session:
+            job_leases.add_sample(session, self.owned, new, reports.sample_event(event, file_id))
+
+
+def store_files(blobs: Blobs, folder: Path) -> Json:
+    """Every file below ``folder`` as a blob: relative name -> SHA-256 and size."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    stored = {str(path.relative_to(folder)): blobs.put_file(path) for path in paths}
+    return {name: {"sha256": blob.sha256, "bytes": blob.bytes} for name, blob in stored.items()}
+
+
+def store_checkpoint_files(blobs: Blobs, folder: Path) -> Json | None:
+    """Like ``store_files``; None if the trainer has pruned the checkpoint, or is about to have done so.
+
+    The checkpoint's own manifest.json names all of its other files with their SHA-256: one that is being removed
+    must not be taken for a whole one.
+    """
+    try:
+        wanted: dict[str, str] = json.loads((folder / "manifest.json").read_bytes())
+        stored = store_files(blobs, folder)
+    except FileNotFoundError:
+        return None
+    whole = all(name in stored and stored[name]["sha256"] == sha256 for name, sha256 in wanted.items())
+    return stored if whole else None

@@ -1,0 +1,221 @@
+"""Running one job: claim it, keep the lease, watch the trainer, act on what the user or the operator asks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import structlog
+from obstore.exceptions import BaseError as ObjectStoreError
+from pydantic import ValidationError
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from store.database import Sessions
+from store.errors import BlobMissing, LeaseLost
+from store.job_status import Request
+from store.jobs import job_leases, jobs
+from store.jobs.job_leases import Claim
+from store.settings import Settings
+from store.tenants import limits
+from trainer.spec.run import RunSpec
+from worker.resources import Resources
+from worker.runtime import disk_room, leftovers, oom_kills, process
+from worker.runtime.lease_keeper import LeaseKeeper, ended_when_lost, kept, written
+from worker.runtime.publish import publish_jobs
+from worker.runtime.spec_version import readable
+from worker.runtime.stop import Stop
+from worker.runtime.trainer_output import TrainerOutput, last_lines
+from worker.training import conclusion, leakage, run_directory
+from worker.training.attempt import Attempt
+from worker.training.conclusion import TrainerEnd
+from worker.training.run_directory import Inputs
+
+log = structlog.get_logger()
+
+POLL_SECONDS = 0.2
+EXIT_SECONDS = 30  # from the end of a trainer's output to its exit: tearing torch down takes a while
+CODE = Path(__file__).resolve().parents[2]
+
+
+class Abandoned(Exception):
+    """The attempt has to end before its trainer was started."""
+
+
+def supervise(resources: Resources, job_id: str, *, stopping: Callable[[], bool]) -> None:
+    """Run the job whose turn it is: the hint names one, and the queue may know another that comes first, for which
+    there is a hint too. ``stopping`` tells that this worker has to end."""
+    settings = resources.settings
+    leftovers.clear(resources)
+    if not disk_room.is_left(resources):
+        return
+    claimed_at = time.monotonic()
+    with resources.sessions.begin() as session:
+        owned = job_leases.claim_next(
+            session,
+            worker=resources.worker,
+            lease_seconds=settings.lease_seconds,
+            limits=limits.defaults(settings),
+            memory_gib=settings.worker_memory_gib,
+            readable=partial(readable, RunSpec),
+        )
+    if owned is None:
+        log.info("job.nothing_to_do", hint=job_id)
+        return
+    job_id = owned.job_id
+    log.info("job.claimed", job=job_id, attempt=owned.attempt)
+    attempt = Attempt(owned, leftovers.attempt_folder(settings.work_directory, job_id, owned.attempt))
+    renew = partial(_renew, resources.sessions, owned, settings.lease_seconds)
+    try:
+        with kept(
+            renew,
+            claimed_at=claimed_at,
+            lease_seconds=settings.lease_seconds,
+            heartbeat_seconds=settings.heartbeat_seconds,
+        ) as keeper:
+            again = _attempt(resources, attempt, keeper, stopping)
+    except LeaseLost:
+        log.warning("job.lease_lost", job=job_id, attempt=owned.attempt)
+        return
+    finally:
+        leftovers.remove_folder(attempt.folder)
+    if again:
+        publish_jobs(resources, [job_id])
+
+
+def _attempt(resources: Resources, attempt: Attempt, keeper: LeaseKeeper, stopping: Callable[[], bool]) -> bool:
+    """Whatever happens ends in one conclusion, or in LeaseLost. Returns whether another worker may take the job at
+    once."""
+    lost = LeaseLost(attempt.owned.job_id, attempt.owned.attempt)
+    try:
+        _materialise(resources, attempt, keeper, stopping)
+        end = _train(resources, attempt, keeper, stopping)
+        conclude = partial(_conclude, resources, attempt, end)
+        return written(keeper, lost, conclude)
+    except Abandoned:
+        end_so = partial(conclusion.give_back, resources, attempt, "Stopped before training.")
+    except BlobMissing as missing:
+        end_so = partial(conclusion.fail, resources, attempt, "data_missing", str(missing))
+    except ValidationError as invalid:
+        message = f"The job's specification is not valid for this version: {invalid}"
+        end_so = partial(conclusion.fail, resources, attempt, "invalid_spec", message)
+    except (OSError, ObjectStoreError) as fault:
+        log.warning("job.storage_fault", job=attempt.owned.job_id, reason=str(fault))
+        message = f"A file or blob could not be read or written: {fault}"
+        end_so = partial(conclusion.crash, resources, attempt, "storage_fault", message)
+    return written(keeper, lost, end_so)
+
+
+def _conclude(resources: Resources, attempt: Attempt, end: TrainerEnd) -> bool:
+    attempt.write(resources)
+    return conclusion.conclude(resources, attempt, end)
+
+
+def _train(resources: Resources, attempt: Attempt, keeper: LeaseKeeper, stopping: Callable[[], bool]) -> TrainerEnd:
+    stderr_path = attempt.folder / "stderr.log"
+    kills_before = oom_kills.count()
+    trainer = _start_trainer(attempt.folder, resources.settings, stderr_path)
+    output = TrainerOutput(trainer)
+    try:
+        with ended_when_lost(keeper, partial(process.end_group, trainer)):
+            stop = Stop(trainer, grace_seconds=resources.settings.grace_seconds)
+            stalled = _watch(resources, attempt, output, keeper, stop, stopping)
+            with suppress(subprocess.TimeoutExpired):
+                trainer.wait(EXIT_SECONDS)
+    finally:
+        process.end_group(trainer)
+        output.close()
+    return TrainerEnd(
+        trainer.wait(),
+        last_lines(stderr_path),
+        stopped=stop.asked,
+        stalled_seconds=stalled,
+        memory_ran_out=oom_kills.count() > kills_before,
+    )
+
+
+def _watch(
+    resources: Resources,
+    attempt: Attempt,
+    output: TrainerOutput,
+    keeper: LeaseKeeper,
+    stop: Stop,
+    stopping: Callable[[], bool],
+) -> float | None:
+    """Until the trainer's output ends. Returns for how many seconds it was silent, if it was ended for that."""
+    stalled, heard_at = None, time.monotonic()
+    while not output.ended:
+        events = output.read(timeout=POLL_SECONDS)
+        attempt.hear(events)
+        requested = _write(resources, attempt)
+        if keeper.lost:
+            raise LeaseLost(attempt.owned.job_id, attempt.owned.attempt)
+        if stop.asked or requested or keeper.requested or stopping():
+            stop.press()
+        elif events:
+            heard_at = time.monotonic()
+        elif time.monotonic() - heard_at > resources.settings.stall_seconds:
+            stalled = time.monotonic() - heard_at
+            stop.kill()
+    return stalled
+
+
+def _write(resources: Resources, attempt: Attempt) -> Request | None:
+    """A database that cannot be reached is no reason to stop while the lease is good: it is written later."""
+    try:
+        return attempt.write(resources)
+    except OperationalError as error:
+        log.warning("job.not_written", job=attempt.owned.job_id, reason=str(error.orig))
+        return None
+
+
+def _start_trainer(folder: Path, settings: Settings, stderr_path: Path) -> subprocess.Popen[bytes]:
+    cache = ["--cache", str(settings.work_directory / "cache"), "--cache-bytes", str(settings.cache_bytes)]
+    command = [sys.executable, "-m", "trainer", "run", str(folder), *cache]
+    with stderr_path.open("wb") as stderr:
+        return process.start(command, cwd=CODE, stderr=stderr)
+
+
+def _materialise(resources: Resources, attempt: Attempt, keeper: LeaseKeeper, stopping: Callable[[], bool]) -> None:
+    owned = attempt.owned
+
+    def check() -> None:
+        if keeper.lost:
+            raise LeaseLost(owned.job_id, owned.attempt)
+        if keeper.requested or stopping():
+            raise Abandoned
+
+    attempt.folder.mkdir(parents=True)
+    inputs = written(keeper, LeaseLost(owned.job_id, owned.attempt), partial(_inputs, resources.sessions, owned))
+    pairs = run_directory.prepare(attempt.folder, inputs, resources.blobs, check)
+    attempt.hear(list(leakage.warnings(pairs)))
+
+
+def _inputs(sessions: Sessions, owned: Claim) -> Inputs:
+    with sessions() as session:
+        return _read_inputs(session, owned)
+
+
+def _read_inputs(session: Session, owned: Claim) -> Inputs:
+    job = jobs.get(session, owned.project_id, owned.job_id)
+    training, validation = jobs.pairs_documents(session, job)
+    if training is None:
+        raise BlobMissing(f"of the pairs of {job.training_file_id or job.training_dataset_id}")
+    checkpoint = job_leases.latest_checkpoint(session, owned.job_id)
+    return Inputs(
+        spec=RunSpec.model_validate(job.spec),
+        training_pairs=training,
+        validation_pairs=validation,
+        checkpoint_step=checkpoint.step if checkpoint else None,
+        checkpoint=checkpoint.manifest if checkpoint else {},
+    )
+
+
+def _renew(sessions: Sessions, owned: Claim, lease_seconds: float) -> Request | None:
+    with sessions.begin() as session:
+        return job_leases.renew(session, owned, lease_seconds=lease_seconds)
