@@ -8,8 +8,8 @@ from PIL import Image
 SIDE = 8
 SAMPLED = 256  # pixels of the image that are looked at, across and down: looking at all would cost as much as decoding
 # Mean difference of two fingerprints, in levels of 255. Measured on the example's 262 drawings
-# (tests/intake/test_fingerprint.py): one saved as JPEG of quality 60 or scaled to half is at most 1.1 from itself; line
-# art is more than that from the same drawing in colour for all but four, which hardly differ.
+# (tests/intake/images/test_fingerprint.py): one saved as JPEG of quality 60 or scaled to half is at most 1.1 from
+# itself; line art is more than that from the same drawing in colour for all but four, which hardly differ.
 NEAR = 1.25
 
 

@@ -17,9 +17,9 @@ from cli.local.embedded import running_postgres
 from store.database import Sessions, open_engine, open_sessions
 from store.tables.job import Checkpoint, Job, JobEvent
 from tests.api import polling
+from tests.cli.commands.test_up import home, run
 from tests.cli.home import READY, Home, gone, running
 from tests.cli.test_commands import Run
-from tests.cli.test_up import home, run
 from tests.trainer.tiny_sdxl import save_base
 from tests.worker.pairs import archive_of
 

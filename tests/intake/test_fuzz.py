@@ -31,7 +31,7 @@ from intake.limits import Limits
 from intake.policy import Policy
 from tests.intake.build import ROW, good_files, png, prepare, tar_of, zip_of
 from tests.intake.formats.test_formats import annotation, label_studio, pick_a_pic, studio_archive
-from tests.intake.test_images import WHOLE
+from tests.intake.images.test_normalise import WHOLE
 from trainer.run_directory.images import decode
 
 pytestmark = pytest.mark.unit

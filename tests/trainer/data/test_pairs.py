@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.trainer.test_encoding import Mean
-from tests.trainer.test_mismatch import Painter
+from tests.trainer.data.test_encoding import Mean
+from tests.trainer.evaluation.test_measure_mismatch import Painter
 from trainer.cache.cache import Cache
 from trainer.data.encoding import Encoder, new_encoder
 from trainer.data.pairs import Need, Pairs, captions, pairs_of, plan, prompts_of

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.trainer.test_step import Network, Plain
+from tests.trainer.training.test_step import Network, Plain
 from trainer.cache.cache import Cache, key_of
 from trainer.data.encoding import EncodedImage, EncodedPair
 from trainer.data.noise import keyed_generator, validation_noise

@@ -87,7 +87,7 @@ def test_licence_and_attribution_travel_with_the_images(archive: Path) -> None:
 
 def test_the_command_writes_the_archive_and_counts_the_pairs(archive: Path, tmp_path: Path) -> None:
     out = tmp_path / "new folder" / "out.zip"
-    root = Path(pairs.__file__).parents[1]
+    root = Path(pairs.__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-m", "demo", "pairs", str(out)], cwd=root, capture_output=True, text=True, check=True
     )

@@ -14,7 +14,7 @@ from store.database import open_engine, open_sessions
 from store.jobs import jobs
 from store.tables.job import Job
 from tests.store.rows import read_events, read_job, running_job
-from tests.worker.test_reports import METRICS
+from tests.worker.training.test_reports import METRICS
 from trainer.spec.events import CheckpointWritten, Done, Failed, Warned
 from worker.resources import Resources
 from worker.training.attempt import Attempt, store_checkpoint_files

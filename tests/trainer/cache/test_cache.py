@@ -18,7 +18,7 @@ from trainer.runtime.errors import CacheEntryLost
 pytestmark = pytest.mark.unit
 
 KEY, OTHER = key_of(kind="test"), key_of(kind="other")
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def entry_of(folder: Path) -> Path:

@@ -18,7 +18,7 @@ from research.growth import growth
 from research.intervals import Interval, interval, success, wilson
 from research.plan import WHOLE
 from research.trial import MethodName, Trial
-from tests.demo.benchmark.test_plan import result
+from tests.research.test_plan import result
 
 pytestmark = pytest.mark.unit
 

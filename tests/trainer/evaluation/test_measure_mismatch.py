@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.trainer.test_encoding import Mean, saved
+from tests.trainer.data.test_encoding import Mean, saved
 from trainer.cache.cache import Cache
 from trainer.data.encoding import EncodedPair, new_encoder
 from trainer.evaluation.features import Statistics

@@ -20,7 +20,7 @@ from trainer.runtime.locks import holding
 
 pytestmark = pytest.mark.unit
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 KEYS = [key_of(image=index) for index in range(10)]
 SIZE = 2**16 + 4096  # on disk: 64 KiB of tensors, a block with the header
 
