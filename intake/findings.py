@@ -1,4 +1,4 @@
-"""The vocabulary of what can be wrong with an upload, and the cure for each; ``docs/data.md`` says more of both."""
+"""The findings that an upload can have, each with its cure; ``docs/reference/findings.md`` explains both."""
 
 from __future__ import annotations
 

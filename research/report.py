@@ -92,7 +92,7 @@ def page(results: Results, pictures: Path) -> Iterator[str]:
     yield from domain_table(measured)
     yield ""
     yield (
-        "Mismatch is measured as in every job (docs/metrics.md): the similarity, in colours and edges, of what the base draws "
+        "Mismatch is measured as in every job (docs/guides/read-the-metrics.md): the similarity, in colours and edges, of what the base draws "
         "for the training prompts to the chosen images; 1 is none, lower is farther. The order is by that measurement; the "
         "paper has safety after culture."
     )

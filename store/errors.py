@@ -1,7 +1,7 @@
 """What can go wrong in the store; api/errors/table.py has the answer to each that a route lets out.
 
 Every class derives from StoreError directly, or from NotFound where an id names nothing in the project. Its docstring's
-first line says when it is raised; docs/api.md shows that line.
+first line says when it is raised; docs/reference/http-api.md shows that line.
 """
 
 from __future__ import annotations

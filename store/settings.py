@@ -16,8 +16,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PAIRTUNE_", env_parse_none_str="none", frozen=True)
 
     home: Path = Field(Path("var"), description="Local state: embedded services, blobs, work directories, local.key.")
-    host: str = "127.0.0.1"
-    port: int = 8000
+    host: str = Field("127.0.0.1", description="Address that the API of `up` listens on.")
+    port: int = Field(8000, description="Port that the API of `up` listens on.")
     url: str | None = Field(None, description="Where the command line finds the API; this machine's without it.")
     api_key: str | None = Field(None, description="The command line's key; HOME/local.key without it.")
     database_url: str | None = Field(None, description="postgresql+psycopg://...; without it `up` starts its own.")
@@ -106,8 +106,8 @@ class Settings(BaseSettings):
     )
 
     # Times in seconds. A worker is given up after `lease`; three missed heartbeats fit into it with room to spare.
-    lease_seconds: float = 60.0
-    heartbeat_seconds: float = 10.0
+    lease_seconds: float = Field(60.0, description="A worker that does not renew its lease for this long loses it.")
+    heartbeat_seconds: float = Field(10.0, description="How often a worker renews its lease.")
     dispatch_seconds: float = Field(10.0, description="How often the dispatcher looks for expired leases.")
     republish_seconds: float = Field(30.0, description="Age at which an unclaimed row's hint is sent again.")
     grace_seconds: float = Field(60.0, description="From SIGTERM to SIGKILL of a trainer that has to checkpoint.")

@@ -1,4 +1,4 @@
-"""``python -m api.errors.docs`` writes the table of error codes into docs/api.md; a test compares the two."""
+"""``python -m api.errors.docs`` writes docs/reference/errors.md's table of error codes; a test compares."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from api.errors.table import ROWS, ErrorRow
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "api.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "errors.md"
 BEGIN, END = "<!-- codes: python -m api.errors.docs -->\n", "<!-- end of codes -->\n"
 
 

@@ -1,7 +1,7 @@
 """What the API itself finds wrong; api/errors/table.py has the answer to each.
 
-Every class derives from ApiError directly. Its docstring's first line says when it is raised; docs/api.md shows that
-line.
+Every class derives from ApiError directly. Its docstring's first line says when it is raised; docs/reference/errors.md
+shows that line.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Every error that a client can meet: one row an error.
 
 The answers (api/errors/answers.py), the examples and headers of the OpenAPI document (api/errors/responses.py,
-api/http/documented_headers.py) and the table of codes in docs/api.md (api/errors/docs.py) are made from these rows.
+api/http/documented_headers.py) and the table of codes in docs/reference/errors.md (api/errors/docs.py) are made of
+these rows.
+
 To add an error: its class in api/errors/errors.py or store/errors.py, a row here, and ``python -m api.errors.docs``.
 """
 

@@ -49,7 +49,7 @@ UPLOAD_FORM = {
                         "file": {
                             "type": "string",
                             "format": "binary",
-                            "description": "Pairs in any format of docs/data.md.",
+                            "description": "Pairs in any format of docs/reference/formats.md.",
                         },
                         "purpose": {"type": "string", "enum": [service.UPLOAD_PURPOSE]},
                         **FORM_PROPERTIES,

@@ -25,7 +25,9 @@ class CreateFineTuningJob(JobAttributes, JobSources, TrainingOptions):
 
     model_config = ConfigDict(json_schema_extra={"example": examples.REQUEST})
 
-    method: Method = Field(MapoMethod(type="mapo"), description="How to train; docs/methods.md says when to use which.")
+    method: Method = Field(
+        MapoMethod(type="mapo"), description="How to train; docs/concepts/methods.md says when to use which."
+    )
     dry_run: Flag = Field(False, description="Check all of it, answer what it would cost, and make nothing.")
     integrations: list[Any] | None = Field(None, description="Must be empty: no integration is offered.")
 

@@ -30,6 +30,6 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     responses=RESPONSES,
 )
 def metrics(request: Request, backends: Opened) -> PlainTextResponse:
-    """Operators' signals in Prometheus' text format; docs/operations.md says what each means and when to act. Without
+    """Operators' signals in Prometheus' text format; docs/reference/metrics.md says what each means. Without
     a database the process's own are told, and `pairtune_database_up` is 0."""
     return PlainTextResponse(service.scrape(backends, request.app.state.requests), media_type=MEDIA_TYPE)

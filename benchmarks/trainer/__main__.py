@@ -1,7 +1,7 @@
 """``python -m benchmarks.trainer [--quick]``: every case in a process of its own, rounds in turns, one table.
 
-Writes benchmarks/results/trainer.json and the table in docs/performance.md. Ratios are taken within a round, so that
-other load on the machine meets both sides; the figure is their median.
+Writes benchmarks/results/trainer.json and the table in docs/development/performance.md. Ratios are taken within a
+round, so that other load on the machine meets both sides; the figure is their median.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 
 from benchmarks.trainer.subjects import BATCH, base_of, write_run
 
-RESULT, PAGE = Path("benchmarks/results/trainer.json"), Path("docs/performance.md")
+RESULT, PAGE = Path("benchmarks/results/trainer.json"), Path("docs/development/performance.md")
 BEGIN, END = "<!-- begin figures -->", "<!-- end figures -->"
 MAIN = ("plain", "mapo", "dpo")
 OPTIONS = ("sft", "dco", "uncached", "streamed", "checkpointing", "channels last", "compiled")

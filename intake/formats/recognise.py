@@ -36,7 +36,8 @@ def recognise(files: Mapping[str, Entry], limits: Limits, prompt: str | None) ->
     raise MetadataRefused(
         "metadata_missing",
         "holds no metadata.jsonl or metadata.csv at the top or in its top folder; add one with the columns"
-        f" {', '.join(REQUIRED)} and, where there is one, rejected. Images alone need captions (docs/data.md)",
+        f" {', '.join(REQUIRED)} and, where there is one, rejected. Images alone need captions"
+        " (docs/reference/formats.md)",
     )
 
 

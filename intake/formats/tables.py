@@ -198,7 +198,10 @@ def _once(members: list[tuple[str, object]]) -> dict[str, object]:
 def _check_header(header: list[str]) -> None:
     if header and layout_of(header) is None:
         missing = ", ".join(name for name in REQUIRED if name not in header)
-        reason = f"has no column {missing}; add it to the first line, or use another format's columns (docs/data.md)"
+        reason = (
+            f"has no column {missing}; add it to the first line, or use another format's columns"
+            " (docs/reference/formats.md)"
+        )
         raise MetadataRefused("metadata_columns", reason)
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:

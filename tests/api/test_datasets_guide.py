@@ -1,4 +1,4 @@
-"""The commands of docs/datasets.md, one after the other as they stand there, against a real server and real intake."""
+"""The commands of docs/guides/datasets.md, one after the other, against a real server and real intake."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = [
 
 
 def test_the_guides_commands_run(live: Live, reading: None, tmp_path: Path) -> None:
-    guide = (REPOSITORY / "docs" / "datasets.md").read_text(encoding="utf-8")
+    guide = (REPOSITORY / "docs" / "guides" / "datasets.md").read_text(encoding="utf-8")
     commands = "\n".join(re.findall(r"```bash\n(.*?)```", guide, re.DOTALL))
     for ours, here in (("http://127.0.0.1:8000", live.url), ("emoji-xl", "tiny")):
         assert ours in commands

@@ -1,4 +1,4 @@
-"""The examples of docs/api.md, one after the other as they stand there, against a real server and workers."""
+"""The examples of docs/reference/http-api.md, one after the other, against a real server and workers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.integration
 
 
 def test_the_guides_sdk_examples_run(live: Live, tmp_path: Path) -> None:
-    guide = (REPOSITORY / "docs" / "api.md").read_text(encoding="utf-8")
+    guide = (REPOSITORY / "docs" / "reference" / "http-api.md").read_text(encoding="utf-8")
     example = "\n".join(re.findall(r"```python\n(.*?)```", guide, re.DOTALL))
     (tmp_path / "pairs.zip").write_bytes(b"pairs")
     (tmp_path / "var").mkdir()
@@ -45,7 +45,7 @@ def test_the_guides_sdk_examples_run(live: Live, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the guide's commands are curl's")
 def test_the_guides_commands_run(live: Live, reading: None, tmp_path: Path) -> None:
-    guide = (REPOSITORY / "docs" / "api.md").read_text(encoding="utf-8")
+    guide = (REPOSITORY / "docs" / "reference" / "http-api.md").read_text(encoding="utf-8")
     commands = "\n".join(re.findall(r"```bash\n(.*?)```", guide, re.DOTALL))
     for ours, here in (("http://127.0.0.1:8000", live.url), ("emoji-xl", "tiny")):
         assert ours in commands

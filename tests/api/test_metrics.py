@@ -25,7 +25,7 @@ from tests.conftest import Tenant
 from tests.store.rows import add_generation
 
 LINE = re.compile(r'(?P<name>[a-z_]+)(?P<labels>\{[a-z_]+="[^"]*"(?:,[a-z_]+="[^"]*")*\})? (?P<value>[0-9.e+-]+)')
-OPERATIONS = Path(__file__).resolve().parent.parent.parent / "docs" / "operations.md"
+DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 
 
 def figures(client: TestClient) -> dict[str, float]:
@@ -170,5 +170,5 @@ def test_without_a_database_the_process_tells_what_it_knows(settings: Settings, 
 @pytest.mark.integration
 def test_the_operators_page_explains_every_figure_and_no_other(anonymous: TestClient, sessions: Sessions) -> None:
     told = set(re.findall(r"^# TYPE (\S+)", anonymous.get("/metrics").text, re.MULTILINE))
-    page = OPERATIONS.read_text(encoding="utf-8")
+    page = (DOCS / "reference" / "metrics.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^\| `(pairtune_[a-z_]+)", page, re.MULTILINE)) == told

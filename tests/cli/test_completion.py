@@ -1,4 +1,4 @@
-"""Completion as bash has it, after what docs/cli.md says to type once."""
+"""Completion as bash has it, after what docs/reference/cli.md says to type once."""
 
 from __future__ import annotations
 

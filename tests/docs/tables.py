@@ -15,13 +15,21 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
+from store.settings import REPOSITORY, Settings
 from trainer.spec.family_facts import FAMILIES
 from trainer.spec.method_facts import METHODS
 from trainer.spec.methods import Hyperparameters, Method
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MUTANTS = ROOT / "tests" / "mutants" / "results"
-PAGES = ("README.md", "docs/methods.md", "docs/api.md", "docs/trainer.md", "docs/development/testing.md")
+PAGES = (
+    "README.md",
+    "docs/concepts/methods.md",
+    "docs/reference/http-api.md",
+    "docs/reference/settings.md",
+    "docs/guides/trainer-alone.md",
+    "docs/development/testing.md",
+)
 BETWEEN = re.compile(r"(<!-- table ([a-z-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 HINT = "is out of date: python -m tests.docs.tables\n"
 
@@ -80,6 +88,31 @@ def mutants() -> Iterator[str]:
         yield f"| `{report['package']}` | {report['number']} | {' | '.join(map(str, counts))} |"
 
 
+def settings() -> Iterator[str]:
+    yield from ("| variable | default | meaning |", "|---|---|---|")
+    for name, field in Settings.model_fields.items():
+        yield f"| `PAIRTUNE_{name.upper()}` | {default_of(name)} | {field.description} |"
+
+
+def default_of(name: str) -> str:
+    """As one sets it: a path is shown from the directory where pairtune lies, a secret has no default."""
+    value = Settings.model_fields[name].get_default()
+    if value is None or value == "":
+        return "none"
+    if isinstance(value, Path) and value.is_absolute():
+        return f"`{value.relative_to(REPOSITORY)}`"
+    shown = str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+    return f"`{shown}`{in_units(name, value)}"
+
+
+def in_units(name: str, value: object) -> str:
+    """ " (1 GiB)" after a number of bytes."""
+    if not name.endswith("bytes") or not isinstance(value, int):
+        return ""
+    unit, size = next((unit, size) for unit, size in (("TiB", 2**40), ("GiB", 2**30)) if value >= size)
+    return f" ({value / size:g} {unit})"
+
+
 TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
     "methods-in-short": methods_in_short,
     "methods": methods,
@@ -87,6 +120,7 @@ TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
     "hyperparameters": hyperparameters,
     "families": families,
     "mutants": mutants,
+    "settings": settings,
 }
 
 

@@ -1,4 +1,4 @@
-"""docs/cli.md names every command, and no other."""
+"""docs/reference/cli.md names every command, and no other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cli import errors
 from cli.main import app
 
 pytestmark = pytest.mark.unit
-PAGE = (Path(__file__).resolve().parent.parent.parent / "docs" / "cli.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parent.parent.parent / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
 
 
 def test_every_command_is_on_the_page_and_no_other() -> None:

@@ -77,15 +77,15 @@ def _table(page: str, heading: str) -> dict[str, list[str]]:
 
 
 def test_the_page_has_every_code_that_a_job_or_images_can_fail_with() -> None:
-    assert _table("operations.md", "## Why jobs fail").keys() == _of_failures()
+    assert _table("reference/failure-codes.md", "## Why jobs fail").keys() == _of_failures()
 
 
 def test_the_page_says_which_failures_are_tried_again() -> None:
-    table = _table("operations.md", "## Why jobs fail")
+    table = _table("reference/failure-codes.md", "## Why jobs fail")
     crashes = _of_the_worker(*CRASH) | _keyword_codes("store", *CRASH) | set(PASSING)
     assert {code for code, (_, again, _) in table.items() if "yes" in again} == crashes
 
 
 def test_the_page_has_every_code_that_a_run_can_warn_with() -> None:
     damaged = {"checkpoint_damaged"}  # trainer/training/setup.py reports what trainer/training/checkpoint.py finds
-    assert _table("metrics.md", "## Warnings").keys() == _of_warnings() | damaged
+    assert _table("guides/read-the-metrics.md", "## Warnings").keys() == _of_warnings() | damaged

@@ -23,7 +23,7 @@ from trainer.spec.run import RunSpec, TrainingOptions
 pytestmark = pytest.mark.unit
 OPERATORS = {"base", "name", "dinov2"}  # of a run's specification; no client chooses them
 NOT_KEPT = {"dry_run"}  # of a request; it makes no job
-PAGE = (REPOSITORY / "docs" / "api.md").read_text(encoding="utf-8")
+PAGE = (REPOSITORY / "docs" / "reference" / "http-api.md").read_text(encoding="utf-8")
 SECTION = PAGE.partition("\n## Fine-tuning jobs\n")[2].partition("\n## ")[0]
 NAMED = set(re.findall(r"`([a-z_0-9]+)`", SECTION))
 
@@ -33,7 +33,7 @@ def _request(**fields: object) -> CreateFineTuningJob:
 
 
 def test_the_guide_names_every_field_of_a_request() -> None:
-    assert CreateFineTuningJob.model_fields.keys() - NAMED == set(), "docs/api.md, Fine-tuning jobs"
+    assert CreateFineTuningJob.model_fields.keys() - NAMED == set(), "docs/reference/http-api.md, Fine-tuning jobs"
 
 
 def test_the_guide_names_every_field_of_an_answer_that_openai_does_not_have() -> None:

@@ -13,7 +13,7 @@ from intake.review import Review
 
 pytestmark = pytest.mark.unit
 
-DOCS = Path(__file__).parents[2] / "docs" / "data.md"
+DOCS = Path(__file__).parents[2] / "docs" / "reference" / "findings.md"
 PAIR = PreparedPair(1, "p", "a" * 64, "b" * 64)
 ERROR, WARNING = Finding("row_invalid", "error", "m"), Finding("column_unknown", "warning", "m")
 

@@ -1,4 +1,4 @@
-"""Limits: what is exactly at one is accepted, and docs/data.md states each as it is."""
+"""Limits: what is exactly at one is accepted, and docs/reference/findings.md states each as it is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from intake.errors import ArchiveRefused
 from intake.limits import GIB, MIB, Limits
 
 pytestmark = pytest.mark.unit
-DATA_PAGE = Path(__file__).parents[2] / "docs" / "data.md"
+DATA_PAGE = Path(__file__).parents[2] / "docs" / "reference" / "findings.md"
 
 
 def test_an_archive_may_unpack_to_exactly_its_limit() -> None:

@@ -106,12 +106,14 @@ def test_the_published_page_holds_what_the_kept_results_say() -> None:
 
 
 def test_what_the_page_of_methods_says_of_the_bench_is_so() -> None:
-    """docs/methods.md sums up in words: mapo against sft, dreambooth and dpo, and dco."""
+    """docs/concepts/methods.md sums up in words: mapo against sft, dreambooth and dpo, and dco."""
     measured = mismatch.read(KEPT.folder)
     found = {name: compare(name, measured[name].similarity, WHOLE, KEPT) for name in NAMES}
     subject = found.pop("personalization")
     assert all(abs(one.over_sft.mean) < LEARNT for one in found.values())
-    assert f"gained in style is {found['style'].over_sft.mean:.2f}" in Path("docs/methods.md").read_text("utf-8")
+    assert f"gained in style is {found['style'].over_sft.mean:.2f}" in Path("docs/concepts/methods.md").read_text(
+        "utf-8"
+    )
     assert subject.over_sft.high < 0
     assert subject.subject["dreambooth"].high < 0
     del found["general"]  # where the base is near

@@ -78,7 +78,9 @@ METHOD_PLACES: dict[str, Callable[[], Iterable[str]]] = {
     "the type MethodName (trainer/spec/method_facts.py)": lambda: get_args(MethodName),
     "the table RECIPES (trainer/recipe.py)": lambda: RECIPES,
     "the OpenAPI document": discriminator,
-    "the sections of docs/methods.md": lambda: re.findall(r"^## ([a-z][a-z0-9_]*)$", page("docs/methods.md"), re.M),
+    "the sections of docs/concepts/methods.md": lambda: re.findall(
+        r"^## ([a-z][a-z0-9_]*)$", page("docs/concepts/methods.md"), re.M
+    ),
     "`pairtune train --help`": lambda: names_in(option_help("train", option="method")),
     "METHODS of tests/trainer/test_methods.py": lambda: test_methods.METHODS,
     "METHODS of tests/api/test_create_job.py": lambda: test_create_job.METHODS,
@@ -130,15 +132,15 @@ def test_the_readme_names_every_family() -> None:
 
 def test_the_page_of_methods_has_the_betas_of_the_presets() -> None:
     presets = ", ".join(f"{preset} {beta:g}" for preset, beta in PRESET_BETAS.items())
-    assert presets in " ".join(page("docs/methods.md").split())
+    assert presets in " ".join(page("docs/concepts/methods.md").split())
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_methods_paper_is_in_what_is_said_of_it(name: MethodName) -> None:
     facts = METHODS[name]
-    sections = re.split(r"^## ", page("docs/methods.md"), flags=re.M)
+    sections = re.split(r"^## ", page("docs/concepts/methods.md"), flags=re.M)
     own = [text for text in sections if text.startswith(f"{name}\n")]
-    assert len(own) == 1, f"docs/methods.md should have one section ## {name}"
+    assert len(own) == 1, f"docs/concepts/methods.md should have one section ## {name}"
     for text in (facts.summary, facts.description, *own):
         assert set(re.findall(r"\d{4}\.\d{5}", text)) == ({facts.paper} if facts.paper else set())
 

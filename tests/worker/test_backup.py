@@ -1,5 +1,7 @@
-"""A backup as docs/operations.md makes it, restored beside the original: what was there can be downloaded, what ran
-runs again."""
+"""A backup as docs/operations/backup.md makes it, restored beside the original.
+
+What was there can be downloaded, what ran runs again.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ from worker.dispatcher.dispatcher import tick
 from worker.resources import Resources
 
 pytestmark = pytest.mark.integration
-PAGE = (REPOSITORY / "docs" / "operations.md").read_text(encoding="utf-8")
+PAGE = (REPOSITORY / "docs" / "operations" / "backup.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture

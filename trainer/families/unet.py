@@ -26,7 +26,7 @@ def size_multiple(folder: Path) -> int:
 
 
 def memory_format_on(device: torch.device) -> torch.memory_format:
-    """Convolutions prefer channels last on a GPU; on a CPU it costs memory and gains little (docs/performance.md)."""
+    """Convolutions prefer channels last on a GPU; on a CPU it costs memory and gains little (see performance.md)."""
     return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
 

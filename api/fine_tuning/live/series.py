@@ -30,7 +30,7 @@ Point = dict[str, float | None]
 
 
 class FineTuningJobMetrics(BaseModel):
-    """Each point has its step; docs/metrics.md explains the numbers."""
+    """Each point has its step; docs/guides/read-the-metrics.md explains the numbers."""
 
     model_config = ConfigDict(json_schema_extra={"example": examples.SERIES})
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from trainer.spec.run import TrainingOptions
 
 pytestmark = pytest.mark.unit
-OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
+FAILURES = Path(__file__).parents[3] / "docs" / "operations" / "failures.md"
 
 
 def options(**given: Any) -> TrainingOptions:
@@ -33,4 +33,4 @@ def test_samples_every_so_many_steps_need_prompts() -> None:
 
 def test_a_run_is_saved_as_often_as_the_docs_say() -> None:
     seconds = options().checkpoints.every_seconds
-    assert f"every {seconds:,.0f} s of training" in OPERATIONS.read_text(encoding="utf-8")
+    assert f"every {seconds:,.0f} s of training" in FAILURES.read_text(encoding="utf-8")

@@ -123,7 +123,7 @@ def test_the_database_alone_shows_no_secret(parts: Resources, project_id: str) -
 
 
 def test_the_receiver_of_the_guide_takes_an_event(parts: Resources, project_id: str, tmp_path: Path) -> None:
-    guide = (REPOSITORY / "docs" / "webhooks.md").read_text(encoding="utf-8")
+    guide = (REPOSITORY / "docs" / "guides" / "webhooks.md").read_text(encoding="utf-8")
     [example] = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
