@@ -39,6 +39,12 @@ def waiting(valkey: Valkey) -> int:
         return int(client.llen("train"))
 
 
+def listens(valkey: Valkey) -> bool:
+    """Whether a worker waits for a hint: one that has a task asks the broker for nothing."""
+    with Redis(unix_socket_path=valkey.url.removeprefix("redis+socket://")) as client:
+        return int(client.info("clients")["blocked_clients"]) == 1
+
+
 def test_a_job_that_is_posted_while_the_broker_is_down_runs_once_it_is_back(
     tmp_path: Path, postgres_url: str, valkey: Valkey
 ) -> None:
@@ -91,7 +97,7 @@ def test_a_worker_takes_hints_again_after_one_that_it_could_not_acknowledge(
     with workers(settings, log) as start:
         worker = start()
         assert hints.train("ftjob-first")
-        until(lambda: received("ftjob-first"), seconds=60)
+        until(lambda: received("ftjob-first") and listens(valkey), seconds=60)
         (pool_process,) = worker.children()
         pool_process.suspend()  # what acknowledges a hint is that the pool has begun it
         assert hints.train("ftjob-second")
@@ -104,3 +110,16 @@ def test_a_worker_takes_hints_again_after_one_that_it_could_not_acknowledge(
         until(lambda: received("ftjob-second"), seconds=60)
         assert valkey.ensure_running()
         until(lambda: received("ftjob-third"), seconds=60)
+
+
+def test_a_worker_that_starts_before_its_broker_waits_for_it(tmp_path: Path, database_url: str, valkey: Valkey) -> None:
+    settings = Settings(home=tmp_path, database_url=database_url, broker_url=valkey.url)
+    hints, log = Hints(valkey.url), tmp_path / "worker.log"
+    valkey.stop()
+    with workers(settings, log) as start:
+        worker = start()
+        until(lambda: "Cannot connect" in log.read_text(), seconds=60)
+        assert valkey.ensure_running()
+        assert hints.train("ftjob-first")
+        until(lambda: "ftjob-first" in log.read_text(), seconds=60)
+        assert worker.is_running()

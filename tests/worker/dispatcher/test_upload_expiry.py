@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from obstore.exceptions import GenericError
 from sqlalchemy import text
 
 from store.blobs import upload_parts
@@ -55,6 +56,26 @@ def test_a_tick_expires_what_was_not_completed_in_time_and_takes_its_bytes(
     tick(resources)
     assert (read(resources, late).status, kept(resources, late)) == ("expired", 0)
     assert (read(resources, early).status, kept(resources, early)) == ("pending", 1)
+
+
+def test_bytes_that_the_store_could_not_remove_are_removed_in_a_later_tick(
+    resources: Resources, project_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload_id = begin(resources, project_id)
+    with resources.sessions.begin() as session:
+        uploads.cancel(session, project_id, upload_id)
+    set_back(resources, "ended_at", upload_id, SETTLED_SECONDS + 1)
+
+    def unreachable(*_: object) -> None:
+        raise GenericError("no answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(upload_parts, "remove", unreachable)
+        tick(resources)
+    assert (read(resources, upload_id).swept_at, kept(resources, upload_id)) == (None, 1)
+    tick(resources)
+    assert read(resources, upload_id).swept_at is not None
+    assert kept(resources, upload_id) == 0
 
 
 def test_a_part_that_came_in_just_as_its_upload_ended_goes_once_all_is_settled(

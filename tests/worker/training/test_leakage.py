@@ -24,6 +24,13 @@ def test_prompts_that_are_trained_on_and_validated_on_are_counted_and_named() ->
     assert "and 1 more" in told.message
 
 
+def test_as_many_prompts_as_a_message_names_leave_none_to_count() -> None:
+    pairs = [pair(f"t{number}", f"prompt {number}", "train") for number in range(3)]
+    pairs += [pair(f"v{number}", f"prompt {number}", "validation") for number in range(3)]
+    [warned] = warnings(pairs)
+    assert "('prompt 0', 'prompt 1', 'prompt 2')" in warned.message
+
+
 def test_images_that_are_trained_on_and_validated_on_are_counted_on_either_side() -> None:
     pairs = [
         pair("t1", "a fox", "train", chosen="images/a", rejected="images/b"),

@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 from base64 import b64decode
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,7 @@ from tests.store.rows import running_job
 from tests.worker.receiver import receiving
 from tests.worker.webhook_steps import accepts, cancelled, come_due, deliver, endpoint, only, secret
 from worker.resources import Resources
+from worker.webhooks import sending
 
 pytestmark = pytest.mark.integration
 
@@ -143,6 +146,19 @@ def test_the_receiver_of_the_guide_takes_an_event(parts: Resources, project_id: 
         receiver.wait()
     assert [only(parts, one).last_status for one in (endpoint_id, forged)] == [204, 401]
     assert (tmp_path / "printed").read_text() == f"fine_tuning.job.cancelled {job_id}\n"
+
+
+def test_a_claim_lasts_as_long_as_a_receiver_may_take_and_a_margin(
+    parts: Resources, project_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "send", lambda *_: None)  # a sender that was killed after its claim
+    endpoint_id = endpoint(parts, project_id, "http://127.0.0.1:1/")
+    cancelled(parts, project_id)
+    with ThreadPoolExecutor() as pool:
+        assert sending.Sending(parts, pool).start_due() == 1
+    until_next = only(parts, endpoint_id).next_attempt_at - datetime.now(UTC)  # type: ignore[operator]
+    lease = parts.settings.webhooks_timeout_seconds + sending.LEASE_MARGIN_SECONDS
+    assert lease - 30 < until_next.total_seconds() <= lease
 
 
 def _listens(port: int) -> bool:
