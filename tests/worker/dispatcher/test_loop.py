@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from store.settings import REPOSITORY
+from worker.dispatcher import housekeeping
 from worker.dispatcher.dispatcher import tick_until
 from worker.resources import Resources
 
@@ -39,6 +41,16 @@ def test_ticks_are_as_far_apart_as_the_setting_says(resources: Resources) -> Non
     stop = StopsAfter(3)
     tick_until(stop, resources)
     assert stop.waits == [resources.settings.dispatch_seconds] * 3
+
+
+@pytest.mark.parametrize(("sweep_seconds", "waited"), [(5.0, 5.0), (6 * 3600.0, 60.0)])
+def test_housekeeping_checks_every_minute_whether_a_round_is_due(
+    resources: Resources, sweep_seconds: float, waited: float
+) -> None:
+    stop = StopsAfter(1)
+    settings = resources.settings.model_copy(update={"sweep_seconds": sweep_seconds})
+    housekeeping.run(replace(resources, settings=settings), stop)
+    assert stop.waits == [waited]
 
 
 def test_a_dispatcher_without_its_services_logs_json_lines_and_ends_when_it_is_stopped(tmp_path: Path) -> None:

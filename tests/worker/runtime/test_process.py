@@ -107,7 +107,7 @@ def test_a_press_after_the_grace_time_kills_everyone(family: Family, tmp_path: P
 
 def test_a_child_whose_parent_was_killed_is_killed(tmp_path: Path) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from worker import process\n"
+        "import sys, time; from pathlib import Path; from worker.runtime import process\n"
         "child = process.start([sys.executable, '-S', '-c', 'import time; time.sleep(600)'], cwd=Path(), "
         "stderr=sys.stderr.buffer)\n"
         "print(child.pid, flush=True)\n"
@@ -118,3 +118,20 @@ def test_a_child_whose_parent_was_killed_is_killed(tmp_path: Path) -> None:
         child = psutil.Process(int(parent.stdout.readline()))
         parent.kill()
     until(lambda: gone(child))
+
+
+def test_a_child_whose_parent_ended_before_it_could_say_so_ends_at_once() -> None:
+    program = "import os; from worker.runtime import process; process.die_with_parent(os.getppid() + 1); print('alive')"
+    ended = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, check=False)
+    assert (ended.returncode, ended.stdout) == (-signal.SIGKILL, b"")
+
+
+def test_all_that_a_service_prints_is_appended_to_its_log(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("before\n")
+    program = "import os, sys; print(os.environ['NAME'], os.getcwd()); print('error', file=sys.stderr)"
+    service = process.start_logged(
+        [sys.executable, "-S", "-c", program], cwd=tmp_path, log=log, environment={"NAME": "service"}
+    )
+    assert service.wait(60) == 0
+    assert sorted(log.read_text().splitlines()) == sorted(["before", f"service {tmp_path.resolve()}", "error"])

@@ -304,6 +304,17 @@ def test_a_missing_blob_fails_the_job_and_says_which(resources: Resources, new_j
     assert attempts_left(resources.settings.home) == []
 
 
+def test_a_file_without_its_list_of_pairs_fails_the_job_and_says_so(resources: Resources, new_job: NewJob) -> None:
+    job_id = new_job()
+    file_id = read_job(resources.sessions, job_id).training_file_id
+    with resources.sessions.begin() as session:
+        session.execute(update(File).where(File.id == file_id).values(pairs_sha256=None))
+    supervise(resources, job_id, stopping=lambda: False)
+    error = read_job(resources.sessions, job_id).error or {}
+    assert error["code"] == "data_missing"
+    assert f"of the pairs of {file_id}" in error["message"]
+
+
 def test_a_work_directory_that_cannot_be_written_counts_as_a_crash_with_the_reason(
     resources: Resources, new_job: NewJob
 ) -> None:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
 
 import pytest
 from openai import OpenAI
@@ -159,6 +160,30 @@ def test_a_claim_lasts_as_long_as_a_receiver_may_take_and_a_margin(
     until_next = only(parts, endpoint_id).next_attempt_at - datetime.now(UTC)  # type: ignore[operator]
     lease = parts.settings.webhooks_timeout_seconds + sending.LEASE_MARGIN_SECONDS
     assert lease - 30 < until_next.total_seconds() <= lease
+
+
+def test_no_more_is_claimed_than_threads_are_free(
+    parts: Resources, project_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = Event()
+    monkeypatch.setattr(sending, "AT_ONCE", 2)
+    monkeypatch.setattr(sending, "send", lambda *_: go_on.wait(60))
+    for _ in range(3):
+        endpoint(parts, project_id, "http://127.0.0.1:1/")
+    cancelled(parts, project_id)
+    with ThreadPoolExecutor() as pool:
+        under_way = sending.Sending(parts, pool)
+        assert [under_way.start_due(), under_way.start_due()] == [2, 0]
+        go_on.set()
+        while not under_way.idle:
+            under_way.settle(seconds=60)
+        assert under_way.start_due() == 1
+
+
+def test_the_guide_states_when_a_delivery_is_sent_again() -> None:
+    assert sending.RETRY_SECONDS == (5, 30, 2 * 60, 10 * 60, 3600, 6 * 3600, 24 * 3600)
+    guide = (REPOSITORY / "docs" / "guides" / "webhooks.md").read_text(encoding="utf-8")
+    assert "5 s, 30 s, 2 min, 10 min, 1 h, 6 h and 24 h" in guide
 
 
 def _listens(port: int) -> bool:
