@@ -11,6 +11,7 @@ from base64 import b64decode
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -175,8 +176,7 @@ def test_no_more_is_claimed_than_threads_are_free(
         under_way = sending.Sending(parts, pool)
         assert [under_way.start_due(), under_way.start_due()] == [2, 0]
         go_on.set()
-        while not under_way.idle:
-            under_way.settle(seconds=60)
+        until(partial(ended, under_way))
         assert under_way.start_due() == 1
 
 
@@ -184,6 +184,11 @@ def test_the_guide_states_when_a_delivery_is_sent_again() -> None:
     assert sending.RETRY_SECONDS == (5, 30, 2 * 60, 10 * 60, 3600, 6 * 3600, 24 * 3600)
     guide = (REPOSITORY / "docs" / "guides" / "webhooks.md").read_text(encoding="utf-8")
     assert "5 s, 30 s, 2 min, 10 min, 1 h, 6 h and 24 h" in guide
+
+
+def ended(under_way: sending.Sending) -> bool:
+    under_way.settle(seconds=1)
+    return under_way.idle
 
 
 def _listens(port: int) -> bool:
