@@ -181,7 +181,7 @@ def test_no_more_is_claimed_than_threads_are_free(
 
 
 def test_the_guide_states_when_a_delivery_is_sent_again() -> None:
-    assert sending.RETRY_SECONDS == (5, 30, 2 * 60, 10 * 60, 3600, 6 * 3600, 24 * 3600)
+    assert list(sending.RETRY_SECONDS) == [5, 30, 2 * 60, 10 * 60, 3600, 6 * 3600, 24 * 3600]
     guide = (REPOSITORY / "docs" / "guides" / "webhooks.md").read_text(encoding="utf-8")
     assert "5 s, 30 s, 2 min, 10 min, 1 h, 6 h and 24 h" in guide
 
