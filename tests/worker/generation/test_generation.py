@@ -20,7 +20,7 @@ from tests import servers
 from tests.api.polling import until
 from tests.store.rows import add_generation, read_generation
 from tests.worker.watching import PATIENCE, attempts_left, found, trainer_of
-from trainer.spec.events import Drawn
+from trainer.spec.events import Drawn, Failed
 from worker.dispatcher.dispatcher import Due, tick
 from worker.generation import generation
 from worker.generation.generation import draw
@@ -129,6 +129,20 @@ def test_a_program_that_fails_after_its_last_word_is_tried_again(
     monkeypatch.setattr(generation, "_run", lambda *_: end)
     row = drawn(resources, ask())
     assert (row.status, row.crashes) == ("queued", 1)
+
+
+def test_a_failure_that_may_pass_is_tried_again_under_its_own_code(
+    resources: Resources, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = Failed(code="base_unavailable", message="The hub does not answer.")
+    end = generation.DrawingEnd(exit_code=1, stderr="", last=last, stopped=False, late=False)
+    monkeypatch.setattr(generation, "_run", lambda *_: end)
+    generation_id = ask()
+    for crashes in range(1, resources.settings.crash_cap + 1):
+        row = drawn(resources, generation_id)
+        assert (row.status, row.crashes) == ("failed" if crashes == resources.settings.crash_cap else "queued", crashes)
+    assert (row.error or {})["code"] == "base_unavailable"
+    assert last.message in (row.error or {})["message"]
 
 
 def test_a_stopping_worker_gives_the_images_back(resources: Resources, ask: Ask, beside: Drawing) -> None:

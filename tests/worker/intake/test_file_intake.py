@@ -4,6 +4,7 @@ import io
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -12,6 +13,7 @@ from structlog.testing import capture_logs
 from intake import Finding, Report
 from intake.findings import ADVICE
 from store.datasets import image_facts
+from store.errors import LeaseLost
 from store.files import file_leases
 from store.tables.base import Json
 from store.tables.file import File
@@ -22,6 +24,7 @@ from tests.store.rows import add_job, read_job
 from tests.worker.conftest import reread, upload
 from tests.worker.pairs import png
 from tests.worker.watching import attempts_left
+from worker.intake import file_intake
 from worker.intake.file_intake import SHOWN_FINDINGS, describe, read_file
 from worker.resources import Resources
 
@@ -155,3 +158,22 @@ def test_findings_are_told_errors_first_and_the_rest_is_counted() -> None:
     told = describe((error,) * (SHOWN_FINDINGS + 3))
     assert told is not None
     assert told.splitlines()[-1] == "... and 3 more."
+
+
+@pytest.mark.integration
+def test_a_worker_that_lost_its_lease_while_it_fetched_an_upload_reads_nothing(
+    resources: Resources, project_id: str, archive: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = upload(resources, project_id, archive)
+    with resources.sessions.begin() as session:
+        owned = file_leases.claim(session, file.id, lease_seconds=60)
+    assert owned is not None
+    read: list[str] = []
+    monkeypatch.setattr(file_intake, "prepare_upload", lambda *_, **__: read.append(file.id))
+
+    def lost() -> None:
+        raise LeaseLost(file.id, 1)
+
+    with pytest.raises(LeaseLost):
+        file_intake._read(resources, owned, tmp_path / "folder", lost)
+    assert read == []
