@@ -106,8 +106,8 @@ class Settings(BaseSettings):
     webhooks_key: SecretStr | None = Field(
         None,
         min_length=32,
-        description="Key that webhook signing secrets are derived from, the same for all services; `webhooks.key` in HOME "
-        "if not set.",
+        description="Key that webhook signing secrets are derived from, the same for all services; `webhooks.key` in "
+        "HOME if not set.",
     )
     webhooks_allow_http: bool = Field(False, description="Whether webhooks may use `http://` URLs.")
     webhooks_allow_private: bool = Field(
@@ -120,8 +120,8 @@ class Settings(BaseSettings):
     worker_memory_gib: int | None = Field(
         None,
         ge=1,
-        description="GiB of device memory of this training worker: it claims no job that needs more. If not set, it claims "
-        "any job.",
+        description="GiB of device memory of this training worker: it claims no job that needs more. If not set, it "
+        "claims any job.",
     )
 
     intake_memory_bytes: int = Field(
