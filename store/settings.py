@@ -15,104 +15,133 @@ SHIPPED_BASES = Path(__file__).resolve().with_name("bases.toml")
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PAIRTUNE_", env_parse_none_str="none", frozen=True)
 
-    home: Path = Field(Path("var"), description="Local state: embedded services, blobs, work directories, local.key.")
-    host: str = Field("127.0.0.1", description="Address that the API of `up` listens on.")
-    port: int = Field(8000, description="Port that the API of `up` listens on.")
-    url: str | None = Field(None, description="Where the command line finds the API; this machine's without it.")
-    api_key: str | None = Field(None, description="The command line's key; HOME/local.key without it.")
-    database_url: str | None = Field(None, description="postgresql+psycopg://...; without it `up` starts its own.")
-    broker_url: str | None = Field(None, description="redis://...; without it `up` starts its own Valkey.")
-    blob_url: str | None = Field(None, description="file://, s3://, gs:// or az://; HOME/blobs without it.")
+    home: Path = Field(
+        Path("var"), description="Directory of local state: embedded services, blobs, work directories, `local.key`."
+    )
+    host: str = Field("127.0.0.1", description="Address that the API of `pairtune up` listens on.")
+    port: int = Field(8000, description="Port that the API of `pairtune up` listens on.")
+    url: str | None = Field(
+        None,
+        description="URL of the API, for links in answers and for the command line, which else takes HOST and PORT.",
+    )
+    api_key: str | None = Field(None, description="API key of the command line; `local.key` in HOME if not set.")
+    database_url: str | None = Field(
+        None, description="`postgresql+psycopg://...`; `pairtune up` starts its own PostgreSQL if not set."
+    )
+    broker_url: str | None = Field(None, description="`redis://...`; `pairtune up` starts its own Valkey if not set.")
+    blob_url: str | None = Field(
+        None, description="`file://`, `s3://`, `gs://` or `az://`; `blobs` in HOME if not set."
+    )
     redirect_downloads: bool = Field(
         True,
-        description="Whether clients are led to S3 for files that lie there; without it the API sends them itself.",
+        description="Whether the API redirects downloads to S3; otherwise it sends the bytes itself.",
     )
-    bases_file: Path = Field(SHIPPED_BASES, description="The base models that jobs may name.")
+    bases_file: Path = Field(SHIPPED_BASES, description="File that lists the base models.")
     dinov2: Path | None = Field(
-        None, description="A directory with a DINOv2 in safetensors, to measure reference mismatch with."
+        None, description="Directory with a DINOv2 in safetensors, to measure the reference mismatch with."
     )
     cache_bytes: int = Field(
-        50 * 2**30, ge=0, description="How large a worker's cache of encoded images and prompts may grow."
+        50 * 2**30, ge=0, description="Maximum size of a worker's cache of encoded images and prompts."
     )
-    max_upload_bytes: int = Field(20 * 2**30, description="A larger upload is answered 413.")
+    max_upload_bytes: int = Field(20 * 2**30, description="Maximum size of an upload; a larger one is answered 413.")
 
     min_free_bytes: int = Field(
         2**30,
         ge=0,
-        description="With less than this free where a process writes, nothing new is begun there: uploads and jobs "
-        "are answered 507, workers claim nothing.",
+        description="Free space below which a process starts nothing new: uploads and jobs are answered 507, "
+        "workers claim nothing.",
     )
 
     checkpoint_days: float = Field(
-        14.0, ge=0, description="Days after a job's end for which the files of all of its checkpoints are kept."
+        14.0, ge=0, description="Days after a job's end for which the files of all its checkpoints are stored."
     )
     blob_grace_seconds: float = Field(
         24 * 3600.0,
         ge=2 * 3600.0,  # twice Blobs' RENEWED_AFTER: from storing bytes to naming them in a row a writer has the rest
-        description="Time for which a blob that no row names is kept, and one whose row was deleted.",
+        description="Seconds before a sweep may delete a blob that no row names, or whose row was deleted.",
     )
-    sweep_seconds: float = Field(6 * 3600.0, gt=0, description="How often old checkpoints and blobs are cleared away.")
+    sweep_seconds: float = Field(
+        6 * 3600.0, gt=0, description="Seconds between two sweeps of old checkpoints and blobs."
+    )
 
     cors_origins: str = Field(
         "",
-        description="Web origins whose pages may call the API, with spaces between; none without it.",
+        description="Web origins whose pages may call the API, separated by spaces.",
     )
 
-    upload_seconds: float = Field(24 * 3600.0, gt=0, description="Time that an upload in parts has to be completed.")
+    upload_seconds: float = Field(
+        24 * 3600.0, gt=0, description="Seconds within which an upload in parts must be completed."
+    )
     upload_idle_seconds: float = Field(
-        60.0, gt=0, description="A client that sends nothing of its body for this long is cut off (408)."
+        60.0, gt=0, description="Seconds without data of a body after which the server disconnects the client (408)."
     )
 
     # A project's quotas and its keys' rate, where `pairtune projects set` gives it none of its own; `none`: no limit.
     quota_stored_bytes: int | None = Field(
-        2**40, ge=0, description="Bytes of a project's files and of its uploads in flight."
+        2**40, ge=0, description="Maximum bytes of a project's files and of its uploads in flight."
     )
     quota_queued_jobs: int | None = Field(
-        1000, ge=0, description="Jobs of a project that wait: for files, for a worker, or paused."
+        1000, ge=0, description="Maximum number of a project's jobs that wait for files or for a worker, or are paused."
     )
-    quota_running_jobs: int | None = Field(None, ge=0, description="Jobs of a project that run at the same time.")
-    quota_uploads: int | None = Field(100, ge=0, description="Uploads in parts that a project has in flight.")
+    quota_running_jobs: int | None = Field(
+        None, ge=0, description="Maximum number of a project's jobs that run at the same time."
+    )
+    quota_uploads: int | None = Field(
+        100, ge=0, description="Maximum number of a project's uploads in parts in flight."
+    )
     requests_per_minute: int | None = Field(
-        1200, ge=1, le=60_000_000, description="Requests of one API key; `up` on a loopback address has no limit."
+        1200,
+        ge=1,
+        le=60_000_000,
+        description="Requests per minute of one API key; `pairtune up` on a loopback address has no limit.",
     )
-    requests_burst: int = Field(300, ge=1, le=1_000_000, description="Requests of one API key that may come at once.")
+    requests_burst: int = Field(300, ge=1, le=1_000_000, description="Requests of one API key at once.")
     images_wait_seconds: float = Field(
-        120.0, gt=0, description="How long a request for images waits for them before it is answered 503 or 504."
+        120.0, gt=0, description="Seconds that a request for images waits before it is answered 503 or 504."
     )
     images_limit_seconds: float = Field(
-        600.0, gt=0, description="Drawing the images of one request is ended after this long."
+        600.0, gt=0, description="Seconds after which generating the images of one request is ended."
     )
 
     webhooks_key: SecretStr | None = Field(
         None,
         min_length=32,
-        description="What webhooks' signing secrets are made from, the same for all services; HOME/webhooks.key "
-        "without it.",
+        description="Key that webhook signing secrets are derived from, the same for all services; `webhooks.key` in "
+        "HOME if not set.",
     )
-    webhooks_allow_http: bool = Field(False, description="Whether webhooks may go to http:// URLs.")
+    webhooks_allow_http: bool = Field(False, description="Whether webhooks may use `http://` URLs.")
     webhooks_allow_private: bool = Field(
-        False, description="Whether webhooks may go to private and loopback addresses: this network's own services."
+        False, description="Whether webhooks may go to private and loopback addresses, this network's own services."
     )
     webhooks_timeout_seconds: float = Field(
-        10.0, gt=0, description="How long a receiver of webhooks may take from connecting to its answer."
+        10.0, gt=0, description="Seconds that a webhook receiver may take, from connecting to its answer."
     )
 
     worker_memory_gib: int | None = Field(
-        None, ge=1, description="This training worker's device memory: it takes no job that needs more. None: any job."
+        None,
+        ge=1,
+        description="GiB of device memory of this training worker: it claims no job that needs more. If not set, it "
+        "claims any job.",
     )
 
     intake_memory_bytes: int = Field(
-        4 * 2**30, ge=2**26, description="What reading one upload may take of an intake worker's memory."
+        4 * 2**30, ge=2**26, description="Memory that reading one upload may use in an intake worker."
     )
 
     # Times in seconds. A worker is given up after `lease`; three missed heartbeats fit into it with room to spare.
-    lease_seconds: float = Field(60.0, description="A worker that does not renew its lease for this long loses it.")
-    heartbeat_seconds: float = Field(10.0, description="How often a worker renews its lease.")
-    dispatch_seconds: float = Field(10.0, description="How often the dispatcher looks for expired leases.")
-    republish_seconds: float = Field(30.0, description="Age at which an unclaimed row's hint is sent again.")
-    grace_seconds: float = Field(60.0, description="From SIGTERM to SIGKILL of a trainer that has to checkpoint.")
-    stall_seconds: float = Field(1800.0, description="A trainer that says nothing for this long is taken to hang.")
-    crash_cap: int = Field(3, description="Crashes after which a job or file fails instead of being tried again.")
+    lease_seconds: float = Field(60.0, description="Seconds after which a worker loses a lease that it does not renew.")
+    heartbeat_seconds: float = Field(10.0, description="Seconds between two renewals of a lease.")
+    dispatch_seconds: float = Field(
+        10.0, description="Seconds between two rounds of the dispatcher, which finds expired leases."
+    )
+    republish_seconds: float = Field(
+        30.0, description="Age in seconds at which the dispatcher publishes an unclaimed row's hint again."
+    )
+    grace_seconds: float = Field(
+        60.0, description="Seconds from SIGTERM to SIGKILL of a trainer, in which it saves a checkpoint."
+    )
+    stall_seconds: float = Field(1800.0, description="Seconds without output after which a trainer counts as hung.")
+    crash_cap: int = Field(3, description="Number of crashes after which a job or file fails and is not tried again.")
 
     @property
     def required_database_url(self) -> str:

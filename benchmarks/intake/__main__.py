@@ -31,7 +31,7 @@ PAIRS = 50_000
 # To make a file takes 0.01 to 0.75 ms of a processor, by where on an ext4 disk: what a disk costs is none of a ratio.
 MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
 WANTED = 0.8
-MOST_GROWTH = 192  # MiB; docs/operations/operations.md
+MOST_GROWTH = 192  # MiB; docs/operations/monitoring.md
 
 
 def main() -> int:

@@ -60,11 +60,14 @@ def betas() -> Iterator[str]:
 
 
 def hyperparameters() -> Iterator[str]:
-    yield from ("| method | its own hyperparameters, beside the shared ones |", "|---|---|")
-    for name, fields in own_hyperparameters().items():
-        described = (f"`{field}`{choices(schema)}: {schema['description']}" for field, schema in fields.items())
-        yield f"| `{name}` | {' '.join(described) or 'none'} |"
-    yield f"| all | {', '.join(f'`{field}`' for field in Hyperparameters.model_fields)} |"
+    """One row a hyperparameter; "all" are those that every method has."""
+    yield from ("| method | hyperparameter | meaning |", "|---|---|---|")
+    of_methods = {f"`{name}`": fields for name, fields in own_hyperparameters().items()}
+    for method, fields in {**of_methods, "all": Hyperparameters.model_json_schema()["properties"]}.items():
+        for field, schema in fields.items():
+            yield f"| {method} | `{field}`{choices(schema)} | {schema['description']} |"
+        if not fields:
+            yield f"| {method} | none of its own | |"
 
 
 def families() -> Iterator[str]:
