@@ -1,29 +1,32 @@
-"""What a worker may do to the images that it draws: claim, renew, finish. Nothing here commits.
+"""What a worker may do to the generation that it leases: claim, renew, end. Nothing here commits.
 
-As of jobs (see leases): a claim is one UPDATE, the attempt that it returns is the fencing token, and a write that
-finds no row raises LeaseLost.
+As with every lease (store/leases.py), the attempt of a claim is the fencing token.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session
 
-from store.errors import LeaseLost
-from store.jobs.job_leases import LOST
+from store import leases
+from store.leases import Leases
 from store.ops.counters import count
 from store.tables.base import Json
 from store.tables.generation import Generation, GenerationStatus
 
+_RUNNING = Generation.status == GenerationStatus.RUNNING
+GENERATIONS = Leases(
+    Generation, "draw", waiting=Generation.status == GenerationStatus.QUEUED, owned=_RUNNING, live=_RUNNING
+)
+
 
 @dataclass(frozen=True)
 class GenerationClaim:
-    """The right to draw, until the lease expires, and what is to be drawn."""
+    """The right to generate the images, until the lease expires, and what they are made of."""
 
     generation_id: str
     attempt: int
@@ -44,26 +47,22 @@ def claim(
     spec = session.scalar(select(Generation.spec).where(Generation.id == generation_id))
     if spec is None or (readable is not None and not readable(generation_id, spec)):
         return None
-    row = session.execute(
-        update(Generation)
-        .where(Generation.id == generation_id, Generation.status == GenerationStatus.QUEUED)
-        .values(
-            status=GenerationStatus.RUNNING,
-            attempt=Generation.attempt + 1,
-            worker=worker,
-            lease_expires_at=_expiry(lease_seconds),
-        )
-        .returning(Generation.attempt, Generation.spec, Generation.weights)
-    ).one_or_none()
-    if row is None:
-        return None
-    count(session, "claims", "draw")
-    return GenerationClaim(generation_id, row.attempt, row.spec, row.weights)
+    row = leases.claim(
+        session,
+        GENERATIONS,
+        generation_id,
+        Generation.attempt,
+        Generation.spec,
+        Generation.weights,
+        lease_seconds=lease_seconds,
+        status=GenerationStatus.RUNNING,
+        worker=worker,
+    )
+    return GenerationClaim(generation_id, row.attempt, row.spec, row.weights) if row is not None else None
 
 
 def renew(session: Session, owned: GenerationClaim, *, lease_seconds: float) -> None:
-    _write(session, owned, lease_expires_at=_expiry(lease_seconds))
-    count(session, "renewals", "draw")
+    leases.renew(session, GENERATIONS, owned.generation_id, owned.attempt, lease_seconds=lease_seconds)
 
 
 def succeed(session: Session, owned: GenerationClaim, *, result: Json) -> None:
@@ -84,7 +83,7 @@ def give_back(session: Session, owned: GenerationClaim) -> None:
 
 def crash(session: Session, owned: GenerationClaim, *, code: str, message: str, crash_cap: int) -> GenerationStatus:
     """The program or its worker died: queue it again, or fail it when that happened ``crash_cap`` times."""
-    crashes = _write(session, owned, crashes=Generation.crashes + 1)
+    crashes = _write(session, owned, crashes=Generation.crashes + 1).crashes
     count(session, "crashes", "draw")
     if crashes >= crash_cap:
         fail(session, owned, code=code, message=f"Gave up after {crashes} crashes. {message}")
@@ -94,26 +93,15 @@ def crash(session: Session, owned: GenerationClaim, *, code: str, message: str, 
 
 
 def expire(session: Session, *, crash_cap: int) -> list[str]:
-    """Take back what a lease ran out on; returns the ids of those queued again."""
-    expired = session.execute(
-        select(Generation.id, Generation.attempt, Generation.worker)
-        .where(Generation.status == GenerationStatus.RUNNING, Generation.lease_expires_at < func.clock_timestamp())
-        .with_for_update(skip_locked=True)
-    ).all()
+    """Take back generations whose lease expired; returns the ids of those queued again."""
     queued = []
-    for row in expired:
+    for row in leases.expired(session, GENERATIONS, Generation.id, Generation.attempt, Generation.worker):
         owned = GenerationClaim(row.id, row.attempt, {}, {})
-        message = f"Worker {row.worker} stopped renewing its lease on attempt {row.attempt}. {LOST}"
+        message = f"Worker {row.worker} stopped renewing its lease on attempt {row.attempt}. {leases.LOST}"
         after = crash(session, owned, code="worker_lost", message=message, crash_cap=crash_cap)
         if after is GenerationStatus.QUEUED:
             queued.append(row.id)
     return queued
-
-
-def live_attempts(session: Session) -> set[tuple[str, int]]:
-    """Ids that a worker may be working on, with the attempt that owns them."""
-    query = select(Generation.id, Generation.attempt).where(Generation.status == GenerationStatus.RUNNING)
-    return {(row.id, row.attempt) for row in session.execute(query)}
 
 
 def _requeue(session: Session, owned: GenerationClaim) -> None:
@@ -125,18 +113,6 @@ def _end(session: Session, owned: GenerationClaim, **changes: Any) -> None:
     _write(session, owned, lease_expires_at=None, finished_at=func.clock_timestamp(), **changes)
 
 
-def _write(session: Session, owned: GenerationClaim, **changes: Any) -> int:
-    """One fenced UPDATE; returns how often it has crashed."""
-    fence = (
-        (Generation.id == owned.generation_id)
-        & (Generation.attempt == owned.attempt)
-        & (Generation.status == GenerationStatus.RUNNING)
-    )
-    row = session.execute(update(Generation).where(fence).values(**changes).returning(Generation.crashes)).one_or_none()
-    if row is None:
-        raise LeaseLost(owned.generation_id, owned.attempt)
-    return int(row.crashes)
-
-
-def _expiry(lease_seconds: float) -> ColumnElement[Any]:
-    return func.clock_timestamp() + timedelta(seconds=lease_seconds)
+def _write(session: Session, owned: GenerationClaim, **changes: Any) -> Row[Any]:
+    """Returns how often the generation has crashed."""
+    return leases.write(session, GENERATIONS, owned.generation_id, owned.attempt, Generation.crashes, **changes)

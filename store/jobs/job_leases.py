@@ -1,9 +1,4 @@
-"""What a worker may do to the job that it owns: claim, renew, write, finish. Nothing here commits.
-
-A claim is one UPDATE; the attempt it returns is the fencing token. Every later write names it, and a write that
-finds no row raises LeaseLost: the caller kills its trainer and stops. Expiry is set and judged by the
-database's clock alone.
-"""
+"""What a worker may do to the job that it leases (store/leases.py): claim, renew, write, end. Nothing here commits."""
 
 from __future__ import annotations
 
@@ -12,16 +7,17 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, delete, func, select, union_all, update
+from sqlalchemy import Row, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from store.errors import LeaseLost
+from store import leases
 from store.files import files
 from store.ids import new_id
 from store.job_status import JobStatus, Request
 from store.jobs import events, queue
 from store.jobs.events import NewEvent
+from store.leases import Leases
 from store.ops.counters import count
 from store.tables.base import Json
 from store.tables.file import File
@@ -29,7 +25,8 @@ from store.tables.job import Checkpoint, Job
 from store.tenants import quotas, usage
 from store.tenants.limits import UNLIMITED, Limits
 
-LOST = "It, its machine or its way to the database is at fault, which the operator has to look at."
+_RUNNING = Job.status == JobStatus.RUNNING
+JOBS = Leases(Job, "train", waiting=Job.status == JobStatus.QUEUED, owned=_RUNNING, live=_RUNNING)
 # Jobs that a worker passes over, as others can read them; their rows are locked for as long as that takes.
 MOST_LEFT = 20
 
@@ -75,34 +72,31 @@ def claim_next(
 
 
 def _claim(session: Session, job_id: str, worker: str, lease_seconds: float) -> Claim | None:
-    row = session.execute(
-        update(Job)
-        .where(Job.id == job_id, Job.status == JobStatus.QUEUED)
-        .values(
-            status=JobStatus.RUNNING,
-            attempt=Job.attempt + 1,
-            worker=worker,
-            requested=None,
-            claimed_at=func.clock_timestamp(),
-            lease_expires_at=_expiry(lease_seconds),
-        )
-        .returning(Job.id, Job.project_id, Job.attempt)
-    ).one_or_none()
+    row = leases.claim(
+        session,
+        JOBS,
+        job_id,
+        Job.project_id,
+        Job.attempt,
+        lease_seconds=lease_seconds,
+        status=JobStatus.RUNNING,
+        worker=worker,
+        requested=None,
+        claimed_at=func.clock_timestamp(),
+    )
     if row is None:
         return None
-    owned = Claim(row.id, row.project_id, row.attempt)
+    owned = Claim(job_id, row.project_id, row.attempt)
     queue.served(session, owned.project_id)
     started = NewEvent("Started.", data={"status": JobStatus.RUNNING, "worker": worker})
     events.append(session, owned.job_id, [started], attempt=owned.attempt)
-    count(session, "claims", "train")
     return owned
 
 
 def renew(session: Session, owned: Claim, *, lease_seconds: float) -> Request | None:
     """Extend the lease; returns what the user has asked for meanwhile."""
-    requested = _write(session, owned, lease_expires_at=_expiry(lease_seconds))
-    count(session, "renewals", "train")
-    return Request(requested) if requested is not None else None
+    row = leases.renew(session, JOBS, owned.job_id, owned.attempt, Job.requested, lease_seconds=lease_seconds)
+    return _request(row)
 
 
 def record(
@@ -114,9 +108,9 @@ def record(
         changes["progress"] = progress
     if eta is not None:
         changes["estimated_finish"] = func.clock_timestamp() + timedelta(seconds=eta)
-    requested = _write(session, owned, **(changes or {"worker": Job.worker}))
+    row = _write(session, owned, **(changes or {"worker": Job.worker}))
     events.append(session, owned.job_id, news, attempt=owned.attempt)
-    return Request(requested) if requested is not None else None
+    return _request(row)
 
 
 def add_checkpoint(session: Session, owned: Claim, *, step: int, metrics: Json, manifest: Mapping[str, Any]) -> None:
@@ -190,7 +184,7 @@ def fail(session: Session, owned: Claim, *, code: str, message: str) -> None:
 
 def give_back(session: Session, owned: Claim, message: str) -> JobStatus:
     """Give the job up in good order. It is queued again, unless the user has asked for something else meanwhile."""
-    return _give_back(session, owned, _held(session, owned).requested, NewEvent(message))
+    return _give_back(session, owned, _lock(session, owned).requested, NewEvent(message))
 
 
 def crash(session: Session, owned: Claim, *, code: str, message: str, crash_cap: int) -> JobStatus:
@@ -198,7 +192,7 @@ def crash(session: Session, owned: Claim, *, code: str, message: str, crash_cap:
 
     A cancel or a pause that the user asked for comes before both.
     """
-    held = _held(session, owned)
+    held = _lock(session, owned)
     count(session, "crashes", "train")
     if held.requested is None and held.crashes + 1 >= crash_cap:
         fail(session, owned, code=code, message=f"Gave up after {held.crashes + 1} crashes. {message}")
@@ -208,40 +202,26 @@ def crash(session: Session, owned: Claim, *, code: str, message: str, crash_cap:
 
 
 def expire(session: Session, *, crash_cap: int) -> list[str]:
-    """Take back jobs whose lease ran out; returns the ids of those queued again."""
-    expired = session.scalars(
-        select(Job)
-        .where(Job.status == JobStatus.RUNNING, Job.lease_expires_at < func.clock_timestamp())
-        .with_for_update(skip_locked=True)
-    )
+    """Take back jobs whose lease expired; returns the ids of those queued again."""
     queued = []
-    for job in expired:
-        message = f"Worker {job.worker} stopped renewing its lease on attempt {job.attempt}. {LOST}"
+    for job in leases.expired(session, JOBS, Job.id, Job.project_id, Job.attempt, Job.worker):
+        message = f"Worker {job.worker} stopped renewing its lease on attempt {job.attempt}. {leases.LOST}"
         owned = Claim(job.id, job.project_id, job.attempt)
         if crash(session, owned, code="worker_lost", message=message, crash_cap=crash_cap) is JobStatus.QUEUED:
             queued.append(job.id)
     return queued
 
 
-def live_attempts(session: Session) -> set[tuple[str, int]]:
-    """Ids of the jobs and files that a worker may be working on, with the attempt that owns them."""
-    running = select(Job.id, Job.attempt).where(Job.status == JobStatus.RUNNING)
-    reading = select(File.id, File.attempt).where(
-        File.status == "uploaded", File.deleted_at.is_(None), File.lease_expires_at.is_not(None)
-    )
-    return {(row.id, row.attempt) for row in session.execute(union_all(running, reading))}
-
-
 # ---------------------------------------------------------------------------------------------------------- fencing
 
 
-def _write(session: Session, owned: Claim, **changes: Any) -> str | None:
-    """One fenced UPDATE; returns the user's pending request."""
-    row = session.execute(update(Job).where(_fence(owned)).values(**changes).returning(Job.requested)).one_or_none()
-    if row is None:
-        raise LeaseLost(owned.job_id, owned.attempt)
-    requested: str | None = row.requested
-    return requested
+def _write(session: Session, owned: Claim, **changes: Any) -> Row[Any]:
+    """Returns the user's pending request."""
+    return leases.write(session, JOBS, owned.job_id, owned.attempt, Job.requested, **changes)
+
+
+def _request(row: Row[Any]) -> Request | None:
+    return Request(row.requested) if row.requested is not None else None
 
 
 def _release(session: Session, owned: Claim, to: JobStatus, **changes: Any) -> None:
@@ -271,17 +251,6 @@ def _give_back(session: Session, owned: Claim, requested: str | None, told: NewE
     return to
 
 
-def _fence(owned: Claim) -> ColumnElement[bool]:
-    return (Job.id == owned.job_id) & (Job.attempt == owned.attempt) & (Job.status == JobStatus.RUNNING)
-
-
-def _held(session: Session, owned: Claim) -> Row[str | None, int]:
-    """The row that the claim still owns, locked: ``requested`` and ``crashes``."""
-    held = session.execute(select(Job.requested, Job.crashes).where(_fence(owned)).with_for_update()).one_or_none()
-    if held is None:
-        raise LeaseLost(owned.job_id, owned.attempt)
-    return held
-
-
-def _expiry(lease_seconds: float) -> ColumnElement[Any]:
-    return func.clock_timestamp() + timedelta(seconds=lease_seconds)
+def _lock(session: Session, owned: Claim) -> Row[Any]:
+    """``requested`` and ``crashes``, which cannot change any more."""
+    return leases.lock(session, JOBS, owned.job_id, owned.attempt, Job.requested, Job.crashes)

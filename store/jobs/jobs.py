@@ -241,23 +241,10 @@ def _waits_for(file_id: str) -> ColumnElement[bool]:
     return (Job.status == JobStatus.VALIDATING_FILES) & own
 
 
-def mark_published(session: Session, job_ids: list[str]) -> None:
-    session.execute(update(Job).where(Job.id.in_(job_ids)).values(published_at=func.clock_timestamp()))
-
-
 def memory_needs(session: Session, job_ids: Collection[str]) -> dict[str, int | None]:
     """GiB of device memory; None where any worker will do."""
     found = session.execute(select(Job.id, Job.memory_gib).where(Job.id.in_(job_ids)))
     return {row.id: row.memory_gib for row in found}
-
-
-def unpublished(session: Session, *, older_than_seconds: float) -> list[str]:
-    """Queued jobs whose hint was never sent, or was sent longer ago than that and found no worker."""
-    published_before = func.clock_timestamp() - timedelta(seconds=older_than_seconds)
-    query = select(Job.id).where(
-        Job.status == JobStatus.QUEUED, (Job.published_at.is_(None)) | (Job.published_at < published_before)
-    )
-    return list(session.scalars(query.order_by(Job.id)))
 
 
 def _columns(use: Literal["training", "validation"], source: Source | None) -> dict[str, str | int | None]:

@@ -1,7 +1,7 @@
 """The log of webhook deliveries, which is also their queue. Nothing here commits.
 
-A claim counts the attempt and sets the time at which its sender is taken to be dead, so that a delivery whose sender
-was killed is sent again: at least once, never lost. Times are the database's.
+A claim is a lease (store/leases.py) on many rows at once: it counts the attempt and sets the time at which its sender
+is taken to be dead. A delivery whose sender was killed is due again then: it is sent at least once, never lost.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, aliased
 
-from store import pagination
+from store import leases, pagination
 from store.errors import DeliveryNotFound, WebhookDisabled
 from store.tables.webhook import WebhookDelivery, WebhookEndpoint
 
@@ -52,10 +52,7 @@ def claim(session: Session, *, limit: int, lease_seconds: float, busy: Collectio
     claimed = (
         update(WebhookDelivery)
         .where(WebhookDelivery.id.in_(mine))
-        .values(
-            attempts=WebhookDelivery.attempts + 1,
-            next_attempt_at=func.clock_timestamp() + timedelta(seconds=lease_seconds),
-        )
+        .values(leases.taken_for(WebhookDelivery.attempts, WebhookDelivery.next_attempt_at, lease_seconds))
         .returning(
             WebhookDelivery.id,
             WebhookDelivery.endpoint_id,

@@ -6,7 +6,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from store.generations import generations
+from store import leases
+from store.generations.generation_leases import GENERATIONS
 from worker.generation.generation import draw
 from worker.resources import Resources
 
@@ -20,7 +21,7 @@ def studio(resources: Resources) -> Iterator[None]:
     def work() -> None:
         while not stop.wait(LOOK_SECONDS):
             with resources.sessions() as session:
-                queued = generations.unpublished(session, older_than_seconds=0)
+                queued = leases.unpublished(session, GENERATIONS, older_than_seconds=0)
             for generation_id in queued:
                 draw(resources, generation_id, stopping=stop.is_set)
 

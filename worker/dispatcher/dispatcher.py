@@ -17,12 +17,16 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from store import leases
 from store.database import open_engine, open_sessions
-from store.files import file_leases, files
-from store.generations import generation_leases, generations
+from store.files import file_leases
+from store.files.file_leases import FILES
+from store.generations import generation_leases
+from store.generations.generation_leases import GENERATIONS
 from store.gpu_classes import queue_of
 from store.hints import QUEUES, Hints
 from store.jobs import job_leases, jobs
+from store.jobs.job_leases import JOBS
 from store.logs import configure_logs
 from store.ops import counters
 from store.settings import Settings
@@ -92,16 +96,16 @@ def _collect(session: Session, settings: Settings) -> Due:
     delivery_log.forget(session)
     for file_id in file_leases.expire(session, crash_cap=settings.crash_cap):
         jobs.files_ready(session, file_id)
-    job_ids = jobs.unpublished(session, older_than_seconds=settings.republish_seconds)
+    job_ids = leases.unpublished(session, JOBS, older_than_seconds=settings.republish_seconds)
     due = Due(
         jobs=job_ids,
         memory_needs=jobs.memory_needs(session, job_ids),
-        files=files.unpublished(session, older_than_seconds=settings.republish_seconds),
-        generations=generations.unpublished(session, older_than_seconds=settings.republish_seconds),
+        files=leases.unpublished(session, FILES, older_than_seconds=settings.republish_seconds),
+        generations=leases.unpublished(session, GENERATIONS, older_than_seconds=settings.republish_seconds),
     )
-    jobs.mark_published(session, due.jobs)
-    files.mark_published(session, due.files)
-    generations.mark_published(session, due.generations)
+    leases.mark_published(session, JOBS, due.jobs)
+    leases.mark_published(session, FILES, due.files)
+    leases.mark_published(session, GENERATIONS, due.generations)
     return due
 
 

@@ -6,8 +6,10 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from store.generations import generation_leases
-from store.jobs import job_leases
+from store import leases
+from store.files.file_leases import FILES
+from store.generations.generation_leases import GENERATIONS
+from store.jobs.job_leases import JOBS
 from worker.resources import Resources
 
 
@@ -31,7 +33,7 @@ def clear(resources: Resources) -> None:
     if not folders:
         return
     with resources.sessions() as session:
-        owned = job_leases.live_attempts(session) | generation_leases.live_attempts(session)
+        owned = leases.live_attempts(session, JOBS, FILES, GENERATIONS)
     live = {(row_id, str(attempt)) for row_id, attempt in owned}
     for folder in folders:
         if (folder.parent.name, folder.name) not in live:

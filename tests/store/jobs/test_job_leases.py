@@ -10,14 +10,16 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from store import leases
 from store.database import Sessions
 from store.errors import LeaseLost
 from store.files import file_leases
+from store.files.file_leases import FILES
 from store.files.files import NewFile
 from store.job_status import TERMINAL, JobStatus, Request
 from store.jobs import job_leases, jobs
 from store.jobs.events import NewEvent
-from store.jobs.job_leases import Claim
+from store.jobs.job_leases import JOBS, Claim
 from store.ops import service_metrics
 from store.tables.base import Json
 from store.tables.file import File
@@ -121,10 +123,10 @@ def test_a_job_that_is_queued_again_needs_a_hint_at_once_and_goes_to_the_end_of_
     owned = running_job(sessions, project_id)
     other = queued_job(sessions, project_id)
     with sessions.begin() as session:
-        jobs.mark_published(session, [owned.job_id, other])
+        leases.mark_published(session, JOBS, [owned.job_id, other])
         WRITES[end](session, owned)
     with sessions() as session:
-        assert jobs.unpublished(session, older_than_seconds=60) == [owned.job_id]
+        assert leases.unpublished(session, JOBS, older_than_seconds=60) == [owned.job_id]
     again, before = (read_job(sessions, job_id).queued_at for job_id in (owned.job_id, other))
     assert again is not None
     assert before is not None
@@ -176,9 +178,9 @@ def test_attempts_that_may_be_at_work_are_those_of_running_jobs_and_of_files_tha
         job_leases.give_back(session, returned, "Stopped.")
         owned = file_leases.claim(session, read.id, lease_seconds=60)
         assert owned is not None
-        assert job_leases.live_attempts(session) == {(running.job_id, 1), (read.id, owned.attempt)}
+        assert leases.live_attempts(session, JOBS, FILES) == {(running.job_id, 1), (read.id, owned.attempt)}
         file_leases.give_back(session, owned)
-        assert job_leases.live_attempts(session) == {(running.job_id, 1)}
+        assert leases.live_attempts(session, JOBS, FILES) == {(running.job_id, 1)}
     assert waiting.id != read.id
 
 
@@ -297,7 +299,7 @@ def test_only_claimed_rows_count_as_live(sessions: Sessions, project_id: str) ->
     queued_job(sessions, project_id)
     owned = running_job(sessions, project_id)
     with sessions() as session:
-        assert job_leases.live_attempts(session) == {(owned.job_id, 1)}
+        assert leases.live_attempts(session, JOBS, FILES) == {(owned.job_id, 1)}
 
 
 def counts(sessions: Sessions) -> dict[str, int]:
