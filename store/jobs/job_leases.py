@@ -24,11 +24,12 @@ from store.tables.file import File
 from store.tables.job import Checkpoint, Job
 from store.tenants import quotas, usage
 from store.tenants.limits import UNLIMITED, Limits
+from store.webhooks import outbox
 
 _RUNNING = Job.status == JobStatus.RUNNING
 JOBS = Leases(Job, "train", waiting=Job.status == JobStatus.QUEUED, owned=_RUNNING, live=_RUNNING)
 # Jobs that a worker passes over, as others can read them; their rows are locked for as long as that takes.
-MOST_LEFT = 20
+MAX_PASSED_OVER = 20
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def claim_next(
     """Take the job whose turn it is (store/jobs/queue.py); None when there is none that nobody else is taking, or none
     that fits into the worker's ``memory_gib``. A job whose spec is not ``readable`` to the worker is left to others."""
     left: list[str] = []
-    while len(left) < MOST_LEFT and (
+    while len(left) < MAX_PASSED_OVER and (
         turn := session.scalar(queue.first(limits.running_jobs, memory_gib, without=left))
     ):
         if readable is None or readable(turn, session.scalars(select(Job.spec).where(Job.id == turn)).one()):
@@ -166,6 +167,7 @@ def succeed(session: Session, owned: Claim, *, results: Sequence[files.NewFile])
     session.flush()
     done = NewEvent("Succeeded.", data={"status": JobStatus.SUCCEEDED, "result_files": result_ids})
     events.append(session, owned.job_id, [done], attempt=owned.attempt)
+    outbox.job_ended(session, owned.job_id)
     return result_ids
 
 
@@ -178,8 +180,9 @@ def fail(session: Session, owned: Claim, *, code: str, message: str) -> None:
     """End the job for a reason that trying again cannot mend."""
     error = {"code": code, "message": message, "param": None}
     _release(session, owned, JobStatus.FAILED, error=error, finished_at=func.clock_timestamp())
-    told = NewEvent(message, level="error", data={"status": JobStatus.FAILED, "error": error})
-    events.append(session, owned.job_id, [told], attempt=owned.attempt)
+    failed = NewEvent(message, level="error", data={"status": JobStatus.FAILED, "error": error})
+    events.append(session, owned.job_id, [failed], attempt=owned.attempt)
+    outbox.job_ended(session, owned.job_id)
 
 
 def give_back(session: Session, owned: Claim, message: str) -> JobStatus:
@@ -246,7 +249,9 @@ def _give_back(session: Session, owned: Claim, requested: str | None, told: NewE
     _release(session, owned, to, **changes)
     event = replace(told, message=f"{told.message} {outcome}".strip(), data={**(told.data or {}), "status": to})
     events.append(session, owned.job_id, [event], attempt=owned.attempt)
-    if to is JobStatus.QUEUED:
+    if to is JobStatus.CANCELLED:
+        outbox.job_ended(session, owned.job_id)
+    elif to is JobStatus.QUEUED:
         count(session, "requeues", "train")
     return to
 

@@ -23,6 +23,7 @@ from store.tables.base import Json
 from store.tables.dataset import DatasetRevision
 from store.tables.file import File
 from store.tables.job import Checkpoint, Job
+from store.webhooks import outbox
 
 # Where pairs come from.
 Source = File | DatasetRevision
@@ -212,6 +213,8 @@ def transition(
     level: events.Level = "error" if to is JobStatus.FAILED else "info"
     data: Json = {"status": to} if error is None else {"status": to, "error": error}
     events.append(session, job.id, [NewEvent(message, level=level, data=data)])
+    if to in TERMINAL:
+        outbox.job_ended(session, job.id)
     return job
 
 

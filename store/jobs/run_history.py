@@ -16,7 +16,7 @@ from store.tables.base import Json
 from store.tables.job import Checkpoint, Job, JobEvent
 
 LOOKED_AT = 500  # newest jobs of the installation: enough to find some of a kind, however many there are
-MOST = 20  # runs of one base
+MAX_RUNS = 20  # runs of one base
 TOLD = ("started", "phase", "data_prepared")
 
 
@@ -54,7 +54,7 @@ def of_base(session: Session, base: str) -> list[MeasuredRun]:
         Job.attempt == 1,
         Job.spec["base"]["name"].astext == base,
     )
-    jobs = session.scalars(found.order_by(Job.id.desc()).limit(MOST)).all()
+    jobs = session.scalars(found.order_by(Job.id.desc()).limit(MAX_RUNS)).all()
     told, reached, weights = _told(session, jobs), _reached(session, jobs), _checkpoint_bytes(session, jobs)
     results = {file.id: file.bytes for file in files.by_ids(session, [one for job in jobs for one in job.result_files])}
     runs = [

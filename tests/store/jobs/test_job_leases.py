@@ -337,7 +337,7 @@ def test_each_claim_and_what_follows_it_is_counted(sessions: Sessions, project_i
 def test_a_worker_passes_over_so_many_jobs_that_it_cannot_read_and_no_more(
     sessions: Sessions, project_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job_leases, "MOST_LEFT", 3)
+    monkeypatch.setattr(job_leases, "MAX_PASSED_OVER", 3)
     queued = [queued_job(sessions, project_id) for _ in range(4)]
 
     def take(unreadable: list[str]) -> tuple[Claim | None, list[str]]:
