@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from store.errors import BasesInvalid, ModelNotFound
-from store.gpu_classes import MOST_MEMORY
+from store.gpu_classes import MAX_MEMORY
 from trainer.spec.family_facts import FamilyName
 
 
@@ -21,7 +21,7 @@ class _Entry(BaseModel):
     family: FamilyName
     source: str
     revision: str | None = None
-    memory_gib: int | None = Field(None, ge=1, le=MOST_MEMORY)
+    memory_gib: int | None = Field(None, ge=1, le=MAX_MEMORY)
 
 
 @dataclass(frozen=True)

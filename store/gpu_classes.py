@@ -8,7 +8,7 @@ order of the line: one that is small passes over what does not fit, and nothing 
 from __future__ import annotations
 
 CLASSES = (8, 12, 16, 24, 32, 48, 80, 96, 141, 192, 288)  # GiB of the usual devices
-MOST_MEMORY = CLASSES[-1]
+MAX_MEMORY = CLASSES[-1]
 TRAIN = "train"
 
 

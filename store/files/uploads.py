@@ -19,7 +19,7 @@ from store.ids import new_id
 from store.tables.base import Json
 from store.tables.upload import Upload, UploadPart
 
-MOST_PARTS = 10_000
+MAX_PARTS = 10_000
 PART_BYTES = 64 * 1024 * 1024  # the largest part, and what OpenAI's SDK sends
 
 
@@ -77,7 +77,7 @@ def add_part(session: Session, project_id: str, upload_id: str, new: NewPart) ->
     upload = lock_pending(session, project_id, upload_id)
     stored = select(func.count(), func.coalesce(func.sum(UploadPart.bytes), 0))
     count, size = session.execute(stored.where(UploadPart.upload_id == upload_id)).one()
-    if count >= MOST_PARTS or size + new.bytes > 2 * upload.bytes + PART_BYTES:
+    if count >= MAX_PARTS or size + new.bytes > 2 * upload.bytes + PART_BYTES:
         raise TooManyParts(upload_id)
     part = UploadPart(id=new.id, upload_id=upload_id, bytes=new.bytes, sha256=new.sha256)
     session.add(part)

@@ -11,7 +11,7 @@ from store.job_status import TERMINAL, JobStatus
 from store.tables.base import Json, Table
 from store.tables.lease import Leased
 
-MOST_PRIORITY = 10
+MAX_PRIORITY = 10
 
 
 class Job(Leased, Table):
@@ -31,7 +31,7 @@ class Job(Leased, Table):
         CheckConstraint(f"status IN ({', '.join(repr(str(s)) for s in JobStatus)})", name="status"),
         CheckConstraint("requested IN ('cancel', 'pause')", name="requested"),
         CheckConstraint("(status = 'running') = (lease_expires_at IS NOT NULL)", name="lease_when_running"),
-        CheckConstraint(f"priority BETWEEN {-MOST_PRIORITY} AND {MOST_PRIORITY}", name="priority"),
+        CheckConstraint(f"priority BETWEEN {-MAX_PRIORITY} AND {MAX_PRIORITY}", name="priority"),
         CheckConstraint("status != 'queued' OR queued_at IS NOT NULL", name="queued_since"),
         CheckConstraint("num_nonnulls(training_file_id, training_dataset_id) = 1", name="training_source"),
         CheckConstraint("num_nonnulls(validation_file_id, validation_dataset_id) <= 1", name="validation_source"),

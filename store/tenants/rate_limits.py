@@ -25,7 +25,7 @@ log = structlog.get_logger()
 ANSWER_SECONDS = 0.25  # a broker on the same network takes well under a millisecond
 SILENCE_SECONDS = 5.0  # without an answer, for how long it is not asked again: no request then waits for it
 AHEAD = 20  # a process takes up to one part in so many of a bucket ahead
-MOST_PURSES = 10_000  # keys that a process remembers tokens of
+MAX_PURSES = 10_000  # keys that a process remembers tokens of
 
 # Times in microseconds by the broker's clock; they fit exactly into Lua's numbers until the year 2255.
 # KEYS[1] the bucket; ARGV[1] a token's time, ARGV[2] the bucket's size in tokens, ARGV[3] tokens wanted.
@@ -118,7 +118,7 @@ class Buckets:
         if given < 1:
             raise RateLimited(per_minute, burst=burst, full_in=full_in, retry_in=wait / 1e6)
         with self._lock:
-            if len(self._purses) >= MOST_PURSES:
+            if len(self._purses) >= MAX_PURSES:
                 self._purses.clear()
             self._purses[key_id, limits] = Purse(given - 1, left, asked_at + full_in)
         return Allowance(burst, left + given - 1, full_in)

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.gpu_classes import CLASSES, MOST_MEMORY, heard_by, queue_of
+from store.gpu_classes import CLASSES, MAX_MEMORY, heard_by, queue_of
 
 pytestmark = pytest.mark.unit
-NEEDS = st.none() | st.integers(1, MOST_MEMORY)
+NEEDS = st.none() | st.integers(1, MAX_MEMORY)
 
 
 def test_a_job_is_in_the_queue_of_the_smallest_class_that_holds_it() -> None:
@@ -22,7 +22,7 @@ def test_a_worker_hears_of_what_it_holds_and_one_that_tells_no_memory_of_everyth
     assert len(heard_by(None)) == 1 + len(CLASSES)
 
 
-@given(needed=NEEDS, memory=st.integers(1, 2 * MOST_MEMORY))
+@given(needed=NEEDS, memory=st.integers(1, 2 * MAX_MEMORY))
 def test_what_a_worker_hears_of_it_can_take(needed: int | None, memory: int) -> None:
     if queue_of(needed) in heard_by(memory):
         assert needed is None or needed <= memory

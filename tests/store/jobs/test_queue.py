@@ -17,7 +17,7 @@ from store.jobs import job_leases, jobs, queue
 from store.jobs.job_leases import Claim
 from store.jobs.jobs import NewJob
 from store.jobs.queue import PRIORITY_STEP
-from store.tables.job import MOST_PRIORITY, Job
+from store.tables.job import MAX_PRIORITY, Job
 from tests.conftest import make_tenant
 from tests.store.rows import SPEC, add_file, claim, queued_job
 
@@ -98,7 +98,7 @@ def test_within_a_project_a_step_of_priority_counts_as_six_hours_of_waiting(sess
     projects.submit("A", priority=1)
     projects.submit("A", priority=-1)
     projects.submit("A", waited=7 * HOUR)
-    projects.submit("B", priority=-MOST_PRIORITY)  # which concerns B's own jobs alone
+    projects.submit("B", priority=-MAX_PRIORITY)  # which concerns B's own jobs alone
     order = ["A4", "B1", "A2", "A1", "A3"]
     assert projects.positions() == order
     assert [projects.take_and_end() for _ in range(5)] == order
@@ -121,10 +121,10 @@ def test_the_database_takes_no_priority_beyond_the_bounds(sessions: Sessions, pr
     """Of which the bound on waiting is made."""
     job_id = queued_job(sessions, project_id)
     with pytest.raises(IntegrityError), sessions.begin() as session:
-        session.execute(update(Job).where(Job.id == job_id).values(priority=MOST_PRIORITY + 1))
+        session.execute(update(Job).where(Job.id == job_id).values(priority=MAX_PRIORITY + 1))
 
 
-PRIORITIES = st.integers(-MOST_PRIORITY, MOST_PRIORITY)
+PRIORITIES = st.integers(-MAX_PRIORITY, MAX_PRIORITY)
 ACTS = st.one_of(
     st.tuples(st.sampled_from("ABC"), PRIORITIES, st.integers(0, 200)), st.just("take"), st.just("end a job")
 )
@@ -171,14 +171,14 @@ def test_no_flood_of_other_projects_starves_a_job(sessions: Sessions, workers: i
     running: list[tuple[str, Claim]] = []
     for _ in range(5):
         for letter in "AB":
-            projects.submit(letter, priority=MOST_PRIORITY)
+            projects.submit(letter, priority=MAX_PRIORITY)
     while len(running) < workers:
         running.append(projects.take() or pytest.fail("nothing to take"))
-    projects.submit("C", priority=-MOST_PRIORITY)
+    projects.submit("C", priority=-MAX_PRIORITY)
     taken: list[str] = []
     while "C1" not in taken:
         for letter in "AB":
-            projects.submit(letter, priority=MOST_PRIORITY)
+            projects.submit(letter, priority=MAX_PRIORITY)
         projects.end(running.pop(0)[1])
         running.append(projects.take() or pytest.fail("nothing to take"))
         taken.append(running[-1][0])
@@ -199,7 +199,7 @@ def test_no_flood_of_its_own_project_starves_a_job(sessions: Sessions, own: int,
     most = max(*others, own)
     waited = timedelta()
     assert projects.submit("A", priority=own, waited=waited) == "A1"
-    for turn in range(2 * MOST_PRIORITY + 2):
+    for turn in range(2 * MAX_PRIORITY + 2):
         projects.submit("A", priority=others[turn % len(others)])
         if projects.take_and_end() == "A1":
             break

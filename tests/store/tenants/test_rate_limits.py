@@ -143,7 +143,7 @@ def test_an_allowance_tells_the_bucket_as_it_is(broker_url: str) -> None:
 def test_a_process_remembers_tokens_of_a_bounded_number_of_keys(
     broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rate_limits, "MOST_PURSES", 3)
+    monkeypatch.setattr(rate_limits, "MAX_PURSES", 3)
     limits = Limits(requests_per_minute=1, requests_burst=100)  # five at a time
     with closing(Buckets(broker_url)) as buckets:
         for number in range(3):
