@@ -19,7 +19,7 @@ def queue_of(memory_gib: int | None) -> str:
     return _name(next(size for size in CLASSES if size >= memory_gib))
 
 
-def heard_by(memory_gib: int | None) -> list[str]:
+def queues_for(memory_gib: int | None) -> list[str]:
     """By a worker with so much; None: it takes every job."""
     return [TRAIN, *(_name(size) for size in CLASSES if memory_gib is None or size <= memory_gib)]
 

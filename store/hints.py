@@ -40,7 +40,7 @@ class Hints:
         """``memory_gib``: the device memory that the job needs."""
         return self._send("worker.tasks.train", job_id, queue_of(memory_gib))
 
-    def draw(self, generation_id: str) -> bool:
+    def generate(self, generation_id: str) -> bool:
         return self._send("worker.tasks.draw", generation_id)
 
     def waiting(self, queue: str) -> int | None:

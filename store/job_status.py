@@ -15,7 +15,7 @@ class JobStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
-class Request(StrEnum):
+class RequestedAction(StrEnum):
     """What a user asked of a running job; its supervisor sees it at the next look and acts."""
 
     CANCEL = "cancel"

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from store.errors import CursorUnknown
 
 
-def place(session: Session, known: Select[Any], after: str) -> Any:
+def position(session: Session, known: Select[Any], after: str) -> Any:
     """What ``known`` finds of the row ``after``: its place in the order. Raises CursorUnknown where it finds none.
 
     Rows that were deleted since are found where they are kept, so that a client may delete while it reads on.

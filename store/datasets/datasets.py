@@ -66,7 +66,7 @@ def newest_first(session: Session, project_id: str, *, after: str | None, limit:
     """Up to ``limit`` data sets older than the data set ``after``. Raises CursorUnknown."""
     query = select(Dataset).where(Dataset.project_id == project_id, Dataset.deleted_at.is_(None))
     if after is not None:
-        pagination.place(
+        pagination.position(
             session, select(Dataset.id).where(Dataset.id == after, Dataset.project_id == project_id), after
         )
         query = query.where(Dataset.id < after)
@@ -121,7 +121,7 @@ def pairs(session: Session, revision: DatasetRevision, *, after: str | None, lim
     query = select(DatasetPair).where(_content(revision)).order_by(DatasetPair.number).limit(limit)
     if after is not None:
         of_this = (DatasetPair.id == after, DatasetPair.dataset_id == revision.dataset_id)
-        number = pagination.place(session, select(DatasetPair.number).where(*of_this), after)
+        number = pagination.position(session, select(DatasetPair.number).where(*of_this), after)
         query = query.where(DatasetPair.number > number)
     return list(session.scalars(query))
 

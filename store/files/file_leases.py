@@ -30,7 +30,7 @@ FILES = Leases(
 
 
 @dataclass(frozen=True)
-class FileClaim:
+class FileLease:
     file_id: str
     project_id: str
     attempt: int
@@ -39,23 +39,23 @@ class FileClaim:
     policy: Json | None
 
 
-def claim(session: Session, file_id: str, *, lease_seconds: float) -> FileClaim | None:
+def claim(session: Session, file_id: str, *, lease_seconds: float) -> FileLease | None:
     """Take an uploaded file that nobody is reading; one whose reader is lost waits for ``expire``."""
     row = leases.claim(session, FILES, file_id, *_CLAIMED, lease_seconds=lease_seconds)
     return _claimed(row) if row is not None else None
 
 
-def renew(session: Session, owned: FileClaim, *, lease_seconds: float) -> None:
-    leases.renew(session, FILES, owned.file_id, owned.attempt, lease_seconds=lease_seconds)
+def renew(session: Session, lease: FileLease, *, lease_seconds: float) -> None:
+    leases.renew(session, FILES, lease.file_id, lease.attempt, lease_seconds=lease_seconds)
 
 
-def note_progress(session: Session, owned: FileClaim, progress: Json) -> None:
-    _write(session, owned, progress=progress)
+def note_progress(session: Session, lease: FileLease, progress: Json) -> None:
+    _write(session, lease, progress=progress)
 
 
 def finish(
     session: Session,
-    owned: FileClaim,
+    lease: FileLease,
     *,
     status: str,
     details: str | None,
@@ -66,7 +66,7 @@ def finish(
     """``status``: processed or error."""
     _write(
         session,
-        owned,
+        lease,
         status=status,
         status_details=details,
         pairs_sha256=pairs_sha256,
@@ -77,24 +77,24 @@ def finish(
     )
 
 
-def give_back(session: Session, owned: FileClaim) -> None:
+def give_back(session: Session, lease: FileLease) -> None:
     """The worker stops: the next one may begin at once, and nothing is held against the file."""
-    _requeue(session, owned)
+    _requeue(session, lease)
 
 
-def crash(session: Session, owned: FileClaim, *, reason: str, crash_cap: int) -> bool:
+def crash(session: Session, lease: FileLease, *, reason: str, crash_cap: int) -> bool:
     """Reading broke off by itself; whether it was given up, as that has happened ``crash_cap`` times."""
-    crashes = leases.lock(session, FILES, owned.file_id, owned.attempt, File.crashes).crashes + 1
+    crashes = leases.lock(session, FILES, lease.file_id, lease.attempt, File.crashes).crashes + 1
     count(session, "crashes", "intake")
     if crashes < crash_cap:
-        _requeue(session, owned, crashes=crashes)
+        _requeue(session, lease, crashes=crashes)
         return False
     times = "once" if crashes == 1 else f"{crashes} times"
     details = (
         f"intake_crashed: reading this file broke off {times}, the last time because {reason}. "
         f"{ADVICE['intake_crashed']}"
     )
-    _write(session, owned, **_FREE, crashes=crashes, status="error", status_details=details)
+    _write(session, lease, **_FREE, crashes=crashes, status="error", status_details=details)
     return True
 
 
@@ -103,14 +103,14 @@ def expire(session: Session, *, crash_cap: int) -> list[str]:
     keep killing intake workers."""
     reason = "the worker is gone, as when it was killed or its machine's memory ran out"
     lost = [_claimed(row) for row in leases.expired(session, FILES, *_CLAIMED)]
-    return [owned.file_id for owned in lost if crash(session, owned, reason=reason, crash_cap=crash_cap)]
+    return [lease.file_id for lease in lost if crash(session, lease, reason=reason, crash_cap=crash_cap)]
 
 
 _CLAIMED = (File.id, File.project_id, File.attempt, File.sha256, File.filename, File.policy)
 
 
-def _claimed(row: Row[Any]) -> FileClaim:
-    return FileClaim(row.id, row.project_id, row.attempt, row.sha256, row.filename, row.policy)
+def _claimed(row: Row[Any]) -> FileLease:
+    return FileLease(row.id, row.project_id, row.attempt, row.sha256, row.filename, row.policy)
 
 
 # The attempt grows too: the worker that had the file, and may not have stopped yet, writes nothing more.
@@ -122,10 +122,10 @@ _FREE: dict[str, Any] = {
 }
 
 
-def _requeue(session: Session, owned: FileClaim, **changes: Any) -> None:
-    _write(session, owned, **_FREE, **changes)
+def _requeue(session: Session, lease: FileLease, **changes: Any) -> None:
+    _write(session, lease, **_FREE, **changes)
     count(session, "requeues", "intake")
 
 
-def _write(session: Session, owned: FileClaim, **changes: Any) -> None:
-    leases.write(session, FILES, owned.file_id, owned.attempt, **changes)
+def _write(session: Session, lease: FileLease, **changes: Any) -> None:
+    leases.write(session, FILES, lease.file_id, lease.attempt, **changes)

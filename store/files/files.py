@@ -75,7 +75,7 @@ def newest_first(
     query = select(File).where(File.project_id == project_id, File.deleted_at.is_(None)).limit(limit)
     query = query.order_by(File.id.asc() if oldest_first else File.id.desc())
     if after is not None:
-        pagination.place(session, select(File.id).where(File.id == after, File.project_id == project_id), after)
+        pagination.position(session, select(File.id).where(File.id == after, File.project_id == project_id), after)
         query = query.where(File.id > after if oldest_first else File.id < after)
     if purpose is not None:
         query = query.where(File.purpose == purpose)

@@ -90,7 +90,7 @@ def parts(session: Session, upload_id: str, *, after: str | None, limit: int) ->
     """In the order of their ids, which is that of their arrival; beyond the part ``after``. Raises CursorUnknown."""
     query = select(UploadPart).where(UploadPart.upload_id == upload_id).order_by(UploadPart.id).limit(limit)
     if after is not None:
-        pagination.place(
+        pagination.position(
             session, select(UploadPart.id).where(UploadPart.id == after, UploadPart.upload_id == upload_id), after
         )
         query = query.where(UploadPart.id > after)

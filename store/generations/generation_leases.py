@@ -25,7 +25,7 @@ GENERATIONS = Leases(
 
 
 @dataclass(frozen=True)
-class GenerationClaim:
+class GenerationLease:
     """The right to generate the images, until the lease expires, and what they are made of."""
 
     generation_id: str
@@ -41,7 +41,7 @@ def claim(
     worker: str,
     lease_seconds: float,
     readable: Callable[[str, Json], bool] | None = None,
-) -> GenerationClaim | None:
+) -> GenerationLease | None:
     """None when it is not queued (any more), so a repeated message does nothing, or not ``readable`` to the worker,
     so that it is left to others."""
     spec = session.scalar(select(Generation.spec).where(Generation.id == generation_id))
@@ -58,37 +58,37 @@ def claim(
         status=GenerationStatus.RUNNING,
         worker=worker,
     )
-    return GenerationClaim(generation_id, row.attempt, row.spec, row.weights) if row is not None else None
+    return GenerationLease(generation_id, row.attempt, row.spec, row.weights) if row is not None else None
 
 
-def renew(session: Session, owned: GenerationClaim, *, lease_seconds: float) -> None:
-    leases.renew(session, GENERATIONS, owned.generation_id, owned.attempt, lease_seconds=lease_seconds)
+def renew(session: Session, lease: GenerationLease, *, lease_seconds: float) -> None:
+    leases.renew(session, GENERATIONS, lease.generation_id, lease.attempt, lease_seconds=lease_seconds)
 
 
-def succeed(session: Session, owned: GenerationClaim, *, result: Json) -> None:
+def succeed(session: Session, lease: GenerationLease, *, result: Json) -> None:
     """The one fenced commit that makes the images visible, once all of their blobs are stored."""
-    _end(session, owned, status=GenerationStatus.SUCCEEDED, result=result)
+    _end(session, lease, status=GenerationStatus.SUCCEEDED, result=result)
 
 
-def fail(session: Session, owned: GenerationClaim, *, code: str, message: str, param: str | None = None) -> None:
+def fail(session: Session, lease: GenerationLease, *, code: str, message: str, param: str | None = None) -> None:
     """For a reason that trying again cannot mend; ``param`` is the request's field that is at fault."""
     error = {"code": code, "message": message, "param": param}
-    _end(session, owned, status=GenerationStatus.FAILED, error=error)
+    _end(session, lease, status=GenerationStatus.FAILED, error=error)
 
 
-def give_back(session: Session, owned: GenerationClaim) -> None:
+def give_back(session: Session, lease: GenerationLease) -> None:
     """Queued again: the worker stops."""
-    _requeue(session, owned)
+    _requeue(session, lease)
 
 
-def crash(session: Session, owned: GenerationClaim, *, code: str, message: str, crash_cap: int) -> GenerationStatus:
+def crash(session: Session, lease: GenerationLease, *, code: str, message: str, crash_cap: int) -> GenerationStatus:
     """The program or its worker died: queue it again, or fail it when that happened ``crash_cap`` times."""
-    crashes = _write(session, owned, crashes=Generation.crashes + 1).crashes
+    crashes = _write(session, lease, crashes=Generation.crashes + 1).crashes
     count(session, "crashes", "draw")
     if crashes >= crash_cap:
-        fail(session, owned, code=code, message=f"Gave up after {crashes} crashes. {message}")
+        fail(session, lease, code=code, message=f"Gave up after {crashes} crashes. {message}")
         return GenerationStatus.FAILED
-    _requeue(session, owned)
+    _requeue(session, lease)
     return GenerationStatus.QUEUED
 
 
@@ -96,23 +96,23 @@ def expire(session: Session, *, crash_cap: int) -> list[str]:
     """Take back generations whose lease expired; returns the ids of those queued again."""
     queued = []
     for row in leases.expired(session, GENERATIONS, Generation.id, Generation.attempt, Generation.worker):
-        owned = GenerationClaim(row.id, row.attempt, {}, {})
+        lease = GenerationLease(row.id, row.attempt, {}, {})
         message = f"Worker {row.worker} stopped renewing its lease on attempt {row.attempt}. {leases.LOST}"
-        after = crash(session, owned, code="worker_lost", message=message, crash_cap=crash_cap)
+        after = crash(session, lease, code="worker_lost", message=message, crash_cap=crash_cap)
         if after is GenerationStatus.QUEUED:
             queued.append(row.id)
     return queued
 
 
-def _requeue(session: Session, owned: GenerationClaim) -> None:
-    _write(session, owned, status=GenerationStatus.QUEUED, lease_expires_at=None, published_at=None)
+def _requeue(session: Session, lease: GenerationLease) -> None:
+    _write(session, lease, status=GenerationStatus.QUEUED, lease_expires_at=None, published_at=None)
     count(session, "requeues", "draw")
 
 
-def _end(session: Session, owned: GenerationClaim, **changes: Any) -> None:
-    _write(session, owned, lease_expires_at=None, finished_at=func.clock_timestamp(), **changes)
+def _end(session: Session, lease: GenerationLease, **changes: Any) -> None:
+    _write(session, lease, lease_expires_at=None, finished_at=func.clock_timestamp(), **changes)
 
 
-def _write(session: Session, owned: GenerationClaim, **changes: Any) -> Row[Any]:
+def _write(session: Session, lease: GenerationLease, **changes: Any) -> Row[Any]:
     """Returns how often the generation has crashed."""
-    return leases.write(session, GENERATIONS, owned.generation_id, owned.attempt, Generation.crashes, **changes)
+    return leases.write(session, GENERATIONS, lease.generation_id, lease.attempt, Generation.crashes, **changes)

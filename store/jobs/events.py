@@ -82,6 +82,6 @@ def newest_first(session: Session, job_id: str, *, after: str | None, limit: int
     query = select(JobEvent).where(JobEvent.job_id == job_id).order_by(JobEvent.sequence.desc()).limit(limit)
     if after is not None:
         of_this = (JobEvent.id == after, JobEvent.job_id == job_id)
-        sequence = pagination.place(session, select(JobEvent.sequence).where(*of_this), after)
+        sequence = pagination.position(session, select(JobEvent.sequence).where(*of_this), after)
         query = query.where(JobEvent.sequence < sequence)
     return list(session.scalars(query))

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from store import leases
 from store.files import files
 from store.ids import new_id
-from store.job_status import JobStatus, Request
+from store.job_status import JobStatus, RequestedAction
 from store.jobs import events, queue
 from store.jobs.events import NewEvent
 from store.leases import Leases
@@ -33,7 +33,7 @@ MAX_PASSED_OVER = 20
 
 
 @dataclass(frozen=True)
-class Claim:
+class JobLease:
     """The right to write to one job, until the lease expires."""
 
     job_id: str
@@ -43,7 +43,7 @@ class Claim:
 
 def claim(
     session: Session, job_id: str, *, worker: str, lease_seconds: float, limits: Limits = UNLIMITED
-) -> Claim | None:
+) -> JobLease | None:
     """Take this job; None when it is not queued (any more), so a repeated call does nothing, and while its project has
     as many running as it may. ``limits``: the deployment's."""
     if not quotas.may_run(session, job_id, limits):
@@ -59,12 +59,12 @@ def claim_next(
     limits: Limits = UNLIMITED,
     memory_gib: int | None = None,
     readable: Callable[[str, Json], bool] | None = None,
-) -> Claim | None:
+) -> JobLease | None:
     """Take the job whose turn it is (store/jobs/queue.py); None when there is none that nobody else is taking, or none
     that fits into the worker's ``memory_gib``. A job whose spec is not ``readable`` to the worker is left to others."""
     left: list[str] = []
     while len(left) < MAX_PASSED_OVER and (
-        turn := session.scalar(queue.first(limits.running_jobs, memory_gib, without=left))
+        turn := session.scalar(queue.next_job(limits.running_jobs, memory_gib, without=left))
     ):
         if readable is None or readable(turn, session.scalars(select(Job.spec).where(Job.id == turn)).one()):
             return claim(session, turn, worker=worker, lease_seconds=lease_seconds, limits=limits)
@@ -72,7 +72,7 @@ def claim_next(
     return None
 
 
-def _claim(session: Session, job_id: str, worker: str, lease_seconds: float) -> Claim | None:
+def _claim(session: Session, job_id: str, worker: str, lease_seconds: float) -> JobLease | None:
     row = leases.claim(
         session,
         JOBS,
@@ -87,45 +87,50 @@ def _claim(session: Session, job_id: str, worker: str, lease_seconds: float) -> 
     )
     if row is None:
         return None
-    owned = Claim(job_id, row.project_id, row.attempt)
-    queue.served(session, owned.project_id)
+    lease = JobLease(job_id, row.project_id, row.attempt)
+    queue.mark_served(session, lease.project_id)
     started = NewEvent("Started.", data={"status": JobStatus.RUNNING, "worker": worker})
-    events.append(session, owned.job_id, [started], attempt=owned.attempt)
-    return owned
+    events.append(session, lease.job_id, [started], attempt=lease.attempt)
+    return lease
 
 
-def renew(session: Session, owned: Claim, *, lease_seconds: float) -> Request | None:
+def renew(session: Session, lease: JobLease, *, lease_seconds: float) -> RequestedAction | None:
     """Extend the lease; returns what the user has asked for meanwhile."""
-    row = leases.renew(session, JOBS, owned.job_id, owned.attempt, Job.requested, lease_seconds=lease_seconds)
+    row = leases.renew(session, JOBS, lease.job_id, lease.attempt, Job.requested, lease_seconds=lease_seconds)
     return _request(row)
 
 
 def record(
-    session: Session, owned: Claim, news: Sequence[NewEvent], *, progress: Json | None = None, eta: float | None = None
-) -> Request | None:
+    session: Session,
+    lease: JobLease,
+    new_events: Sequence[NewEvent],
+    *,
+    progress: Json | None = None,
+    eta: float | None = None,
+) -> RequestedAction | None:
     """Append events and keep the latest progress; ``eta`` is seconds from now."""
     changes: dict[str, Any] = {}
     if progress is not None:
         changes["progress"] = progress
     if eta is not None:
         changes["estimated_finish"] = func.clock_timestamp() + timedelta(seconds=eta)
-    row = _write(session, owned, **(changes or {"worker": Job.worker}))
-    events.append(session, owned.job_id, news, attempt=owned.attempt)
+    row = _write(session, lease, **(changes or {"worker": Job.worker}))
+    events.append(session, lease.job_id, new_events, attempt=lease.attempt)
     return _request(row)
 
 
-def add_checkpoint(session: Session, owned: Claim, *, step: int, metrics: Json, manifest: Mapping[str, Any]) -> None:
+def add_checkpoint(session: Session, lease: JobLease, *, step: int, metrics: Json, manifest: Mapping[str, Any]) -> None:
     """Make a checkpoint visible, once all of its blobs are stored.
 
     One without a measurement, saved in between or at a stop, is there to go on from: it goes when the next one stands.
     """
-    _write(session, owned, worker=Job.worker)
+    _write(session, lease, worker=Job.worker)
     added = session.scalar(
         insert(Checkpoint)
         .values(
             id=new_id("ftckpt"),
-            job_id=owned.job_id,
-            attempt=owned.attempt,
+            job_id=lease.job_id,
+            attempt=lease.attempt,
             step=step,
             metrics=metrics,
             manifest=dict(manifest),
@@ -136,16 +141,16 @@ def add_checkpoint(session: Session, owned: Claim, *, step: int, metrics: Json, 
     )
     if added is not None:
         unmeasured = ~Checkpoint.metrics.has_key("valid_loss")
-        session.execute(delete(Checkpoint).where(Checkpoint.job_id == owned.job_id, Checkpoint.step < step, unmeasured))
-        events.append(session, owned.job_id, [NewEvent(f"Checkpoint at step {step}.")], attempt=owned.attempt)
+        session.execute(delete(Checkpoint).where(Checkpoint.job_id == lease.job_id, Checkpoint.step < step, unmeasured))
+        events.append(session, lease.job_id, [NewEvent(f"Checkpoint at step {step}.")], attempt=lease.attempt)
 
 
-def add_sample(session: Session, owned: Claim, sheet: files.NewFile, told: NewEvent) -> None:
+def add_sample(session: Session, lease: JobLease, sheet: files.NewFile, told: NewEvent) -> None:
     """The file and the event that names it; a repeated write of the same file changes nothing."""
-    _write(session, owned, worker=Job.worker)
+    _write(session, lease, worker=Job.worker)
     if session.get(File, sheet.id) is None:
         files.create(session, sheet, status="processed")
-        events.append(session, owned.job_id, [told], attempt=owned.attempt)
+        events.append(session, lease.job_id, [told], attempt=lease.attempt)
 
 
 def latest_checkpoint(session: Session, job_id: str) -> Checkpoint | None:
@@ -157,17 +162,17 @@ def latest_checkpoint(session: Session, job_id: str) -> Checkpoint | None:
     )
 
 
-def succeed(session: Session, owned: Claim, *, results: Sequence[files.NewFile]) -> list[str]:
+def succeed(session: Session, lease: JobLease, *, results: Sequence[files.NewFile]) -> list[str]:
     """The one fenced commit that makes a job's artifacts visible; returns their file ids."""
-    _release(session, owned, JobStatus.SUCCEEDED, finished_at=func.clock_timestamp())
-    job = session.scalars(select(Job).where(Job.id == owned.job_id)).one()
+    _release(session, lease, JobStatus.SUCCEEDED, finished_at=func.clock_timestamp())
+    job = session.scalars(select(Job).where(Job.id == lease.job_id)).one()
     result_ids = [files.create(session, result, status="processed").id for result in results]
     job.result_files = result_ids
     job.fine_tuned_model = fine_tuned_model_name(job)
     session.flush()
     done = NewEvent("Succeeded.", data={"status": JobStatus.SUCCEEDED, "result_files": result_ids})
-    events.append(session, owned.job_id, [done], attempt=owned.attempt)
-    outbox.job_ended(session, owned.job_id)
+    events.append(session, lease.job_id, [done], attempt=lease.attempt)
+    outbox.job_ended(session, lease.job_id)
     return result_ids
 
 
@@ -176,32 +181,32 @@ def fine_tuned_model_name(job: Job) -> str:
     return f"ft:{job.spec['base']['name']}:{job.suffix or ''}:{job.id.removeprefix('ftjob-')}"
 
 
-def fail(session: Session, owned: Claim, *, code: str, message: str) -> None:
+def fail(session: Session, lease: JobLease, *, code: str, message: str) -> None:
     """End the job for a reason that trying again cannot mend."""
     error = {"code": code, "message": message, "param": None}
-    _release(session, owned, JobStatus.FAILED, error=error, finished_at=func.clock_timestamp())
+    _release(session, lease, JobStatus.FAILED, error=error, finished_at=func.clock_timestamp())
     failed = NewEvent(message, level="error", data={"status": JobStatus.FAILED, "error": error})
-    events.append(session, owned.job_id, [failed], attempt=owned.attempt)
-    outbox.job_ended(session, owned.job_id)
+    events.append(session, lease.job_id, [failed], attempt=lease.attempt)
+    outbox.job_ended(session, lease.job_id)
 
 
-def give_back(session: Session, owned: Claim, message: str) -> JobStatus:
+def give_back(session: Session, lease: JobLease, message: str) -> JobStatus:
     """Give the job up in good order. It is queued again, unless the user has asked for something else meanwhile."""
-    return _give_back(session, owned, _lock(session, owned).requested, NewEvent(message))
+    return _give_back(session, lease, _lock(session, lease).requested, NewEvent(message))
 
 
-def crash(session: Session, owned: Claim, *, code: str, message: str, crash_cap: int) -> JobStatus:
+def crash(session: Session, lease: JobLease, *, code: str, message: str, crash_cap: int) -> JobStatus:
     """The trainer or its worker died: queue the job again, or fail it when that happened ``crash_cap`` times.
 
     A cancel or a pause that the user asked for comes before both.
     """
-    held = _lock(session, owned)
+    held = _lock(session, lease)
     count(session, "crashes", "train")
     if held.requested is None and held.crashes + 1 >= crash_cap:
-        fail(session, owned, code=code, message=f"Gave up after {held.crashes + 1} crashes. {message}")
+        fail(session, lease, code=code, message=f"Gave up after {held.crashes + 1} crashes. {message}")
         return JobStatus.FAILED
     told = NewEvent(f"Crashed. {message}", level="warn", data={"code": code})
-    return _give_back(session, owned, held.requested, told, crashes=Job.crashes + 1)
+    return _give_back(session, lease, held.requested, told, crashes=Job.crashes + 1)
 
 
 def expire(session: Session, *, crash_cap: int) -> list[str]:
@@ -209,8 +214,8 @@ def expire(session: Session, *, crash_cap: int) -> list[str]:
     queued = []
     for job in leases.expired(session, JOBS, Job.id, Job.project_id, Job.attempt, Job.worker):
         message = f"Worker {job.worker} stopped renewing its lease on attempt {job.attempt}. {leases.LOST}"
-        owned = Claim(job.id, job.project_id, job.attempt)
-        if crash(session, owned, code="worker_lost", message=message, crash_cap=crash_cap) is JobStatus.QUEUED:
+        lease = JobLease(job.id, job.project_id, job.attempt)
+        if crash(session, lease, code="worker_lost", message=message, crash_cap=crash_cap) is JobStatus.QUEUED:
             queued.append(job.id)
     return queued
 
@@ -218,44 +223,44 @@ def expire(session: Session, *, crash_cap: int) -> list[str]:
 # ---------------------------------------------------------------------------------------------------------- fencing
 
 
-def _write(session: Session, owned: Claim, **changes: Any) -> Row[Any]:
+def _write(session: Session, lease: JobLease, **changes: Any) -> Row[Any]:
     """Returns the user's pending request."""
-    return leases.write(session, JOBS, owned.job_id, owned.attempt, Job.requested, **changes)
+    return leases.write(session, JOBS, lease.job_id, lease.attempt, Job.requested, **changes)
 
 
-def _request(row: Row[Any]) -> Request | None:
-    return Request(row.requested) if row.requested is not None else None
+def _request(row: Row[Any]) -> RequestedAction | None:
+    return RequestedAction(row.requested) if row.requested is not None else None
 
 
-def _release(session: Session, owned: Claim, to: JobStatus, **changes: Any) -> None:
+def _release(session: Session, lease: JobLease, to: JobStatus, **changes: Any) -> None:
     changes["training_seconds"] = Job.training_seconds + usage.attempt_seconds()
-    _write(session, owned, status=to, lease_expires_at=None, requested=None, published_at=None, **changes)
+    _write(session, lease, status=to, lease_expires_at=None, requested=None, published_at=None, **changes)
 
 
 _AS_ASKED = {
     None: (JobStatus.QUEUED, "Queued again."),
-    Request.PAUSE: (JobStatus.PAUSED, "Paused."),
-    Request.CANCEL: (JobStatus.CANCELLED, "Cancelled."),
+    RequestedAction.PAUSE: (JobStatus.PAUSED, "Paused."),
+    RequestedAction.CANCEL: (JobStatus.CANCELLED, "Cancelled."),
 }
 
 
-def _give_back(session: Session, owned: Claim, requested: str | None, told: NewEvent, **changes: Any) -> JobStatus:
+def _give_back(session: Session, lease: JobLease, requested: str | None, told: NewEvent, **changes: Any) -> JobStatus:
     """``told`` gets the outcome added; the row's lock is held, so the request cannot change any more."""
-    to, outcome = _AS_ASKED[Request(requested) if requested else None]
+    to, outcome = _AS_ASKED[RequestedAction(requested) if requested else None]
     if to is JobStatus.CANCELLED:
         changes["finished_at"] = func.clock_timestamp()
     elif to is JobStatus.QUEUED:
         changes["queued_at"] = func.clock_timestamp()
-    _release(session, owned, to, **changes)
+    _release(session, lease, to, **changes)
     event = replace(told, message=f"{told.message} {outcome}".strip(), data={**(told.data or {}), "status": to})
-    events.append(session, owned.job_id, [event], attempt=owned.attempt)
+    events.append(session, lease.job_id, [event], attempt=lease.attempt)
     if to is JobStatus.CANCELLED:
-        outbox.job_ended(session, owned.job_id)
+        outbox.job_ended(session, lease.job_id)
     elif to is JobStatus.QUEUED:
         count(session, "requeues", "train")
     return to
 
 
-def _lock(session: Session, owned: Claim) -> Row[Any]:
+def _lock(session: Session, lease: JobLease) -> Row[Any]:
     """``requested`` and ``crashes``, which cannot change any more."""
-    return leases.lock(session, JOBS, owned.job_id, owned.attempt, Job.requested, Job.crashes)
+    return leases.lock(session, JOBS, lease.job_id, lease.attempt, Job.requested, Job.crashes)

@@ -15,7 +15,7 @@ from store import pagination
 from store.errors import IllegalTransition, JobNotFound, ModelNotFound
 from store.files import files
 from store.ids import new_id
-from store.job_status import TERMINAL, JobStatus, Request, may_become
+from store.job_status import TERMINAL, JobStatus, RequestedAction, may_become
 from store.jobs import events
 from store.jobs.events import NewEvent
 from store.jobs.retention import NO_FILES
@@ -146,7 +146,7 @@ def checkpoints(session: Session, job_id: str, *, after: str | None, limit: int)
     """Newest first, beyond the checkpoint ``after``. Raises CursorUnknown."""
     query = select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.id.desc()).limit(limit)
     if after is not None:
-        pagination.place(
+        pagination.position(
             session, select(Checkpoint.id).where(Checkpoint.id == after, Checkpoint.job_id == job_id), after
         )
         query = query.where(Checkpoint.id < after)
@@ -165,7 +165,7 @@ def cancel(session: Session, project_id: str, job_id: str) -> Job:
     if job.status == JobStatus.CANCELLED:
         return job
     if job.status == JobStatus.RUNNING:
-        return _ask(session, job, Request.CANCEL)
+        return _ask(session, job, RequestedAction.CANCEL)
     return transition(session, job, JobStatus.CANCELLED, "Cancelled.", action="cancelled")
 
 
@@ -174,7 +174,7 @@ def pause(session: Session, project_id: str, job_id: str) -> Job:
     if job.status == JobStatus.PAUSED:
         return job
     if job.status == JobStatus.RUNNING:
-        return _ask(session, job, Request.PAUSE)
+        return _ask(session, job, RequestedAction.PAUSE)
     return transition(session, job, JobStatus.PAUSED, "Paused.", action="paused")
 
 
@@ -183,7 +183,7 @@ def resume(session: Session, project_id: str, job_id: str) -> Job:
     job = _locked(session, project_id, job_id)
     if job.status == JobStatus.QUEUED:
         return job
-    if job.status == JobStatus.RUNNING and job.requested == Request.PAUSE:
+    if job.status == JobStatus.RUNNING and job.requested == RequestedAction.PAUSE:
         job.requested = None
         events.append(session, job.id, [NewEvent("Pause withdrawn.")])
         return job
@@ -275,8 +275,8 @@ def _locked(session: Session, project_id: str, job_id: str) -> Job:
     return job
 
 
-def _ask(session: Session, job: Job, request: Request) -> Job:
-    if job.requested != request and job.requested != Request.CANCEL:
+def _ask(session: Session, job: Job, request: RequestedAction) -> Job:
+    if job.requested != request and job.requested != RequestedAction.CANCEL:
         job.requested = request
         session.flush()
         events.append(session, job.id, [NewEvent(f"Asked to {request}; the worker stops at its next step.")])

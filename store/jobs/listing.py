@@ -20,7 +20,7 @@ def newest_first(
     jobs that were given none. Raises CursorUnknown."""
     query = select(Job).where(Job.project_id == project_id)
     if after is not None:
-        pagination.place(session, select(Job.id).where(Job.id == after, Job.project_id == project_id), after)
+        pagination.position(session, select(Job.id).where(Job.id == after, Job.project_id == project_id), after)
         query = query.where(Job.id < after)
     newest = query.order_by(Job.id.desc())
     if metadata is None:
@@ -48,7 +48,7 @@ def fine_tuned(session: Session, project_id: str, *, after: str | None, limit: i
         kind, _, of_job = after.rpartition(":")  # ft:<base>:<suffix>, and the job's id without its prefix
         job_id = f"ftjob-{of_job}" if kind.startswith("ft:") else ""
         succeeded = Job.status == JobStatus.SUCCEEDED
-        pagination.place(
+        pagination.position(
             session, select(Job.id).where(Job.id == job_id, Job.project_id == project_id, succeeded), after
         )
         query = query.where(Job.id < job_id)

@@ -23,33 +23,33 @@ from store.tables.job import Job
 from store.tables.project import Project
 
 PRIORITY_STEP = timedelta(hours=6)
-TYPICAL_OF = 50  # succeeded jobs, the latest, that say how long one takes
+TYPICAL_JOBS = 50  # succeeded jobs, the latest, that say how long one takes
 
 
 @dataclass(frozen=True)
-class Place:
+class QueuePosition:
     """``position`` counts from 1; ``expected_start`` is None while nothing tells how long jobs take."""
 
     position: int
     expected_start: datetime | None
 
 
-def first(
-    most_running: int | None = None, memory_gib: int | None = None, *, without: Collection[str] = ()
+def next_job(
+    max_running: int | None = None, memory_gib: int | None = None, *, without: Collection[str] = ()
 ) -> Select[str]:
     """The id of the job to take now, its row locked; one that another worker is taking is passed over, and so are
-    those of projects that run as many as they may, ``most_running`` or what is their own, those that need more
+    those of projects that run as many as they may, ``max_running`` or what is their own, those that need more
     device memory than the worker has (None: it takes any), and those in ``without``."""
     job, running = aliased(Job), _running_by_project()
     own = Project.limits["running_jobs"].astext.cast(Integer)
-    most = case((Project.limits.has_key("running_jobs"), own), else_=most_running)
+    limit = case((Project.limits.has_key("running_jobs"), own), else_=max_running)
     return (
         select(job.id)
         .join(Project, Project.id == job.project_id)
         .outerjoin(running, running.c.project_id == job.project_id)
         .where(
             job.status == JobStatus.QUEUED,
-            most.is_(None) | (func.coalesce(running.c.jobs, 0) < most),
+            limit.is_(None) | (func.coalesce(running.c.jobs, 0) < limit),
             true() if memory_gib is None else func.coalesce(job.memory_gib, 0) <= memory_gib,
             job.id.not_in(without) if without else true(),
         )
@@ -59,7 +59,7 @@ def first(
     )
 
 
-def served(session: Session, project_id: str) -> None:
+def mark_served(session: Session, project_id: str) -> None:
     """A worker took a job of the project's now; one that takes another at this moment says the same, and is not waited
     for."""
     unlocked = select(Project.id).where(Project.id == project_id).with_for_update(key_share=True, skip_locked=True)
@@ -73,22 +73,22 @@ def rank(job: type[Job]) -> ColumnElement[Any]:
     return key
 
 
-def everyone(connection: Connection) -> dict[str, Place]:
+def all_positions(connection: Connection) -> dict[str, QueuePosition]:
     """The places of all that are queued."""
-    ids = [job_id for job_id, _ in connection.execute(_line().order_by("position"))]
-    starts = _starts(connection, len(ids)) if ids else []
-    return {job_id: Place(at, starts[at - 1] if starts else None) for at, job_id in enumerate(ids, 1)}
+    ids = [job_id for job_id, _ in connection.execute(_in_order().order_by("position"))]
+    starts = _first_starts(connection, len(ids)) if ids else []
+    return {job_id: QueuePosition(at, starts[at - 1] if starts else None) for at, job_id in enumerate(ids, 1)}
 
 
-def places(session: Session, job_ids: Collection[str]) -> dict[str, Place]:
+def positions(session: Session, job_ids: Collection[str]) -> dict[str, QueuePosition]:
     """Of those that are queued, as the queue stands now: what ends, comes or is paused moves them."""
     if not job_ids:
         return {}
-    line = _line().subquery()
-    query = select(line.c.id, line.c.position).where(line.c.id.in_(job_ids)).order_by(line.c.position)
-    positions = [(job_id, position) for job_id, position in session.execute(query)]
-    starts = _starts(session, positions[-1][1]) if positions else []
-    return {job_id: Place(at, starts[at - 1] if starts else None) for job_id, at in positions}
+    ordered = _in_order().subquery()
+    query = select(ordered.c.id, ordered.c.position).where(ordered.c.id.in_(job_ids)).order_by(ordered.c.position)
+    found = [(job_id, position) for job_id, position in session.execute(query)]
+    starts = _first_starts(session, found[-1][1]) if found else []
+    return {job_id: QueuePosition(at, starts[at - 1] if starts else None) for job_id, at in found}
 
 
 def _running_by_project() -> Subquery:
@@ -96,7 +96,7 @@ def _running_by_project() -> Subquery:
     return query.group_by(Job.project_id).subquery()
 
 
-def _line() -> Select[Any]:
+def _in_order() -> Select[Any]:
     """All queued jobs with their positions: the n-th of a project comes when it has n - 1 more running than now. Of
     projects that are even then, one that has not been served meanwhile comes before those that have."""
     job, running = aliased(Job), _running_by_project()
@@ -113,7 +113,7 @@ def _line() -> Select[Any]:
     return select(queued.c.id, func.row_number().over(order_by=order).label("position"))
 
 
-def _starts(session: Session | Connection, count: int) -> list[datetime]:
+def _first_starts(session: Session | Connection, count: int) -> list[datetime]:
     """When the first ``count`` of the queue may start; empty where that cannot be told.
 
     Each worker that runs a job takes the next one at its end, and each takes as long as the latest ones did.
@@ -123,17 +123,17 @@ def _starts(session: Session | Connection, count: int) -> list[datetime]:
     ends = list(session.scalars(select(Job.estimated_finish).where(Job.status == JobStatus.RUNNING)))
     if not ends or typical is None:
         return []
-    return starts([max(end, now) if end is not None else now + typical for end in ends], typical, count)
+    return expected_starts([max(end, now) if end is not None else now + typical for end in ends], typical, count)
 
 
-def starts(ends: Sequence[datetime], takes: timedelta, count: int) -> list[datetime]:
+def expected_starts(ends: Sequence[datetime], duration: timedelta, count: int) -> list[datetime]:
     """``ends``: when each worker is free, in any order."""
     free = list(ends)
     heapq.heapify(free)
     found = []
     for _ in range(count):
         found.append(free[0])
-        heapq.heapreplace(free, free[0] + takes)
+        heapq.heapreplace(free, free[0] + duration)
     return found
 
 
@@ -143,7 +143,7 @@ def _typical(session: Session | Connection) -> timedelta | None:
         select((Job.finished_at - Job.claimed_at).label("took"))
         .where(text("status = 'succeeded'"))  # as in the partial index
         .order_by(Job.id.desc())
-        .limit(TYPICAL_OF)
+        .limit(TYPICAL_JOBS)
         .subquery()
     )
     return session.scalar(select(func.percentile_cont(0.5).within_group(latest.c.took)))

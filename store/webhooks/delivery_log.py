@@ -110,7 +110,7 @@ def newest_first(session: Session, endpoint_id: str, *, after: str | None, limit
     query = query.order_by(WebhookDelivery.id.desc()).limit(limit)
     if after is not None:
         of_this = (WebhookDelivery.id == after, WebhookDelivery.endpoint_id == endpoint_id)
-        pagination.place(session, select(WebhookDelivery.id).where(*of_this), after)
+        pagination.position(session, select(WebhookDelivery.id).where(*of_this), after)
         query = query.where(WebhookDelivery.id < after)
     return list(session.scalars(query))
 

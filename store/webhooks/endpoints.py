@@ -42,7 +42,7 @@ def newest_first(session: Session, project_id: str, *, after: str | None, limit:
     query = select(WebhookEndpoint).where(WebhookEndpoint.project_id == project_id)
     query = query.order_by(WebhookEndpoint.id.desc()).limit(limit)
     if after is not None:
-        pagination.place(session, _one(project_id, after).with_only_columns(WebhookEndpoint.id), after)
+        pagination.position(session, _one(project_id, after).with_only_columns(WebhookEndpoint.id), after)
         query = query.where(WebhookEndpoint.id < after)
     return list(session.scalars(query))
 

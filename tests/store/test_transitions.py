@@ -13,7 +13,7 @@ from store.database import Sessions
 from store.errors import IllegalTransition, LeaseLost
 from store.job_status import TERMINAL, TRANSITIONS, JobStatus, may_become
 from store.jobs import job_leases, jobs
-from store.jobs.job_leases import JOBS, Claim
+from store.jobs.job_leases import JOBS, JobLease
 from store.tables.job import Job
 from tests.store.rows import add_file, add_job, claim, queued_job, read_events, read_job
 
@@ -21,16 +21,16 @@ S = JobStatus
 EVERY_MOVE = [(current, following) for current in JobStatus for following in JobStatus]
 
 
-def job_in(sessions: Sessions, project_id: str, status: JobStatus) -> Claim:
+def job_in(sessions: Sessions, project_id: str, status: JobStatus) -> JobLease:
     """A job brought there by the moves that bring it there in life; the claim is stale unless it runs."""
     waiting = status is S.VALIDATING_FILES
     job_id = add_job(sessions, add_file(sessions, project_id, status="uploaded" if waiting else "processed"))
     if waiting:
-        return Claim(job_id, project_id, 0)
+        return JobLease(job_id, project_id, 0)
     if status is S.PAUSED:
         with sessions.begin() as session:
             jobs.pause(session, project_id, job_id)
-    owned = Claim(job_id, project_id, 0) if status in (S.QUEUED, S.PAUSED) else claim(sessions, job_id)
+    owned = JobLease(job_id, project_id, 0) if status in (S.QUEUED, S.PAUSED) else claim(sessions, job_id)
     endings: dict[JobStatus, Callable[[Session], object]] = {
         S.SUCCEEDED: lambda session: job_leases.succeed(session, owned, results=[]),
         S.FAILED: lambda session: job_leases.fail(session, owned, code="c", message="m"),
@@ -71,7 +71,7 @@ def test_a_legal_move_writes_one_event_and_any_other_is_refused(
         assert len(read_events(sessions, job_id)) == len(before)
 
 
-WORKER_MOVES: dict[str, tuple[JobStatus, Callable[[Session, Claim], object]]] = {
+WORKER_MOVES: dict[str, tuple[JobStatus, Callable[[Session, JobLease], object]]] = {
     "succeed": (S.SUCCEEDED, lambda session, owned: job_leases.succeed(session, owned, results=[])),
     "fail": (S.FAILED, lambda session, owned: job_leases.fail(session, owned, code="c", message="m")),
     "give back": (S.QUEUED, lambda session, owned: job_leases.give_back(session, owned, "m")),

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from store import leases
 from store.generations.generation_leases import GENERATIONS
-from worker.generation.generation import draw
+from worker.generation.generation import generate
 from worker.resources import Resources
 
 LOOK_SECONDS = 0.1
@@ -23,7 +23,7 @@ def studio(resources: Resources) -> Iterator[None]:
             with resources.sessions() as session:
                 queued = leases.unpublished(session, GENERATIONS, older_than_seconds=0)
             for generation_id in queued:
-                draw(resources, generation_id, stopping=stop.is_set)
+                generate(resources, generation_id, stopping=stop.is_set)
 
     thread = threading.Thread(target=work, name="studio")
     thread.start()

@@ -63,7 +63,7 @@ def tick(parts: Resources) -> Due:
 
 def _publish(hints: Hints, due: Due) -> None:
     """Up to the first that is not sent: each try of a broker that is down takes seconds, and leases expire."""
-    sent = _send(hints, QUEUES["worker.tasks.draw"], due.generations, hints.draw)
+    sent = _send(hints, QUEUES["worker.tasks.draw"], due.generations, hints.generate)
     for queue, job_ids in _by_queue(due).items():
         sent = sent and _send(hints, queue, job_ids, lambda job_id: hints.train(job_id, due.memory_needs[job_id]))
     if sent:

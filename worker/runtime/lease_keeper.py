@@ -12,7 +12,7 @@ import structlog
 from sqlalchemy.exc import OperationalError
 
 from store.errors import LeaseLost
-from store.job_status import Request
+from store.job_status import RequestedAction
 
 log = structlog.get_logger()
 
@@ -32,7 +32,7 @@ class LeaseKeeper:
 
     def __init__(
         self,
-        renew: Callable[[], Request | None],
+        renew: Callable[[], RequestedAction | None],
         *,
         claimed_at: float,
         lease_seconds: float,
@@ -44,7 +44,7 @@ class LeaseKeeper:
         self._trusted_until = claimed_at + self._trusted_seconds
         self._refused = False
         self._stop = threading.Event()
-        self.requested: Request | None = None
+        self.requested: RequestedAction | None = None
 
     @property
     def lost(self) -> bool:
@@ -69,7 +69,7 @@ class LeaseKeeper:
 
 @contextmanager
 def kept(
-    renew: Callable[[], Request | None], *, claimed_at: float, lease_seconds: float, heartbeat_seconds: float
+    renew: Callable[[], RequestedAction | None], *, claimed_at: float, lease_seconds: float, heartbeat_seconds: float
 ) -> Iterator[LeaseKeeper]:
     keeper = LeaseKeeper(renew, claimed_at=claimed_at, lease_seconds=lease_seconds, heartbeat_seconds=heartbeat_seconds)
     with _beside("lease-keeper", keeper.run, keeper.stop):

@@ -70,21 +70,21 @@ def conclude(resources: Resources, attempt: Attempt, end: TrainerEnd) -> bool:
 def fail(resources: Resources, attempt: Attempt, code: str, message: str) -> bool:
     """False: the job has ended."""
     with resources.sessions.begin() as session:
-        job_leases.fail(session, attempt.owned, code=code, message=message)
+        job_leases.fail(session, attempt.lease, code=code, message=message)
     return False
 
 
 def give_back(resources: Resources, attempt: Attempt, message: str) -> bool:
     """Whether the job is queued again; it may have been paused or cancelled meanwhile."""
     with resources.sessions.begin() as session:
-        return job_leases.give_back(session, attempt.owned, message) is JobStatus.QUEUED
+        return job_leases.give_back(session, attempt.lease, message) is JobStatus.QUEUED
 
 
 def crash(resources: Resources, attempt: Attempt, code: str, message: str) -> bool:
     """Whether another worker may take the job at once. After a fault of RETRIED_LATER the dispatcher offers it."""
     cap = resources.settings.crash_cap
     with resources.sessions.begin() as session:
-        after = job_leases.crash(session, attempt.owned, code=code, message=message, crash_cap=cap)
+        after = job_leases.crash(session, attempt.lease, code=code, message=message, crash_cap=cap)
     return after is JobStatus.QUEUED and code not in RETRIED_LATER
 
 
@@ -105,18 +105,18 @@ def _reason(failed: Failed, stderr: str) -> str:
 
 
 def _succeed(resources: Resources, attempt: Attempt) -> bool:
-    owned = attempt.owned
+    lease = attempt.lease
     stored = store_files(resources.blobs, attempt.folder / "output")
     promised = attempt.done.files if attempt.done is not None else {}
     if {name: entry["sha256"] for name, entry in stored.items()} != promised:
         message = "The output's files are not the ones that the trainer wrote."
         return crash(resources, attempt, "output_damaged", message)
     results = [
-        NewFile(owned.project_id, name, RESULT_PURPOSE, entry["bytes"], entry["sha256"])
+        NewFile(lease.project_id, name, RESULT_PURPOSE, entry["bytes"], entry["sha256"])
         for name, entry in sorted(stored.items(), key=lambda item: place(item[0]))
     ]
     with resources.sessions.begin() as session:
-        job_leases.succeed(session, owned, results=results)
+        job_leases.succeed(session, lease, results=results)
     return False
 
 

@@ -18,14 +18,14 @@ from sqlalchemy.orm import Session
 
 from store.database import Sessions
 from store.errors import BlobMissing, LeaseLost
-from store.job_status import Request
+from store.job_status import RequestedAction
 from store.jobs import job_leases, jobs
-from store.jobs.job_leases import Claim
+from store.jobs.job_leases import JobLease
 from store.settings import Settings
 from store.tenants import limits
 from trainer.spec.run import RunSpec
 from worker.resources import Resources
-from worker.runtime import disk_room, leftovers, oom_kills, process
+from worker.runtime import attempt_directories, disk_space, oom_kills, process
 from worker.runtime.lease_keeper import LeaseKeeper, ended_when_lost, kept, written
 from worker.runtime.publish import publish_jobs
 from worker.runtime.spec_version import readable
@@ -51,12 +51,12 @@ def supervise(resources: Resources, job_id: str, *, stopping: Callable[[], bool]
     """Run the job whose turn it is: the hint names one, and the queue may know another that comes first, for which
     there is a hint too. ``stopping`` tells that this worker has to end."""
     settings = resources.settings
-    leftovers.clear(resources)
-    if not disk_room.is_left(resources):
+    attempt_directories.remove_stale(resources)
+    if not disk_space.is_enough(resources):
         return
     claimed_at = time.monotonic()
     with resources.sessions.begin() as session:
-        owned = job_leases.claim_next(
+        lease = job_leases.claim_next(
             session,
             worker=resources.worker,
             lease_seconds=settings.lease_seconds,
@@ -64,13 +64,13 @@ def supervise(resources: Resources, job_id: str, *, stopping: Callable[[], bool]
             memory_gib=settings.worker_memory_gib,
             readable=partial(readable, RunSpec),
         )
-    if owned is None:
+    if lease is None:
         log.info("job.nothing_to_do", hint=job_id)
         return
-    job_id = owned.job_id
-    log.info("job.claimed", job=job_id, attempt=owned.attempt)
-    attempt = Attempt(owned, leftovers.attempt_folder(settings.work_directory, job_id, owned.attempt))
-    renew = partial(_renew, resources.sessions, owned, settings.lease_seconds)
+    job_id = lease.job_id
+    log.info("job.claimed", job=job_id, attempt=lease.attempt)
+    attempt = Attempt(lease, attempt_directories.attempt_directory(settings.work_directory, job_id, lease.attempt))
+    renew = partial(_renew, resources.sessions, lease, settings.lease_seconds)
     try:
         with kept(
             renew,
@@ -80,10 +80,10 @@ def supervise(resources: Resources, job_id: str, *, stopping: Callable[[], bool]
         ) as keeper:
             again = _attempt(resources, attempt, keeper, stopping)
     except LeaseLost:
-        log.warning("job.lease_lost", job=job_id, attempt=owned.attempt)
+        log.warning("job.lease_lost", job=job_id, attempt=lease.attempt)
         return
     finally:
-        leftovers.remove_folder(attempt.folder)
+        attempt_directories.remove(attempt.folder)
     if again:
         publish_jobs(resources, [job_id])
 
@@ -91,7 +91,7 @@ def supervise(resources: Resources, job_id: str, *, stopping: Callable[[], bool]
 def _attempt(resources: Resources, attempt: Attempt, keeper: LeaseKeeper, stopping: Callable[[], bool]) -> bool:
     """Whatever happens ends in one conclusion, or in LeaseLost. Returns whether another worker may take the job at
     once."""
-    lost = LeaseLost(attempt.owned.job_id, attempt.owned.attempt)
+    lost = LeaseLost(attempt.lease.job_id, attempt.lease.attempt)
     try:
         _materialise(resources, attempt, keeper, stopping)
         end = _train(resources, attempt, keeper, stopping)
@@ -105,7 +105,7 @@ def _attempt(resources: Resources, attempt: Attempt, keeper: LeaseKeeper, stoppi
         message = f"The job's specification is not valid for this version: {invalid}"
         end_so = partial(conclusion.fail, resources, attempt, "invalid_spec", message)
     except (OSError, ObjectStoreError) as fault:
-        log.warning("job.storage_fault", job=attempt.owned.job_id, reason=str(fault))
+        log.warning("job.storage_fault", job=attempt.lease.job_id, reason=str(fault))
         message = f"A file or blob could not be read or written: {fault}"
         end_so = partial(conclusion.crash, resources, attempt, "storage_fault", message)
     return written(keeper, lost, end_so)
@@ -154,7 +154,7 @@ def _watch(
         attempt.hear(events)
         requested = _write(resources, attempt)
         if keeper.lost:
-            raise LeaseLost(attempt.owned.job_id, attempt.owned.attempt)
+            raise LeaseLost(attempt.lease.job_id, attempt.lease.attempt)
         if stop.asked or requested or keeper.requested or stopping():
             stop.press()
         elif events:
@@ -165,12 +165,12 @@ def _watch(
     return stalled
 
 
-def _write(resources: Resources, attempt: Attempt) -> Request | None:
+def _write(resources: Resources, attempt: Attempt) -> RequestedAction | None:
     """A database that cannot be reached is no reason to stop while the lease is good: it is written later."""
     try:
         return attempt.write(resources)
     except OperationalError as error:
-        log.warning("job.not_written", job=attempt.owned.job_id, reason=str(error.orig))
+        log.warning("job.not_written", job=attempt.lease.job_id, reason=str(error.orig))
         return None
 
 
@@ -182,31 +182,31 @@ def _start_trainer(folder: Path, settings: Settings, stderr_path: Path) -> subpr
 
 
 def _materialise(resources: Resources, attempt: Attempt, keeper: LeaseKeeper, stopping: Callable[[], bool]) -> None:
-    owned = attempt.owned
+    lease = attempt.lease
 
     def check() -> None:
         if keeper.lost:
-            raise LeaseLost(owned.job_id, owned.attempt)
+            raise LeaseLost(lease.job_id, lease.attempt)
         if keeper.requested or stopping():
             raise Abandoned
 
     attempt.folder.mkdir(parents=True)
-    inputs = written(keeper, LeaseLost(owned.job_id, owned.attempt), partial(_inputs, resources.sessions, owned))
+    inputs = written(keeper, LeaseLost(lease.job_id, lease.attempt), partial(_inputs, resources.sessions, lease))
     pairs = run_directory.prepare(attempt.folder, inputs, resources.blobs, check)
     attempt.hear(list(leakage.warnings(pairs)))
 
 
-def _inputs(sessions: Sessions, owned: Claim) -> Inputs:
+def _inputs(sessions: Sessions, lease: JobLease) -> Inputs:
     with sessions() as session:
-        return _read_inputs(session, owned)
+        return _read_inputs(session, lease)
 
 
-def _read_inputs(session: Session, owned: Claim) -> Inputs:
-    job = jobs.get(session, owned.project_id, owned.job_id)
+def _read_inputs(session: Session, lease: JobLease) -> Inputs:
+    job = jobs.get(session, lease.project_id, lease.job_id)
     training, validation = jobs.pairs_documents(session, job)
     if training is None:
         raise BlobMissing(f"of the pairs of {job.training_file_id or job.training_dataset_id}")
-    checkpoint = job_leases.latest_checkpoint(session, owned.job_id)
+    checkpoint = job_leases.latest_checkpoint(session, lease.job_id)
     return Inputs(
         spec=RunSpec.model_validate(job.spec),
         training_pairs=training,
@@ -216,6 +216,6 @@ def _read_inputs(session: Session, owned: Claim) -> Inputs:
     )
 
 
-def _renew(sessions: Sessions, owned: Claim, lease_seconds: float) -> Request | None:
+def _renew(sessions: Sessions, lease: JobLease, lease_seconds: float) -> RequestedAction | None:
     with sessions.begin() as session:
-        return job_leases.renew(session, owned, lease_seconds=lease_seconds)
+        return job_leases.renew(session, lease, lease_seconds=lease_seconds)

@@ -10,7 +10,7 @@ from store import leases
 from store.database import Sessions
 from store.errors import FileInUse, FileNotFound, LeaseLost
 from store.files import file_leases, files
-from store.files.file_leases import FILES, FileClaim
+from store.files.file_leases import FILES, FileLease
 from store.jobs import jobs
 from store.tables.file import File
 from tests.store.rows import add_file, add_job, read_events, read_job
@@ -18,7 +18,7 @@ from tests.store.rows import add_file, add_job, read_events, read_job
 pytestmark = pytest.mark.integration
 
 
-def claim_file(sessions: Sessions, file_id: str) -> FileClaim | None:
+def claim_file(sessions: Sessions, file_id: str) -> FileLease | None:
     with sessions.begin() as session:
         return file_leases.claim(session, file_id, lease_seconds=60)
 
@@ -65,7 +65,7 @@ def expire(sessions: Sessions) -> list[str]:
         return file_leases.expire(session, crash_cap=3)
 
 
-def is_refused(sessions: Sessions, owned: FileClaim) -> bool:
+def is_refused(sessions: Sessions, owned: FileLease) -> bool:
     with sessions() as session:
         for write in (
             lambda: file_leases.finish(session, owned, status="processed", details=None),

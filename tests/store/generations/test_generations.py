@@ -10,19 +10,19 @@ from store import leases
 from store.database import Sessions
 from store.errors import GenerationNotFound, LeaseLost
 from store.generations import generation_leases, generations
-from store.generations.generation_leases import GENERATIONS, GenerationClaim
+from store.generations.generation_leases import GENERATIONS, GenerationLease
 from tests.conftest import Tenant
 from tests.store.rows import add_generation, read_generation
 
 pytestmark = pytest.mark.integration
 
 
-def claim(sessions: Sessions, generation_id: str, *, lease_seconds: float = 60) -> GenerationClaim | None:
+def claim(sessions: Sessions, generation_id: str, *, lease_seconds: float = 60) -> GenerationLease | None:
     with sessions.begin() as session:
         return generation_leases.claim(session, generation_id, worker="w", lease_seconds=lease_seconds)
 
 
-def owned(sessions: Sessions, generation_id: str, *, lease_seconds: float = 60) -> GenerationClaim:
+def owned(sessions: Sessions, generation_id: str, *, lease_seconds: float = 60) -> GenerationLease:
     claimed = claim(sessions, generation_id, lease_seconds=lease_seconds)
     assert claimed is not None
     return claimed

@@ -20,7 +20,7 @@ from store.files.files import NewFile
 from store.files.uploads import NewUpload
 from store.job_status import JobStatus
 from store.jobs import job_leases, jobs
-from store.jobs.job_leases import Claim
+from store.jobs.job_leases import JobLease
 from store.jobs.jobs import NewJob
 from store.tables.job import Job
 from store.tables.upload import Upload
@@ -49,7 +49,7 @@ def compete(sessions: Sessions, act: Callable[[Session, int], object]) -> int:
         return sum(pool.map(one, range(AT_ONCE)))
 
 
-def claim(session: Session, job_id: str, limits: Limits) -> Claim | None:
+def claim(session: Session, job_id: str, limits: Limits) -> JobLease | None:
     return job_leases.claim(session, job_id, worker="w", lease_seconds=60, limits=limits)
 
 

@@ -18,7 +18,7 @@ from store.errors import CursorUnknown, DeliveryNotFound, TooManyWebhooks, Webho
 from store.files import file_leases
 from store.jobs import events, job_leases, jobs
 from store.jobs.events import NewEvent
-from store.jobs.job_leases import Claim
+from store.jobs.job_leases import JobLease
 from store.tables.webhook import WebhookDelivery
 from store.webhooks import delivery_log, endpoints
 from store.webhooks.delivery_log import DueDelivery, claim
@@ -56,7 +56,7 @@ def claimed(sessions: Sessions, *, limit: int = 10, busy: tuple[str, ...] = ()) 
         return claim(session, limit=limit, lease_seconds=60, busy=busy)
 
 
-ENDS: dict[str, Callable[[Session, Claim], object]] = {
+ENDS: dict[str, Callable[[Session, JobLease], object]] = {
     "succeeded": lambda session, owned: job_leases.succeed(session, owned, results=[]),
     "failed": lambda session, owned: job_leases.fail(session, owned, code="c", message="m"),
     "cancelled": lambda session, owned: (

@@ -12,7 +12,7 @@ from store.database import Sessions
 from store.job_status import TERMINAL, TRANSITIONS, JobStatus
 from store.jobs import job_leases, jobs
 from store.jobs.events import NewEvent
-from store.jobs.job_leases import Claim
+from store.jobs.job_leases import JobLease
 from store.tables.file import File
 from store.tables.job import Job
 from store.webhooks import outbox
@@ -20,35 +20,35 @@ from tests.store.test_transitions import job_in
 from tests.store.webhooks.test_endpoints import EVERY, endpoint, log
 
 S = JobStatus
-Move = tuple[JobStatus, JobStatus, Callable[[Session, Claim], object]]
+Move = tuple[JobStatus, JobStatus, Callable[[Session, JobLease], object]]
 
 
-def intake_ends(session: Session, owned: Claim, status: str) -> None:
+def intake_ends(session: Session, owned: JobLease, status: str) -> None:
     file = session.get_one(File, session.get_one(Job, owned.job_id).training_file_id)
     file.status = status
     session.flush()
     jobs.files_ready(session, file.id)
 
 
-def lease_expires(session: Session, owned: Claim, *, crash_cap: int) -> None:
+def lease_expires(session: Session, owned: JobLease, *, crash_cap: int) -> None:
     past = func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, 1)
     session.execute(update(Job).where(Job.id == owned.job_id).values(lease_expires_at=past))
     job_leases.expire(session, crash_cap=crash_cap)
 
 
-def cancel(session: Session, owned: Claim) -> None:
+def cancel(session: Session, owned: JobLease) -> None:
     jobs.cancel(session, owned.project_id, owned.job_id)
 
 
-def pause(session: Session, owned: Claim) -> None:
+def pause(session: Session, owned: JobLease) -> None:
     jobs.pause(session, owned.project_id, owned.job_id)
 
 
-def give_back(session: Session, owned: Claim) -> None:
+def give_back(session: Session, owned: JobLease) -> None:
     job_leases.give_back(session, owned, "Stopped.")
 
 
-def crash(session: Session, owned: Claim, *, crash_cap: int = 3) -> None:
+def crash(session: Session, owned: JobLease, *, crash_cap: int = 3) -> None:
     job_leases.crash(session, owned, code="c", message="m", crash_cap=crash_cap)
 
 

@@ -21,7 +21,7 @@ from tests.api.polling import until
 from tests.store.rows import add_generation, read_generation
 from tests.worker.watching import PATIENCE, attempts_left, found, trainer_of
 from worker.dispatcher.dispatcher import Due, tick
-from worker.generation.generation import draw
+from worker.generation.generation import generate
 from worker.resources import Resources
 
 pytestmark = pytest.mark.integration
@@ -42,19 +42,19 @@ def never() -> bool:
 
 
 def drawn(resources: Resources, generation_id: str) -> Generation:
-    draw(resources, generation_id, stopping=never)
+    generate(resources, generation_id, stopping=never)
     return read_generation(resources.sessions, generation_id)
 
 
 class Drawing:
-    """``draw`` in a thread; ``stopping`` is the worker's own end."""
+    """``generate`` in a thread; ``stopping`` is the worker's own end."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1)
         self.stopping = Event()
 
     def start(self, resources: Resources, generation_id: str) -> Future[None]:
-        return self._pool.submit(draw, resources, generation_id, stopping=self.stopping.is_set)
+        return self._pool.submit(generate, resources, generation_id, stopping=self.stopping.is_set)
 
     def close(self) -> None:
         self.stopping.set()
@@ -79,7 +79,7 @@ def test_images_are_drawn_once_and_stored_with_how_they_came_about(resources: Re
     assert [Image.open(io.BytesIO(content)).size for content in contents] == [(24, 40)] * 2
     assert contents[0] != contents[1]
     assert (again.result or {})["images"] == result["images"]  # the same seed
-    draw(resources, first.id, stopping=never)
+    generate(resources, first.id, stopping=never)
     assert read_generation(resources.sessions, first.id).attempt == 1
     assert attempts_left(resources.settings.home) == []
 
@@ -139,7 +139,7 @@ def test_a_worker_that_lost_its_lease_ends_the_program_and_writes_nothing(
     with resources.sessions.begin() as session:
         row = session.get_one(Generation, generation_id)
         generation_leases.give_back(
-            session, generation_leases.GenerationClaim(generation_id, row.attempt, row.spec, row.weights)
+            session, generation_leases.GenerationLease(generation_id, row.attempt, row.spec, row.weights)
         )
     ended.result(PATIENCE)
     until(lambda: not program.is_running(), seconds=5)

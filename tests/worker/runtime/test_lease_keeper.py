@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from store.errors import LeaseLost
-from store.job_status import Request
+from store.job_status import RequestedAction
 from tests.api.polling import until
 from worker.runtime import lease_keeper
 from worker.runtime.lease_keeper import LeaseKeeper, ended_when_lost, kept, released_on_stop
@@ -16,8 +16,10 @@ pytestmark = pytest.mark.unit
 
 
 def test_a_heartbeat_brings_the_users_request() -> None:
-    with kept(lambda: Request.PAUSE, claimed_at=time.monotonic(), lease_seconds=60, heartbeat_seconds=0.01) as keeper:
-        until(lambda: keeper.requested is Request.PAUSE)
+    with kept(
+        lambda: RequestedAction.PAUSE, claimed_at=time.monotonic(), lease_seconds=60, heartbeat_seconds=0.01
+    ) as keeper:
+        until(lambda: keeper.requested is RequestedAction.PAUSE)
         assert not keeper.lost
 
 
