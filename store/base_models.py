@@ -36,7 +36,7 @@ class RegisteredBase:
     memory_gib: int | None = None
 
     def pinned(self) -> dict[str, str | None]:
-        """As the trainer is told of it."""
+        """As the trainer's spec names it."""
         return {"name": self.name, "family": self.family, "source": self.source, "revision": self.revision}
 
 

@@ -32,15 +32,15 @@ class UploadNotFound(NotFound):
 
 
 class DatasetNotFound(NotFound):
-    kind = "data set"
+    kind = "dataset"
 
 
 class RevisionNotFound(NotFound):
-    kind = "revision of the data set"
+    kind = "revision of the dataset"
 
 
 class PairNotFound(NotFound):
-    kind = "pair of the data set"
+    kind = "pair of the dataset"
 
 
 class RejectedNotFound(NotFound):

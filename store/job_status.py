@@ -16,7 +16,7 @@ class JobStatus(StrEnum):
 
 
 class RequestedAction(StrEnum):
-    """What a user asked of a running job; its supervisor sees it at the next look and acts."""
+    """What a user requested of a running job; its supervisor reads it with the next write and acts on it."""
 
     CANCEL = "cancel"
     PAUSE = "pause"

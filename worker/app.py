@@ -1,4 +1,4 @@
-"""The Celery app, set up so that a message is only ever a hint.
+"""The Celery app. Its messages are hints: losing or repeating one changes no state.
 
 A task is acknowledged when it is received: PostgreSQL's lease, not the broker's visibility timeout, brings back the
 work of a worker that died. Start one process a GPU with ``-P prefork -c 1``; Celery has the kernel end a prefork
@@ -42,13 +42,13 @@ _stopping = mmap.mmap(-1, 1)
 
 
 def stopping() -> bool:
-    """Whether the worker was asked to end: the running task checkpoints and gives its job back."""
+    """Whether the worker has to end: the running task then checkpoints and gives its row back."""
     return _stopping[0] != 0
 
 
 @celeryd_after_setup.connect
 def _consume_fitting_queues(instance: Any, **_: object) -> None:
-    """A worker that was started for training hears the queues of jobs that its device's memory holds."""
+    """A worker of the training queue also consumes the queues of jobs that fit into its device memory."""
     queues = instance.app.amqp.queues
     if TRAIN in queues.consume_from:
         for queue in queues_for(settings().worker_memory_gib):
@@ -60,7 +60,7 @@ def _signal_running_task(**_: object) -> None:
     _stopping[0] = 1
 
 
-# The first comes before anything is said; to hear the second is what keeps Celery from logging in its own way.
+# The first signal comes before any log line; a receiver of the second keeps Celery from configuring logging itself.
 @celeryd_init.connect
 @setup_logging.connect
 def _configure_logs(**_: object) -> None:

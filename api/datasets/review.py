@@ -81,7 +81,7 @@ def with_images(session: Session, revision: DatasetRevision) -> Iterator[Reviewe
     pairs = datasets.all_pairs(session, revision)
     while some := list(islice(pairs, datasets.AT_ONCE)):
         named = {sha256 for pair in some for sha256 in (pair.chosen_sha256, pair.rejected_sha256) if sha256 is not None}
-        known = {sha256: _image(facts) for sha256, facts in image_facts.known(session, named).items()}
+        known = {sha256: _image(facts) for sha256, facts in image_facts.find(session, named).items()}
         for pair in some:
             rejected = known[pair.rejected_sha256] if pair.rejected_sha256 is not None else None
             yield _reviewed(pair, known[pair.chosen_sha256], rejected)
@@ -97,4 +97,4 @@ def _image(facts: Facts) -> StoredImage:
 
 def _keep(sessions: Sessions, done: list[Facts]) -> None:
     with sessions.begin() as session:
-        image_facts.keep(session, done)
+        image_facts.save(session, done)

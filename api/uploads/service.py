@@ -65,7 +65,7 @@ def add_part(backends: Backends, project_id: str, upload_id: str, sent: Received
     _check_part(sent)
     new = NewPart(new_id("part"), sent.blob.bytes, sent.blob.sha256)
     check_open(backends, project_id, upload_id)  # receiving may have taken long; storing does not
-    upload_parts.keep(backends.blobs.store, upload_id, new.id, sent.path)
+    upload_parts.save(backends.blobs.store, upload_id, new.id, sent.path)
     try:
         with transaction(backends) as work:
             return UploadPart.of(uploads.add_part(work.session, project_id, upload_id, new))

@@ -1,7 +1,7 @@
 """Uploads in parts: rows and their one transition, pending to completed, cancelled or expired. Nothing here commits.
 
-Whoever ends an upload or adds to it holds its row's lock, so of a completion, a cancellation and an expiry that meet
-one wins and the others find the upload ended. Times are the database's.
+A function that ends an upload or adds to it locks its row. Of a completion, a cancellation and an expiry that meet, one
+wins and the others find the upload ended. Times are the database's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Images as their owner asks for them and finds them. Nothing here commits. For workers: see generation_leases."""
+"""Image generations as their owner sees them. Nothing here commits. For workers: see generation_leases."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def create(session: Session, new: NewGeneration) -> Generation:
 
 
 def by_request(session: Session, key_id: str, request_sha256: str, *, within: timedelta) -> Generation | None:
-    """The newest that this key asked for with this body, no longer ago than ``within``."""
+    """The newest that this key requested with this body, no longer ago than ``within``."""
     query = select(Generation).where(
         Generation.key_id == key_id,
         Generation.request_sha256 == request_sha256,

@@ -28,7 +28,7 @@ from store.webhooks import outbox
 
 _RUNNING = Job.status == JobStatus.RUNNING
 JOBS = Leases(Job, "train", waiting=Job.status == JobStatus.QUEUED, owned=_RUNNING, live=_RUNNING)
-# Jobs that a worker passes over, as others can read them; their rows are locked for as long as that takes.
+# Jobs whose spec this worker cannot read, passed over in one claim; their rows stay locked until it ends.
 MAX_PASSED_OVER = 20
 
 
@@ -44,8 +44,10 @@ class JobLease:
 def claim(
     session: Session, job_id: str, *, worker: str, lease_seconds: float, limits: Limits = UNLIMITED
 ) -> JobLease | None:
-    """Take this job; None when it is not queued (any more), so a repeated call does nothing, and while its project has
-    as many running as it may. ``limits``: the deployment's."""
+    """Claim this job; None if it is not queued, or if its project runs as many jobs as it may.
+
+    A repeated call does nothing. ``limits`` are the deployment's.
+    """
     if not quotas.may_run(session, job_id, limits):
         return None
     return _claim(session, job_id, worker, lease_seconds)
@@ -60,8 +62,11 @@ def claim_next(
     memory_gib: int | None = None,
     readable: Callable[[str, Json], bool] | None = None,
 ) -> JobLease | None:
-    """Take the job whose turn it is (store/jobs/queue.py); None when there is none that nobody else is taking, or none
-    that fits into the worker's ``memory_gib``. A job whose spec is not ``readable`` to the worker is left to others."""
+    """Claim the next job of the queue (store/jobs/queue.py); None if there is none for this worker.
+
+    Passed over are jobs that another worker is claiming, that do not fit into ``memory_gib``, and whose spec is not
+    ``readable`` to this worker.
+    """
     left: list[str] = []
     while len(left) < MAX_PASSED_OVER and (
         turn := session.scalar(queue.next_job(limits.running_jobs, memory_gib, without=left))
@@ -95,7 +100,7 @@ def _claim(session: Session, job_id: str, worker: str, lease_seconds: float) -> 
 
 
 def renew(session: Session, lease: JobLease, *, lease_seconds: float) -> RequestedAction | None:
-    """Extend the lease; returns what the user has asked for meanwhile."""
+    """Extend the lease; returns what the user has requested meanwhile."""
     row = leases.renew(session, JOBS, lease.job_id, lease.attempt, Job.requested, lease_seconds=lease_seconds)
     return _request(row)
 
@@ -122,7 +127,7 @@ def record(
 def add_checkpoint(session: Session, lease: JobLease, *, step: int, metrics: Json, manifest: Mapping[str, Any]) -> None:
     """Make a checkpoint visible, once all of its blobs are stored.
 
-    One without a measurement, saved in between or at a stop, is there to go on from: it goes when the next one stands.
+    A checkpoint without a measurement only serves to resume from, so the next checkpoint replaces it.
     """
     _write(session, lease, worker=Job.worker)
     added = session.scalar(
@@ -145,12 +150,12 @@ def add_checkpoint(session: Session, lease: JobLease, *, step: int, metrics: Jso
         events.append(session, lease.job_id, [NewEvent(f"Checkpoint at step {step}.")], attempt=lease.attempt)
 
 
-def add_sample(session: Session, lease: JobLease, sheet: files.NewFile, told: NewEvent) -> None:
+def add_sample(session: Session, lease: JobLease, grid: files.NewFile, event: NewEvent) -> None:
     """The file and the event that names it; a repeated write of the same file changes nothing."""
     _write(session, lease, worker=Job.worker)
-    if session.get(File, sheet.id) is None:
-        files.create(session, sheet, status="processed")
-        events.append(session, lease.job_id, [told], attempt=lease.attempt)
+    if session.get(File, grid.id) is None:
+        files.create(session, grid, status="processed")
+        events.append(session, lease.job_id, [event], attempt=lease.attempt)
 
 
 def latest_checkpoint(session: Session, job_id: str) -> Checkpoint | None:
@@ -182,7 +187,7 @@ def fine_tuned_model_name(job: Job) -> str:
 
 
 def fail(session: Session, lease: JobLease, *, code: str, message: str) -> None:
-    """End the job for a reason that trying again cannot mend."""
+    """End the job for a reason that another attempt would meet again."""
     error = {"code": code, "message": message, "param": None}
     _release(session, lease, JobStatus.FAILED, error=error, finished_at=func.clock_timestamp())
     failed = NewEvent(message, level="error", data={"status": JobStatus.FAILED, "error": error})
@@ -191,22 +196,22 @@ def fail(session: Session, lease: JobLease, *, code: str, message: str) -> None:
 
 
 def give_back(session: Session, lease: JobLease, message: str) -> JobStatus:
-    """Give the job up in good order. It is queued again, unless the user has asked for something else meanwhile."""
+    """End the attempt in good order: queue the job again, unless the user has requested a pause or a cancel."""
     return _give_back(session, lease, _lock(session, lease).requested, NewEvent(message))
 
 
 def crash(session: Session, lease: JobLease, *, code: str, message: str, crash_cap: int) -> JobStatus:
     """The trainer or its worker died: queue the job again, or fail it when that happened ``crash_cap`` times.
 
-    A cancel or a pause that the user asked for comes before both.
+    A cancel or a pause that the user requested comes before both.
     """
     held = _lock(session, lease)
     count(session, "crashes", "train")
     if held.requested is None and held.crashes + 1 >= crash_cap:
         fail(session, lease, code=code, message=f"Gave up after {held.crashes + 1} crashes. {message}")
         return JobStatus.FAILED
-    told = NewEvent(f"Crashed. {message}", level="warn", data={"code": code})
-    return _give_back(session, lease, held.requested, told, crashes=Job.crashes + 1)
+    event = NewEvent(f"Crashed. {message}", level="warn", data={"code": code})
+    return _give_back(session, lease, held.requested, event, crashes=Job.crashes + 1)
 
 
 def expire(session: Session, *, crash_cap: int) -> list[str]:
@@ -237,22 +242,22 @@ def _release(session: Session, lease: JobLease, to: JobStatus, **changes: Any) -
     _write(session, lease, status=to, lease_expires_at=None, requested=None, published_at=None, **changes)
 
 
-_AS_ASKED = {
+_GIVEN_BACK_TO = {
     None: (JobStatus.QUEUED, "Queued again."),
     RequestedAction.PAUSE: (JobStatus.PAUSED, "Paused."),
     RequestedAction.CANCEL: (JobStatus.CANCELLED, "Cancelled."),
 }
 
 
-def _give_back(session: Session, lease: JobLease, requested: str | None, told: NewEvent, **changes: Any) -> JobStatus:
-    """``told`` gets the outcome added; the row's lock is held, so the request cannot change any more."""
-    to, outcome = _AS_ASKED[RequestedAction(requested) if requested else None]
+def _give_back(session: Session, lease: JobLease, requested: str | None, event: NewEvent, **changes: Any) -> JobStatus:
+    """``event`` gets the outcome added; the row's lock is held, so the request cannot change any more."""
+    to, outcome = _GIVEN_BACK_TO[RequestedAction(requested) if requested else None]
     if to is JobStatus.CANCELLED:
         changes["finished_at"] = func.clock_timestamp()
     elif to is JobStatus.QUEUED:
         changes["queued_at"] = func.clock_timestamp()
     _release(session, lease, to, **changes)
-    event = replace(told, message=f"{told.message} {outcome}".strip(), data={**(told.data or {}), "status": to})
+    event = replace(event, message=f"{event.message} {outcome}".strip(), data={**(event.data or {}), "status": to})
     events.append(session, lease.job_id, [event], attempt=lease.attempt)
     if to is JobStatus.CANCELLED:
         outbox.job_ended(session, lease.job_id)

@@ -160,12 +160,12 @@ def checkpoint_at(session: Session, job_id: str, step: int) -> Checkpoint | None
 
 
 def cancel(session: Session, project_id: str, job_id: str) -> Job:
-    """At once when nobody runs it; otherwise asked of the worker, whose finish and this never both win."""
+    """At once if no worker runs it; otherwise request it of the worker. Of its finish and this, one wins."""
     job = _locked(session, project_id, job_id)
     if job.status == JobStatus.CANCELLED:
         return job
     if job.status == JobStatus.RUNNING:
-        return _ask(session, job, RequestedAction.CANCEL)
+        return _request(session, job, RequestedAction.CANCEL)
     return transition(session, job, JobStatus.CANCELLED, "Cancelled.", action="cancelled")
 
 
@@ -174,12 +174,12 @@ def pause(session: Session, project_id: str, job_id: str) -> Job:
     if job.status == JobStatus.PAUSED:
         return job
     if job.status == JobStatus.RUNNING:
-        return _ask(session, job, RequestedAction.PAUSE)
+        return _request(session, job, RequestedAction.PAUSE)
     return transition(session, job, JobStatus.PAUSED, "Paused.", action="paused")
 
 
 def resume(session: Session, project_id: str, job_id: str) -> Job:
-    """Back to the queue; on a job that was asked to pause and has not stopped yet, the request is withdrawn."""
+    """Back to the queue; on a job that has a pause requested and still runs, withdraw the request."""
     job = _locked(session, project_id, job_id)
     if job.status == JobStatus.QUEUED:
         return job
@@ -195,7 +195,7 @@ def resume(session: Session, project_id: str, job_id: str) -> Job:
 def transition(
     session: Session, job: Job, to: JobStatus, message: str, *, action: str, error: dict[str, Any] | None = None
 ) -> Job:
-    """Move a job whose row is locked and that no worker owns; writes the event. Not for workers: see leases."""
+    """Move a job whose row is locked and that no worker owns; append the event. For workers: see job_leases."""
     if not may_become(JobStatus(job.status), to):
         raise IllegalTransition(job.id, action, job.status)
     now = session.scalar(select(func.clock_timestamp()))
@@ -233,10 +233,10 @@ def files_ready(session: Session, file_id: str) -> list[str]:
     return queued
 
 
-def tell_waiting(session: Session, file_id: str, news: NewEvent) -> None:
-    """Of the reading of a file, to the jobs that wait for it."""
+def append_to_waiting(session: Session, file_id: str, new_event: NewEvent) -> None:
+    """Append an event about the reading of a file to the log of each job that waits for it."""
     for job_id in session.scalars(select(Job.id).where(_waits_for(file_id)).order_by(Job.id)):
-        events.append(session, job_id, [news])
+        events.append(session, job_id, [new_event])
 
 
 def _waits_for(file_id: str) -> ColumnElement[bool]:
@@ -275,7 +275,7 @@ def _locked(session: Session, project_id: str, job_id: str) -> Job:
     return job
 
 
-def _ask(session: Session, job: Job, request: RequestedAction) -> Job:
+def _request(session: Session, job: Job, request: RequestedAction) -> Job:
     if job.requested != request and job.requested != RequestedAction.CANCEL:
         job.requested = request
         session.flush()

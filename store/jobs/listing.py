@@ -10,7 +10,7 @@ from store.job_status import JobStatus
 from store.tables.base import Json
 from store.tables.job import Job
 
-LOOKED_AT = 10_000  # jobs, in which PostgreSQL finds a page in some ten milliseconds
+SCANNED_JOBS = 10_000  # jobs, in which PostgreSQL finds a page in some ten milliseconds
 
 
 def newest_first(
@@ -30,8 +30,8 @@ def newest_first(
     # What many jobs hold is found among the newest at once, what few hold only by the index of metadata. PostgreSQL
     # keeps no statistics of a document's keys, and would read every job of the project where it guesses wrong.
     holds = Job.job_metadata.contains(metadata)
-    looked_at = aliased(Job, newest.limit(LOOKED_AT).subquery())
-    among = select(looked_at).where(looked_at.job_metadata.contains(metadata)).order_by(looked_at.id.desc())
+    scanned = aliased(Job, newest.limit(SCANNED_JOBS).subquery())
+    among = select(scanned).where(scanned.job_metadata.contains(metadata)).order_by(scanned.id.desc())
     found = list(session.scalars(among.limit(limit)))
     if len(found) < limit:
         indexed = select(Job.id).where(Job.project_id == project_id, holds)

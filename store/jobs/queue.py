@@ -1,4 +1,4 @@
-"""The order in which queued jobs are taken, and what follows from it for each: its place, and when it may start.
+"""The order in which workers take queued jobs, and each job's queue position and expected start.
 
 Between projects: first the one with the fewest running jobs, among equals the one that was served least recently. So
 with one worker or many, a project that queues a thousand jobs holds up another's first job by one job at most a worker.
@@ -28,7 +28,7 @@ TYPICAL_JOBS = 50  # succeeded jobs, the latest, that say how long one takes
 
 @dataclass(frozen=True)
 class QueuePosition:
-    """``position`` counts from 1; ``expected_start`` is None while nothing tells how long jobs take."""
+    """``position`` counts from 1; ``expected_start`` is None while there is nothing to estimate it from."""
 
     position: int
     expected_start: datetime | None
@@ -37,9 +37,11 @@ class QueuePosition:
 def next_job(
     max_running: int | None = None, memory_gib: int | None = None, *, without: Collection[str] = ()
 ) -> Select[str]:
-    """The id of the job to take now, its row locked; one that another worker is taking is passed over, and so are
-    those of projects that run as many as they may, ``max_running`` or what is their own, those that need more
-    device memory than the worker has (None: it takes any), and those in ``without``."""
+    """Selects the id of the job to take now, and locks its row.
+
+    Passed over are jobs that another worker is taking, those of projects that run as many as they may (``max_running``,
+    or their own limit), those that need more device memory than ``memory_gib`` (None: any fits), and ``without``.
+    """
     job, running = aliased(Job), _running_by_project()
     own = Project.limits["running_jobs"].astext.cast(Integer)
     limit = case((Project.limits.has_key("running_jobs"), own), else_=max_running)
@@ -60,28 +62,27 @@ def next_job(
 
 
 def mark_served(session: Session, project_id: str) -> None:
-    """A worker took a job of the project's now; one that takes another at this moment says the same, and is not waited
-    for."""
+    """Note that a worker took a job of the project now, without waiting for a worker that notes the same."""
     unlocked = select(Project.id).where(Project.id == project_id).with_for_update(key_share=True, skip_locked=True)
     now = update(Project).where(Project.id.in_(unlocked)).values(served_at=func.clock_timestamp())
     session.execute(now.execution_options(synchronize_session=False))
 
 
 def rank(job: type[Job]) -> ColumnElement[Any]:
-    """A job's time of queueing as its priority makes it: the lowest of a project is taken first."""
+    """A job's time of queueing, moved by its priority: the earliest of a project is taken first."""
     key: ColumnElement[Any] = job.queued_at - job.priority * PRIORITY_STEP
     return key
 
 
 def all_positions(connection: Connection) -> dict[str, QueuePosition]:
-    """The places of all that are queued."""
+    """The queue positions of all queued jobs, by id."""
     ids = [job_id for job_id, _ in connection.execute(_in_order().order_by("position"))]
     starts = _first_starts(connection, len(ids)) if ids else []
     return {job_id: QueuePosition(at, starts[at - 1] if starts else None) for at, job_id in enumerate(ids, 1)}
 
 
 def positions(session: Session, job_ids: Collection[str]) -> dict[str, QueuePosition]:
-    """Of those that are queued, as the queue stands now: what ends, comes or is paused moves them."""
+    """The queue positions of those of ``job_ids`` that are queued now; jobs that end, arrive or pause change them."""
     if not job_ids:
         return {}
     ordered = _in_order().subquery()
@@ -114,7 +115,7 @@ def _in_order() -> Select[Any]:
 
 
 def _first_starts(session: Session | Connection, count: int) -> list[datetime]:
-    """When the first ``count`` of the queue may start; empty where that cannot be told.
+    """When the first ``count`` jobs of the queue may start; empty if there is nothing to estimate from.
 
     Each worker that runs a job takes the next one at its end, and each takes as long as the latest ones did.
     """

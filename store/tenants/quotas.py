@@ -1,7 +1,7 @@
-"""Quotas: whether a project has room for more. Nothing here commits.
+"""Quotas: whether a project may use more. Nothing here commits.
 
-Whoever adds to what a quota counts holds the project's row from the check to the end of the transaction, so that of
-several that come at once no more go through than there is room for. Ends and deletions need no such lock.
+A transaction that adds to what a quota counts locks the project's row from the check to its end, so that concurrent
+ones cannot exceed the quota together. Ends and deletions need no such lock.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def require_storage(session: Session, project_id: str, limits: Limits, size: int
     if limits.stored_bytes is not None:
         _lock(session, project_id)
         used = usage.stored_bytes(session, project_id)
-        _check("stored bytes", limits.stored_bytes, used, size, "Delete files and data sets that are not needed")
+        _check("stored bytes", limits.stored_bytes, used, size, "Delete files and datasets that are not needed")
 
 
 def require_upload(session: Session, project_id: str, limits: Limits, size: int) -> None:

@@ -61,7 +61,7 @@ def uploads(session: Session, project_id: str) -> Uploads:
 
 
 def stored_bytes(session: Session, project_id: str) -> int:
-    """An upload has its room from its beginning, so that completing it never fails for want of it."""
+    """An upload counts with its declared bytes from its beginning, so that completing it never exceeds the quota."""
     of_files, in_flight = files(session, project_id), uploads(session, project_id)
     return of_files.bytes + in_flight.bytes + datasets_bytes(session, project_id)
 

@@ -18,7 +18,7 @@ from store import leases, pagination
 from store.errors import DeliveryNotFound, WebhookDisabled
 from store.tables.webhook import WebhookDelivery, WebhookEndpoint
 
-KEPT = timedelta(days=30)
+RETENTION = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def claim(session: Session, *, limit: int, lease_seconds: float, busy: Collectio
         .ext(distinct_on(due.endpoint_id))
         .order_by(due.endpoint_id, due.next_attempt_at, due.id)
     )
-    # The time is looked at twice: of two that claim at once, the later one's row may have changed under it.
+    # The time is checked twice: of two that claim at once, the later one's row may have changed under it.
     mine = (
         select(WebhookDelivery.id)
         .where(WebhookDelivery.id.in_(first), WebhookDelivery.next_attempt_at <= func.clock_timestamp())
@@ -65,7 +65,7 @@ def claim(session: Session, *, limit: int, lease_seconds: float, busy: Collectio
 
 
 def delivered(session: Session, due: DueDelivery, *, status: int) -> None:
-    """Whoever sent it, and however late: it has arrived."""
+    """Record the arrival. Not fenced: a late sender's delivery has arrived, too."""
     done = update(WebhookDelivery).where(WebhookDelivery.id == due.id)
     session.execute(
         done.values(delivered_at=func.clock_timestamp(), next_attempt_at=None, last_status=status, last_error=None)
@@ -115,7 +115,7 @@ def newest_first(session: Session, endpoint_id: str, *, after: str | None, limit
     return list(session.scalars(query))
 
 
-def forget(session: Session) -> None:
-    """Drop what is older than KEPT, unless it is still to be sent."""
-    old = WebhookDelivery.created_at < func.now() - KEPT
+def delete_expired(session: Session) -> None:
+    """Drop what is older than RETENTION, unless it is still to be sent."""
+    old = WebhookDelivery.created_at < func.now() - RETENTION
     session.execute(delete(WebhookDelivery).where(old, WebhookDelivery.next_attempt_at.is_(None)))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from store.ids import new_id
@@ -23,14 +23,16 @@ def job_ended(session: Session, job_id: str) -> None:
 
     The caller has just written the job's terminal status; KeyError for a job that has not ended.
     """
-    query = select(Job.project_id, Job.status, Job.finished_at).where(Job.id == job_id)
-    project_id, status, finished_at = session.execute(query).one()
+    ended_at = func.extract("epoch", Job.finished_at)
+    project_id, status, seconds = session.execute(
+        select(Job.project_id, Job.status, ended_at).where(Job.id == job_id)
+    ).one()
     event_type = TYPES[JobStatus(status)]
     endpoints = _subscribed(session, project_id, event_type)
     if not endpoints:
         return
     event_id = new_id("evt")
-    body = _body(event_id, event_type, job_id, created_at=int(finished_at.timestamp()))
+    body = _body(event_id, event_type, job_id, created_at=int(seconds))
     rows = [
         {
             "id": new_id("delivery"),

@@ -71,7 +71,7 @@ def test_many_pairs_are_added_listed_for_a_job_and_looked_at_some_at_a_time(
     del lines
     with open_backends(settings) as backends:
         with backends.sessions.begin() as session:
-            image_facts.keep(session, [Facts(sha256, 8, 8, bytes(192)) for sha256 in (chosen, rejected)])
+            image_facts.save(session, [Facts(sha256, 8, 8, bytes(192)) for sha256 in (chosen, rejected)])
         tracemalloc.start()
         try:
             with backends.sessions.begin() as session:

@@ -34,11 +34,11 @@ def proxied(resources: Resources, engine: Engine) -> Iterator[tuple[Proxy, Resou
 def test_events_are_told_once(proxied: tuple[Proxy, Resources], resources: Resources, project_id: str) -> None:
     proxy, cut_off = proxied
     attempt = Attempt(claim(resources.sessions, queued_job(resources.sessions, project_id)), Path())
-    attempt.hear([Phase(phase="caching", previous="loading", seconds=1.0)])
+    attempt.receive([Phase(phase="caching", previous="loading", seconds=1.0)])
     proxy.lose_the_answer_to(b"COMMIT")
     with pytest.raises(OperationalError):
         attempt.write(cut_off)
-    attempt.hear([Phase(phase="training", previous="caching", seconds=1.0)])
+    attempt.receive([Phase(phase="training", previous="caching", seconds=1.0)])
     attempt.write(cut_off)
     messages = [event.message for event in read_events(resources.sessions, attempt.lease.job_id)]
     assert messages[2:] == ["Encoding images and prompts.", "Training."]
@@ -50,7 +50,7 @@ def test_a_sample_is_one_file_and_one_event(
     proxy, cut_off = proxied
     attempt = Attempt(claim(resources.sessions, queued_job(resources.sessions, project_id)), tmp_path)
     (tmp_path / "grid.png").write_bytes(b"sheet")
-    attempt.hear([SampleWritten(step=0, paths=("a",), grid="grid.png", seconds=2.0)])
+    attempt.receive([SampleWritten(step=0, paths=("a",), grid="grid.png", seconds=2.0)])
     proxy.lose_the_answer_to(b"COMMIT")
     with pytest.raises(OperationalError):
         attempt.write(cut_off)

@@ -1,8 +1,8 @@
 """``python -m worker.dispatcher``: the loop that no lost message and no dead worker can stop.
 
-Every tick it takes back expired leases, refuses files that keep killing their reader, publishes again what is
-queued and was not claimed, and clears away uploads that were not completed in time. Any number may run; an advisory
-lock lets one act at a time. Beside it run threads that send webhooks, all of them, and make room, one of them.
+Every tick takes back expired leases, refuses files that keep killing their reader, publishes again what is queued and
+not claimed, and removes uploads that were not completed in time. Any number of dispatchers may run; an advisory lock
+lets one tick at a time. Each also runs a thread that sends webhooks, and one for housekeeping, of which one acts.
 """
 
 from __future__ import annotations
@@ -89,11 +89,11 @@ def _send(hints: Hints, queue: str, rows: list[str], send: Callable[[str], bool]
 
 
 def _collect(session: Session, settings: Settings) -> Due:
-    counters.beat(session, "dispatcher")
+    counters.record_heartbeat(session, "dispatcher")
     job_leases.expire(session, crash_cap=settings.crash_cap)
     generation_leases.expire(session, crash_cap=settings.crash_cap)
-    idempotency.forget(session)
-    delivery_log.forget(session)
+    idempotency.delete_expired(session)
+    delivery_log.delete_expired(session)
     for file_id in file_leases.expire(session, crash_cap=settings.crash_cap):
         jobs.files_ready(session, file_id)
     job_ids = leases.unpublished(session, JOBS, older_than_seconds=settings.republish_seconds)
@@ -119,10 +119,10 @@ def main() -> None:
     # With database connections of their own, for which the tick never has to wait.
     settings = parts.settings
     engine = open_engine(settings.required_database_url, pool_size=4, idle_seconds=settings.lease_seconds / 2)
-    beside = replace(parts, sessions=open_sessions(engine))
-    sender = threading.Thread(target=sending.run, args=(beside, stop))
+    background = replace(parts, sessions=open_sessions(engine))
+    sender = threading.Thread(target=sending.run, args=(background, stop))
     # A daemon: a round may take long, and may be broken off anywhere.
-    tidier = threading.Thread(target=housekeeping.run, args=(beside, stop), daemon=True)
+    tidier = threading.Thread(target=housekeeping.run, args=(background, stop), daemon=True)
     sender.start()
     tidier.start()
     try:

@@ -1,4 +1,4 @@
-"""Drawing images that somebody asked for: claim, run ``python -m trainer sample`` on them, store what it made."""
+"""Running one image generation: claim it, run ``python -m trainer sample``, store the images."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from trainer.spec.draw import DrawSpec
 from trainer.spec.events import Drawn, Failed
 from worker.resources import Resources
 from worker.runtime import attempt_directories, disk_space, process
-from worker.runtime.lease_keeper import LeaseKeeper, ended_when_lost, kept, written
+from worker.runtime.lease_keeper import LeaseKeeper, ended_when_lost, renewing, write_until_lost
 from worker.runtime.spec_version import readable
 from worker.runtime.stop import Stop
 from worker.runtime.trainer_output import TrainerOutput, last_lines
-from worker.training.conclusion import PASSING, describe_exit
+from worker.training.conclusion import TRANSIENT, describe_exit
 from worker.training.supervisor import CODE, EXIT_SECONDS, POLL_SECONDS
 
 log = structlog.get_logger()
@@ -48,7 +48,7 @@ class GenerationEnd:
 
 
 def generate(resources: Resources, generation_id: str, *, stopping: Callable[[], bool]) -> None:
-    """Draw the images if they are still queued. ``stopping`` tells that this worker has to end."""
+    """Generate the images if they are still queued. ``stopping`` returns whether this worker has to end."""
     settings = resources.settings
     attempt_directories.remove_stale(resources)
     if not disk_space.is_enough(resources):
@@ -67,14 +67,14 @@ def generate(resources: Resources, generation_id: str, *, stopping: Callable[[],
         return
     folder = attempt_directories.attempt_directory(settings.work_directory, generation_id, lease.attempt)
     try:
-        with kept(
+        with renewing(
             partial(_renew, resources.sessions, lease, settings.lease_seconds),
             claimed_at=claimed_at,
             lease_seconds=settings.lease_seconds,
             heartbeat_seconds=settings.heartbeat_seconds,
         ) as keeper:
             conclude = _attempt(resources, lease, folder, keeper, stopping)
-            written(keeper, LeaseLost(lease.generation_id, lease.attempt), conclude)
+            write_until_lost(keeper, LeaseLost(lease.generation_id, lease.attempt), conclude)
     except LeaseLost:
         log.warning("generation.lease_lost", generation=generation_id, attempt=lease.attempt)
     finally:
@@ -108,7 +108,7 @@ def _attempt(
 def _without_images(resources: Resources, lease: GenerationLease, end: GenerationEnd) -> Conclusion:
     if isinstance(end.last, Failed):
         message = end.last.message.replace("\0", "")  # which PostgreSQL's text cannot hold
-        if end.last.code in PASSING:
+        if end.last.code in TRANSIENT:
             return partial(_crash, resources, lease, end.last.code, message)
         if end.last.code == "internal_error":
             log.error("generation.failed", generation=lease.generation_id, stderr=end.stderr)
@@ -148,7 +148,7 @@ def _run(
     finally:
         process.end_group(program)
         output.close()
-    return GenerationEnd(program.wait(), last_lines(stderr_path), last, stopped=stop.asked, late=late)
+    return GenerationEnd(program.wait(), last_lines(stderr_path), last, stopped=stop.requested, late=late)
 
 
 def _watch(
@@ -167,8 +167,8 @@ def _watch(
             last = event if isinstance(event, Drawn | Failed) else last
         if keeper.lost:
             raise LeaseLost(lease.generation_id, lease.attempt)
-        if stop.asked or stopping():
-            stop.press()
+        if stop.requested or stopping():
+            stop.request()
         elif time.monotonic() > ends_at and last is None:
             late = True
             stop.kill()
@@ -180,8 +180,8 @@ def _result(resources: Resources, folder: Path, drawn: Drawn) -> Json | None:
     stored = [resources.blobs.put_file(folder / "images" / name) for name in drawn.files]
     if [blob.sha256 for blob in stored] != list(drawn.files.values()):
         return None
-    told = drawn.model_dump(mode="json", exclude={"event", "files"})
-    return {"images": [{"sha256": blob.sha256, "bytes": blob.bytes} for blob in stored], **told}
+    fields = drawn.model_dump(mode="json", exclude={"event", "files"})
+    return {"images": [{"sha256": blob.sha256, "bytes": blob.bytes} for blob in stored], **fields}
 
 
 def _renew(sessions: Sessions, lease: GenerationLease, lease_seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Reading an uploaded file: claim, fetch, prepare, store the images and pairs, tell the jobs that wait."""
+"""Reading an uploaded file: claim, fetch, prepare, store the images and pairs, queue the jobs that wait."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from store.jobs import jobs
 from store.jobs.events import NewEvent
 from worker.resources import Resources
 from worker.runtime import attempt_directories, disk_space, memory_limit
-from worker.runtime.lease_keeper import kept, released_on_stop, written
+from worker.runtime.lease_keeper import released_on_stop, renewing, write_until_lost
 from worker.runtime.publish import publish_jobs
 
 log = structlog.get_logger()
 
 PROGRESS_SECONDS = 2.0
 EVENT_SECONDS = 60.0
-KEPT_AT_ONCE = 5000
+FACTS_AT_ONCE = 5000
 SHOWN_FINDINGS = 50  # of status_details; the rest is counted
 NO_IMAGES: Mapping[str, StoredImage] = {}
 
@@ -42,7 +42,7 @@ Outcome = Callable[[], list[str]]
 
 
 def read_file(resources: Resources, file_id: str, *, stopping: Callable[[], bool] = lambda: False) -> None:
-    """``stopping`` tells that this worker has to end: the file is given back at once."""
+    """Read the file, if it still waits. ``stopping`` returns whether this worker has to end: it gives the file back."""
     settings, sessions = resources.settings, resources.sessions
     attempt_directories.remove_stale(resources)
     if not disk_space.is_enough(resources):
@@ -57,7 +57,7 @@ def read_file(resources: Resources, file_id: str, *, stopping: Callable[[], bool
     lost = LeaseLost(file_id, lease.attempt)
     renew = partial(_renew, sessions, lease, settings.lease_seconds)
     try:
-        with kept(
+        with renewing(
             renew,
             claimed_at=claimed_at,
             lease_seconds=settings.lease_seconds,
@@ -68,10 +68,10 @@ def read_file(resources: Resources, file_id: str, *, stopping: Callable[[], bool
                 if keeper.lost or stopping():
                     raise lost
 
-            release = partial(written, keeper, lost, partial(_give_back, resources, lease))
+            release = partial(write_until_lost, keeper, lost, partial(_give_back, resources, lease))
             with released_on_stop(stopping, release):
                 outcome = _outcome(resources, lease, folder, check)
-            queued = written(keeper, lost, outcome)
+            queued = write_until_lost(keeper, lost, outcome)
     except LeaseLost:
         log.warning("intake.stopped" if stopping() else "intake.lease_lost", file=file_id, attempt=lease.attempt)
         return
@@ -110,7 +110,7 @@ def _read(resources: Resources, lease: FileLease, folder: Path, check: Callable[
         folder / "upload",
         folder,
         policy=Policy(**(lease.policy or {})),
-        progress=_Reported(check, partial(_tell, resources, lease)),
+        progress=_ProgressReporter(check, partial(_report_progress, resources, lease)),
     )
     log.info(
         "intake.read",
@@ -143,11 +143,11 @@ def _read(resources: Resources, lease: FileLease, folder: Path, check: Callable[
 
 
 def _finish(
-    resources: Resources, lease: FileLease, measured: Mapping[str, StoredImage] = NO_IMAGES, **told: Any
+    resources: Resources, lease: FileLease, measured: Mapping[str, StoredImage] = NO_IMAGES, **fields: Any
 ) -> list[str]:
-    _keep_measures(resources.sessions, measured)
+    _save_facts(resources.sessions, measured)
     with resources.sessions.begin() as session:
-        file_leases.finish(session, lease, **told)
+        file_leases.finish(session, lease, **fields)
         return jobs.files_ready(session, lease.file_id)
 
 
@@ -166,21 +166,21 @@ def _give_back(resources: Resources, lease: FileLease) -> None:
         file_leases.give_back(session, lease)
 
 
-def _keep_measures(sessions: Sessions, measured: Mapping[str, StoredImage]) -> None:
-    """So that a data set that takes the pairs can be reviewed without decoding them again."""
+def _save_facts(sessions: Sessions, measured: Mapping[str, StoredImage]) -> None:
+    """So that a dataset that takes the pairs can be reviewed without decoding them again."""
     left = iter(measured.values())
-    while some := list(islice(left, KEPT_AT_ONCE)):
+    while some := list(islice(left, FACTS_AT_ONCE)):
         facts = [Facts(image.sha256, image.width, image.height, image.fingerprint) for image in some]
         with sessions.begin() as session:
-            image_facts.keep(session, facts)
+            image_facts.save(session, facts)
 
 
-class _Reported:
-    """Passes progress on, but not more often than somebody looks, and more seldom to the jobs that wait, which keep it;
-    ``check`` is asked at every row."""
+class _ProgressReporter:
+    """Calls ``check`` at every row, and ``report`` every PROGRESS_SECONDS: every EVENT_SECONDS for the jobs that wait,
+    too."""
 
-    def __init__(self, check: Callable[[], None], tell: Callable[[Progress, bool], None]) -> None:
-        self._check, self._tell = check, tell
+    def __init__(self, check: Callable[[], None], report: Callable[[Progress, bool], None]) -> None:
+        self._check, self._report = check, report
         self._next = time.monotonic() + PROGRESS_SECONDS
         self._next_event = self._next
 
@@ -189,22 +189,22 @@ class _Reported:
         if time.monotonic() < self._next:
             return
         to_jobs = time.monotonic() >= self._next_event
-        self._tell(progress, to_jobs)
+        self._report(progress, to_jobs)
         self._next = time.monotonic() + PROGRESS_SECONDS
         if to_jobs:
             self._next_event = time.monotonic() + EVENT_SECONDS
 
 
-def _tell(resources: Resources, lease: FileLease, progress: Progress, to_jobs: bool) -> None:
+def _report_progress(resources: Resources, lease: FileLease, progress: Progress, to_jobs: bool) -> None:
     """A database that cannot be reached is no reason to stop while the lease is good."""
-    told = dataclasses.asdict(progress)
+    fields = dataclasses.asdict(progress)
     measured = {"worker": resources.worker, "peak_memory_bytes": memory_limit.peak()}
     try:
         with resources.sessions.begin() as session:
-            file_leases.note_progress(session, lease, told | measured)
+            file_leases.note_progress(session, lease, fields | measured)
             if to_jobs:
-                data = {"event": "reading", "file": lease.file_id} | told
-                jobs.tell_waiting(session, lease.file_id, NewEvent(_sentence(lease.file_id, progress), data=data))
+                data = {"event": "reading", "file": lease.file_id} | fields
+                jobs.append_to_waiting(session, lease.file_id, NewEvent(_sentence(lease.file_id, progress), data=data))
     except OperationalError as error:
         log.warning("lease.not_written", row=lease.file_id, reason=str(error.orig))
 

@@ -1,4 +1,4 @@
-"""What training and validation have in common, though a job may take them from two files or data sets."""
+"""Leakage: prompts and images that training and validation share, also from two files or datasets."""
 
 from __future__ import annotations
 

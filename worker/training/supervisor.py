@@ -1,4 +1,4 @@
-"""Running one job: claim it, keep the lease, watch the trainer, act on what the user or the operator asks."""
+"""Running one job: claim it, renew the lease, watch the trainer, act on requests of the user or the operator."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from store.tenants import limits
 from trainer.spec.run import RunSpec
 from worker.resources import Resources
 from worker.runtime import attempt_directories, disk_space, oom_kills, process
-from worker.runtime.lease_keeper import LeaseKeeper, ended_when_lost, kept, written
+from worker.runtime.lease_keeper import LeaseKeeper, ended_when_lost, renewing, write_until_lost
 from worker.runtime.publish import publish_jobs
 from worker.runtime.spec_version import readable
 from worker.runtime.stop import Stop
@@ -49,7 +49,7 @@ class Abandoned(Exception):
 
 def supervise(resources: Resources, job_id: str, *, stopping: Callable[[], bool]) -> None:
     """Run the job whose turn it is: the hint names one, and the queue may know another that comes first, for which
-    there is a hint too. ``stopping`` tells that this worker has to end."""
+    there is a hint too. ``stopping`` returns whether this worker has to end."""
     settings = resources.settings
     attempt_directories.remove_stale(resources)
     if not disk_space.is_enough(resources):
@@ -72,7 +72,7 @@ def supervise(resources: Resources, job_id: str, *, stopping: Callable[[], bool]
     attempt = Attempt(lease, attempt_directories.attempt_directory(settings.work_directory, job_id, lease.attempt))
     renew = partial(_renew, resources.sessions, lease, settings.lease_seconds)
     try:
-        with kept(
+        with renewing(
             renew,
             claimed_at=claimed_at,
             lease_seconds=settings.lease_seconds,
@@ -96,19 +96,19 @@ def _attempt(resources: Resources, attempt: Attempt, keeper: LeaseKeeper, stoppi
         _materialise(resources, attempt, keeper, stopping)
         end = _train(resources, attempt, keeper, stopping)
         conclude = partial(_conclude, resources, attempt, end)
-        return written(keeper, lost, conclude)
+        return write_until_lost(keeper, lost, conclude)
     except Abandoned:
-        end_so = partial(conclusion.give_back, resources, attempt, "Stopped before training.")
+        conclude = partial(conclusion.give_back, resources, attempt, "Stopped before training.")
     except BlobMissing as missing:
-        end_so = partial(conclusion.fail, resources, attempt, "data_missing", str(missing))
+        conclude = partial(conclusion.fail, resources, attempt, "data_missing", str(missing))
     except ValidationError as invalid:
         message = f"The job's specification is not valid for this version: {invalid}"
-        end_so = partial(conclusion.fail, resources, attempt, "invalid_spec", message)
+        conclude = partial(conclusion.fail, resources, attempt, "invalid_spec", message)
     except (OSError, ObjectStoreError) as fault:
         log.warning("job.storage_fault", job=attempt.lease.job_id, reason=str(fault))
         message = f"A file or blob could not be read or written: {fault}"
-        end_so = partial(conclusion.crash, resources, attempt, "storage_fault", message)
-    return written(keeper, lost, end_so)
+        conclude = partial(conclusion.crash, resources, attempt, "storage_fault", message)
+    return write_until_lost(keeper, lost, conclude)
 
 
 def _conclude(resources: Resources, attempt: Attempt, end: TrainerEnd) -> bool:
@@ -133,7 +133,7 @@ def _train(resources: Resources, attempt: Attempt, keeper: LeaseKeeper, stopping
     return TrainerEnd(
         trainer.wait(),
         last_lines(stderr_path),
-        stopped=stop.asked,
+        stopped=stop.requested,
         stalled_seconds=stalled,
         memory_ran_out=oom_kills.count() > kills_before,
     )
@@ -148,19 +148,19 @@ def _watch(
     stopping: Callable[[], bool],
 ) -> float | None:
     """Until the trainer's output ends. Returns for how many seconds it was silent, if it was ended for that."""
-    stalled, heard_at = None, time.monotonic()
+    stalled, last_event_at = None, time.monotonic()
     while not output.ended:
         events = output.read(timeout=POLL_SECONDS)
-        attempt.hear(events)
+        attempt.receive(events)
         requested = _write(resources, attempt)
         if keeper.lost:
             raise LeaseLost(attempt.lease.job_id, attempt.lease.attempt)
-        if stop.asked or requested or keeper.requested or stopping():
-            stop.press()
+        if stop.requested or requested or keeper.requested or stopping():
+            stop.request()
         elif events:
-            heard_at = time.monotonic()
-        elif time.monotonic() - heard_at > resources.settings.stall_seconds:
-            stalled = time.monotonic() - heard_at
+            last_event_at = time.monotonic()
+        elif time.monotonic() - last_event_at > resources.settings.stall_seconds:
+            stalled = time.monotonic() - last_event_at
             stop.kill()
     return stalled
 
@@ -191,9 +191,11 @@ def _materialise(resources: Resources, attempt: Attempt, keeper: LeaseKeeper, st
             raise Abandoned
 
     attempt.folder.mkdir(parents=True)
-    inputs = written(keeper, LeaseLost(lease.job_id, lease.attempt), partial(_inputs, resources.sessions, lease))
+    inputs = write_until_lost(
+        keeper, LeaseLost(lease.job_id, lease.attempt), partial(_inputs, resources.sessions, lease)
+    )
     pairs = run_directory.prepare(attempt.folder, inputs, resources.blobs, check)
-    attempt.hear(list(leakage.warnings(pairs)))
+    attempt.receive(list(leakage.warnings(pairs)))
 
 
 def _inputs(sessions: Sessions, lease: JobLease) -> Inputs:

@@ -34,7 +34,7 @@ def test_every_column_that_ends_in_sha256_is_listed_as_naming_a_blob_or_somethin
     }
     assert listed == there
     assert not set(references.NAMING) & set(references.NOT_NAMING)
-    assert {of.class_.__tablename__ for of in references.NAMING} == references.KEPT.keys()
+    assert {of.class_.__tablename__ for of in references.NAMING} == references.NEEDED.keys()
 
 
 @pytest.mark.unit

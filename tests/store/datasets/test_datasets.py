@@ -1,4 +1,4 @@
-"""Data sets: revisions that never change, alone and when several writers come at once."""
+"""Datasets: revisions that never change, alone and when several writers come at once."""
 
 from __future__ import annotations
 
@@ -212,12 +212,12 @@ def test_image_facts_are_kept_once_whoever_measures(sessions: Sessions) -> None:
             one.result()
     with sessions() as session:
         asked = ["image 3", "image 4", "unknown"]
-        assert image_facts.known(session, asked) == {facts[3].sha256: facts[3], facts[4].sha256: facts[4]}
+        assert image_facts.find(session, asked) == {facts[3].sha256: facts[3], facts[4].sha256: facts[4]}
 
 
 def _keep(sessions: Sessions, facts: list[Facts]) -> None:
     with sessions.begin() as session:
-        image_facts.keep(session, facts)
+        image_facts.save(session, facts)
 
 
 def test_the_pairs_of_a_file_are_one_revision_that_names_it(sessions: Sessions, project_id: str) -> None:

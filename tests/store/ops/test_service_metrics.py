@@ -61,9 +61,9 @@ def test_work_is_counted_where_it_waits_and_where_it_runs(sessions: Sessions, pr
 def test_a_loop_lags_since_it_was_last_round(sessions: Sessions) -> None:
     with sessions() as session:  # rolled back
         for loop in LOOPS:
-            counters.beat(session, loop)
+            counters.record_heartbeat(session, loop)
         lags = service_metrics.read(session).lags
         assert lags.keys() == set(LOOPS)
         assert all(0 <= lag < 60 for lag in lags.values())
-        counters.forget_beat(session, "dispatcher")
+        counters.delete_heartbeat(session, "dispatcher")
         assert service_metrics.read(session).lags.keys() == {"housekeeping"}

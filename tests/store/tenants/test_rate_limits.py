@@ -83,7 +83,7 @@ def test_tokens_taken_ahead_are_worth_nothing_once_the_bucket_is_full_without_th
         assert buckets.take("key", limits) is not None
         now = time.monotonic()
         monkeypatch.setattr(time, "monotonic", lambda: now + 0.021)
-        assert buckets.at_hand("key", limits) is None
+        assert buckets.take_reserved("key", limits) is None
 
 
 def test_another_limit_is_another_purse(broker_url: str) -> None:
@@ -143,12 +143,12 @@ def test_an_allowance_tells_the_bucket_as_it_is(broker_url: str) -> None:
 def test_a_process_remembers_tokens_of_a_bounded_number_of_keys(
     broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rate_limits, "MAX_PURSES", 3)
+    monkeypatch.setattr(rate_limits, "MAX_RESERVES", 3)
     limits = Limits(requests_per_minute=1, requests_burst=100)  # five at a time
     with closing(Buckets(broker_url)) as buckets:
         for number in range(3):
             buckets.take(f"{number}", limits)
-        assert buckets.at_hand("0", limits) is not None
+        assert buckets.take_reserved("0", limits) is not None
         buckets.take("3", limits)
-        remembered = [number for number in range(4) if buckets.at_hand(f"{number}", limits) is not None]
+        remembered = [number for number in range(4) if buckets.take_reserved(f"{number}", limits) is not None]
         assert remembered == [3]

@@ -269,7 +269,7 @@ def test_what_a_sender_took_and_never_ended_is_due_again(sessions: Sessions, pro
 def test_the_log_is_kept_for_a_month_and_what_is_to_be_sent_for_ever(sessions: Sessions, project_id: str) -> None:
     endpoint_id = endpoint(sessions, project_id)
     old, pending, young = (cancelled(sessions, project_id) for _ in range(3))
-    ago = func.now() - delivery_log.KEPT - timedelta(minutes=1)
+    ago = func.now() - delivery_log.RETENTION - timedelta(minutes=1)
     with sessions.begin() as session:
         session.execute(
             update(WebhookDelivery).where(WebhookDelivery.job_id.in_([old, pending])).values(created_at=ago)
@@ -277,7 +277,7 @@ def test_the_log_is_kept_for_a_month_and_what_is_to_be_sent_for_ever(sessions: S
         session.execute(
             update(WebhookDelivery).where(WebhookDelivery.job_id.in_([old, young])).values(next_attempt_at=None)
         )
-        delivery_log.forget(session)
+        delivery_log.delete_expired(session)
     assert {delivery.job_id for delivery in log(sessions, endpoint_id)} == {pending, young}
 
 

@@ -20,7 +20,8 @@ from tests.store.test_transitions import job_in
 from tests.store.webhooks.test_endpoints import EVERY, endpoint, log
 
 S = JobStatus
-Move = tuple[JobStatus, JobStatus, Callable[[Session, JobLease], object]]
+Act = Callable[[Session, JobLease], object]
+Move = tuple[JobStatus, JobStatus, Act]
 
 
 def intake_ends(session: Session, owned: JobLease, status: str) -> None:
@@ -52,6 +53,18 @@ def crash(session: Session, owned: JobLease, *, crash_cap: int = 3) -> None:
     job_leases.crash(session, owned, code="c", message="m", crash_cap=crash_cap)
 
 
+def lose_for_the_last_time(session: Session, owned: JobLease) -> None:
+    lease_expires(session, owned, crash_cap=1)
+
+
+def after(request: Act, act: Act) -> Act:
+    def both(session: Session, owned: JobLease) -> None:
+        request(session, owned)
+        act(session, owned)
+
+    return both
+
+
 MOVES: dict[str, Move] = {
     "files read": (S.VALIDATING_FILES, S.QUEUED, lambda session, owned: intake_ends(session, owned, "processed")),
     "file refused": (S.VALIDATING_FILES, S.FAILED, lambda session, owned: intake_ends(session, owned, "error")),
@@ -66,21 +79,21 @@ MOVES: dict[str, Move] = {
     "succeeded": (S.RUNNING, S.SUCCEEDED, lambda session, owned: job_leases.succeed(session, owned, results=[])),
     "failed": (S.RUNNING, S.FAILED, lambda session, owned: job_leases.fail(session, owned, code="c", message="m")),
     "crashed for the last time": (S.RUNNING, S.FAILED, lambda session, owned: crash(session, owned, crash_cap=1)),
-    "lost for the last time": (S.RUNNING, S.FAILED, lambda session, owned: lease_expires(session, owned, crash_cap=1)),
+    "lost for the last time": (S.RUNNING, S.FAILED, lose_for_the_last_time),
     "given back after a cancel": (
         S.RUNNING,
         S.CANCELLED,
-        lambda session, owned: (cancel(session, owned), give_back(session, owned)),
+        after(cancel, give_back),
     ),
     "crashed after a cancel": (
         S.RUNNING,
         S.CANCELLED,
-        lambda session, owned: (cancel(session, owned), crash(session, owned)),
+        after(cancel, crash),
     ),
     "lost after a cancel": (
         S.RUNNING,
         S.CANCELLED,
-        lambda session, owned: (cancel(session, owned), lease_expires(session, owned, crash_cap=1)),
+        after(cancel, lose_for_the_last_time),
     ),
     "given back": (S.RUNNING, S.QUEUED, give_back),
     "crashed": (S.RUNNING, S.QUEUED, crash),
@@ -88,7 +101,7 @@ MOVES: dict[str, Move] = {
     "given back after a pause": (
         S.RUNNING,
         S.PAUSED,
-        lambda session, owned: (pause(session, owned), give_back(session, owned)),
+        after(pause, give_back),
     ),
     "requested to cancel": (S.RUNNING, S.RUNNING, cancel),
     "reported as ended by an event alone": (

@@ -122,11 +122,11 @@ def test_what_an_unreachable_database_did_not_take_is_written_later_and_once(
 ) -> None:
     unreachable = open_engine("postgresql+psycopg://127.0.0.1:9/none")
     away = replace(resources, sessions=open_sessions(unreachable))
-    attempt.hear([Warned(code="first", message="First.")])
+    attempt.receive([Warned(code="first", message="First.")])
     for _ in range(2):
         with pytest.raises(OperationalError):
             attempt.write(away)
-    attempt.hear([Warned(code="second", message="Second.")])
+    attempt.receive([Warned(code="second", message="Second.")])
     for _ in range(2):
         attempt.write(resources)
     told = [event.message for event in read_events(resources.sessions, attempt.lease.job_id)]
@@ -142,7 +142,7 @@ def test_a_checkpoint_has_the_measurement_of_its_own_step_alone(resources: Resou
         folder.mkdir(parents=True)
         (folder / "manifest.json").write_text("{}")
     written = [CheckpointWritten(step=step, path=f"checkpoints/step-{step}") for step in (3, 5)]
-    attempt.hear([METRICS, *written])
+    attempt.receive([METRICS, *written])
     attempt.write(resources)
     with resources.sessions() as session:
         found = jobs.checkpoints(session, attempt.lease.job_id, after=None, limit=10)

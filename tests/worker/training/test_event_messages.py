@@ -199,7 +199,7 @@ def test_every_phase_has_its_words() -> None:
 
 def test_result_files_are_listed_weights_first_and_diffusers_own_before_all() -> None:
     names = ["README.md", "a.safetensors", "pytorch_lora_weights.safetensors", "learned_embeds.safetensors", "a.png"]
-    assert sorted(names, key=conclusion.place) == [
+    assert sorted(names, key=conclusion.result_order) == [
         "pytorch_lora_weights.safetensors",
         "a.safetensors",
         "learned_embeds.safetensors",
@@ -235,8 +235,8 @@ def test_a_short_runs_progress_is_kept_whole() -> None:
 
 def test_an_attempt_tells_one_progress_line_a_point() -> None:
     attempt = Attempt(JobLease("job", "project", 1), Path())
-    attempt.hear([progress(step, 2000) for step in range(1, 2001)])
-    assert len(attempt._news) == event_messages.POINTS + 1
+    attempt.receive([progress(step, 2000) for step in range(1, 2001)])
+    assert len(attempt._new_events) == event_messages.POINTS + 1
 
 
 @pytest.mark.parametrize(
