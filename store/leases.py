@@ -21,7 +21,7 @@ from store.ops.counters import Queue, count
 from store.tables.lease import Leased
 
 # Why a worker lost its lease, for the messages of jobs and generations that fail for it.
-LOST = "It, its machine or its way to the database is at fault, which the operator has to look at."
+LOST = "The worker, its machine or its connection to the database is at fault: have the operator check them."
 
 Leasable = TypeVar("Leasable", bound=Leased)
 

@@ -16,7 +16,7 @@ DIGESTS_PER_QUERY = 5000
 
 
 @dataclass(frozen=True)
-class Facts:
+class MeasuredImage:
     """``width`` and ``height`` in pixels."""
 
     sha256: str
@@ -25,19 +25,19 @@ class Facts:
     fingerprint: bytes
 
 
-def save(session: Session, measured: Iterable[Facts]) -> None:
+def save(session: Session, measured: Iterable[MeasuredImage]) -> None:
     """Insert what is not stored yet: the same bytes measure the same."""
     rows = [asdict(facts) for facts in sorted(set(measured), key=lambda facts: facts.sha256)]  # one order: no deadlock
     if rows:
         session.execute(insert(ImageFacts).on_conflict_do_nothing(), rows)
 
 
-def find(session: Session, sha256s: Collection[str]) -> dict[str, Facts]:
+def find(session: Session, sha256s: Collection[str]) -> dict[str, MeasuredImage]:
     """The facts of those of ``sha256s`` that were measured, by SHA-256."""
     table = ImageFacts
     columns = (table.sha256, table.width, table.height, table.fingerprint)
     return {
-        row.sha256: Facts(*row)
+        row.sha256: MeasuredImage(*row)
         for some in _batches(sha256s)
         for row in session.execute(select(*columns).where(table.sha256.in_(some)))
     }

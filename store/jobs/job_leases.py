@@ -23,7 +23,7 @@ from store.tables.base import Json
 from store.tables.file import File
 from store.tables.job import Checkpoint, Job
 from store.tenants import quotas, usage
-from store.tenants.limits import UNLIMITED, Limits
+from store.tenants.limits import UNLIMITED, ProjectLimits
 from store.webhooks import outbox
 
 _RUNNING = Job.status == JobStatus.RUNNING
@@ -42,7 +42,7 @@ class JobLease:
 
 
 def claim(
-    session: Session, job_id: str, *, worker: str, lease_seconds: float, limits: Limits = UNLIMITED
+    session: Session, job_id: str, *, worker: str, lease_seconds: float, limits: ProjectLimits = UNLIMITED
 ) -> JobLease | None:
     """Claim this job; None if it is not queued, or if its project runs as many jobs as it may.
 
@@ -58,7 +58,7 @@ def claim_next(
     *,
     worker: str,
     lease_seconds: float,
-    limits: Limits = UNLIMITED,
+    limits: ProjectLimits = UNLIMITED,
     memory_gib: int | None = None,
     readable: Callable[[str, Json], bool] | None = None,
 ) -> JobLease | None:

@@ -26,7 +26,7 @@ from store.tables.job import Checkpoint, Job
 from store.webhooks import outbox
 
 # Where pairs come from.
-Source = File | DatasetRevision
+PairSource = File | DatasetRevision
 _READ = select(*(getattr(Job, column.key).label(column.key) for column in inspect(Job).column_attrs)).where(
     Job.id == bindparam("job_id"), Job.project_id == bindparam("project_id")
 )
@@ -38,8 +38,8 @@ class NewJob:
 
     project_id: str
     spec: Json
-    training_file: Source
-    validation_file: Source | None
+    training_file: PairSource
+    validation_file: PairSource | None
     attributes: Json = field(default_factory=dict)
     key_id: str | None = None
     request_sha256: str | None = None
@@ -250,7 +250,7 @@ def memory_needs(session: Session, job_ids: Collection[str]) -> dict[str, int | 
     return {row.id: row.memory_gib for row in found}
 
 
-def _columns(use: Literal["training", "validation"], source: Source | None) -> dict[str, str | int | None]:
+def _columns(use: Literal["training", "validation"], source: PairSource | None) -> dict[str, str | int | None]:
     """Where a job's row says what its pairs are."""
     if isinstance(source, DatasetRevision):
         return {f"{use}_dataset_id": source.dataset_id, f"{use}_revision": source.number}

@@ -18,7 +18,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from store.errors import RateLimited
-from store.tenants.limits import Limits
+from store.tenants.limits import ProjectLimits
 
 log = structlog.get_logger()
 
@@ -79,10 +79,10 @@ class Buckets:
         )
         self._take = self._broker.register_script(TAKE)
         self._silent_until = 0.0
-        self._reserves: dict[tuple[str, Limits], Reserve] = {}
+        self._reserves: dict[tuple[str, ProjectLimits], Reserve] = {}
         self._lock = threading.Lock()
 
-    def take(self, key_id: str, limits: Limits) -> Allowance | None:
+    def take(self, key_id: str, limits: ProjectLimits) -> Allowance | None:
         """A token of this key's bucket; None where there is no limit, or no broker. Raises RateLimited."""
         if limits.requests_per_minute is None:
             return None
@@ -99,7 +99,7 @@ class Buckets:
     def close(self) -> None:
         self._broker.close()
 
-    def take_reserved(self, key_id: str, limits: Limits) -> Allowance | None:
+    def take_reserved(self, key_id: str, limits: ProjectLimits) -> Allowance | None:
         """A token that was taken ahead, if there is one: without the broker."""
         now = time.monotonic()
         with self._lock:
@@ -109,7 +109,7 @@ class Buckets:
             reserve.tokens -= 1
             return Allowance(limits.requests_burst, reserve.left + reserve.tokens, reserve.full_at - now)
 
-    def _take_from_broker(self, key_id: str, limits: Limits, per_minute: int) -> Allowance:
+    def _take_from_broker(self, key_id: str, limits: ProjectLimits, per_minute: int) -> Allowance:
         token = round(60_000_000 / per_minute)  # whole, so that nothing is lost in sums
         burst, requested_at = limits.requests_burst, time.monotonic()
         wanted = max(1, burst // AHEAD)

@@ -24,9 +24,8 @@ def job_ended(session: Session, job_id: str) -> None:
     The caller has just written the job's terminal status; KeyError for a job that has not ended.
     """
     ended_at = func.extract("epoch", Job.finished_at)
-    project_id, status, seconds = session.execute(
-        select(Job.project_id, Job.status, ended_at).where(Job.id == job_id)
-    ).one()
+    query = select(Job.project_id, Job.status, ended_at).where(Job.id == job_id)
+    project_id, status, seconds = session.execute(query).one()
     event_type = TYPES[JobStatus(status)]
     endpoints = _subscribed(session, project_id, event_type)
     if not endpoints:

@@ -95,7 +95,7 @@ def _attempt(
     except BlobMissing as missing:
         return partial(_fail, resources, lease, "data_missing", str(missing))
     except ValidationError as invalid:
-        message = f"What was asked for is not valid for this version: {invalid}"
+        message = f"The request is not valid for this version: {invalid}"
         return partial(_fail, resources, lease, "invalid_spec", message)
     except (OSError, ObjectStoreError) as fault:
         log.warning("generation.storage_fault", generation=lease.generation_id, reason=str(fault))

@@ -19,7 +19,7 @@ from intake.images.image_folder import StoredImage
 from store.blobs.blobs import StoredBlob
 from store.database import Sessions
 from store.datasets import image_facts
-from store.datasets.image_facts import Facts
+from store.datasets.image_facts import MeasuredImage
 from store.errors import BlobMissing, LeaseLost
 from store.files import file_leases
 from store.files.file_leases import FileLease
@@ -170,7 +170,7 @@ def _save_facts(sessions: Sessions, measured: Mapping[str, StoredImage]) -> None
     """So that a dataset that takes the pairs can be reviewed without decoding them again."""
     left = iter(measured.values())
     while some := list(islice(left, FACTS_AT_ONCE)):
-        facts = [Facts(image.sha256, image.width, image.height, image.fingerprint) for image in some]
+        facts = [MeasuredImage(image.sha256, image.width, image.height, image.fingerprint) for image in some]
         with sessions.begin() as session:
             image_facts.save(session, facts)
 

@@ -18,8 +18,8 @@ RETRIED_LATER = (*TRANSIENT, "storage_fault")
 SIGNALS = {one.value: one.name for one in signal.Signals}  # most real-time signals have a number alone
 DIFFUSERS_ADAPTER = "pytorch_lora_weights.safetensors"
 CRASHED = (
-    "Nothing that was asked for is known to be the reason: have the operator read these last lines and the worker's "
-    "log, and submit the job again once the cause is gone."
+    "No known fault of the request is the cause: have the operator read these last lines and the worker's log, and "
+    "submit the job again once the cause is gone."
 )
 STALLED = (
     "Submit the job again; if that stalls too, the worker's log has the reason, or the operator allows more time by "

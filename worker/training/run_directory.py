@@ -6,13 +6,12 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from intake.pairs import Split
 from store.blobs.blobs import Blobs
 from trainer.spec.manifest import Pair
 from trainer.spec.run import RunSpec
-
-Split = Literal["train", "validation"]
 
 
 @dataclass(frozen=True)
