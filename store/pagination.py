@@ -10,12 +10,12 @@ from sqlalchemy.orm import Session
 from store.errors import CursorUnknown
 
 
-def position(session: Session, known: Select[Any], after: str) -> Any:
-    """The sort key of the row ``after``, which the query ``known`` selects. Raises CursorUnknown if it finds none.
+def position(session: Session, row: Select[Any], after: str) -> Any:
+    """The sort key of the row ``after``, which the query ``row`` selects. Raises CursorUnknown if it finds none.
 
     A row that was deleted since is still found if its table keeps it: a client may delete while it pages.
     """
-    found = session.scalar(known)
+    found = session.scalar(row)
     if found is None:
         raise CursorUnknown(after)
     return found

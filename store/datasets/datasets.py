@@ -203,8 +203,8 @@ def _images(revision: DatasetRevision) -> Subquery:
 
 
 def _content(revision: DatasetRevision) -> ColumnElement[bool]:
-    kept = DatasetPair.removed_in.is_(None) | (DatasetPair.removed_in > revision.number)
-    return (DatasetPair.dataset_id == revision.dataset_id) & (DatasetPair.added_in <= revision.number) & kept
+    present = DatasetPair.removed_in.is_(None) | (DatasetPair.removed_in > revision.number)
+    return (DatasetPair.dataset_id == revision.dataset_id) & (DatasetPair.added_in <= revision.number) & present
 
 
 def _counted(count: int) -> str:

@@ -93,8 +93,8 @@ def _outcome(resources: Resources, lease: FileLease, folder: Path, check: Callab
     except BlobMissing as missing:
         return partial(_refuse, resources, lease, Finding("upload_damaged", "error", str(missing)))
     except MemoryError:
-        most = resources.settings.intake_memory_bytes // 2**20
-        message = f"reading the file takes more than {most:,} MiB of memory, the most that it may"
+        limit = resources.settings.intake_memory_bytes // 2**20
+        message = f"reading the file takes more than {limit:,} MiB of memory, which is the limit"
         return partial(_refuse, resources, lease, Finding("intake_memory", "error", message))
     except (OSError, ObjectStoreError) as fault:
         log.warning("intake.storage_fault", file=lease.file_id, reason=str(fault))
