@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from store.errors import BasesInvalid, ModelNotFound
-from store.gpu_classes import MOST_MEMORY
+from store.gpu_classes import MAX_MEMORY
 from trainer.spec.family_facts import FamilyName
 
 
@@ -21,7 +21,7 @@ class _Entry(BaseModel):
     family: FamilyName
     source: str
     revision: str | None = None
-    memory_gib: int | None = Field(None, ge=1, le=MOST_MEMORY)
+    memory_gib: int | None = Field(None, ge=1, le=MAX_MEMORY)
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class RegisteredBase:
     memory_gib: int | None = None
 
     def pinned(self) -> dict[str, str | None]:
-        """As the trainer is told of it."""
+        """As the trainer's spec names it."""
         return {"name": self.name, "family": self.family, "source": self.source, "revision": self.revision}
 
 

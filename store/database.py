@@ -1,4 +1,4 @@
-"""Engine and sessions. A session is one transaction: whoever opens it at the edge commits it."""
+"""Engine and sessions. A session is one transaction: the caller at the edge that opens it commits it."""
 
 from __future__ import annotations
 
@@ -58,16 +58,16 @@ def open_reader(url: str, *, pool_size: int = 5) -> Engine:
     return reader
 
 
-def read(reader: Engine, look: Callable[[sqlalchemy.Connection], Found]) -> Found:
-    """What ``look`` finds; it only reads, and looks once more where the connection turns out to be gone."""
+def read(reader: Engine, query: Callable[[sqlalchemy.Connection], Found]) -> Found:
+    """What ``query`` finds; it only reads, and is repeated once if the connection turns out to be gone."""
     try:
         with reader.connect() as connection:
-            return look(connection)
+            return query(connection)
     except OperationalError as error:
         if not error.connection_invalidated:
             raise
     with reader.connect() as connection:  # a new one: the pool has let go of all that are as old
-        return look(connection)
+        return query(connection)
 
 
 def open_sessions(engine: Engine) -> Sessions:

@@ -32,15 +32,15 @@ class UploadNotFound(NotFound):
 
 
 class DatasetNotFound(NotFound):
-    kind = "data set"
+    kind = "dataset"
 
 
 class RevisionNotFound(NotFound):
-    kind = "revision of the data set"
+    kind = "revision of the dataset"
 
 
 class PairNotFound(NotFound):
-    kind = "pair of the data set"
+    kind = "pair of the dataset"
 
 
 class RejectedNotFound(NotFound):
@@ -61,7 +61,7 @@ class ModelIsBase(StoreError):
     """A base model is the operator's, so no project can delete it."""
 
     def __init__(self, model: str) -> None:
-        super().__init__(f"{model} is a base model, which only the operator can take away (bases.toml).")
+        super().__init__(f"{model} is a base model, which only the operator can remove (bases.toml).")
         self.model = model
 
 
@@ -86,8 +86,8 @@ class CursorUnknown(StoreError):
 
     def __init__(self, after: str) -> None:
         super().__init__(
-            f"after: '{after}' is nothing of this list; give the id of the last object of the page before, or leave it "
-            "out to begin at the start."
+            f"after: '{after}' is not in this list; pass the id of the last object of the page before, or omit it to "
+            "start at the beginning."
         )
         self.after = after
 
@@ -134,12 +134,12 @@ class QuotaExceeded(StoreError):
     ``used`` and ``more`` are in the quota's own unit; ``remedy`` is what a user can do.
     """
 
-    def __init__(self, quota: str, *, most: int, used: int, more: int, remedy: str) -> None:
+    def __init__(self, quota: str, *, limit: int, used: int, more: int, remedy: str) -> None:
         super().__init__(
-            f"The project's quota of {quota} is {most}; {used} are used, and this needs {more} more. "
+            f"The project's quota of {quota} is {limit}; {used} are used, and this needs {more} more. "
             f"{remedy}, or ask the operator for a larger quota."
         )
-        self.quota, self.most, self.used, self.more = quota, most, used, more
+        self.quota, self.limit, self.used, self.more = quota, limit, used, more
 
 
 class RateLimited(StoreError):
@@ -168,7 +168,7 @@ class IdempotencyInFlight(StoreError):
     """The first request with this idempotency key is not answered yet."""
 
     def __init__(self, key: str) -> None:
-        super().__init__(f"A request with Idempotency-Key '{key}' is being worked on; send it again in a moment.")
+        super().__init__(f"A request with Idempotency-Key '{key}' is still in progress; send it again in a moment.")
         self.key = key
 
 
@@ -192,23 +192,23 @@ class TooManyParts(StoreError):
     """The upload has more parts, or more bytes in them, than its file can be made of."""
 
     def __init__(self, upload_id: str) -> None:
-        super().__init__(f"Upload {upload_id} has been sent more parts than its bytes can need; cancel it, start anew.")
+        super().__init__(f"Upload {upload_id} has more parts than its bytes can need; cancel it and start again.")
         self.upload_id = upload_id
 
 
 class TooManyWebhooks(StoreError):
     """The project has as many webhooks as it may have."""
 
-    def __init__(self, most: int) -> None:
-        super().__init__(f"The project has {most} webhooks, the most there may be; delete one that is not needed.")
-        self.most = most
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The project has {limit} webhooks, which is the limit; delete one that is not needed.")
+        self.limit = limit
 
 
 class WebhookDisabled(StoreError):
     """The webhook's receiver answered 410 Gone, so nothing is sent to it any more."""
 
     def __init__(self, endpoint_id: str) -> None:
-        super().__init__(f"Webhook {endpoint_id} is disabled, as its receiver answered 410 Gone; create it anew.")
+        super().__init__(f"Webhook {endpoint_id} is disabled, as its receiver answered 410 Gone; create a new one.")
         self.endpoint_id = endpoint_id
 
 

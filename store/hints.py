@@ -1,7 +1,7 @@
-"""Hints: Celery messages that tell a worker to look at a row. Lost or repeated, nothing changes.
+"""Hints: Celery messages that name a row which a worker may claim. A lost or repeated hint changes no state.
 
-Publish after the commit that the hint is about. A broker that is down costs nothing but time: the dispatcher
-publishes rows that nobody claimed.
+Publish a hint after the commit that queues its row. While the broker is down, rows wait: the dispatcher publishes again
+what no worker has claimed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Hints:
         """``memory_gib``: the device memory that the job needs."""
         return self._send("worker.tasks.train", job_id, queue_of(memory_gib))
 
-    def draw(self, generation_id: str) -> bool:
+    def generate(self, generation_id: str) -> bool:
         return self._send("worker.tasks.draw", generation_id)
 
     def waiting(self, queue: str) -> int | None:

@@ -15,8 +15,8 @@ class JobStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
-class Request(StrEnum):
-    """What a user asked of a running job; its supervisor sees it at the next look and acts."""
+class RequestedAction(StrEnum):
+    """What a user requested of a running job; its supervisor reads it with the next write and acts on it."""
 
     CANCEL = "cancel"
     PAUSE = "pause"

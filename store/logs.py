@@ -25,10 +25,10 @@ RENDERED: list[structlog.typing.Processor] = [
     structlog.processors.ExceptionRenderer(TRACEBACKS),
     structlog.processors.JSONRenderer(),
 ]
-OF_THEIR_OWN = ("uvicorn", "uvicorn.access")  # loggers that uvicorn gives handlers before it loads the application
+UVICORN_LOGGERS = ("uvicorn", "uvicorn.access")  # loggers that uvicorn gives handlers before it loads the application
 
 
-class WhileThereIsRoom(io.TextIOBase):
+class LossyStream(io.TextIOBase):
     """Lines that cannot be written are dropped: with the log on a full disk, a request must still be answered."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -45,7 +45,7 @@ class WhileThereIsRoom(io.TextIOBase):
 
 
 def configure_logs() -> None:
-    stream = cast("TextIO", WhileThereIsRoom(sys.stderr))
+    stream = cast("TextIO", LossyStream(sys.stderr))
     structlog.configure(
         processors=[*COMMON, *RENDERED],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
@@ -60,6 +60,6 @@ def configure_logs() -> None:
     )
     logging.basicConfig(level=logging.INFO, handlers=[records])
     logging.captureWarnings(True)
-    for name in OF_THEIR_OWN:
+    for name in UVICORN_LOGGERS:
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True

@@ -1,4 +1,4 @@
-"""Where a page of a list begins: after a row that the client has seen, and that must be one of the list's."""
+"""Cursor pagination: a page begins after a row that the client has seen, which must be one of the list's."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from sqlalchemy.orm import Session
 from store.errors import CursorUnknown
 
 
-def place(session: Session, known: Select[Any], after: str) -> Any:
-    """What ``known`` finds of the row ``after``: its place in the order. Raises CursorUnknown where it finds none.
+def position(session: Session, row: Select[Any], after: str) -> Any:
+    """The sort key of the row ``after``, which the query ``row`` selects. Raises CursorUnknown if it finds none.
 
-    Rows that were deleted since are found where they are kept, so that a client may delete while it reads on.
+    A row that was deleted since is still found if its table keeps it: a client may delete while it pages.
     """
-    found = session.scalar(known)
+    found = session.scalar(row)
     if found is None:
         raise CursorUnknown(after)
     return found

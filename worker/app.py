@@ -1,4 +1,4 @@
-"""The Celery app, set up so that a message is only ever a hint.
+"""The Celery app. Its messages are hints: losing or repeating one changes no state.
 
 A task is acknowledged when it is received: PostgreSQL's lease, not the broker's visibility timeout, brings back the
 work of a worker that died. Start one process a GPU with ``-P prefork -c 1``; Celery has the kernel end a prefork
@@ -13,7 +13,7 @@ from typing import Any
 from celery import Celery
 from celery.signals import celeryd_after_setup, celeryd_init, setup_logging, worker_shutting_down
 
-from store.gpu_classes import TRAIN, heard_by
+from store.gpu_classes import TRAIN, queues_for
 from store.hints import QUEUES
 from store.logs import configure_logs
 from store.settings import settings
@@ -42,26 +42,26 @@ _stopping = mmap.mmap(-1, 1)
 
 
 def stopping() -> bool:
-    """Whether the worker was asked to end: the running task checkpoints and gives its job back."""
+    """Whether the worker has to end: the running task then checkpoints and gives its row back."""
     return _stopping[0] != 0
 
 
 @celeryd_after_setup.connect
-def _hear_of_what_fits(instance: Any, **_: object) -> None:
-    """A worker that was started for training hears the queues of jobs that its device's memory holds."""
+def _consume_fitting_queues(instance: Any, **_: object) -> None:
+    """A worker of the training queue also consumes the queues of jobs that fit into its device memory."""
     queues = instance.app.amqp.queues
     if TRAIN in queues.consume_from:
-        for queue in heard_by(settings().worker_memory_gib):
+        for queue in queues_for(settings().worker_memory_gib):
             queues.select_add(queue)
 
 
 @worker_shutting_down.connect
-def _tell_the_running_task(**_: object) -> None:
+def _signal_running_task(**_: object) -> None:
     _stopping[0] = 1
 
 
-# The first comes before anything is said; to hear the second is what keeps Celery from logging in its own way.
+# The first signal comes before any log line; a receiver of the second keeps Celery from configuring logging itself.
 @celeryd_init.connect
 @setup_logging.connect
-def _log_as_the_rest_of_us(**_: object) -> None:
+def _configure_logs(**_: object) -> None:
     configure_logs()

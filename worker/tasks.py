@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from worker.app import app, stopping
-from worker.generation.generation import draw as run_drawing
+from worker.generation.generation import generate as run_generation
 from worker.intake.file_intake import read_file as run_intake
 from worker.resources import resources
 from worker.runtime.freed_memory import keep_freed_memory
@@ -23,4 +23,4 @@ def train(job_id: str) -> None:
 
 @app.task(name="worker.tasks.draw")
 def draw(generation_id: str) -> None:
-    run_drawing(resources(), generation_id, stopping=stopping)
+    run_generation(resources(), generation_id, stopping=stopping)

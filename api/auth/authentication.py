@@ -85,7 +85,7 @@ async def _admitted(backends: Backends, secret: str, reads: bool) -> Admitted:
         backends.principals.remember(secret, principal, looked_up_at)
     if principal.limits.requests_per_minute is None:
         return Admitted(principal, None)
-    allowance = backends.buckets.at_hand(principal.key_id, principal.limits)
+    allowance = backends.buckets.take_reserved(principal.key_id, principal.limits)
     if allowance is None:
         allowance = await run_in_threadpool(backends.buckets.take, principal.key_id, principal.limits)
     return Admitted(principal, allowance)

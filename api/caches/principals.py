@@ -9,7 +9,7 @@ from store.tenants.api_keys import Principal
 
 # For so long a key that is revoked, or given another rate, still reads as before; it changes nothing any more.
 KNOWN_SECONDS = 1.0
-MOST_KNOWN = 10_000
+MAX_REMEMBERED = 10_000
 
 
 class Principals:
@@ -24,7 +24,7 @@ class Principals:
 
     def remember(self, secret: str, principal: Principal, looked_up_at: float) -> None:
         """``looked_up_at``: when the look-up began, by time.monotonic()."""
-        if len(self._known) >= MOST_KNOWN:
+        if len(self._known) >= MAX_REMEMBERED:
             self._known.clear()
         self._known[_digest(secret)] = (principal, looked_up_at + KNOWN_SECONDS)
 

@@ -14,7 +14,7 @@ from intake.rows import Text
 
 Asked = TypeVar("Asked", bound=BaseModel)
 LIMITS = Limits()
-MOST_FILES = 100
+MAX_FILES = 100
 FORM_TEXTS = ("prompt", "split", "weight", "annotator", "seed")
 
 
@@ -31,7 +31,7 @@ class CreateDataset(BaseModel):
         pattern=r"^[^\x00-\x1f\x7f]+$", description="For people; several data sets may have the same."
     )
     metadata: Metadata | None = None
-    file_ids: Annotated[list[str], Field(max_length=MOST_FILES)] | None = Field(
+    file_ids: Annotated[list[str], Field(max_length=MAX_FILES)] | None = Field(
         None, description="Processed files, whose pairs are the first ones, in this order."
     )
 

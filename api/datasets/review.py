@@ -20,7 +20,7 @@ from intake.images.image_folder import StoredImage
 from intake.review import Review, ReviewedPair
 from store.database import Sessions
 from store.datasets import datasets, image_facts
-from store.datasets.image_facts import Facts
+from store.datasets.image_facts import MeasuredImage
 from store.tables.dataset import DatasetPair, DatasetRevision
 
 # Images of files that were read before intake kept its measures are measured here, so long in one request.
@@ -28,8 +28,8 @@ MEASURING_SECONDS = 20.0
 KEPT_AT_ONCE = 100
 
 
-def facts_of(image: StoredImage) -> Facts:
-    return Facts(image.sha256, image.width, image.height, image.fingerprint)
+def facts_of(image: StoredImage) -> MeasuredImage:
+    return MeasuredImage(image.sha256, image.width, image.height, image.fingerprint)
 
 
 def warnings(pair: DatasetPair, chosen: StoredImage, rejected: StoredImage | None) -> list[Finding]:
@@ -50,7 +50,7 @@ def measure_missing(backends: Backends, revision: DatasetRevision) -> None:
         missing = datasets.unmeasured_images(work.session, revision)
         count = datasets.images_count(work.session, revision) if missing else 0
     ends = monotonic() + MEASURING_SECONDS
-    done: list[Facts] = []
+    done: list[MeasuredImage] = []
     for index, sha256 in enumerate(missing):
         if monotonic() > ends:
             _keep(backends.sessions, done)
@@ -81,7 +81,7 @@ def with_images(session: Session, revision: DatasetRevision) -> Iterator[Reviewe
     pairs = datasets.all_pairs(session, revision)
     while some := list(islice(pairs, datasets.AT_ONCE)):
         named = {sha256 for pair in some for sha256 in (pair.chosen_sha256, pair.rejected_sha256) if sha256 is not None}
-        known = {sha256: _image(facts) for sha256, facts in image_facts.known(session, named).items()}
+        known = {sha256: _image(facts) for sha256, facts in image_facts.find(session, named).items()}
         for pair in some:
             rejected = known[pair.rejected_sha256] if pair.rejected_sha256 is not None else None
             yield _reviewed(pair, known[pair.chosen_sha256], rejected)
@@ -91,10 +91,10 @@ def _reviewed(pair: DatasetPair, chosen: StoredImage, rejected: StoredImage | No
     return ReviewedPair(prepared(pair), chosen, rejected)
 
 
-def _image(facts: Facts) -> StoredImage:
+def _image(facts: MeasuredImage) -> StoredImage:
     return StoredImage(facts.sha256, facts.width, facts.height, facts.fingerprint, profile_ignored=False)
 
 
-def _keep(sessions: Sessions, done: list[Facts]) -> None:
+def _keep(sessions: Sessions, done: list[MeasuredImage]) -> None:
     with sessions.begin() as session:
-        image_facts.keep(session, done)
+        image_facts.save(session, done)

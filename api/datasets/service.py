@@ -207,7 +207,7 @@ def add_pair(
 
 def _add_pair(session: Session, caller: Principal, dataset_id: str, sent: Sent, size: int) -> DatasetPairAdded:
     quotas.require_storage(session, caller.project_id, caller.limits, size)
-    image_facts.keep(session, [review.facts_of(picture.stored) for picture in sent.images])
+    image_facts.save(session, [review.facts_of(picture.stored) for picture in sent.images])
     dataset = datasets.lock(session, caller.project_id, dataset_id)
     rejected = sent.rejected.stored if sent.rejected is not None else None
     new = NewPair(

@@ -80,7 +80,7 @@ ROWS = (
     ErrorRow(of_store.InsufficientRole("read-only", "member"), 403, "insufficient_role"),
     ErrorRow(
         of_store.QuotaExceeded(
-            "stored bytes", most=1_000_000, used=999_000, more=2_000, remedy="Delete files that are not needed"
+            "stored bytes", limit=1_000_000, used=999_000, more=2_000, remedy="Delete files that are not needed"
         ),
         403,
         "quota_exceeded",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 LONGEST_VALUE = 16_384  # bytes of a field that is no file: a prompt of 4,000 characters takes up to 16,000
-MOST_PARTS = 16
+MAX_PARTS = 16
 
 
 class Form:
@@ -67,8 +67,8 @@ class Form:
 
     def _begin(self) -> None:
         self._parts += 1
-        if self._parts > MOST_PARTS:
-            raise InvalidRequest([Fault(None, f"The form has more than {MOST_PARTS} parts.", "invalid_form")])
+        if self._parts > MAX_PARTS:
+            raise InvalidRequest([Fault(None, f"The form has more than {MAX_PARTS} parts.", "invalid_form")])
         self._disposition, self._name, self._in_file = b"", "", False
         self._value = bytearray()
 

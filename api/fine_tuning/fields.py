@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from api.http.metadata import Metadata
-from store.gpu_classes import MOST_MEMORY
-from store.tables.job import MOST_PRIORITY
+from store.gpu_classes import MAX_MEMORY
+from store.tables.job import MAX_PRIORITY
 
 
 class JobSources(BaseModel):
@@ -29,12 +29,12 @@ class JobAttributes(BaseModel):
         None, description="Becomes part of the fine-tuned model's name, and the name of its file for ComfyUI."
     )
     metadata: Metadata | None = None
-    priority: Annotated[int, Field(strict=True, ge=-MOST_PRIORITY, le=MOST_PRIORITY)] = Field(
+    priority: Annotated[int, Field(strict=True, ge=-MAX_PRIORITY, le=MAX_PRIORITY)] = Field(
         0,
         description="Among the project's own queued jobs: a step of 1 counts as 6 hours of waiting. Other projects' "
         "jobs are neither overtaken nor held up by it.",
     )
-    memory_gib: Annotated[int, Field(strict=True, ge=1, le=MOST_MEMORY)] | None = Field(
+    memory_gib: Annotated[int, Field(strict=True, ge=1, le=MAX_MEMORY)] | None = Field(
         None,
         description="Device memory that the job needs, in GiB: workers with less leave it to others. If not given, the "
         "base's own, which the operator registered; null where any worker will do.",

@@ -13,7 +13,7 @@ from store.base_models import RegisteredBase, find_base
 from store.datasets import datasets
 from store.errors import DatasetNotFound, FileNotFound, ModelNotFound, RevisionNotFound
 from store.files import files
-from store.jobs.jobs import Source
+from store.jobs.jobs import PairSource
 from store.tables.dataset import DatasetRevision
 from store.tables.file import File
 
@@ -23,8 +23,8 @@ class References:
     """None where the request names nothing usable; ``faults`` says why."""
 
     base: RegisteredBase | None
-    training_file: Source | None
-    validation_file: Source | None
+    training_file: PairSource | None
+    validation_file: PairSource | None
     faults: tuple[Fault, ...]
 
     @property
@@ -58,7 +58,7 @@ def _base(bases: dict[str, RegisteredBase], name: object, faults: list[Fault]) -
 
 def _source(
     session: Session, project_id: str, param: str, document: dict[str, object], faults: list[Fault]
-) -> Source | None:
+) -> PairSource | None:
     given = document.get(param)
     if not isinstance(given, str):
         return None

@@ -14,7 +14,7 @@ from api.fine_tuning.fields import JobAttributes, JobSources, column_of
 from api.http.paging import Page, PageWithEnds, page_of
 from store.job_status import JobStatus
 from store.jobs.job_leases import fine_tuned_model_name
-from store.jobs.queue import Place
+from store.jobs.queue import QueuePosition
 from store.tables.job import Checkpoint as CheckpointRow
 from store.tables.job import Job as JobRow
 from store.tables.job import JobEvent as JobEventRow
@@ -75,7 +75,7 @@ class ShownJob(JobAttributes, Groups, JobSources, JobState):
     """A job's row as clients see it."""
 
     @classmethod
-    def of(cls, row: JobRow | Row[Any], place: Place | None = None) -> Self:
+    def of(cls, row: JobRow | Row[Any], place: QueuePosition | None = None) -> Self:
         method = row.spec["method"]
         return cls.model_validate(
             {name: _shown(getattr(row, column)) for name, column in STORED.items()}

@@ -161,4 +161,4 @@ def _tell(work: Work, job: Job) -> FineTuningJob:
 
 def _shown(session: Session, job: Job) -> FineTuningJob:
     """As the transaction sees it, which has just changed the queue."""
-    return FineTuningJob.of(job, queue.places(session, _queued([job])).get(job.id))
+    return FineTuningJob.of(job, queue.positions(session, _queued([job])).get(job.id))

@@ -54,7 +54,7 @@ def once(
     made = make()
     if key is not None:
         answer = made.model_dump(mode="json", exclude={unkept.name} if unkept is not None else None)
-        idempotency.keep(work.session, caller.key_id, key, request=_request(operation, body), answer=answer)
+        idempotency.save(work.session, caller.key_id, key, request=_request(operation, body), answer=answer)
     return made
 
 
@@ -64,7 +64,7 @@ def replay(
     """The answer that this key got before, if any. Raises as ``once`` does."""
     if key is None:
         return None
-    answered = idempotency.earlier(work.session, caller.key_id, key, request=_request(operation, body))
+    answered = idempotency.find_answer(work.session, caller.key_id, key, request=_request(operation, body))
     if answered is None:
         return None
     restored = {unkept.name: unkept.restore(answered)} if unkept is not None else {}

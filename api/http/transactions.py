@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from sqlalchemy.orm import Session
 
 from api.dependencies import Backends
+from store import leases
 from store.database import Sessions
-from store.files import files
-from store.generations import generations
+from store.files.file_leases import FILES
+from store.generations.generation_leases import GENERATIONS
 from store.hints import Hints
-from store.jobs import jobs
+from store.jobs.job_leases import JOBS
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ def _publish(sessions: Sessions, hints: Hints, work: Work) -> None:
     """What could not be sent stays unmarked, and the dispatcher sends it."""
     read = [file_id for file_id in work.files_to_read if hints.read_file(file_id)]
     train = [job_id for job_id, memory_gib in work.jobs_to_train.items() if hints.train(job_id, memory_gib)]
-    draw = [generation_id for generation_id in work.images_to_draw if hints.draw(generation_id)]
+    draw = [generation_id for generation_id in work.images_to_draw if hints.generate(generation_id)]
     with sessions.begin() as session:
-        files.mark_published(session, read)
-        jobs.mark_published(session, train)
-        generations.mark_published(session, draw)
+        leases.mark_published(session, FILES, read)
+        leases.mark_published(session, JOBS, train)
+        leases.mark_published(session, GENERATIONS, draw)

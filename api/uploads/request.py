@@ -11,7 +11,7 @@ from api.errors.example_ids import PART, SHA256
 from api.errors.request_faults import Fault, describe
 from api.files.intake_policy import Prompt
 from intake.policy import InvalidRows, Ties
-from store.files.uploads import MOST_PARTS
+from store.files.uploads import MAX_PARTS
 
 Asked = TypeVar("Asked", bound=BaseModel)
 Md5 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{32}$", to_lower=True)]
@@ -51,7 +51,7 @@ class CompleteUpload(BaseModel):
         extra="forbid", frozen=True, json_schema_extra={"example": {"part_ids": [PART], "sha256": SHA256}}
     )
 
-    part_ids: Annotated[list[str], Field(min_length=1, max_length=MOST_PARTS)] = Field(
+    part_ids: Annotated[list[str], Field(min_length=1, max_length=MAX_PARTS)] = Field(
         description="The parts in the order of the file; parts not named are dropped."
     )
     md5: Md5 | None = Field(None, description="Of the whole file, in hexadecimal. When it differs, nothing changes.")

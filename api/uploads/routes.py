@@ -21,7 +21,7 @@ from api.http.transactions import transaction
 from api.uploads import service
 from api.uploads.schemas import Upload, UploadPart, UploadPartList
 from store.errors import CursorUnknown, QuotaExceeded, TooManyParts, UploadNotFound, UploadNotPending
-from store.files.uploads import MOST_PARTS
+from store.files.uploads import MAX_PARTS
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
 
@@ -102,7 +102,7 @@ def list_upload_parts(
     caller: Caller,
     backends: Opened,
     after: After = None,
-    limit: Annotated[int, Query(ge=1, le=MOST_PARTS)] = 1000,
+    limit: Annotated[int, Query(ge=1, le=MAX_PARTS)] = 1000,
 ) -> UploadPartList:
     """The parts that have arrived, oldest first: what an interrupted client need not send again. An addition."""
     with transaction(backends) as work:

@@ -29,7 +29,7 @@ from store.settings import Settings
 from store.tables import upload as upload_tables
 from store.tables.base import Json
 from store.tenants import quotas
-from store.tenants.limits import Limits
+from store.tenants.limits import ProjectLimits
 
 
 def declared(settings: Settings, project_id: str, body: JsonBody) -> NewUpload:
@@ -44,7 +44,7 @@ def _policy(asked: CreateUpload) -> Json | None:
     return kept(IntakePolicy.model_validate(asked.model_dump(include=set(POLICY_FIELDS), exclude_unset=True)))
 
 
-def create(work: Work, new: NewUpload, limits: Limits, *, lifetime_seconds: float) -> Upload:
+def create(work: Work, new: NewUpload, limits: ProjectLimits, *, lifetime_seconds: float) -> Upload:
     """Raise QuotaExceeded where the project has no room for it."""
     quotas.require_upload(work.session, new.project_id, limits, new.bytes)
     return Upload.of(uploads.create(work.session, new, lifetime_seconds=lifetime_seconds))
@@ -65,7 +65,7 @@ def add_part(backends: Backends, project_id: str, upload_id: str, sent: Received
     _check_part(sent)
     new = NewPart(new_id("part"), sent.blob.bytes, sent.blob.sha256)
     check_open(backends, project_id, upload_id)  # receiving may have taken long; storing does not
-    upload_parts.keep(backends.blobs.store, upload_id, new.id, sent.path)
+    upload_parts.save(backends.blobs.store, upload_id, new.id, sent.path)
     try:
         with transaction(backends) as work:
             return UploadPart.of(uploads.add_part(work.session, project_id, upload_id, new))

@@ -8,7 +8,7 @@ from api.usage.schemas import Quota, Quotas, RateLimit, Usage
 from store.job_status import JobStatus
 from store.tenants import usage
 from store.tenants.api_keys import Principal
-from store.tenants.limits import Limits
+from store.tenants.limits import ProjectLimits
 
 
 def now(session: Session, caller: Principal) -> Usage:
@@ -33,6 +33,6 @@ def now(session: Session, caller: Principal) -> Usage:
     )
 
 
-def _rate(limits: Limits) -> RateLimit:
+def _rate(limits: ProjectLimits) -> RateLimit:
     burst = None if limits.requests_per_minute is None else limits.requests_burst
     return RateLimit(requests_per_minute=limits.requests_per_minute, burst=burst)

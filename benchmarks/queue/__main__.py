@@ -68,7 +68,7 @@ def _read(sessions: Sessions) -> None:
 def _place(sessions: Sessions) -> None:
     """Of the first project's first job, as rows.py names it."""
     with sessions() as session:
-        queue.places(session, ["ftjob-000000000001"])
+        queue.positions(session, ["ftjob-000000000001"])
 
 
 def _claim(sessions: Sessions) -> None:

@@ -70,7 +70,7 @@ def _described(project: Project) -> Json:
     return {"id": project.id, "name": project.name, **asdict(used), "own": sorted(project.limits)}
 
 
-def _deployment() -> limits.Limits:
+def _deployment() -> limits.ProjectLimits:
     configured = settings()
     if configured.database_url is None and unlimited(configured):  # a project of `up`
         configured = configured.model_copy(update={"requests_per_minute": None})

@@ -17,7 +17,7 @@ from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, ObjectStore, S3Store, from_url
 
 from store.blobs.full_disk import says_full_disk
-from store.blobs.placement import place, put
+from store.blobs.placement import move_file, put
 from store.errors import BlobMissing
 
 if TYPE_CHECKING:
@@ -70,18 +70,18 @@ class Blobs:
 
     def put_bytes(self, content: bytes) -> StoredBlob:
         blob = StoredBlob(hashlib.sha256(content).hexdigest(), len(content))
-        self._keep(blob, lambda: put(self.store, _path(blob.sha256), content))
+        self._save(blob, lambda: put(self.store, _path(blob.sha256), content))
         return blob
 
     def put_file(self, path: Path) -> StoredBlob:
         """Memory stays bounded by the upload's chunk size."""
         blob = hash_file(path)
-        self._keep(blob, lambda: self._put(path, blob.sha256))
+        self._save(blob, lambda: self._put(path, blob.sha256))
         return blob
 
     def take_file(self, path: Path, blob: StoredBlob) -> None:
         """Store a file of ours that was hashed while it was written. ``path`` may be gone afterwards."""
-        self._keep(blob, lambda: place(self.store, path, _path(blob.sha256)))
+        self._save(blob, lambda: move_file(self.store, path, _path(blob.sha256)))
 
     def exists(self, sha256: str) -> bool:
         return self._head(sha256) is not None
@@ -140,7 +140,7 @@ class Blobs:
         obstore.delete(self.store, _path(sha256))
         return found["size"]
 
-    def _keep(self, blob: StoredBlob, write: Callable[[], object]) -> None:
+    def _save(self, blob: StoredBlob, write: Callable[[], object]) -> None:
         """What has another length is no such blob, whatever its name: a disk lost its end."""
         sha256, found = blob.sha256, self._head(blob.sha256)
         if found is None or found["size"] != blob.bytes:

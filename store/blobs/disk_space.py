@@ -1,6 +1,6 @@
 """Free space where a process writes, and whether enough of it is left to begin something new.
 
-What is under way may use the rest: new work is refused while there is still room to end the old.
+What is under way may use the rest: new work is refused while there is still space to end the old.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def free(directories: Mapping[str, Path]) -> dict[str, int]:
 
 def short(settings: Settings, directories: Mapping[str, Path]) -> dict[str, int]:
     """What is free of those that have less than ``min_free_bytes``."""
-    return {use: room for use, room in free(directories).items() if room < settings.min_free_bytes}
+    return {use: left for use, left in free(directories).items() if left < settings.min_free_bytes}
 
 
 def _blobs(settings: Settings) -> dict[str, Path]:

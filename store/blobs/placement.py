@@ -1,4 +1,4 @@
-"""A local file becomes an object of a store: renamed where the store is a directory beside it, else streamed.
+"""Move a local file into a blob store: by a rename if both are on one filesystem, else by streaming.
 
 A rename writes no byte again, however large the file. What is placed is on the disk when this returns: a row that
 names it may be committed.
@@ -17,7 +17,7 @@ from obstore.store import LocalStore, ObjectStore
 PARTS_AT_ONCE = 3  # of 5 MiB; obstore's own 12 at once would hold 60 MiB for every upload
 
 
-def place(store: ObjectStore, path: Path, key: str) -> None:
+def move_file(store: ObjectStore, path: Path, key: str) -> None:
     """``path`` may be gone afterwards. The object appears whole or not at all."""
     if isinstance(store, LocalStore) and store.prefix is not None and _renamed(path, Path(store.prefix) / key):
         return

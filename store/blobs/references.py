@@ -73,24 +73,24 @@ def _of_generations() -> list[Select[Any]]:
 
 
 def _select(of: InstrumentedAttribute[Any], grace_seconds: float) -> Select[Any]:
-    return select(of.label("sha256")).where(KEPT[of.class_.__tablename__](grace_seconds))
+    return select(of.label("sha256")).where(NEEDED[of.class_.__tablename__](grace_seconds))
 
 
-def _file_kept(grace_seconds: float) -> ColumnElement[bool]:
+def _file_needed(grace_seconds: float) -> ColumnElement[bool]:
     needed = exists().where((Job.training_file_id == File.id) | (Job.validation_file_id == File.id), _live())
     return _not_long_deleted(File.deleted_at, grace_seconds) | needed
 
 
-def _revision_kept(grace_seconds: float) -> ColumnElement[bool]:
-    return _dataset_kept(DatasetRevision.dataset_id, grace_seconds)
+def _revision_needed(grace_seconds: float) -> ColumnElement[bool]:
+    return _dataset_needed(DatasetRevision.dataset_id, grace_seconds)
 
 
-def _pair_kept(grace_seconds: float) -> ColumnElement[bool]:
+def _pair_needed(grace_seconds: float) -> ColumnElement[bool]:
     """A pair that was removed stands in the revisions before."""
-    return _dataset_kept(DatasetPair.dataset_id, grace_seconds)
+    return _dataset_needed(DatasetPair.dataset_id, grace_seconds)
 
 
-def _dataset_kept(dataset_id: InstrumentedAttribute[str], grace_seconds: float) -> ColumnElement[bool]:
+def _dataset_needed(dataset_id: InstrumentedAttribute[str], grace_seconds: float) -> ColumnElement[bool]:
     there = exists().where(Dataset.id == dataset_id, _not_long_deleted(Dataset.deleted_at, grace_seconds))
     pinned = (Job.training_dataset_id == dataset_id) | (Job.validation_dataset_id == dataset_id)
     return there | exists().where(pinned, _live())
@@ -104,8 +104,8 @@ def _live() -> ColumnElement[bool]:
     return Job.status.not_in([str(status) for status in TERMINAL])
 
 
-KEPT: dict[str, Callable[[float], ColumnElement[bool]]] = {
-    File.__tablename__: _file_kept,
-    DatasetRevision.__tablename__: _revision_kept,
-    DatasetPair.__tablename__: _pair_kept,
+NEEDED: dict[str, Callable[[float], ColumnElement[bool]]] = {
+    File.__tablename__: _file_needed,
+    DatasetRevision.__tablename__: _revision_needed,
+    DatasetPair.__tablename__: _pair_needed,
 }

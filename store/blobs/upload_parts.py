@@ -14,15 +14,15 @@ import obstore
 from obstore.exceptions import NotFoundError
 from obstore.store import LocalStore, ObjectStore
 
-from store.blobs.placement import place
+from store.blobs.placement import move_file
 from store.errors import BlobMissing
 
 CHUNK = 1024 * 1024
 
 
-def keep(store: ObjectStore, upload_id: str, part_id: str, path: Path) -> None:
+def save(store: ObjectStore, upload_id: str, part_id: str, path: Path) -> None:
     """``path`` may be gone afterwards."""
-    place(store, path, f"{_folder(upload_id)}/{part_id}")
+    move_file(store, path, f"{_folder(upload_id)}/{part_id}")
 
 
 def stream(store: ObjectStore, upload_id: str, part_id: str, size: int) -> Iterator[bytes]:

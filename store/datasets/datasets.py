@@ -1,4 +1,4 @@
-"""Data sets: each change locks the data set's row, adds one revision and rewrites none. Nothing here commits."""
+"""Datasets: each change locks the dataset's row, adds one revision and rewrites none. Nothing here commits."""
 
 from __future__ import annotations
 
@@ -58,15 +58,15 @@ def get(session: Session, project_id: str, dataset_id: str) -> Dataset:
 
 
 def lock(session: Session, project_id: str, dataset_id: str) -> Dataset:
-    """The data set, which nobody else changes until this transaction is over."""
+    """The dataset, which nobody else changes until this transaction is over."""
     return _found(session.scalar(_one(project_id, dataset_id).with_for_update()), dataset_id)
 
 
 def newest_first(session: Session, project_id: str, *, after: str | None, limit: int) -> list[Dataset]:
-    """Up to ``limit`` data sets older than the data set ``after``. Raises CursorUnknown."""
+    """Up to ``limit`` datasets older than the dataset ``after``. Raises CursorUnknown."""
     query = select(Dataset).where(Dataset.project_id == project_id, Dataset.deleted_at.is_(None))
     if after is not None:
-        pagination.place(
+        pagination.position(
             session, select(Dataset.id).where(Dataset.id == after, Dataset.project_id == project_id), after
         )
         query = query.where(Dataset.id < after)
@@ -82,7 +82,7 @@ def delete(session: Session, project_id: str, dataset_id: str) -> Dataset:
 
 def add(session: Session, dataset: Dataset, pairs: Sequence[NewPair], what: str, *, images_bytes: int = 0) -> list[str]:
     """``dataset`` is locked. Returns the pairs' ids, in their order. ``images_bytes`` count for the project's quota
-    until the data set is deleted: earlier revisions keep what a later one has removed."""
+    until the dataset is deleted: earlier revisions keep what a later one has removed."""
     dataset.bytes += images_bytes
     ids = list(_insert(session, dataset, pairs))
     _revise(session, dataset, what, added=len(ids))
@@ -121,7 +121,7 @@ def pairs(session: Session, revision: DatasetRevision, *, after: str | None, lim
     query = select(DatasetPair).where(_content(revision)).order_by(DatasetPair.number).limit(limit)
     if after is not None:
         of_this = (DatasetPair.id == after, DatasetPair.dataset_id == revision.dataset_id)
-        number = pagination.place(session, select(DatasetPair.number).where(*of_this), after)
+        number = pagination.position(session, select(DatasetPair.number).where(*of_this), after)
         query = query.where(DatasetPair.number > number)
     return list(session.scalars(query))
 
@@ -162,7 +162,8 @@ def revisions(session: Session, dataset: Dataset, *, before: int | None, limit: 
 
 
 def materialised(session: Session, revision: DatasetRevision, pairs_sha256: str) -> None:
-    """The list of the revision's pairs is a blob now. It may be told twice: the same pairs make the same bytes."""
+    """Note that the list of the revision's pairs is a blob now. A repetition is harmless: the same pairs make the same
+    bytes."""
     session.execute(
         update(DatasetRevision)
         .where(DatasetRevision.dataset_id == revision.dataset_id, DatasetRevision.number == revision.number)
@@ -180,7 +181,7 @@ def _revise(session: Session, dataset: Dataset, what: str, *, added: int) -> Non
 
 
 def _insert(session: Session, dataset: Dataset, pairs: Iterable[NewPair]) -> Iterator[str]:
-    """Into the revision that comes next, some at a time; their ids, in their order. Nothing happens unless asked."""
+    """Insert into the next revision, some at a time; yields the ids in order. Nothing happens until it is iterated."""
     highest = select(func.coalesce(func.max(DatasetPair.number), 0)).where(DatasetPair.dataset_id == dataset.id)
     numbered = enumerate(pairs, session.scalars(highest).one() + 1)
     whose = {"dataset_id": dataset.id, "added_in": dataset.revision + 1}
@@ -202,8 +203,8 @@ def _images(revision: DatasetRevision) -> Subquery:
 
 
 def _content(revision: DatasetRevision) -> ColumnElement[bool]:
-    kept = DatasetPair.removed_in.is_(None) | (DatasetPair.removed_in > revision.number)
-    return (DatasetPair.dataset_id == revision.dataset_id) & (DatasetPair.added_in <= revision.number) & kept
+    present = DatasetPair.removed_in.is_(None) | (DatasetPair.removed_in > revision.number)
+    return (DatasetPair.dataset_id == revision.dataset_id) & (DatasetPair.added_in <= revision.number) & present
 
 
 def _counted(count: int) -> str:

@@ -1,26 +1,36 @@
-"""What an intake worker may do to the file that it reads: claim, renew, tell, finish. Nothing here commits.
+"""What an intake worker may do to the file that it leases: claim, renew, report, finish. Nothing here commits.
 
-As with jobs (job_leases): the attempt of a claim is the fencing token, and the database's clock alone judges.
+As with every lease (store/leases.py), the attempt of a claim is the fencing token.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
 from intake.findings import ADVICE
-from store.errors import LeaseLost
+from store import leases
+from store.leases import Leases
 from store.ops.counters import count
 from store.tables.base import Json
 from store.tables.file import File
 
+_UPLOADED = File.status == "uploaded"
+_UNREAD = _UPLOADED & File.deleted_at.is_(None)
+FILES = Leases(
+    File,
+    "intake",
+    waiting=_UNREAD & File.lease_expires_at.is_(None),
+    owned=_UPLOADED,  # also a file that its owner deletes meanwhile
+    live=_UNREAD & File.lease_expires_at.is_not(None),
+)
+
 
 @dataclass(frozen=True)
-class FileClaim:
+class FileLease:
     file_id: str
     project_id: str
     attempt: int
@@ -29,37 +39,23 @@ class FileClaim:
     policy: Json | None
 
 
-def claim(session: Session, file_id: str, *, lease_seconds: float) -> FileClaim | None:
+def claim(session: Session, file_id: str, *, lease_seconds: float) -> FileLease | None:
     """Take an uploaded file that nobody is reading; one whose reader is lost waits for ``expire``."""
-    row = session.execute(
-        update(File)
-        .where(
-            File.id == file_id,
-            File.status == "uploaded",
-            File.deleted_at.is_(None),
-            File.lease_expires_at.is_(None),
-        )
-        .values(attempt=File.attempt + 1, lease_expires_at=_expiry(lease_seconds))
-        .returning(File.project_id, File.attempt, File.sha256, File.filename, File.policy)
-    ).one_or_none()
-    if row is None:
-        return None
-    count(session, "claims", "intake")
-    return FileClaim(file_id, row.project_id, row.attempt, row.sha256, row.filename, row.policy)
+    row = leases.claim(session, FILES, file_id, *_CLAIMED, lease_seconds=lease_seconds)
+    return _claimed(row) if row is not None else None
 
 
-def renew(session: Session, owned: FileClaim, *, lease_seconds: float) -> None:
-    _write(session, owned, lease_expires_at=_expiry(lease_seconds))
-    count(session, "renewals", "intake")
+def renew(session: Session, lease: FileLease, *, lease_seconds: float) -> None:
+    leases.renew(session, FILES, lease.file_id, lease.attempt, lease_seconds=lease_seconds)
 
 
-def note_progress(session: Session, owned: FileClaim, progress: Json) -> None:
-    _write(session, owned, progress=progress)
+def note_progress(session: Session, lease: FileLease, progress: Json) -> None:
+    _write(session, lease, progress=progress)
 
 
 def finish(
     session: Session,
-    owned: FileClaim,
+    lease: FileLease,
     *,
     status: str,
     details: str | None,
@@ -70,7 +66,7 @@ def finish(
     """``status``: processed or error."""
     _write(
         session,
-        owned,
+        lease,
         status=status,
         status_details=details,
         pairs_sha256=pairs_sha256,
@@ -81,62 +77,55 @@ def finish(
     )
 
 
-def give_back(session: Session, owned: FileClaim) -> None:
+def give_back(session: Session, lease: FileLease) -> None:
     """The worker stops: the next one may begin at once, and nothing is held against the file."""
-    _write(session, owned, **_UNREAD, attempt=File.attempt + 1)
-    count(session, "requeues", "intake")
+    _requeue(session, lease)
 
 
-def crash(session: Session, owned: FileClaim, *, reason: str, crash_cap: int) -> bool:
+def crash(session: Session, lease: FileLease, *, reason: str, crash_cap: int) -> bool:
     """Reading broke off by itself; whether it was given up, as that has happened ``crash_cap`` times."""
-    file = session.scalar(select(File).where(_fence(owned)).with_for_update())
-    if file is None:
-        raise LeaseLost(owned.file_id, owned.attempt)
-    return _crashed(session, file, reason, crash_cap)
+    crashes = leases.lock(session, FILES, lease.file_id, lease.attempt, File.crashes).crashes + 1
+    count(session, "crashes", "intake")
+    if crashes < crash_cap:
+        _requeue(session, lease, crashes=crashes)
+        return False
+    times = "once" if crashes == 1 else f"{crashes} times"
+    details = (
+        f"intake_crashed: reading this file broke off {times}, the last time because {reason}. "
+        f"{ADVICE['intake_crashed']}"
+    )
+    _write(session, lease, **_FREE, crashes=crashes, status="error", status_details=details)
+    return True
 
 
 def expire(session: Session, *, crash_cap: int) -> list[str]:
     """Take back files whose reader renews its lease no more; returns the ids of those given up, so that no archive can
     keep killing intake workers."""
-    lost = select(File).where(File.status == "uploaded", File.deleted_at.is_(None), _expired())
-    files = session.scalars(lost.with_for_update(skip_locked=True)).all()
     reason = "the worker is gone, as when it was killed or its machine's memory ran out"
-    return [file.id for file in files if _crashed(session, file, reason, crash_cap)]
+    lost = [_claimed(row) for row in leases.expired(session, FILES, *_CLAIMED)]
+    return [lease.file_id for lease in lost if crash(session, lease, reason=reason, crash_cap=crash_cap)]
 
 
-# The attempt grows too: whoever had the file, and may not have stopped yet, writes nothing more.
-_UNREAD: dict[str, Any] = {"lease_expires_at": None, "published_at": None, "progress": None}
+_CLAIMED = (File.id, File.project_id, File.attempt, File.sha256, File.filename, File.policy)
 
 
-def _crashed(session: Session, file: File, reason: str, crash_cap: int) -> bool:
-    file.crashes += 1
-    file.attempt += 1
-    file.lease_expires_at = file.published_at = file.progress = None
-    count(session, "crashes", "intake")
-    if file.crashes < crash_cap:
-        count(session, "requeues", "intake")
-        return False
-    file.status = "error"
-    times = "once" if file.crashes == 1 else f"{file.crashes} times"
-    file.status_details = (
-        f"intake_crashed: reading this file broke off {times}, the last time because {reason}. "
-        f"{ADVICE['intake_crashed']}"
-    )
-    return True
+def _claimed(row: Row[Any]) -> FileLease:
+    return FileLease(row.id, row.project_id, row.attempt, row.sha256, row.filename, row.policy)
 
 
-def _write(session: Session, owned: FileClaim, **changes: Any) -> None:
-    if session.execute(update(File).where(_fence(owned)).values(**changes).returning(File.id)).one_or_none() is None:
-        raise LeaseLost(owned.file_id, owned.attempt)
+# The attempt grows too: the worker that had the file, and may not have stopped yet, writes nothing more.
+_FREE: dict[str, Any] = {
+    "attempt": File.attempt + 1,
+    "lease_expires_at": None,
+    "published_at": None,
+    "progress": None,
+}
 
 
-def _fence(owned: FileClaim) -> ColumnElement[bool]:
-    return (File.id == owned.file_id) & (File.attempt == owned.attempt) & (File.status == "uploaded")
+def _requeue(session: Session, lease: FileLease, **changes: Any) -> None:
+    _write(session, lease, **_FREE, **changes)
+    count(session, "requeues", "intake")
 
 
-def _expired() -> ColumnElement[bool]:
-    return File.lease_expires_at < func.clock_timestamp()
-
-
-def _expiry(lease_seconds: float) -> ColumnElement[Any]:
-    return func.clock_timestamp() + timedelta(seconds=lease_seconds)
+def _write(session: Session, lease: FileLease, **changes: Any) -> None:
+    leases.write(session, FILES, lease.file_id, lease.attempt, **changes)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from functools import partial
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from store import pagination
@@ -76,7 +75,7 @@ def newest_first(
     query = select(File).where(File.project_id == project_id, File.deleted_at.is_(None)).limit(limit)
     query = query.order_by(File.id.asc() if oldest_first else File.id.desc())
     if after is not None:
-        pagination.place(session, select(File.id).where(File.id == after, File.project_id == project_id), after)
+        pagination.position(session, select(File.id).where(File.id == after, File.project_id == project_id), after)
         query = query.where(File.id > after if oldest_first else File.id < after)
     if purpose is not None:
         query = query.where(File.purpose == purpose)
@@ -98,23 +97,6 @@ def delete(session: Session, project_id: str, file_id: str) -> File:
         raise FileInUse(file_id, user)
     file.deleted_at = session.scalar(select(func.now()))
     return file
-
-
-def mark_published(session: Session, file_ids: list[str]) -> None:
-    session.execute(update(File).where(File.id.in_(file_ids)).values(published_at=func.clock_timestamp()))
-
-
-def unpublished(session: Session, *, older_than_seconds: float) -> list[str]:
-    """Uploaded files that nobody is reading and whose hint is older than that or was never sent. Those whose reader is
-    lost are free again after ``file_leases.expire``."""
-    published_before = func.clock_timestamp() - timedelta(seconds=older_than_seconds)
-    query = select(File.id).where(
-        File.status == "uploaded",
-        File.deleted_at.is_(None),
-        File.lease_expires_at.is_(None),
-        (File.published_at.is_(None)) | (File.published_at < published_before),
-    )
-    return list(session.scalars(query.order_by(File.id)))
 
 
 def _one(project_id: str, file_id: str) -> Select[File]:

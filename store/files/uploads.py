@@ -1,7 +1,7 @@
 """Uploads in parts: rows and their one transition, pending to completed, cancelled or expired. Nothing here commits.
 
-Whoever ends an upload or adds to it holds its row's lock, so of a completion, a cancellation and an expiry that meet
-one wins and the others find the upload ended. Times are the database's.
+A function that ends an upload or adds to it locks its row. Of a completion, a cancellation and an expiry that meet, one
+wins and the others find the upload ended. Times are the database's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from store.ids import new_id
 from store.tables.base import Json
 from store.tables.upload import Upload, UploadPart
 
-MOST_PARTS = 10_000
+MAX_PARTS = 10_000
 PART_BYTES = 64 * 1024 * 1024  # the largest part, and what OpenAI's SDK sends
 
 
@@ -77,7 +77,7 @@ def add_part(session: Session, project_id: str, upload_id: str, new: NewPart) ->
     upload = lock_pending(session, project_id, upload_id)
     stored = select(func.count(), func.coalesce(func.sum(UploadPart.bytes), 0))
     count, size = session.execute(stored.where(UploadPart.upload_id == upload_id)).one()
-    if count >= MOST_PARTS or size + new.bytes > 2 * upload.bytes + PART_BYTES:
+    if count >= MAX_PARTS or size + new.bytes > 2 * upload.bytes + PART_BYTES:
         raise TooManyParts(upload_id)
     part = UploadPart(id=new.id, upload_id=upload_id, bytes=new.bytes, sha256=new.sha256)
     session.add(part)
@@ -90,7 +90,7 @@ def parts(session: Session, upload_id: str, *, after: str | None, limit: int) ->
     """In the order of their ids, which is that of their arrival; beyond the part ``after``. Raises CursorUnknown."""
     query = select(UploadPart).where(UploadPart.upload_id == upload_id).order_by(UploadPart.id).limit(limit)
     if after is not None:
-        pagination.place(
+        pagination.position(
             session, select(UploadPart.id).where(UploadPart.id == after, UploadPart.upload_id == upload_id), after
         )
         query = query.where(UploadPart.id > after)

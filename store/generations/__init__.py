@@ -1,1 +1,1 @@
-"""Images that users asked for, and the leases of the workers that make them."""
+"""Image generations, and the leases of the workers that make them."""

@@ -1,4 +1,4 @@
-"""Images as their owner asks for them and finds them. Nothing here commits. For workers: see generation_leases."""
+"""Image generations as their owner sees them. Nothing here commits. For workers: see generation_leases."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from store.errors import GenerationNotFound
@@ -45,7 +45,7 @@ def create(session: Session, new: NewGeneration) -> Generation:
 
 
 def by_request(session: Session, key_id: str, request_sha256: str, *, within: timedelta) -> Generation | None:
-    """The newest that this key asked for with this body, no longer ago than ``within``."""
+    """The newest that this key requested with this body, no longer ago than ``within``."""
     query = select(Generation).where(
         Generation.key_id == key_id,
         Generation.request_sha256 == request_sha256,
@@ -66,18 +66,3 @@ def ended(session: Session, generation_ids: Collection[str]) -> set[str]:
     live = (GenerationStatus.QUEUED, GenerationStatus.RUNNING)
     query = select(Generation.id).where(Generation.id.in_(generation_ids), Generation.status.not_in(live))
     return set(session.scalars(query))
-
-
-def mark_published(session: Session, generation_ids: list[str]) -> None:
-    marked = update(Generation).where(Generation.id.in_(generation_ids))
-    session.execute(marked.values(published_at=func.clock_timestamp()))
-
-
-def unpublished(session: Session, *, older_than_seconds: float) -> list[str]:
-    """Queued ones whose hint was never sent, or was sent longer ago than that and found no worker."""
-    published_before = func.clock_timestamp() - timedelta(seconds=older_than_seconds)
-    query = select(Generation.id).where(
-        Generation.status == GenerationStatus.QUEUED,
-        (Generation.published_at.is_(None)) | (Generation.published_at < published_before),
-    )
-    return list(session.scalars(query.order_by(Generation.id)))

@@ -1,7 +1,4 @@
-"""A job's event log: every transition writes here, and so does a worker that owns the job.
-
-As every transition passes here, the one that ends a job also leaves its webhooks' deliveries from here.
-"""
+"""A job's event log: every transition writes here, and so does a worker that owns the job. Nothing here commits."""
 
 from __future__ import annotations
 
@@ -16,10 +13,8 @@ from sqlalchemy.orm import Session
 
 from store import pagination
 from store.ids import new_id
-from store.job_status import TERMINAL, JobStatus
 from store.tables.base import Json
 from store.tables.job import JobEvent
-from store.webhooks.outbox import job_ended
 
 Level = Literal["info", "warn", "error"]
 Kind = Literal["message", "metrics"]  # the two types that OpenAI's clients know
@@ -56,10 +51,6 @@ def append(session: Session, job_id: str, events: Sequence[NewEvent], *, attempt
         for event in events
     ]
     session.execute(insert(JobEvent).on_conflict_do_nothing(index_elements=["id"]), rows)
-    for event in events:
-        status = (event.data or {}).get("status")
-        if isinstance(status, str) and status in TERMINAL:
-            job_ended(session, job_id, JobStatus(status))
 
 
 def after_each(session: Session, seen: Mapping[str, int], *, limit: int) -> list[JobEvent]:
@@ -91,6 +82,6 @@ def newest_first(session: Session, job_id: str, *, after: str | None, limit: int
     query = select(JobEvent).where(JobEvent.job_id == job_id).order_by(JobEvent.sequence.desc()).limit(limit)
     if after is not None:
         of_this = (JobEvent.id == after, JobEvent.job_id == job_id)
-        sequence = pagination.place(session, select(JobEvent.sequence).where(*of_this), after)
+        sequence = pagination.position(session, select(JobEvent.sequence).where(*of_this), after)
         query = query.where(JobEvent.sequence < sequence)
     return list(session.scalars(query))

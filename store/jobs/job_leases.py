@@ -1,9 +1,4 @@
-"""What a worker may do to the job that it owns: claim, renew, write, finish. Nothing here commits.
-
-A claim is one UPDATE; the attempt it returns is the fencing token. Every later write names it, and a write that
-finds no row raises LeaseLost: the caller kills its trainer and stops. Expiry is set and judged by the
-database's clock alone.
-"""
+"""What a worker may do to the job that it leases (store/leases.py): claim, renew, write, end. Nothing here commits."""
 
 from __future__ import annotations
 
@@ -12,30 +7,33 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, delete, func, select, union_all, update
+from sqlalchemy import Row, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from store.errors import LeaseLost
+from store import leases
 from store.files import files
 from store.ids import new_id
-from store.job_status import JobStatus, Request
+from store.job_status import JobStatus, RequestedAction
 from store.jobs import events, queue
 from store.jobs.events import NewEvent
+from store.leases import Leases
 from store.ops.counters import count
 from store.tables.base import Json
 from store.tables.file import File
 from store.tables.job import Checkpoint, Job
 from store.tenants import quotas, usage
-from store.tenants.limits import UNLIMITED, Limits
+from store.tenants.limits import UNLIMITED, ProjectLimits
+from store.webhooks import outbox
 
-LOST = "It, its machine or its way to the database is at fault, which the operator has to look at."
-# Jobs that a worker passes over, as others can read them; their rows are locked for as long as that takes.
-MOST_LEFT = 20
+_RUNNING = Job.status == JobStatus.RUNNING
+JOBS = Leases(Job, "train", waiting=Job.status == JobStatus.QUEUED, owned=_RUNNING, live=_RUNNING)
+# Jobs whose spec this worker cannot read, passed over in one claim; their rows stay locked until it ends.
+MAX_PASSED_OVER = 20
 
 
 @dataclass(frozen=True)
-class Claim:
+class JobLease:
     """The right to write to one job, until the lease expires."""
 
     job_id: str
@@ -44,10 +42,12 @@ class Claim:
 
 
 def claim(
-    session: Session, job_id: str, *, worker: str, lease_seconds: float, limits: Limits = UNLIMITED
-) -> Claim | None:
-    """Take this job; None when it is not queued (any more), so a repeated call does nothing, and while its project has
-    as many running as it may. ``limits``: the deployment's."""
+    session: Session, job_id: str, *, worker: str, lease_seconds: float, limits: ProjectLimits = UNLIMITED
+) -> JobLease | None:
+    """Claim this job; None if it is not queued, or if its project runs as many jobs as it may.
+
+    A repeated call does nothing. ``limits`` are the deployment's.
+    """
     if not quotas.may_run(session, job_id, limits):
         return None
     return _claim(session, job_id, worker, lease_seconds)
@@ -58,15 +58,18 @@ def claim_next(
     *,
     worker: str,
     lease_seconds: float,
-    limits: Limits = UNLIMITED,
+    limits: ProjectLimits = UNLIMITED,
     memory_gib: int | None = None,
     readable: Callable[[str, Json], bool] | None = None,
-) -> Claim | None:
-    """Take the job whose turn it is (store/jobs/queue.py); None when there is none that nobody else is taking, or none
-    that fits into the worker's ``memory_gib``. A job whose spec is not ``readable`` to the worker is left to others."""
+) -> JobLease | None:
+    """Claim the next job of the queue (store/jobs/queue.py); None if there is none for this worker.
+
+    Passed over are jobs that another worker is claiming, that do not fit into ``memory_gib``, and whose spec is not
+    ``readable`` to this worker.
+    """
     left: list[str] = []
-    while len(left) < MOST_LEFT and (
-        turn := session.scalar(queue.first(limits.running_jobs, memory_gib, without=left))
+    while len(left) < MAX_PASSED_OVER and (
+        turn := session.scalar(queue.next_job(limits.running_jobs, memory_gib, without=left))
     ):
         if readable is None or readable(turn, session.scalars(select(Job.spec).where(Job.id == turn)).one()):
             return claim(session, turn, worker=worker, lease_seconds=lease_seconds, limits=limits)
@@ -74,63 +77,65 @@ def claim_next(
     return None
 
 
-def _claim(session: Session, job_id: str, worker: str, lease_seconds: float) -> Claim | None:
-    row = session.execute(
-        update(Job)
-        .where(Job.id == job_id, Job.status == JobStatus.QUEUED)
-        .values(
-            status=JobStatus.RUNNING,
-            attempt=Job.attempt + 1,
-            worker=worker,
-            requested=None,
-            claimed_at=func.clock_timestamp(),
-            lease_expires_at=_expiry(lease_seconds),
-        )
-        .returning(Job.id, Job.project_id, Job.attempt)
-    ).one_or_none()
+def _claim(session: Session, job_id: str, worker: str, lease_seconds: float) -> JobLease | None:
+    row = leases.claim(
+        session,
+        JOBS,
+        job_id,
+        Job.project_id,
+        Job.attempt,
+        lease_seconds=lease_seconds,
+        status=JobStatus.RUNNING,
+        worker=worker,
+        requested=None,
+        claimed_at=func.clock_timestamp(),
+    )
     if row is None:
         return None
-    owned = Claim(row.id, row.project_id, row.attempt)
-    queue.served(session, owned.project_id)
+    lease = JobLease(job_id, row.project_id, row.attempt)
+    queue.mark_served(session, lease.project_id)
     started = NewEvent("Started.", data={"status": JobStatus.RUNNING, "worker": worker})
-    events.append(session, owned.job_id, [started], attempt=owned.attempt)
-    count(session, "claims", "train")
-    return owned
+    events.append(session, lease.job_id, [started], attempt=lease.attempt)
+    return lease
 
 
-def renew(session: Session, owned: Claim, *, lease_seconds: float) -> Request | None:
-    """Extend the lease; returns what the user has asked for meanwhile."""
-    requested = _write(session, owned, lease_expires_at=_expiry(lease_seconds))
-    count(session, "renewals", "train")
-    return Request(requested) if requested is not None else None
+def renew(session: Session, lease: JobLease, *, lease_seconds: float) -> RequestedAction | None:
+    """Extend the lease; returns what the user has requested meanwhile."""
+    row = leases.renew(session, JOBS, lease.job_id, lease.attempt, Job.requested, lease_seconds=lease_seconds)
+    return _request(row)
 
 
 def record(
-    session: Session, owned: Claim, news: Sequence[NewEvent], *, progress: Json | None = None, eta: float | None = None
-) -> Request | None:
+    session: Session,
+    lease: JobLease,
+    new_events: Sequence[NewEvent],
+    *,
+    progress: Json | None = None,
+    eta: float | None = None,
+) -> RequestedAction | None:
     """Append events and keep the latest progress; ``eta`` is seconds from now."""
     changes: dict[str, Any] = {}
     if progress is not None:
         changes["progress"] = progress
     if eta is not None:
         changes["estimated_finish"] = func.clock_timestamp() + timedelta(seconds=eta)
-    requested = _write(session, owned, **(changes or {"worker": Job.worker}))
-    events.append(session, owned.job_id, news, attempt=owned.attempt)
-    return Request(requested) if requested is not None else None
+    row = _write(session, lease, **(changes or {"worker": Job.worker}))
+    events.append(session, lease.job_id, new_events, attempt=lease.attempt)
+    return _request(row)
 
 
-def add_checkpoint(session: Session, owned: Claim, *, step: int, metrics: Json, manifest: Mapping[str, Any]) -> None:
+def add_checkpoint(session: Session, lease: JobLease, *, step: int, metrics: Json, manifest: Mapping[str, Any]) -> None:
     """Make a checkpoint visible, once all of its blobs are stored.
 
-    One without a measurement, saved in between or at a stop, is there to go on from: it goes when the next one stands.
+    A checkpoint without a measurement only serves to resume from, so the next checkpoint replaces it.
     """
-    _write(session, owned, worker=Job.worker)
+    _write(session, lease, worker=Job.worker)
     added = session.scalar(
         insert(Checkpoint)
         .values(
             id=new_id("ftckpt"),
-            job_id=owned.job_id,
-            attempt=owned.attempt,
+            job_id=lease.job_id,
+            attempt=lease.attempt,
             step=step,
             metrics=metrics,
             manifest=dict(manifest),
@@ -141,16 +146,16 @@ def add_checkpoint(session: Session, owned: Claim, *, step: int, metrics: Json, 
     )
     if added is not None:
         unmeasured = ~Checkpoint.metrics.has_key("valid_loss")
-        session.execute(delete(Checkpoint).where(Checkpoint.job_id == owned.job_id, Checkpoint.step < step, unmeasured))
-        events.append(session, owned.job_id, [NewEvent(f"Checkpoint at step {step}.")], attempt=owned.attempt)
+        session.execute(delete(Checkpoint).where(Checkpoint.job_id == lease.job_id, Checkpoint.step < step, unmeasured))
+        events.append(session, lease.job_id, [NewEvent(f"Checkpoint at step {step}.")], attempt=lease.attempt)
 
 
-def add_sample(session: Session, owned: Claim, sheet: files.NewFile, told: NewEvent) -> None:
+def add_sample(session: Session, lease: JobLease, grid: files.NewFile, event: NewEvent) -> None:
     """The file and the event that names it; a repeated write of the same file changes nothing."""
-    _write(session, owned, worker=Job.worker)
-    if session.get(File, sheet.id) is None:
-        files.create(session, sheet, status="processed")
-        events.append(session, owned.job_id, [told], attempt=owned.attempt)
+    _write(session, lease, worker=Job.worker)
+    if session.get(File, grid.id) is None:
+        files.create(session, grid, status="processed")
+        events.append(session, lease.job_id, [event], attempt=lease.attempt)
 
 
 def latest_checkpoint(session: Session, job_id: str) -> Checkpoint | None:
@@ -162,16 +167,17 @@ def latest_checkpoint(session: Session, job_id: str) -> Checkpoint | None:
     )
 
 
-def succeed(session: Session, owned: Claim, *, results: Sequence[files.NewFile]) -> list[str]:
+def succeed(session: Session, lease: JobLease, *, results: Sequence[files.NewFile]) -> list[str]:
     """The one fenced commit that makes a job's artifacts visible; returns their file ids."""
-    _release(session, owned, JobStatus.SUCCEEDED, finished_at=func.clock_timestamp())
-    job = session.scalars(select(Job).where(Job.id == owned.job_id)).one()
+    _release(session, lease, JobStatus.SUCCEEDED, finished_at=func.clock_timestamp())
+    job = session.scalars(select(Job).where(Job.id == lease.job_id)).one()
     result_ids = [files.create(session, result, status="processed").id for result in results]
     job.result_files = result_ids
     job.fine_tuned_model = fine_tuned_model_name(job)
     session.flush()
     done = NewEvent("Succeeded.", data={"status": JobStatus.SUCCEEDED, "result_files": result_ids})
-    events.append(session, owned.job_id, [done], attempt=owned.attempt)
+    events.append(session, lease.job_id, [done], attempt=lease.attempt)
+    outbox.job_ended(session, lease.job_id)
     return result_ids
 
 
@@ -180,108 +186,86 @@ def fine_tuned_model_name(job: Job) -> str:
     return f"ft:{job.spec['base']['name']}:{job.suffix or ''}:{job.id.removeprefix('ftjob-')}"
 
 
-def fail(session: Session, owned: Claim, *, code: str, message: str) -> None:
-    """End the job for a reason that trying again cannot mend."""
+def fail(session: Session, lease: JobLease, *, code: str, message: str) -> None:
+    """End the job for a reason that another attempt would meet again."""
     error = {"code": code, "message": message, "param": None}
-    _release(session, owned, JobStatus.FAILED, error=error, finished_at=func.clock_timestamp())
-    told = NewEvent(message, level="error", data={"status": JobStatus.FAILED, "error": error})
-    events.append(session, owned.job_id, [told], attempt=owned.attempt)
+    _release(session, lease, JobStatus.FAILED, error=error, finished_at=func.clock_timestamp())
+    failed = NewEvent(message, level="error", data={"status": JobStatus.FAILED, "error": error})
+    events.append(session, lease.job_id, [failed], attempt=lease.attempt)
+    outbox.job_ended(session, lease.job_id)
 
 
-def give_back(session: Session, owned: Claim, message: str) -> JobStatus:
-    """Give the job up in good order. It is queued again, unless the user has asked for something else meanwhile."""
-    return _give_back(session, owned, _held(session, owned).requested, NewEvent(message))
+def give_back(session: Session, lease: JobLease, message: str) -> JobStatus:
+    """End the attempt in good order: queue the job again, unless the user has requested a pause or a cancel."""
+    return _give_back(session, lease, _lock(session, lease).requested, NewEvent(message))
 
 
-def crash(session: Session, owned: Claim, *, code: str, message: str, crash_cap: int) -> JobStatus:
+def crash(session: Session, lease: JobLease, *, code: str, message: str, crash_cap: int) -> JobStatus:
     """The trainer or its worker died: queue the job again, or fail it when that happened ``crash_cap`` times.
 
-    A cancel or a pause that the user asked for comes before both.
+    A cancel or a pause that the user requested comes before both.
     """
-    held = _held(session, owned)
+    held = _lock(session, lease)
     count(session, "crashes", "train")
     if held.requested is None and held.crashes + 1 >= crash_cap:
-        fail(session, owned, code=code, message=f"Gave up after {held.crashes + 1} crashes. {message}")
+        fail(session, lease, code=code, message=f"Gave up after {held.crashes + 1} crashes. {message}")
         return JobStatus.FAILED
-    told = NewEvent(f"Crashed. {message}", level="warn", data={"code": code})
-    return _give_back(session, owned, held.requested, told, crashes=Job.crashes + 1)
+    event = NewEvent(f"Crashed. {message}", level="warn", data={"code": code})
+    return _give_back(session, lease, held.requested, event, crashes=Job.crashes + 1)
 
 
 def expire(session: Session, *, crash_cap: int) -> list[str]:
-    """Take back jobs whose lease ran out; returns the ids of those queued again."""
-    expired = session.scalars(
-        select(Job)
-        .where(Job.status == JobStatus.RUNNING, Job.lease_expires_at < func.clock_timestamp())
-        .with_for_update(skip_locked=True)
-    )
+    """Take back jobs whose lease expired; returns the ids of those queued again."""
     queued = []
-    for job in expired:
-        message = f"Worker {job.worker} stopped renewing its lease on attempt {job.attempt}. {LOST}"
-        owned = Claim(job.id, job.project_id, job.attempt)
-        if crash(session, owned, code="worker_lost", message=message, crash_cap=crash_cap) is JobStatus.QUEUED:
+    for job in leases.expired(session, JOBS, Job.id, Job.project_id, Job.attempt, Job.worker):
+        message = f"Worker {job.worker} stopped renewing its lease on attempt {job.attempt}. {leases.LOST}"
+        lease = JobLease(job.id, job.project_id, job.attempt)
+        if crash(session, lease, code="worker_lost", message=message, crash_cap=crash_cap) is JobStatus.QUEUED:
             queued.append(job.id)
     return queued
-
-
-def live_attempts(session: Session) -> set[tuple[str, int]]:
-    """Ids of the jobs and files that a worker may be working on, with the attempt that owns them."""
-    running = select(Job.id, Job.attempt).where(Job.status == JobStatus.RUNNING)
-    reading = select(File.id, File.attempt).where(
-        File.status == "uploaded", File.deleted_at.is_(None), File.lease_expires_at.is_not(None)
-    )
-    return {(row.id, row.attempt) for row in session.execute(union_all(running, reading))}
 
 
 # ---------------------------------------------------------------------------------------------------------- fencing
 
 
-def _write(session: Session, owned: Claim, **changes: Any) -> str | None:
-    """One fenced UPDATE; returns the user's pending request."""
-    row = session.execute(update(Job).where(_fence(owned)).values(**changes).returning(Job.requested)).one_or_none()
-    if row is None:
-        raise LeaseLost(owned.job_id, owned.attempt)
-    requested: str | None = row.requested
-    return requested
+def _write(session: Session, lease: JobLease, **changes: Any) -> Row[Any]:
+    """Returns the user's pending request."""
+    return leases.write(session, JOBS, lease.job_id, lease.attempt, Job.requested, **changes)
 
 
-def _release(session: Session, owned: Claim, to: JobStatus, **changes: Any) -> None:
+def _request(row: Row[Any]) -> RequestedAction | None:
+    return RequestedAction(row.requested) if row.requested is not None else None
+
+
+def _release(session: Session, lease: JobLease, to: JobStatus, **changes: Any) -> None:
     changes["training_seconds"] = Job.training_seconds + usage.attempt_seconds()
-    _write(session, owned, status=to, lease_expires_at=None, requested=None, published_at=None, **changes)
+    _write(session, lease, status=to, lease_expires_at=None, requested=None, published_at=None, **changes)
 
 
-_AS_ASKED = {
+_GIVEN_BACK_TO = {
     None: (JobStatus.QUEUED, "Queued again."),
-    Request.PAUSE: (JobStatus.PAUSED, "Paused."),
-    Request.CANCEL: (JobStatus.CANCELLED, "Cancelled."),
+    RequestedAction.PAUSE: (JobStatus.PAUSED, "Paused."),
+    RequestedAction.CANCEL: (JobStatus.CANCELLED, "Cancelled."),
 }
 
 
-def _give_back(session: Session, owned: Claim, requested: str | None, told: NewEvent, **changes: Any) -> JobStatus:
-    """``told`` gets the outcome added; the row's lock is held, so the request cannot change any more."""
-    to, outcome = _AS_ASKED[Request(requested) if requested else None]
+def _give_back(session: Session, lease: JobLease, requested: str | None, event: NewEvent, **changes: Any) -> JobStatus:
+    """``event`` gets the outcome added; the row's lock is held, so the request cannot change any more."""
+    to, outcome = _GIVEN_BACK_TO[RequestedAction(requested) if requested else None]
     if to is JobStatus.CANCELLED:
         changes["finished_at"] = func.clock_timestamp()
     elif to is JobStatus.QUEUED:
         changes["queued_at"] = func.clock_timestamp()
-    _release(session, owned, to, **changes)
-    event = replace(told, message=f"{told.message} {outcome}".strip(), data={**(told.data or {}), "status": to})
-    events.append(session, owned.job_id, [event], attempt=owned.attempt)
-    if to is JobStatus.QUEUED:
+    _release(session, lease, to, **changes)
+    event = replace(event, message=f"{event.message} {outcome}".strip(), data={**(event.data or {}), "status": to})
+    events.append(session, lease.job_id, [event], attempt=lease.attempt)
+    if to is JobStatus.CANCELLED:
+        outbox.job_ended(session, lease.job_id)
+    elif to is JobStatus.QUEUED:
         count(session, "requeues", "train")
     return to
 
 
-def _fence(owned: Claim) -> ColumnElement[bool]:
-    return (Job.id == owned.job_id) & (Job.attempt == owned.attempt) & (Job.status == JobStatus.RUNNING)
-
-
-def _held(session: Session, owned: Claim) -> Row[str | None, int]:
-    """The row that the claim still owns, locked: ``requested`` and ``crashes``."""
-    held = session.execute(select(Job.requested, Job.crashes).where(_fence(owned)).with_for_update()).one_or_none()
-    if held is None:
-        raise LeaseLost(owned.job_id, owned.attempt)
-    return held
-
-
-def _expiry(lease_seconds: float) -> ColumnElement[Any]:
-    return func.clock_timestamp() + timedelta(seconds=lease_seconds)
+def _lock(session: Session, lease: JobLease) -> Row[Any]:
+    """``requested`` and ``crashes``, which cannot change any more."""
+    return leases.lock(session, JOBS, lease.job_id, lease.attempt, Job.requested, Job.crashes)

@@ -15,7 +15,7 @@ from store import pagination
 from store.errors import IllegalTransition, JobNotFound, ModelNotFound
 from store.files import files
 from store.ids import new_id
-from store.job_status import TERMINAL, JobStatus, Request, may_become
+from store.job_status import TERMINAL, JobStatus, RequestedAction, may_become
 from store.jobs import events
 from store.jobs.events import NewEvent
 from store.jobs.retention import NO_FILES
@@ -23,9 +23,10 @@ from store.tables.base import Json
 from store.tables.dataset import DatasetRevision
 from store.tables.file import File
 from store.tables.job import Checkpoint, Job
+from store.webhooks import outbox
 
 # Where pairs come from.
-Source = File | DatasetRevision
+PairSource = File | DatasetRevision
 _READ = select(*(getattr(Job, column.key).label(column.key) for column in inspect(Job).column_attrs)).where(
     Job.id == bindparam("job_id"), Job.project_id == bindparam("project_id")
 )
@@ -37,8 +38,8 @@ class NewJob:
 
     project_id: str
     spec: Json
-    training_file: Source
-    validation_file: Source | None
+    training_file: PairSource
+    validation_file: PairSource | None
     attributes: Json = field(default_factory=dict)
     key_id: str | None = None
     request_sha256: str | None = None
@@ -145,7 +146,7 @@ def checkpoints(session: Session, job_id: str, *, after: str | None, limit: int)
     """Newest first, beyond the checkpoint ``after``. Raises CursorUnknown."""
     query = select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.id.desc()).limit(limit)
     if after is not None:
-        pagination.place(
+        pagination.position(
             session, select(Checkpoint.id).where(Checkpoint.id == after, Checkpoint.job_id == job_id), after
         )
         query = query.where(Checkpoint.id < after)
@@ -159,12 +160,12 @@ def checkpoint_at(session: Session, job_id: str, step: int) -> Checkpoint | None
 
 
 def cancel(session: Session, project_id: str, job_id: str) -> Job:
-    """At once when nobody runs it; otherwise asked of the worker, whose finish and this never both win."""
+    """At once if no worker runs it; otherwise request it of the worker. Of its finish and this, one wins."""
     job = _locked(session, project_id, job_id)
     if job.status == JobStatus.CANCELLED:
         return job
     if job.status == JobStatus.RUNNING:
-        return _ask(session, job, Request.CANCEL)
+        return _request(session, job, RequestedAction.CANCEL)
     return transition(session, job, JobStatus.CANCELLED, "Cancelled.", action="cancelled")
 
 
@@ -173,16 +174,16 @@ def pause(session: Session, project_id: str, job_id: str) -> Job:
     if job.status == JobStatus.PAUSED:
         return job
     if job.status == JobStatus.RUNNING:
-        return _ask(session, job, Request.PAUSE)
+        return _request(session, job, RequestedAction.PAUSE)
     return transition(session, job, JobStatus.PAUSED, "Paused.", action="paused")
 
 
 def resume(session: Session, project_id: str, job_id: str) -> Job:
-    """Back to the queue; on a job that was asked to pause and has not stopped yet, the request is withdrawn."""
+    """Back to the queue; on a job that has a pause requested and still runs, withdraw the request."""
     job = _locked(session, project_id, job_id)
     if job.status == JobStatus.QUEUED:
         return job
-    if job.status == JobStatus.RUNNING and job.requested == Request.PAUSE:
+    if job.status == JobStatus.RUNNING and job.requested == RequestedAction.PAUSE:
         job.requested = None
         events.append(session, job.id, [NewEvent("Pause withdrawn.")])
         return job
@@ -194,7 +195,7 @@ def resume(session: Session, project_id: str, job_id: str) -> Job:
 def transition(
     session: Session, job: Job, to: JobStatus, message: str, *, action: str, error: dict[str, Any] | None = None
 ) -> Job:
-    """Move a job whose row is locked and that no worker owns; writes the event. Not for workers: see leases."""
+    """Move a job whose row is locked and that no worker owns; append the event. For workers: see job_leases."""
     if not may_become(JobStatus(job.status), to):
         raise IllegalTransition(job.id, action, job.status)
     now = session.scalar(select(func.clock_timestamp()))
@@ -212,6 +213,8 @@ def transition(
     level: events.Level = "error" if to is JobStatus.FAILED else "info"
     data: Json = {"status": to} if error is None else {"status": to, "error": error}
     events.append(session, job.id, [NewEvent(message, level=level, data=data)])
+    if to in TERMINAL:
+        outbox.job_ended(session, job.id)
     return job
 
 
@@ -230,19 +233,15 @@ def files_ready(session: Session, file_id: str) -> list[str]:
     return queued
 
 
-def tell_waiting(session: Session, file_id: str, news: NewEvent) -> None:
-    """Of the reading of a file, to the jobs that wait for it."""
+def append_to_waiting(session: Session, file_id: str, new_event: NewEvent) -> None:
+    """Append an event about the reading of a file to the log of each job that waits for it."""
     for job_id in session.scalars(select(Job.id).where(_waits_for(file_id)).order_by(Job.id)):
-        events.append(session, job_id, [news])
+        events.append(session, job_id, [new_event])
 
 
 def _waits_for(file_id: str) -> ColumnElement[bool]:
     own = (Job.training_file_id == file_id) | (Job.validation_file_id == file_id)
     return (Job.status == JobStatus.VALIDATING_FILES) & own
-
-
-def mark_published(session: Session, job_ids: list[str]) -> None:
-    session.execute(update(Job).where(Job.id.in_(job_ids)).values(published_at=func.clock_timestamp()))
 
 
 def memory_needs(session: Session, job_ids: Collection[str]) -> dict[str, int | None]:
@@ -251,16 +250,7 @@ def memory_needs(session: Session, job_ids: Collection[str]) -> dict[str, int | 
     return {row.id: row.memory_gib for row in found}
 
 
-def unpublished(session: Session, *, older_than_seconds: float) -> list[str]:
-    """Queued jobs whose hint was never sent, or was sent longer ago than that and found no worker."""
-    published_before = func.clock_timestamp() - timedelta(seconds=older_than_seconds)
-    query = select(Job.id).where(
-        Job.status == JobStatus.QUEUED, (Job.published_at.is_(None)) | (Job.published_at < published_before)
-    )
-    return list(session.scalars(query.order_by(Job.id)))
-
-
-def _columns(use: Literal["training", "validation"], source: Source | None) -> dict[str, str | int | None]:
+def _columns(use: Literal["training", "validation"], source: PairSource | None) -> dict[str, str | int | None]:
     """Where a job's row says what its pairs are."""
     if isinstance(source, DatasetRevision):
         return {f"{use}_dataset_id": source.dataset_id, f"{use}_revision": source.number}
@@ -285,8 +275,8 @@ def _locked(session: Session, project_id: str, job_id: str) -> Job:
     return job
 
 
-def _ask(session: Session, job: Job, request: Request) -> Job:
-    if job.requested != request and job.requested != Request.CANCEL:
+def _request(session: Session, job: Job, request: RequestedAction) -> Job:
+    if job.requested != request and job.requested != RequestedAction.CANCEL:
         job.requested = request
         session.flush()
         events.append(session, job.id, [NewEvent(f"Asked to {request}; the worker stops at its next step.")])

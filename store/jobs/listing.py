@@ -10,7 +10,7 @@ from store.job_status import JobStatus
 from store.tables.base import Json
 from store.tables.job import Job
 
-LOOKED_AT = 10_000  # jobs, in which PostgreSQL finds a page in some ten milliseconds
+SCANNED_JOBS = 10_000  # jobs, in which PostgreSQL finds a page in some ten milliseconds
 
 
 def newest_first(
@@ -20,7 +20,7 @@ def newest_first(
     jobs that were given none. Raises CursorUnknown."""
     query = select(Job).where(Job.project_id == project_id)
     if after is not None:
-        pagination.place(session, select(Job.id).where(Job.id == after, Job.project_id == project_id), after)
+        pagination.position(session, select(Job.id).where(Job.id == after, Job.project_id == project_id), after)
         query = query.where(Job.id < after)
     newest = query.order_by(Job.id.desc())
     if metadata is None:
@@ -30,8 +30,8 @@ def newest_first(
     # What many jobs hold is found among the newest at once, what few hold only by the index of metadata. PostgreSQL
     # keeps no statistics of a document's keys, and would read every job of the project where it guesses wrong.
     holds = Job.job_metadata.contains(metadata)
-    looked_at = aliased(Job, newest.limit(LOOKED_AT).subquery())
-    among = select(looked_at).where(looked_at.job_metadata.contains(metadata)).order_by(looked_at.id.desc())
+    scanned = aliased(Job, newest.limit(SCANNED_JOBS).subquery())
+    among = select(scanned).where(scanned.job_metadata.contains(metadata)).order_by(scanned.id.desc())
     found = list(session.scalars(among.limit(limit)))
     if len(found) < limit:
         indexed = select(Job.id).where(Job.project_id == project_id, holds)
@@ -48,7 +48,7 @@ def fine_tuned(session: Session, project_id: str, *, after: str | None, limit: i
         kind, _, of_job = after.rpartition(":")  # ft:<base>:<suffix>, and the job's id without its prefix
         job_id = f"ftjob-{of_job}" if kind.startswith("ft:") else ""
         succeeded = Job.status == JobStatus.SUCCEEDED
-        pagination.place(
+        pagination.position(
             session, select(Job.id).where(Job.id == job_id, Job.project_id == project_id, succeeded), after
         )
         query = query.where(Job.id < job_id)

@@ -1,4 +1,4 @@
-"""The order in which queued jobs are taken, and what follows from it for each: its place, and when it may start.
+"""The order in which workers take queued jobs, and each job's queue position and expected start.
 
 Between projects: first the one with the fewest running jobs, among equals the one that was served least recently. So
 with one worker or many, a project that queues a thousand jobs holds up another's first job by one job at most a worker.
@@ -23,33 +23,35 @@ from store.tables.job import Job
 from store.tables.project import Project
 
 PRIORITY_STEP = timedelta(hours=6)
-TYPICAL_OF = 50  # succeeded jobs, the latest, that say how long one takes
+TYPICAL_JOBS = 50  # succeeded jobs, the latest, that say how long one takes
 
 
 @dataclass(frozen=True)
-class Place:
-    """``position`` counts from 1; ``expected_start`` is None while nothing tells how long jobs take."""
+class QueuePosition:
+    """``position`` counts from 1; ``expected_start`` is None while there is nothing to estimate it from."""
 
     position: int
     expected_start: datetime | None
 
 
-def first(
-    most_running: int | None = None, memory_gib: int | None = None, *, without: Collection[str] = ()
+def next_job(
+    max_running: int | None = None, memory_gib: int | None = None, *, without: Collection[str] = ()
 ) -> Select[str]:
-    """The id of the job to take now, its row locked; one that another worker is taking is passed over, and so are
-    those of projects that run as many as they may, ``most_running`` or what is their own, those that need more
-    device memory than the worker has (None: it takes any), and those in ``without``."""
+    """Selects the id of the job to take now, and locks its row.
+
+    Passed over are jobs that another worker is taking, those of projects that run as many as they may (``max_running``,
+    or their own limit), those that need more device memory than ``memory_gib`` (None: any fits), and ``without``.
+    """
     job, running = aliased(Job), _running_by_project()
     own = Project.limits["running_jobs"].astext.cast(Integer)
-    most = case((Project.limits.has_key("running_jobs"), own), else_=most_running)
+    limit = case((Project.limits.has_key("running_jobs"), own), else_=max_running)
     return (
         select(job.id)
         .join(Project, Project.id == job.project_id)
         .outerjoin(running, running.c.project_id == job.project_id)
         .where(
             job.status == JobStatus.QUEUED,
-            most.is_(None) | (func.coalesce(running.c.jobs, 0) < most),
+            limit.is_(None) | (func.coalesce(running.c.jobs, 0) < limit),
             true() if memory_gib is None else func.coalesce(job.memory_gib, 0) <= memory_gib,
             job.id.not_in(without) if without else true(),
         )
@@ -59,36 +61,35 @@ def first(
     )
 
 
-def served(session: Session, project_id: str) -> None:
-    """A worker took a job of the project's now; one that takes another at this moment says the same, and is not waited
-    for."""
+def mark_served(session: Session, project_id: str) -> None:
+    """Note that a worker took a job of the project now, without waiting for a worker that notes the same."""
     unlocked = select(Project.id).where(Project.id == project_id).with_for_update(key_share=True, skip_locked=True)
     now = update(Project).where(Project.id.in_(unlocked)).values(served_at=func.clock_timestamp())
     session.execute(now.execution_options(synchronize_session=False))
 
 
 def rank(job: type[Job]) -> ColumnElement[Any]:
-    """A job's time of queueing as its priority makes it: the lowest of a project is taken first."""
+    """A job's time of queueing, moved by its priority: the earliest of a project is taken first."""
     key: ColumnElement[Any] = job.queued_at - job.priority * PRIORITY_STEP
     return key
 
 
-def everyone(connection: Connection) -> dict[str, Place]:
-    """The places of all that are queued."""
-    ids = [job_id for job_id, _ in connection.execute(_line().order_by("position"))]
-    starts = _starts(connection, len(ids)) if ids else []
-    return {job_id: Place(at, starts[at - 1] if starts else None) for at, job_id in enumerate(ids, 1)}
+def all_positions(connection: Connection) -> dict[str, QueuePosition]:
+    """The queue positions of all queued jobs, by id."""
+    ids = [job_id for job_id, _ in connection.execute(_in_order().order_by("position"))]
+    starts = _first_starts(connection, len(ids)) if ids else []
+    return {job_id: QueuePosition(at, starts[at - 1] if starts else None) for at, job_id in enumerate(ids, 1)}
 
 
-def places(session: Session, job_ids: Collection[str]) -> dict[str, Place]:
-    """Of those that are queued, as the queue stands now: what ends, comes or is paused moves them."""
+def positions(session: Session, job_ids: Collection[str]) -> dict[str, QueuePosition]:
+    """The queue positions of those of ``job_ids`` that are queued now; jobs that end, arrive or pause change them."""
     if not job_ids:
         return {}
-    line = _line().subquery()
-    query = select(line.c.id, line.c.position).where(line.c.id.in_(job_ids)).order_by(line.c.position)
-    positions = [(job_id, position) for job_id, position in session.execute(query)]
-    starts = _starts(session, positions[-1][1]) if positions else []
-    return {job_id: Place(at, starts[at - 1] if starts else None) for job_id, at in positions}
+    ordered = _in_order().subquery()
+    query = select(ordered.c.id, ordered.c.position).where(ordered.c.id.in_(job_ids)).order_by(ordered.c.position)
+    found = [(job_id, position) for job_id, position in session.execute(query)]
+    starts = _first_starts(session, found[-1][1]) if found else []
+    return {job_id: QueuePosition(at, starts[at - 1] if starts else None) for job_id, at in found}
 
 
 def _running_by_project() -> Subquery:
@@ -96,7 +97,7 @@ def _running_by_project() -> Subquery:
     return query.group_by(Job.project_id).subquery()
 
 
-def _line() -> Select[Any]:
+def _in_order() -> Select[Any]:
     """All queued jobs with their positions: the n-th of a project comes when it has n - 1 more running than now. Of
     projects that are even then, one that has not been served meanwhile comes before those that have."""
     job, running = aliased(Job), _running_by_project()
@@ -113,8 +114,8 @@ def _line() -> Select[Any]:
     return select(queued.c.id, func.row_number().over(order_by=order).label("position"))
 
 
-def _starts(session: Session | Connection, count: int) -> list[datetime]:
-    """When the first ``count`` of the queue may start; empty where that cannot be told.
+def _first_starts(session: Session | Connection, count: int) -> list[datetime]:
+    """When the first ``count`` jobs of the queue may start; empty if there is nothing to estimate from.
 
     Each worker that runs a job takes the next one at its end, and each takes as long as the latest ones did.
     """
@@ -123,17 +124,17 @@ def _starts(session: Session | Connection, count: int) -> list[datetime]:
     ends = list(session.scalars(select(Job.estimated_finish).where(Job.status == JobStatus.RUNNING)))
     if not ends or typical is None:
         return []
-    return starts([max(end, now) if end is not None else now + typical for end in ends], typical, count)
+    return expected_starts([max(end, now) if end is not None else now + typical for end in ends], typical, count)
 
 
-def starts(ends: Sequence[datetime], takes: timedelta, count: int) -> list[datetime]:
+def expected_starts(ends: Sequence[datetime], duration: timedelta, count: int) -> list[datetime]:
     """``ends``: when each worker is free, in any order."""
     free = list(ends)
     heapq.heapify(free)
     found = []
     for _ in range(count):
         found.append(free[0])
-        heapq.heapreplace(free, free[0] + takes)
+        heapq.heapreplace(free, free[0] + duration)
     return found
 
 
@@ -143,7 +144,7 @@ def _typical(session: Session | Connection) -> timedelta | None:
         select((Job.finished_at - Job.claimed_at).label("took"))
         .where(text("status = 'succeeded'"))  # as in the partial index
         .order_by(Job.id.desc())
-        .limit(TYPICAL_OF)
+        .limit(TYPICAL_JOBS)
         .subquery()
     )
     return session.scalar(select(func.percentile_cont(0.5).within_group(latest.c.took)))

@@ -1,4 +1,4 @@
-"""What is kept for a time only, beside blobs. Nothing here commits."""
+"""Retention of checkpoints: their files go some days after their job's end. Nothing here commits."""
 
 from __future__ import annotations
 

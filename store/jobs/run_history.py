@@ -15,9 +15,9 @@ from store.job_status import JobStatus
 from store.tables.base import Json
 from store.tables.job import Checkpoint, Job, JobEvent
 
-LOOKED_AT = 500  # newest jobs of the installation: enough to find some of a kind, however many there are
-MOST = 20  # runs of one base
-TOLD = ("started", "phase", "data_prepared")
+SCANNED_JOBS = 500  # newest jobs of the installation: enough to find some of a kind, however many there are
+MAX_RUNS = 20  # runs of one base
+REPORTED = ("started", "phase", "data_prepared")
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class MeasuredRun:
     training_seconds: float
     caching_seconds: float
     steps: int
-    step_size: int
+    effective_batch_size: int
     pairs: int
     pixels: float
     peak_memory_bytes: int
@@ -47,31 +47,39 @@ class MeasuredRun:
 
 def of_base(session: Session, base: str) -> list[MeasuredRun]:
     """Newest first, of every project: they share the machines."""
-    newest = select(Job.id).order_by(Job.id.desc()).limit(LOOKED_AT).scalar_subquery()
+    newest = select(Job.id).order_by(Job.id.desc()).limit(SCANNED_JOBS).scalar_subquery()
     found = select(Job).where(
         Job.id.in_(newest),
         Job.status == JobStatus.SUCCEEDED,
         Job.attempt == 1,
         Job.spec["base"]["name"].astext == base,
     )
-    jobs = session.scalars(found.order_by(Job.id.desc()).limit(MOST)).all()
-    told, reached, weights = _told(session, jobs), _reached(session, jobs), _checkpoint_bytes(session, jobs)
+    jobs = session.scalars(found.order_by(Job.id.desc()).limit(MAX_RUNS)).all()
+    reported, progress, weights = (
+        _reported_events(session, jobs),
+        _progress_of(session, jobs),
+        _checkpoint_bytes(session, jobs),
+    )
     results = {file.id: file.bytes for file in files.by_ids(session, [one for job in jobs for one in job.result_files])}
     runs = [
         _run(
-            job, told[job.id], reached[job.id], sum(results[one] for one in job.result_files), weights.get(job.id, 0.0)
+            job,
+            reported[job.id],
+            progress[job.id],
+            sum(results[one] for one in job.result_files),
+            weights.get(job.id, 0.0),
         )
         for job in jobs
-        if job.id in told and job.id in reached
+        if job.id in reported and job.id in progress
     ]
     return [run for run in runs if run is not None]
 
 
-def _told(session: Session, jobs: Sequence[Job]) -> dict[str, list[JobEvent]]:
+def _reported_events(session: Session, jobs: Sequence[Job]) -> dict[str, list[JobEvent]]:
     """Each job's events of a few kinds, oldest first; the first is its claim."""
     query = select(JobEvent).where(
         JobEvent.job_id.in_([job.id for job in jobs]),
-        JobEvent.data["event"].astext.in_(TOLD) | (JobEvent.data["status"].astext == JobStatus.RUNNING),
+        JobEvent.data["event"].astext.in_(REPORTED) | (JobEvent.data["status"].astext == JobStatus.RUNNING),
     )
     found: dict[str, list[JobEvent]] = {}
     for event in session.scalars(query.order_by(JobEvent.sequence)):
@@ -79,7 +87,7 @@ def _told(session: Session, jobs: Sequence[Job]) -> dict[str, list[JobEvent]]:
     return found
 
 
-def _reached(session: Session, jobs: Sequence[Job]) -> dict[str, Row[str, int, int]]:
+def _progress_of(session: Session, jobs: Sequence[Job]) -> dict[str, Row[str, int, int]]:
     """Each job's last step and peak memory."""
     step, peak = (func.max(cast(JobEvent.data[name].astext, BigInteger)) for name in ("step", "peak_memory_bytes"))
     query = select(JobEvent.job_id, step.label("step"), peak.label("peak")).where(
@@ -97,13 +105,13 @@ def _checkpoint_bytes(session: Session, jobs: Sequence[Job]) -> dict[str, float]
 
 
 def _run(
-    job: Job, told: Sequence[JobEvent], reached: Row[str, int, int], result_bytes: int, checkpoint_bytes: float
+    job: Job, reported: Sequence[JobEvent], progress: Row[str, int, int], result_bytes: int, checkpoint_bytes: float
 ) -> MeasuredRun | None:
     """None for a job of an earlier version that did not tell all of it."""
-    data = [event.data or {} for event in told]
+    data = [event.data or {} for event in reported]
     started = next((one for one in data if one.get("event") == "started"), None)
     prepared = next((one for one in reversed(data) if one.get("event") == "data_prepared"), None)
-    claimed = next((event for event in told if (event.data or {}).get("status") == JobStatus.RUNNING), None)
+    claimed = next((event for event in reported if (event.data or {}).get("status") == JobStatus.RUNNING), None)
     if started is None or prepared is None or claimed is None or job.finished_at is None:
         return None
     return MeasuredRun(
@@ -112,18 +120,18 @@ def _run(
         seconds=(job.finished_at - claimed.created_at).total_seconds(),
         training_seconds=_phase_seconds(data, "training"),
         caching_seconds=_phase_seconds(data, "caching"),
-        steps=reached.step,
-        step_size=started["hyperparameters"]["step_size"],
+        steps=progress.step,
+        effective_batch_size=started["hyperparameters"]["step_size"],
         pairs=prepared["training_pairs"] + prepared["validation_pairs"],
         pixels=_mean_pixels(prepared["buckets"]),
-        peak_memory_bytes=reached.peak,
+        peak_memory_bytes=progress.peak,
         result_bytes=result_bytes,
         checkpoint_bytes=checkpoint_bytes,
     )
 
 
 def _phase_seconds(data: Sequence[dict[str, Any]], phase: str) -> float:
-    """A phase's time is told on entering the next."""
+    """A phase's time is reported on entering the next."""
     return float(sum(one["seconds"] for one in data if one.get("event") == "phase" and one["previous"] == phase))
 
 

@@ -29,18 +29,18 @@ def count(session: Session, what: Counted, queue: Queue) -> None:
     )
 
 
-def beat(session: Session, loop: Loop) -> None:
+def record_heartbeat(session: Session, loop: Loop) -> None:
     now = func.clock_timestamp()
     row = insert(Heartbeat).values(name=loop, at=now)
     session.execute(row.on_conflict_do_update(index_elements=["name"], set_={"at": now}))
 
 
-def forget_beat(session: Session, loop: Loop) -> None:
+def delete_heartbeat(session: Session, loop: Loop) -> None:
     """As if it had never been round."""
     session.execute(delete(Heartbeat).where(Heartbeat.name == loop))
 
 
-def last_beat_age(session: Session, loop: Loop) -> float | None:
+def heartbeat_age(session: Session, loop: Loop) -> float | None:
     """In seconds; None if it was never round."""
     age = func.extract("epoch", func.clock_timestamp() - Heartbeat.at)
     found = session.scalar(select(age).where(Heartbeat.name == loop))

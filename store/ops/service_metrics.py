@@ -1,4 +1,4 @@
-"""What operators watch, as PostgreSQL knows it: a few indexed queries, whichever process is asked."""
+"""Service metrics that PostgreSQL knows: a few indexed queries, with the same result in every process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from store.tables.job import Job
 from store.tables.upload import Upload
 from store.tables.webhook import WebhookDelivery
 
-# Written as in the partial indexes, so that the planner sees that those hold all that is asked for.
+# Written as in the partial indexes, so that the planner sees that those hold every selected row.
 LIVE = text(f"status NOT IN ({', '.join(repr(str(status)) for status in sorted(TERMINAL))})")
 QUEUED = text("status = 'queued'")
 LIVE_IMAGES = text("status IN ('queued', 'running')")
@@ -26,8 +26,8 @@ WAITING = text("status = 'uploaded' AND deleted_at IS NULL")
 
 
 @dataclass(frozen=True)
-class Running:
-    """The latest progress of a worker's job; None where its trainer has told nothing yet."""
+class RunningJob:
+    """The latest progress of a worker's job; None where its trainer has reported nothing yet."""
 
     worker: str
     pairs_per_second: float | None
@@ -35,7 +35,7 @@ class Running:
 
 
 @dataclass(frozen=True)
-class Reading:
+class FileBeingRead:
     """A file that an intake worker reads; ``peak_memory_bytes`` is that of its process since it was started."""
 
     worker: str
@@ -50,8 +50,8 @@ class Signals:
     queue_age: Mapping[Queue, float]
     waiting_files: int
     counters: Mapping[tuple[str, str], int]
-    running: list[Running]
-    reading: list[Reading]
+    running: list[RunningJob]
+    reading: list[FileBeingRead]
     lags: Mapping[str, float]
     pending_uploads: int
     due_deliveries: int
@@ -103,21 +103,21 @@ def _counters(session: Session) -> dict[tuple[str, str], int]:
     return {(name, queue): int(value) for name, queue, value in session.execute(total)}
 
 
-def _running(session: Session) -> list[Running]:
+def _running(session: Session) -> list[RunningJob]:
     query = select(Job.worker, Job.progress).where(LIVE, Job.status == JobStatus.RUNNING).order_by(Job.worker)
-    return [_told(worker or "", progress or {}) for worker, progress in session.execute(query)]
+    return [_running_job(worker or "", progress or {}) for worker, progress in session.execute(query)]
 
 
-def _reading(session: Session) -> list[Reading]:
-    """Those that have told something."""
+def _reading(session: Session) -> list[FileBeingRead]:
+    """Those that have reported something."""
     query = select(File.progress).where(WAITING, File.progress.is_not(None)).order_by(File.id)
-    told = [progress or {} for progress in session.scalars(query)]
-    return [Reading(one["worker"], one["peak_memory_bytes"]) for one in told if "peak_memory_bytes" in one]
+    reported = [progress or {} for progress in session.scalars(query)]
+    return [FileBeingRead(one["worker"], one["peak_memory_bytes"]) for one in reported if "peak_memory_bytes" in one]
 
 
-def _told(worker: str, progress: Mapping[str, Any]) -> Running:
+def _running_job(worker: str, progress: Mapping[str, Any]) -> RunningJob:
     """Progress of an earlier phase, or of another version, lacks either figure."""
-    return Running(worker, progress.get("pairs_per_second"), progress.get("peak_memory_bytes"))
+    return RunningJob(worker, progress.get("pairs_per_second"), progress.get("peak_memory_bytes"))
 
 
 def _lags(session: Session) -> dict[str, float]:

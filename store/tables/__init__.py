@@ -1,6 +1,6 @@
 """The tables. PostgreSQL is the only truth: a Celery message is a hint, a blob is bytes that a row names.
 
-Whoever imports one has them all: a foreign key names its table.
+Importing one imports all of them: a foreign key names its table.
 """
 
 from store.tables import counter, dataset, file, generation, idempotency, image, job, project, upload, webhook

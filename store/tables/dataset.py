@@ -1,4 +1,4 @@
-"""The tables of data sets: pairs that come and go, and the revisions that this makes.
+"""The tables of datasets: pairs that come and go, and the revisions that this makes.
 
 The content at revision r is the pairs with ``added_in <= r`` that were not removed by then. No revision is ever
 rewritten, and a change costs rows for what it changes alone.
@@ -16,7 +16,7 @@ from store.tables.base import Json, Table
 
 class Dataset(Table):
     """``revision`` is the latest one and ``pairs_count`` its pairs; ``bytes`` are those of images that were sent with
-    single pairs, as often as they were. Whoever changes a data set holds this row's lock.
+    single pairs, as often as they were. Every change to a dataset holds this row's lock.
 
     A deleted one takes and shows nothing more; jobs that pinned a revision of it still find its rows.
     """
@@ -49,7 +49,7 @@ class DatasetRevision(Table):
 
 
 class DatasetPair(Table):
-    """``number`` counts the pairs that a data set ever had: noise in training is keyed by it, so that a pair gets the
+    """``number`` counts the pairs that a dataset ever had: noise in training is keyed by it, so that a pair gets the
     same in every revision. ``file_id`` and ``file_row`` say where a pair of a file came from."""
 
     __tablename__ = "dataset_pairs"

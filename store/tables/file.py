@@ -8,15 +8,14 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from store.tables.base import Json, Table
+from store.tables.lease import Leased
 
 
-class File(Table):
-    """An uploaded or produced file. The intake worker turns an upload into ``pairs_sha256``, and reports.
+class File(Leased, Table):
+    """An uploaded or produced file. An intake worker leases an upload, reads it into ``pairs_sha256``, and reports.
 
-    ``policy`` is what the uploader decided about doubtful rows (intake.Policy), ``progress`` how far the reading is.
-
-    ``status`` is uploaded, processed or error. ``attempt`` and ``lease_expires_at`` fence the intake worker; of the
-    attempts, ``crashes`` broke off by themselves.
+    ``status`` is uploaded, processed or error. ``policy`` is what the uploader decided about doubtful rows
+    (intake.Policy), ``progress`` how far the reading is.
     """
 
     __tablename__ = "files"
@@ -26,7 +25,6 @@ class File(Table):
         Index("ix_files_waiting", "id", postgresql_where=text("status = 'uploaded' AND deleted_at IS NULL")),
     )
 
-    id: Mapped[str] = mapped_column(primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
     filename: Mapped[str]
     purpose: Mapped[str]
@@ -36,10 +34,6 @@ class File(Table):
     status_details: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     deleted_at: Mapped[datetime | None]
-    attempt: Mapped[int] = mapped_column(server_default=text("0"))
-    crashes: Mapped[int] = mapped_column(server_default=text("0"))
-    lease_expires_at: Mapped[datetime | None]
-    published_at: Mapped[datetime | None]
     pairs_sha256: Mapped[str | None]
     pairs_count: Mapped[int | None]
     report: Mapped[Json | None]

@@ -1,4 +1,4 @@
-"""The table of images that were asked for."""
+"""The table of image generations."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from store.tables.base import Json, Table
+from store.tables.lease import Leased
 
 
 class GenerationStatus(StrEnum):
@@ -20,12 +21,12 @@ class GenerationStatus(StrEnum):
     FAILED = "failed"
 
 
-class Generation(Table):
-    """Images to be drawn, then drawn. ``attempt`` is the fencing token, as of a job.
+class Generation(Leased, Table):
+    """Images to be generated, then generated; a generation worker leases them.
 
-    ``spec`` is a DrawSpec, ``weights`` the adapter's files that it needs (name -> SHA-256), ``model`` the name that was
-    asked for; ``result`` holds ``images`` (SHA-256 and bytes of each, in order) and how they came about.
-    ``key_id`` and ``request_sha256`` tell a client's retry of the same request from a second one.
+    ``spec`` is a DrawSpec, ``weights`` the adapter's files that it needs (name -> SHA-256), ``model`` the name in the
+    request; ``result`` holds ``images`` (SHA-256 and bytes of each, in order) and how they were generated.
+    ``key_id`` and ``request_sha256`` distinguish a client's retry of the same request from a second one.
     """
 
     __tablename__ = "generations"
@@ -37,7 +38,6 @@ class Generation(Table):
         Index("ix_generations_live", "status", "id", postgresql_where=text("status IN ('queued', 'running')")),
     )
 
-    id: Mapped[str] = mapped_column(primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
     status: Mapped[str]
     model: Mapped[str]
@@ -45,11 +45,7 @@ class Generation(Table):
     weights: Mapped[Json]
     key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id"))
     request_sha256: Mapped[str]
-    attempt: Mapped[int] = mapped_column(server_default=text("0"))
-    crashes: Mapped[int] = mapped_column(server_default=text("0"))
     worker: Mapped[str | None]
-    lease_expires_at: Mapped[datetime | None]
-    published_at: Mapped[datetime | None]
     result: Mapped[Json | None]
     error: Mapped[Json | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

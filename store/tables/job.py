@@ -9,25 +9,29 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from store.job_status import TERMINAL, JobStatus
 from store.tables.base import Json, Table
+from store.tables.lease import Leased
 
-MOST_PRIORITY = 10
+MAX_PRIORITY = 10
 
 
-class Job(Table):
-    """A fine-tuning job. ``attempt`` is the fencing token: it grows with each claim, and every write of a worker
-    names it; ``training_seconds`` is what the attempts that have ended took. ``spec`` is the RunSpec that validated
-    the request; ``progress`` the trainer's latest progress. ``key_id`` and ``request_sha256`` tell a client's retry of
-    the same create from a second job. Its pairs are those of a file, or of a data set at the revision that it had when
-    the job was created. ``memory_gib`` is the device memory that a worker needs to take it (store/gpu_classes.py);
-    ``queued_at`` is when it last joined the queue, ``claimed_at`` when it was last taken from it
-    (store/jobs/queue.py)."""
+class Job(Leased, Table):
+    """A fine-tuning job, which a training worker leases.
+
+    ``spec`` is the RunSpec that validated the request. The pairs are those of a file, or of a dataset at the revision
+    that it had when the job was created. ``key_id`` and ``request_sha256`` distinguish a client's retry of the same
+    create from a second job. ``requested`` is a RequestedAction that the worker has not carried out yet.
+
+    ``queued_at`` is when the job last joined the queue, ``claimed_at`` when a worker last took it from there
+    (store/jobs/queue.py). ``memory_gib`` is the device memory that a worker needs to take it (store/gpu_classes.py).
+    ``training_seconds`` is what the attempts that have ended took; ``progress`` the trainer's latest progress.
+    """
 
     __tablename__ = "jobs"
     __table_args__ = (
         CheckConstraint(f"status IN ({', '.join(repr(str(s)) for s in JobStatus)})", name="status"),
         CheckConstraint("requested IN ('cancel', 'pause')", name="requested"),
         CheckConstraint("(status = 'running') = (lease_expires_at IS NOT NULL)", name="lease_when_running"),
-        CheckConstraint(f"priority BETWEEN {-MOST_PRIORITY} AND {MOST_PRIORITY}", name="priority"),
+        CheckConstraint(f"priority BETWEEN {-MAX_PRIORITY} AND {MAX_PRIORITY}", name="priority"),
         CheckConstraint("status != 'queued' OR queued_at IS NOT NULL", name="queued_since"),
         CheckConstraint("num_nonnulls(training_file_id, training_dataset_id) = 1", name="training_source"),
         CheckConstraint("num_nonnulls(validation_file_id, validation_dataset_id) <= 1", name="validation_source"),
@@ -59,7 +63,6 @@ class Job(Table):
         ),
     )
 
-    id: Mapped[str] = mapped_column(primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
     status: Mapped[str]
     spec: Mapped[Json]
@@ -74,16 +77,12 @@ class Job(Table):
     key_id: Mapped[str | None] = mapped_column(ForeignKey("api_keys.id"))
     request_sha256: Mapped[str | None]
     requested: Mapped[str | None]
-    attempt: Mapped[int] = mapped_column(server_default=text("0"))
-    crashes: Mapped[int] = mapped_column(server_default=text("0"))
     worker: Mapped[str | None]
     claimed_at: Mapped[datetime | None]
     training_seconds: Mapped[float] = mapped_column(Double, server_default=text("0"))
-    lease_expires_at: Mapped[datetime | None]
     priority: Mapped[int] = mapped_column(server_default=text("0"))
     memory_gib: Mapped[int | None]
     queued_at: Mapped[datetime | None]
-    published_at: Mapped[datetime | None]
     progress: Mapped[Json | None]
     error: Mapped[Json | None]
     fine_tuned_model: Mapped[str | None] = mapped_column(unique=True)

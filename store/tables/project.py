@@ -25,7 +25,7 @@ class Project(Table):
 
 
 class ApiKey(Table):
-    """A bearer key; only its SHA-256 is kept, with a prefix to recognise it by.
+    """A bearer key; only its SHA-256 is stored, with a prefix to distinguish it by.
 
     ``last_used_at`` is right to a minute.
     """

@@ -14,7 +14,7 @@ from store.errors import InvalidKey
 from store.ids import new_id
 from store.roles import Role
 from store.tables.project import ApiKey, Project
-from store.tenants.limits import UNLIMITED, Limits
+from store.tenants.limits import UNLIMITED, ProjectLimits
 
 PREFIX = "pt-"
 DEFAULT_PROJECT = "default"
@@ -28,7 +28,7 @@ class Principal:
     key_id: str
     project_id: str
     role: Role
-    limits: Limits
+    limits: ProjectLimits
     use_is_noted: bool
 
 
@@ -51,7 +51,7 @@ def create(session: Session, project: Project, name: str, role: Role = Role.MEMB
     return secret
 
 
-def authenticate(session: Session | Connection, secret: str, limits: Limits = UNLIMITED) -> Principal:
+def authenticate(session: Session | Connection, secret: str, limits: ProjectLimits = UNLIMITED) -> Principal:
     """The look-up is by digest, so its time tells nothing about any stored key. ``limits``: the deployment's."""
     query = select(ApiKey.id, ApiKey.project_id, ApiKey.role, Project.limits, _use_is_noted())
     query = query.join(Project, Project.id == ApiKey.project_id)

@@ -1,4 +1,4 @@
-"""Idempotency keys: what a create was answered, kept in the transaction that made it. Nothing here commits.
+"""Idempotency keys: the answer to a create, stored in the transaction of the create. Nothing here commits.
 
 A request and its answer are committed together or not at all, so a key never stands for a create that failed, and a
 create that succeeded is never without its key.
@@ -15,11 +15,11 @@ from store.errors import IdempotencyInFlight, IdempotencyMismatch
 from store.tables.base import Json
 from store.tables.idempotency import IdempotencyKey
 
-KEPT = timedelta(hours=24)
+RETENTION = timedelta(hours=24)
 
 
-def earlier(session: Session, key_id: str, key: str, *, request: str) -> Json | None:
-    """What the request was answered before, or None: then this transaction may do it, and nobody else until its end.
+def find_answer(session: Session, key_id: str, key: str, *, request: str) -> Json | None:
+    """The stored answer to the request; None if there is none: then this transaction alone may do it, until its end.
 
     ``request`` identifies the operation and its body. Raises IdempotencyInFlight while another transaction does it,
     IdempotencyMismatch where the key was used for another request.
@@ -35,10 +35,10 @@ def earlier(session: Session, key_id: str, key: str, *, request: str) -> Json | 
     return found.answer
 
 
-def keep(session: Session, key_id: str, key: str, *, request: str, answer: Json) -> None:
+def save(session: Session, key_id: str, key: str, *, request: str, answer: Json) -> None:
     session.add(IdempotencyKey(key_id=key_id, key=key, request=request, answer=answer))
 
 
-def forget(session: Session) -> None:
-    """Drop what is older than KEPT: no client retries so late."""
-    session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < func.now() - KEPT))
+def delete_expired(session: Session) -> None:
+    """Drop what is older than RETENTION: no client retries so late."""
+    session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < func.now() - RETENTION))

@@ -9,7 +9,7 @@ from store.tables.base import Json
 
 
 @dataclass(frozen=True)
-class Limits:
+class ProjectLimits:
     """None is no limit. ``queued_jobs`` counts every job that waits: for its files, for a worker, or paused.
 
     A key may send ``requests_burst`` requests at once, and from then on ``requests_per_minute``.
@@ -22,17 +22,17 @@ class Limits:
     requests_per_minute: int | None = None
     requests_burst: int = 1
 
-    def with_own(self, own: Json) -> Limits:
+    def with_own(self, own: Json) -> ProjectLimits:
         """``own``: a project's, by name; what it does not name stays as it is here."""
         return replace(self, **{name: value for name, value in own.items() if name in NAMES})
 
 
-NAMES = tuple(field.name for field in fields(Limits))
-UNLIMITED = Limits()
+NAMES = tuple(field.name for field in fields(ProjectLimits))
+UNLIMITED = ProjectLimits()
 
 
-def defaults(settings: Settings) -> Limits:
-    return Limits(
+def defaults(settings: Settings) -> ProjectLimits:
+    return ProjectLimits(
         stored_bytes=settings.quota_stored_bytes,
         queued_jobs=settings.quota_queued_jobs,
         running_jobs=settings.quota_running_jobs,

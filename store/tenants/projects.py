@@ -21,6 +21,6 @@ def set_limits(session: Session, name: str, *, own: Json, dropped: Collection[st
     """``own`` are the project's from now on, ``dropped`` the deployment's again; the others stay as they are."""
     project = api_keys.ensure_project(session, name)
     session.refresh(project, with_for_update={"key_share": True})
-    kept = {limit: value for limit, value in project.limits.items() if limit not in dropped}
-    project.limits = kept | own
+    unchanged = {limit: value for limit, value in project.limits.items() if limit not in dropped}
+    project.limits = unchanged | own
     session.flush()

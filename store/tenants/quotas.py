@@ -1,7 +1,7 @@
-"""Quotas: whether a project has room for more. Nothing here commits.
+"""Quotas: whether a project may use more. Nothing here commits.
 
-Whoever adds to what a quota counts holds the project's row from the check to the end of the transaction, so that of
-several that come at once no more go through than there is room for. Ends and deletions need no such lock.
+A transaction that adds to what a quota counts locks the project's row from the check to its end, so that concurrent
+ones cannot exceed the quota together. Ends and deletions need no such lock.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from store.job_status import JobStatus
 from store.tables.job import Job
 from store.tables.project import Project
 from store.tenants import usage
-from store.tenants.limits import Limits
+from store.tenants.limits import ProjectLimits
 
 
-def require_storage(session: Session, project_id: str, limits: Limits, size: int) -> None:
+def require_storage(session: Session, project_id: str, limits: ProjectLimits, size: int) -> None:
     """Room for ``size`` bytes more. Raises QuotaExceeded."""
     if limits.stored_bytes is not None:
         _lock(session, project_id)
         used = usage.stored_bytes(session, project_id)
-        _check("stored bytes", limits.stored_bytes, used, size, "Delete files and data sets that are not needed")
+        _check("stored bytes", limits.stored_bytes, used, size, "Delete files and datasets that are not needed")
 
 
-def require_upload(session: Session, project_id: str, limits: Limits, size: int) -> None:
+def require_upload(session: Session, project_id: str, limits: ProjectLimits, size: int) -> None:
     """Room for one more upload in parts, and for the ``size`` bytes that it is to have. Raises QuotaExceeded."""
     if limits.uploads is not None:
         _lock(session, project_id)
@@ -34,7 +34,7 @@ def require_upload(session: Session, project_id: str, limits: Limits, size: int)
     require_storage(session, project_id, limits, size)
 
 
-def require_waiting_job(session: Session, project_id: str, limits: Limits) -> None:
+def require_waiting_job(session: Session, project_id: str, limits: ProjectLimits) -> None:
     """Room for one more job that waits. Raises QuotaExceeded."""
     if limits.queued_jobs is not None:
         _lock(session, project_id)
@@ -42,18 +42,18 @@ def require_waiting_job(session: Session, project_id: str, limits: Limits) -> No
         _check("queued jobs", limits.queued_jobs, used, 1, "Wait until one has started, or cancel one")
 
 
-def may_run(session: Session, job_id: str, defaults: Limits) -> bool:
+def may_run(session: Session, job_id: str, defaults: ProjectLimits) -> bool:
     """Whether the project of this queued job may have one more running. Where there is a limit, none of its other jobs
     is claimed meanwhile."""
     of_job = select(Project.id, Project.limits).join(Job, Job.project_id == Project.id)
     project = session.execute(of_job.where(Job.id == job_id, Job.status == JobStatus.QUEUED)).one_or_none()
     if project is None:
         return False
-    most = defaults.with_own(project.limits).running_jobs
-    if most is None:
+    limit = defaults.with_own(project.limits).running_jobs
+    if limit is None:
         return True
     _lock(session, project.id)
-    return usage.jobs_in(session, project.id, JobStatus.RUNNING) < most
+    return usage.jobs_in(session, project.id, JobStatus.RUNNING) < limit
 
 
 def _lock(session: Session, project_id: str) -> None:
@@ -65,6 +65,6 @@ def _locked(project_id: object) -> Select[str, dict[str, object]]:
     return select(Project.id, Project.limits).where(Project.id == project_id).with_for_update(key_share=True)
 
 
-def _check(quota: str, most: int, used: int, more: int, remedy: str) -> None:
-    if used + more > most:
-        raise QuotaExceeded(quota, most=most, used=used, more=more, remedy=remedy)
+def _check(quota: str, limit: int, used: int, more: int, remedy: str) -> None:
+    if used + more > limit:
+        raise QuotaExceeded(quota, limit=limit, used=used, more=more, remedy=remedy)

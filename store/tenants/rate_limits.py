@@ -18,14 +18,14 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from store.errors import RateLimited
-from store.tenants.limits import Limits
+from store.tenants.limits import ProjectLimits
 
 log = structlog.get_logger()
 
 ANSWER_SECONDS = 0.25  # a broker on the same network takes well under a millisecond
-SILENCE_SECONDS = 5.0  # without an answer, for how long it is not asked again: no request then waits for it
+SILENCE_SECONDS = 5.0  # after no answer, how long the broker is left alone: no request then waits for it
 AHEAD = 20  # a process takes up to one part in so many of a bucket ahead
-MOST_PURSES = 10_000  # keys that a process remembers tokens of
+MAX_RESERVES = 10_000  # keys that a process remembers tokens of
 
 # Times in microseconds by the broker's clock; they fit exactly into Lua's numbers until the year 2255.
 # KEYS[1] the bucket; ARGV[1] a token's time, ARGV[2] the bucket's size in tokens, ARGV[3] tokens wanted.
@@ -56,8 +56,8 @@ class Allowance:
 
 
 @dataclass
-class Purse:
-    """Tokens that this process has taken ahead, and what it was told of their bucket then.
+class Reserve:
+    """Tokens that this process has taken ahead, and the state of their bucket then.
 
     At ``full_at``, by this process's clock, the bucket would be full without them too: they are worth nothing then.
     """
@@ -79,18 +79,18 @@ class Buckets:
         )
         self._take = self._broker.register_script(TAKE)
         self._silent_until = 0.0
-        self._purses: dict[tuple[str, Limits], Purse] = {}
+        self._reserves: dict[tuple[str, ProjectLimits], Reserve] = {}
         self._lock = threading.Lock()
 
-    def take(self, key_id: str, limits: Limits) -> Allowance | None:
+    def take(self, key_id: str, limits: ProjectLimits) -> Allowance | None:
         """A token of this key's bucket; None where there is no limit, or no broker. Raises RateLimited."""
         if limits.requests_per_minute is None:
             return None
-        allowance = self.at_hand(key_id, limits)
+        allowance = self.take_reserved(key_id, limits)
         if allowance is not None or time.monotonic() < self._silent_until:
             return allowance
         try:
-            return self._ask(key_id, limits, limits.requests_per_minute)
+            return self._take_from_broker(key_id, limits, limits.requests_per_minute)
         except RedisError as error:
             self._silent_until = time.monotonic() + SILENCE_SECONDS
             log.warning("rate_limit.not_counted", reason=str(error), seconds=SILENCE_SECONDS)
@@ -99,26 +99,26 @@ class Buckets:
     def close(self) -> None:
         self._broker.close()
 
-    def at_hand(self, key_id: str, limits: Limits) -> Allowance | None:
+    def take_reserved(self, key_id: str, limits: ProjectLimits) -> Allowance | None:
         """A token that was taken ahead, if there is one: without the broker."""
         now = time.monotonic()
         with self._lock:
-            purse = self._purses.get((key_id, limits))
-            if purse is None or purse.tokens < 1 or purse.full_at <= now:
+            reserve = self._reserves.get((key_id, limits))
+            if reserve is None or reserve.tokens < 1 or reserve.full_at <= now:
                 return None
-            purse.tokens -= 1
-            return Allowance(limits.requests_burst, purse.left + purse.tokens, purse.full_at - now)
+            reserve.tokens -= 1
+            return Allowance(limits.requests_burst, reserve.left + reserve.tokens, reserve.full_at - now)
 
-    def _ask(self, key_id: str, limits: Limits, per_minute: int) -> Allowance:
+    def _take_from_broker(self, key_id: str, limits: ProjectLimits, per_minute: int) -> Allowance:
         token = round(60_000_000 / per_minute)  # whole, so that nothing is lost in sums
-        burst, asked_at = limits.requests_burst, time.monotonic()
+        burst, requested_at = limits.requests_burst, time.monotonic()
         wanted = max(1, burst // AHEAD)
         given, left, full, wait = self._take(keys=[f"pairtune:rate:{key_id}"], args=[token, burst, wanted])
         full_in = full / 1e6
         if given < 1:
             raise RateLimited(per_minute, burst=burst, full_in=full_in, retry_in=wait / 1e6)
         with self._lock:
-            if len(self._purses) >= MOST_PURSES:
-                self._purses.clear()
-            self._purses[key_id, limits] = Purse(given - 1, left, asked_at + full_in)
+            if len(self._reserves) >= MAX_RESERVES:
+                self._reserves.clear()
+            self._reserves[key_id, limits] = Reserve(given - 1, left, requested_at + full_in)
         return Allowance(burst, left + given - 1, full_in)

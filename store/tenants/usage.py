@@ -17,13 +17,13 @@ WAITING = (JobStatus.VALIDATING_FILES, JobStatus.QUEUED, JobStatus.PAUSED)
 
 
 @dataclass(frozen=True)
-class Files:
+class FileUsage:
     count: int
     bytes: int
 
 
 @dataclass(frozen=True)
-class Uploads:
+class UploadUsage:
     """Pending ones; ``bytes`` are those that were declared, of which a part may have arrived."""
 
     count: int
@@ -31,18 +31,18 @@ class Uploads:
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingUsage:
     """``seconds`` with a worker, of all jobs and their attempts, those that run now included."""
 
     jobs: dict[JobStatus, int]
     seconds: float
 
 
-def files(session: Session, project_id: str) -> Files:
+def files(session: Session, project_id: str) -> FileUsage:
     """Uploaded and produced ones, without those that were deleted."""
     query = select(func.count(), func.coalesce(func.sum(File.bytes), 0))
     count, size = session.execute(query.where(File.project_id == project_id, File.deleted_at.is_(None))).one()
-    return Files(count, int(size))
+    return FileUsage(count, int(size))
 
 
 def datasets_bytes(session: Session, project_id: str) -> int:
@@ -51,17 +51,17 @@ def datasets_bytes(session: Session, project_id: str) -> int:
     return int(session.scalars(query.where(Dataset.project_id == project_id, Dataset.deleted_at.is_(None))).one())
 
 
-def uploads(session: Session, project_id: str) -> Uploads:
+def uploads(session: Session, project_id: str) -> UploadUsage:
     """One whose time is over counts no more, whether or not its row says so yet."""
     query = select(func.count(), func.coalesce(func.sum(Upload.bytes), 0)).where(
         Upload.project_id == project_id, Upload.status == "pending", Upload.expires_at > func.clock_timestamp()
     )
     count, size = session.execute(query).one()
-    return Uploads(count, int(size))
+    return UploadUsage(count, int(size))
 
 
 def stored_bytes(session: Session, project_id: str) -> int:
-    """An upload has its room from its beginning, so that completing it never fails for want of it."""
+    """An upload counts with its declared bytes from its beginning, so that completing it never exceeds the quota."""
     of_files, in_flight = files(session, project_id), uploads(session, project_id)
     return of_files.bytes + in_flight.bytes + datasets_bytes(session, project_id)
 
@@ -71,11 +71,11 @@ def jobs_in(session: Session, project_id: str, *statuses: JobStatus) -> int:
     return session.scalars(query).one()
 
 
-def training(session: Session, project_id: str) -> Training:
+def training(session: Session, project_id: str) -> TrainingUsage:
     query = select(Job.status, func.count(), func.sum(Job.training_seconds + attempt_seconds()))
     rows = session.execute(query.where(Job.project_id == project_id).group_by(Job.status)).all()
     counts = dict.fromkeys(JobStatus, 0) | {JobStatus(status): count for status, count, _ in rows}
-    return Training(counts, float(sum(seconds for _, _, seconds in rows)))
+    return TrainingUsage(counts, float(sum(seconds for _, _, seconds in rows)))
 
 
 def attempt_seconds() -> ColumnElement[float]:

@@ -1,7 +1,7 @@
 """The log of webhook deliveries, which is also their queue. Nothing here commits.
 
-A claim counts the attempt and sets the time at which its sender is taken to be dead, so that a delivery whose sender
-was killed is sent again: at least once, never lost. Times are the database's.
+A claim is a lease (store/leases.py) on many rows at once: it counts the attempt and sets the time at which its sender
+is taken to be dead. A delivery whose sender was killed is due again then: it is sent at least once, never lost.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, aliased
 
-from store import pagination
+from store import leases, pagination
 from store.errors import DeliveryNotFound, WebhookDisabled
 from store.tables.webhook import WebhookDelivery, WebhookEndpoint
 
-KEPT = timedelta(days=30)
+RETENTION = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def claim(session: Session, *, limit: int, lease_seconds: float, busy: Collectio
         .ext(distinct_on(due.endpoint_id))
         .order_by(due.endpoint_id, due.next_attempt_at, due.id)
     )
-    # The time is looked at twice: of two that claim at once, the later one's row may have changed under it.
+    # The time is checked twice: of two that claim at once, the later one's row may have changed under it.
     mine = (
         select(WebhookDelivery.id)
         .where(WebhookDelivery.id.in_(first), WebhookDelivery.next_attempt_at <= func.clock_timestamp())
@@ -52,10 +52,7 @@ def claim(session: Session, *, limit: int, lease_seconds: float, busy: Collectio
     claimed = (
         update(WebhookDelivery)
         .where(WebhookDelivery.id.in_(mine))
-        .values(
-            attempts=WebhookDelivery.attempts + 1,
-            next_attempt_at=func.clock_timestamp() + timedelta(seconds=lease_seconds),
-        )
+        .values(leases.taken_for(WebhookDelivery.attempts, WebhookDelivery.next_attempt_at, lease_seconds))
         .returning(
             WebhookDelivery.id,
             WebhookDelivery.endpoint_id,
@@ -68,7 +65,7 @@ def claim(session: Session, *, limit: int, lease_seconds: float, busy: Collectio
 
 
 def delivered(session: Session, due: DueDelivery, *, status: int) -> None:
-    """Whoever sent it, and however late: it has arrived."""
+    """Record the arrival. Not fenced: a late sender's delivery has arrived, too."""
     done = update(WebhookDelivery).where(WebhookDelivery.id == due.id)
     session.execute(
         done.values(delivered_at=func.clock_timestamp(), next_attempt_at=None, last_status=status, last_error=None)
@@ -113,12 +110,12 @@ def newest_first(session: Session, endpoint_id: str, *, after: str | None, limit
     query = query.order_by(WebhookDelivery.id.desc()).limit(limit)
     if after is not None:
         of_this = (WebhookDelivery.id == after, WebhookDelivery.endpoint_id == endpoint_id)
-        pagination.place(session, select(WebhookDelivery.id).where(*of_this), after)
+        pagination.position(session, select(WebhookDelivery.id).where(*of_this), after)
         query = query.where(WebhookDelivery.id < after)
     return list(session.scalars(query))
 
 
-def forget(session: Session) -> None:
-    """Drop what is older than KEPT, unless it is still to be sent."""
-    old = WebhookDelivery.created_at < func.now() - KEPT
+def delete_expired(session: Session) -> None:
+    """Drop what is older than RETENTION, unless it is still to be sent."""
+    old = WebhookDelivery.created_at < func.now() - RETENTION
     session.execute(delete(WebhookDelivery).where(old, WebhookDelivery.next_attempt_at.is_(None)))

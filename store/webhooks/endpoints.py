@@ -14,8 +14,8 @@ from store.ids import new_id
 from store.tables.project import Project
 from store.tables.webhook import WebhookEndpoint, WebhookSecret
 
-MOST_ENDPOINTS = 16  # a project; each end of a job is sent to all of them
-MOST_SECRETS = 8  # at once; beyond that the oldest goes before its time, so that the header stays short
+MAX_ENDPOINTS = 16  # a project; each end of a job is sent to all of them
+MAX_SECRETS = 8  # at once; beyond that the oldest goes before its time, so that the header stays short
 OVERLAP = timedelta(hours=24)
 
 
@@ -23,8 +23,8 @@ def create(session: Session, project_id: str, *, url: str, events: Sequence[str]
     """With its first secret, number 1."""
     session.execute(select(Project.id).where(Project.id == project_id).with_for_update(key_share=True))
     query = select(func.count()).select_from(WebhookEndpoint).where(WebhookEndpoint.project_id == project_id)
-    if session.scalars(query).one() >= MOST_ENDPOINTS:
-        raise TooManyWebhooks(MOST_ENDPOINTS)
+    if session.scalars(query).one() >= MAX_ENDPOINTS:
+        raise TooManyWebhooks(MAX_ENDPOINTS)
     endpoint = WebhookEndpoint(id=new_id("webhook"), project_id=project_id, url=url, events=list(events))
     session.add(endpoint)
     session.flush()
@@ -42,7 +42,7 @@ def newest_first(session: Session, project_id: str, *, after: str | None, limit:
     query = select(WebhookEndpoint).where(WebhookEndpoint.project_id == project_id)
     query = query.order_by(WebhookEndpoint.id.desc()).limit(limit)
     if after is not None:
-        pagination.place(session, _one(project_id, after).with_only_columns(WebhookEndpoint.id), after)
+        pagination.position(session, _one(project_id, after).with_only_columns(WebhookEndpoint.id), after)
         query = query.where(WebhookEndpoint.id < after)
     return list(session.scalars(query))
 
@@ -61,7 +61,7 @@ def rotate(session: Session, project_id: str, endpoint_id: str, *, key_check: st
     version = session.scalars(select(func.max(WebhookSecret.version)).where(mine)).one() + 1
     ends = func.clock_timestamp() + OVERLAP
     session.execute(update(WebhookSecret).where(mine, WebhookSecret.expires_at.is_(None)).values(expires_at=ends))
-    over = or_(WebhookSecret.expires_at <= func.clock_timestamp(), WebhookSecret.version <= version - MOST_SECRETS)
+    over = or_(WebhookSecret.expires_at <= func.clock_timestamp(), WebhookSecret.version <= version - MAX_SECRETS)
     session.execute(delete(WebhookSecret).where(mine, over))
     _add_secret(session, endpoint_id, version, key_check)
     return endpoint, version

@@ -1,10 +1,13 @@
-"""Webhook deliveries come into being here, in the transaction that ends their job: both are committed or neither."""
+"""The webhook outbox: the transaction that ends a job also inserts its deliveries. Nothing here commits.
+
+Every function that ends a job calls ``job_ended``: both are committed, or neither.
+"""
 
 from __future__ import annotations
 
 import json
 
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from store.ids import new_id
@@ -15,27 +18,27 @@ from store.tables.webhook import WebhookDelivery, WebhookEndpoint
 TYPES = {status: f"fine_tuning.job.{status}" for status in sorted(TERMINAL)}
 
 
-def job_ended(session: Session, job_id: str, status: JobStatus) -> None:
-    """One delivery for each endpoint of the job's project that wants to hear of it.
+def job_ended(session: Session, job_id: str) -> None:
+    """Insert one delivery for each endpoint of the job's project that subscribes to this end.
 
-    The row's own status is looked at, so that no event of a job that goes on can tell of its end.
+    The caller has just written the job's terminal status; KeyError for a job that has not ended.
     """
-    query = select(Job.project_id, Job.finished_at).where(Job.id == job_id, Job.status == status)
-    ended = session.execute(query).one_or_none()
-    if ended is None or ended.finished_at is None:
-        return
-    endpoints = _listening(session, ended.project_id, TYPES[status])
+    ended_at = func.extract("epoch", Job.finished_at)
+    query = select(Job.project_id, Job.status, ended_at).where(Job.id == job_id)
+    project_id, status, seconds = session.execute(query).one()
+    event_type = TYPES[JobStatus(status)]
+    endpoints = _subscribed(session, project_id, event_type)
     if not endpoints:
         return
     event_id = new_id("evt")
-    body = _body(event_id, TYPES[status], job_id, created_at=int(ended.finished_at.timestamp()))
+    body = _body(event_id, event_type, job_id, created_at=int(seconds))
     rows = [
         {
             "id": new_id("delivery"),
             "endpoint_id": endpoint_id,
             "event_id": event_id,
             "job_id": job_id,
-            "type": TYPES[status],
+            "type": event_type,
             "body": body,
         }
         for endpoint_id in endpoints
@@ -43,7 +46,7 @@ def job_ended(session: Session, job_id: str, status: JobStatus) -> None:
     session.execute(insert(WebhookDelivery), rows)
 
 
-def _listening(session: Session, project_id: str, event_type: str) -> list[str]:
+def _subscribed(session: Session, project_id: str, event_type: str) -> list[str]:
     """Locked against deletion, which would otherwise make the job's end fail for a missing endpoint."""
     query = select(WebhookEndpoint.id).where(
         WebhookEndpoint.project_id == project_id,

@@ -1,4 +1,4 @@
-"""Webhooks' signing secrets, made anew whenever they are needed and kept nowhere.
+"""Webhooks' signing secrets, derived whenever they are needed and stored nowhere.
 
 A secret is HMAC-SHA256 of the endpoint's id and the secret's number under one key of the deployment, which lies
 outside the database: PAIRTUNE_WEBHOOKS_KEY, or HOME/webhooks.key. Who reads the database alone, or a dump of it, can
@@ -38,7 +38,7 @@ class SigningKey:
 
 
 def signing_key(settings: Settings) -> SigningKey:
-    """The deployment's; where no setting gives it, HOME/webhooks.key is made by whoever needs it first."""
+    """The deployment's; where no setting gives it, the first process that needs HOME/webhooks.key makes it."""
     if settings.webhooks_key is not None:
         return SigningKey(settings.webhooks_key.get_secret_value().encode())
     path = settings.home.resolve() / "webhooks.key"

@@ -8,7 +8,7 @@ from starlette.testclient import TestClient
 
 from store.database import Sessions
 from store.jobs import job_leases
-from store.jobs.job_leases import Claim
+from store.jobs.job_leases import JobLease
 
 JOBS = "/v1/fine_tuning/jobs"
 
@@ -20,7 +20,7 @@ def create(client: TestClient, file_id: str, **options: Any) -> dict[str, Any]:
     return body
 
 
-def claim(sessions: Sessions, job_id: str) -> Claim:
+def claim(sessions: Sessions, job_id: str) -> JobLease:
     with sessions.begin() as session:
         owned = job_leases.claim(session, job_id, worker="w1", lease_seconds=60)
     assert owned is not None

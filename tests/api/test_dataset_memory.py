@@ -19,7 +19,7 @@ from api.dependencies import open_backends
 from store.blobs.blobs import Blobs
 from store.datasets import datasets, image_facts
 from store.datasets.datasets import NewPair
-from store.datasets.image_facts import Facts
+from store.datasets.image_facts import MeasuredImage
 from store.settings import Settings
 from tests.api.dataset_steps import DATASETS, send
 from tests.api.serving import serving
@@ -71,7 +71,7 @@ def test_many_pairs_are_added_listed_for_a_job_and_looked_at_some_at_a_time(
     del lines
     with open_backends(settings) as backends:
         with backends.sessions.begin() as session:
-            image_facts.keep(session, [Facts(sha256, 8, 8, bytes(192)) for sha256 in (chosen, rejected)])
+            image_facts.save(session, [MeasuredImage(sha256, 8, 8, bytes(192)) for sha256 in (chosen, rejected)])
         tracemalloc.start()
         try:
             with backends.sessions.begin() as session:

@@ -21,7 +21,7 @@ from store.database import Sessions
 from store.job_status import JobStatus
 from store.jobs import events, job_leases, jobs
 from store.jobs.events import NewEvent
-from store.jobs.job_leases import Claim
+from store.jobs.job_leases import JobLease
 from tests.api.conftest import add_file
 from tests.api.job_steps import JOBS, claim, create
 from tests.api.serving import Live
@@ -65,7 +65,7 @@ def submitted(live: Live) -> str:
     return job_id
 
 
-def tell(sessions: Sessions, owned: Claim, *texts: str) -> None:
+def tell(sessions: Sessions, owned: JobLease, *texts: str) -> None:
     with sessions.begin() as session:
         job_leases.record(session, owned, [NewEvent(text) for text in texts])
 

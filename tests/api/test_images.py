@@ -18,7 +18,7 @@ from store.database import Sessions
 from store.files import files
 from store.files.files import NewFile
 from store.generations import generation_leases
-from store.generations.generation_leases import GenerationClaim
+from store.generations.generation_leases import GenerationLease
 from store.jobs import job_leases
 from store.settings import Settings
 from store.tables.generation import Generation
@@ -61,7 +61,7 @@ def queued(hasty: TestClient, **fields: Any) -> str:
     return generation_id
 
 
-def taken(sessions: Sessions, generation_id: str) -> GenerationClaim:
+def taken(sessions: Sessions, generation_id: str) -> GenerationLease:
     with sessions.begin() as session:
         owned = generation_leases.claim(session, generation_id, worker="w", lease_seconds=60)
     assert owned is not None

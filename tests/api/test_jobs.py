@@ -7,7 +7,7 @@ from starlette.testclient import TestClient
 
 from store.database import Sessions
 from store.files.files import NewFile
-from store.job_status import Request
+from store.job_status import RequestedAction
 from store.jobs import job_leases
 from store.jobs.events import NewEvent
 from store.settings import Settings
@@ -74,7 +74,7 @@ def test_a_running_job_is_asked_to_stop(client: TestClient, file_id: str, sessio
     assert (paused["status"], paused["requested"], paused["attempt"]) == ("running", "pause", 1)
     assert client.post(f"{JOBS}/{job}/cancel").json()["requested"] == "cancel"
     with sessions.begin() as session:
-        assert job_leases.renew(session, owned, lease_seconds=60) == Request.CANCEL
+        assert job_leases.renew(session, owned, lease_seconds=60) == RequestedAction.CANCEL
 
 
 def test_events_come_newest_first_in_pages(client: TestClient, file_id: str, sessions: Sessions) -> None:

@@ -135,7 +135,7 @@ def test_what_is_rolled_back_is_not_counted(client: TestClient, sessions: Sessio
 @pytest.mark.integration
 def test_the_dispatchers_lag_is_that_of_its_last_round(anonymous: TestClient, sessions: Sessions) -> None:
     with sessions.begin() as session:
-        counters.beat(session, "dispatcher")
+        counters.record_heartbeat(session, "dispatcher")
     assert 0 <= figures(anonymous)['pairtune_loop_lag_seconds{loop="dispatcher"}'] < 60
     with sessions.begin() as session:
         session.execute(text("UPDATE heartbeats SET at = at - interval '5 minutes'"))

@@ -19,10 +19,13 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 from PIL import Image
 
+from store import leases
 from store.blobs.blobs import Blobs
-from store.files import files
+from store.files.file_leases import FILES
 from store.hints import Hints
-from store.jobs import job_leases, jobs
+from store.jobs import job_leases
+from store.jobs.job_leases import JOBS
+from store.leases import Leases
 from store.settings import Settings
 from tests.api.polling import until
 from tests.api.serving import Live, serving
@@ -72,17 +75,16 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, postgres_url: str, valke
 def workshop(workplace: Workplace) -> Iterator[None]:
     stop, resources = threading.Event(), workplace.resources
 
-    def waiting(what: Any) -> list[str]:
+    def waiting(what: Leases[Any]) -> list[str]:
         with resources.sessions() as session:
-            found: list[str] = what.unpublished(session, older_than_seconds=0)
-            return found
+            return leases.unpublished(session, what, older_than_seconds=0)
 
     def work() -> None:
         while not stop.wait(0.1):
             with workplace.work:
-                for file_id in waiting(files):
+                for file_id in waiting(FILES):
                     read_file(resources, file_id)
-                for job_id in waiting(jobs):
+                for job_id in waiting(JOBS):
                     supervise(resources, job_id, stopping=stop.is_set)
 
     thread = threading.Thread(target=work, name="workshop")

@@ -252,14 +252,14 @@ def test_a_part_whose_upload_is_cancelled_while_it_is_stored_leaves_nothing(
     client: TestClient, settings: Settings, sessions: Sessions, project: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upload_id = begin(client)
-    store_part = upload_parts.keep
+    store_part = upload_parts.save
 
     def store_and_cancel(*given: Any) -> None:
         store_part(*given)
         with sessions.begin() as session:
             uploads.cancel(session, project.id, upload_id)
 
-    monkeypatch.setattr(upload_parts, "keep", store_and_cancel)
+    monkeypatch.setattr(upload_parts, "save", store_and_cancel)
     assert fault(add(client, upload_id, CONTENT)) == (409, "upload_id", "invalid_upload_state")
     assert leftovers(settings, upload_id) == []
 

@@ -122,7 +122,7 @@ def test_every_fault_of_a_request_is_told(local: TestClient, body: dict[str, Any
 
 
 def test_a_project_may_have_so_many(local: TestClient) -> None:
-    for _ in range(endpoints.MOST_ENDPOINTS):
+    for _ in range(endpoints.MAX_ENDPOINTS):
         made(local)
     answer = local.post(WEBHOOKS, json={"url": URL})
     assert (answer.status_code, answer.json()["error"]["code"]) == (409, "too_many_webhooks")

@@ -17,7 +17,7 @@ from store.blobs.blobs import Blobs
 from store.files.files import NewFile
 from store.jobs import job_leases
 from store.jobs.events import NewEvent
-from store.jobs.job_leases import Claim
+from store.jobs.job_leases import JobLease
 from store.settings import settings
 from tests.api.conftest import add_file
 from tests.api.serving import Live
@@ -47,7 +47,7 @@ def file_id(live: Live) -> str:
     return add_file(live.sessions, live.tenant.id).id
 
 
-def claim(live: Live, job_id: str) -> Claim:
+def claim(live: Live, job_id: str) -> JobLease:
     with live.sessions.begin() as session:
         owned = job_leases.claim(session, job_id, worker="w", lease_seconds=60)
     assert owned is not None

@@ -11,7 +11,7 @@ import pytest
 from store.settings import REPOSITORY
 from trainer.evaluation.diagnostics import SIGNS
 from trainer.runtime.errors import TrainerError, code_of
-from worker.training.conclusion import PASSING
+from worker.training.conclusion import TRANSIENT
 
 pytestmark = pytest.mark.unit
 # The calls that give a job or images a code; a crash is tried again.
@@ -82,7 +82,7 @@ def test_the_page_has_every_code_that_a_job_or_images_can_fail_with() -> None:
 
 def test_the_page_says_which_failures_are_tried_again() -> None:
     table = _table("reference/failure-codes.md", "## Why jobs fail")
-    crashes = _of_the_worker(*CRASH) | _keyword_codes("store", *CRASH) | set(PASSING)
+    crashes = _of_the_worker(*CRASH) | _keyword_codes("store", *CRASH) | set(TRANSIENT)
     assert {code for code, (_, again, _) in table.items() if "yes" in again} == crashes
 
 

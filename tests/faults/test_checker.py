@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from store.database import Sessions, open_engine
 from store.jobs import events, job_leases, jobs
 from store.jobs.events import NewEvent
-from store.jobs.job_leases import Claim
+from store.jobs.job_leases import JobLease
 from store.tables.job import Job
 from tests import servers
 from tests.conftest import emptied, make_tenant
@@ -35,34 +35,34 @@ def sessions(engine: Engine) -> Sessions:
 
 
 @pytest.fixture
-def owned(sessions: Sessions) -> Claim:
+def owned(sessions: Sessions) -> JobLease:
     return running_job(sessions, make_tenant(sessions, "first").id)
 
 
-def append(session: Session, owned: Claim, *told: NewEvent, attempt: int = 1) -> None:
+def append(session: Session, owned: JobLease, *told: NewEvent, attempt: int = 1) -> None:
     events.append(session, owned.job_id, told, attempt=attempt)
 
 
-def status(session: Session, owned: Claim, to: str) -> None:
+def status(session: Session, owned: JobLease, to: str) -> None:
     append(session, owned, NewEvent("Moved.", data={"status": to}), attempt=0)
 
 
-def row(session: Session, owned: Claim, **changes: object) -> None:
+def row(session: Session, owned: JobLease, **changes: object) -> None:
     session.execute(update(Job).where(Job.id == owned.job_id).values(**changes))
 
 
-def cancelled_twice(session: Session, owned: Claim) -> None:
+def cancelled_twice(session: Session, owned: JobLease) -> None:
     for _ in range(2):
         status(session, owned, "cancelled")
 
 
-def late_write(session: Session, owned: Claim) -> None:
+def late_write(session: Session, owned: JobLease) -> None:
     job_leases.give_back(session, owned, "Stopped.")
     job_leases.claim(session, owned.job_id, worker="w2", lease_seconds=60)
     append(session, owned, NewEvent("Step."))
 
 
-WRONG: dict[str, Callable[[Session, Claim], None]] = {
+WRONG: dict[str, Callable[[Session, JobLease], None]] = {
     "attempt 1 wrote 'Step.' after attempt 2 had claimed": late_write,
     "attempt 3 wrote 'Step.' before it had claimed": lambda s, o: append(s, o, NewEvent("Step."), attempt=3),
     "went from running to validating_files": lambda s, o: status(s, o, "validating_files"),
@@ -78,7 +78,7 @@ WRONG: dict[str, Callable[[Session, Claim], None]] = {
 
 
 @pytest.mark.parametrize("sentence", WRONG)
-def test_a_wrong_history_is_told(sessions: Sessions, owned: Claim, sentence: str) -> None:
+def test_a_wrong_history_is_told(sessions: Sessions, owned: JobLease, sentence: str) -> None:
     with sessions.begin() as session:
         WRONG[sentence](session, owned)
     with sessions() as session:
@@ -86,7 +86,7 @@ def test_a_wrong_history_is_told(sessions: Sessions, owned: Claim, sentence: str
     assert any(sentence in one for one in found), found
 
 
-def test_a_job_that_was_lost_and_taken_over_is_no_wrong_history(sessions: Sessions, owned: Claim) -> None:
+def test_a_job_that_was_lost_and_taken_over_is_no_wrong_history(sessions: Sessions, owned: JobLease) -> None:
     with sessions.begin() as session:
         job_leases.crash(session, owned, code="c", message="m", crash_cap=3)
     second = claim(sessions, owned.job_id)

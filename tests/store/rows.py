@@ -10,7 +10,7 @@ from store.files.files import NewFile
 from store.generations import generations
 from store.generations.generations import NewGeneration
 from store.jobs import job_leases, jobs
-from store.jobs.job_leases import Claim
+from store.jobs.job_leases import JobLease
 from store.jobs.jobs import NewJob
 from store.tables.file import File
 from store.tables.generation import Generation
@@ -46,14 +46,14 @@ def queued_job(sessions: Sessions, project_id: str) -> str:
     return add_job(sessions, add_file(sessions, project_id))
 
 
-def claim(sessions: Sessions, job_id: str, *, lease_seconds: float = 60) -> Claim:
+def claim(sessions: Sessions, job_id: str, *, lease_seconds: float = 60) -> JobLease:
     with sessions.begin() as session:
         owned = job_leases.claim(session, job_id, worker="w1", lease_seconds=lease_seconds)
     assert owned is not None
     return owned
 
 
-def running_job(sessions: Sessions, project_id: str, *, lease_seconds: float = 60) -> Claim:
+def running_job(sessions: Sessions, project_id: str, *, lease_seconds: float = 60) -> JobLease:
     return claim(sessions, queued_job(sessions, project_id), lease_seconds=lease_seconds)
 
 

@@ -17,7 +17,7 @@ def test_each_hint_waits_in_the_queue_of_its_worker(broker_url: str) -> None:
     assert hints.read_file("file-1")
     assert hints.train("ftjob-1")
     assert hints.train("ftjob-2", memory_gib=20)
-    assert hints.draw("imggen-1")
+    assert hints.generate("imggen-1")
     queues = ("intake", "train", "train-24g", "draw", "train-8g")
     assert {queue: hints.waiting(queue) for queue in queues} == {
         "intake": 1,

@@ -18,7 +18,7 @@ from store.database import Sessions
 from store.errors import IllegalTransition, LeaseLost
 from store.jobs import job_leases, jobs
 from store.jobs.events import NewEvent
-from store.jobs.job_leases import Claim
+from store.jobs.job_leases import JobLease
 from store.tables.job import Job
 from tests.faults.checker import violations
 from tests.store.rows import add_file, add_job
@@ -38,7 +38,7 @@ USER: dict[str, Callable[[Session, str, str], object]] = {
     "pause": jobs.pause,
     "resume": jobs.resume,
 }
-WORKER: dict[str, Callable[[Session, Claim], object]] = {
+WORKER: dict[str, Callable[[Session, JobLease], object]] = {
     "renew": lambda session, owned: job_leases.renew(session, owned, lease_seconds=60),
     "tell": lambda session, owned: job_leases.record(session, owned, [NewEvent("Step.")], progress={"step": 1}),
     "checkpoint": lambda session, owned: job_leases.add_checkpoint(
@@ -60,7 +60,7 @@ def histories(sessions: Sessions, project_id: str) -> type[RuleBasedStateMachine
         def __init__(self) -> None:
             super().__init__()
             self.jobs: list[str] = []
-            self.claims: dict[int, Claim] = {}
+            self.claims: dict[int, JobLease] = {}
 
         @precondition(lambda self: len(self.jobs) < 2)
         @rule(target=submitted)
@@ -71,7 +71,7 @@ def histories(sessions: Sessions, project_id: str) -> type[RuleBasedStateMachine
         @rule(job_id=submitted, worker=WORKERS)
         def claim(self, job_id: str, worker: int) -> None:
             owned = self.acted(lambda session: job_leases.claim(session, job_id, worker="w", lease_seconds=60))
-            if isinstance(owned, Claim):
+            if isinstance(owned, JobLease):
                 self.claims[worker] = owned
 
         @rule(job_id=submitted, what=st.sampled_from(sorted(USER)))
@@ -113,7 +113,7 @@ def histories(sessions: Sessions, project_id: str) -> type[RuleBasedStateMachine
             acts=st.lists(st.sampled_from(sorted(WORKER)), min_size=1, max_size=3),
         )
         def all_at_once(self, job_id: str, worker: int, users: list[str], acts: list[str]) -> None:
-            owned = self.claims.get(worker, Claim(job_id, project_id, 1))
+            owned = self.claims.get(worker, JobLease(job_id, project_id, 1))
             together: list[Act] = [lambda session: job_leases.claim(session, job_id, worker="w", lease_seconds=60)] * 2
             together.append(lambda session: job_leases.expire(session, crash_cap=CRASH_CAP))
             together += [bound(USER[what], project_id, owned.job_id) for what in users]
@@ -125,7 +125,7 @@ def histories(sessions: Sessions, project_id: str) -> type[RuleBasedStateMachine
                 return self.acted(act)
 
             with ThreadPoolExecutor(len(together)) as pool:
-                claimed = [got for got in pool.map(run, together) if isinstance(got, Claim)]
+                claimed = [got for got in pool.map(run, together) if isinstance(got, JobLease)]
             assert len({one.attempt for one in claimed}) == len(claimed)
             if claimed:
                 self.claims[worker] = max(claimed, key=lambda one: one.attempt)

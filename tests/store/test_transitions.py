@@ -8,11 +8,12 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
+from store import leases
 from store.database import Sessions
 from store.errors import IllegalTransition, LeaseLost
 from store.job_status import TERMINAL, TRANSITIONS, JobStatus, may_become
 from store.jobs import job_leases, jobs
-from store.jobs.job_leases import Claim
+from store.jobs.job_leases import JOBS, JobLease
 from store.tables.job import Job
 from tests.store.rows import add_file, add_job, claim, queued_job, read_events, read_job
 
@@ -20,16 +21,16 @@ S = JobStatus
 EVERY_MOVE = [(current, following) for current in JobStatus for following in JobStatus]
 
 
-def job_in(sessions: Sessions, project_id: str, status: JobStatus) -> Claim:
+def job_in(sessions: Sessions, project_id: str, status: JobStatus) -> JobLease:
     """A job brought there by the moves that bring it there in life; the claim is stale unless it runs."""
     waiting = status is S.VALIDATING_FILES
     job_id = add_job(sessions, add_file(sessions, project_id, status="uploaded" if waiting else "processed"))
     if waiting:
-        return Claim(job_id, project_id, 0)
+        return JobLease(job_id, project_id, 0)
     if status is S.PAUSED:
         with sessions.begin() as session:
             jobs.pause(session, project_id, job_id)
-    owned = Claim(job_id, project_id, 0) if status in (S.QUEUED, S.PAUSED) else claim(sessions, job_id)
+    owned = JobLease(job_id, project_id, 0) if status in (S.QUEUED, S.PAUSED) else claim(sessions, job_id)
     endings: dict[JobStatus, Callable[[Session], object]] = {
         S.SUCCEEDED: lambda session: job_leases.succeed(session, owned, results=[]),
         S.FAILED: lambda session: job_leases.fail(session, owned, code="c", message="m"),
@@ -70,7 +71,7 @@ def test_a_legal_move_writes_one_event_and_any_other_is_refused(
         assert len(read_events(sessions, job_id)) == len(before)
 
 
-WORKER_MOVES: dict[str, tuple[JobStatus, Callable[[Session, Claim], object]]] = {
+WORKER_MOVES: dict[str, tuple[JobStatus, Callable[[Session, JobLease], object]]] = {
     "succeed": (S.SUCCEEDED, lambda session, owned: job_leases.succeed(session, owned, results=[])),
     "fail": (S.FAILED, lambda session, owned: job_leases.fail(session, owned, code="c", message="m")),
     "give back": (S.QUEUED, lambda session, owned: job_leases.give_back(session, owned, "m")),
@@ -133,19 +134,19 @@ def test_the_owner_pauses_resumes_and_cancels_a_queued_job(sessions: Sessions, p
 def test_a_resume_queues_the_job_for_publishing_again(sessions: Sessions, project_id: str) -> None:
     job_id = queued_job(sessions, project_id)
     with sessions.begin() as session:
-        jobs.mark_published(session, [job_id])
+        leases.mark_published(session, JOBS, [job_id])
         jobs.pause(session, project_id, job_id)
         jobs.resume(session, project_id, job_id)
-        assert jobs.unpublished(session, older_than_seconds=30) == [job_id]
+        assert leases.unpublished(session, JOBS, older_than_seconds=30) == [job_id]
 
 
 @pytest.mark.integration
 def test_a_hint_is_due_when_it_was_never_sent_or_is_old(sessions: Sessions, project_id: str) -> None:
     never, old, fresh = (queued_job(sessions, project_id) for _ in range(3))
     with sessions.begin() as session:
-        jobs.mark_published(session, [old, fresh])
+        leases.mark_published(session, JOBS, [old, fresh])
         session.execute(update(Job).where(Job.id == old).values(published_at="2020-01-01T00:00:00Z"))
-        assert jobs.unpublished(session, older_than_seconds=30) == [never, old]
+        assert leases.unpublished(session, JOBS, older_than_seconds=30) == [never, old]
     claim(sessions, never)
     with sessions() as session:
-        assert jobs.unpublished(session, older_than_seconds=30) == [old]
+        assert leases.unpublished(session, JOBS, older_than_seconds=30) == [old]

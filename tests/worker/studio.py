@@ -6,8 +6,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from store.generations import generations
-from worker.generation.generation import draw
+from store import leases
+from store.generations.generation_leases import GENERATIONS
+from worker.generation.generation import generate
 from worker.resources import Resources
 
 LOOK_SECONDS = 0.1
@@ -20,9 +21,9 @@ def studio(resources: Resources) -> Iterator[None]:
     def work() -> None:
         while not stop.wait(LOOK_SECONDS):
             with resources.sessions() as session:
-                queued = generations.unpublished(session, older_than_seconds=0)
+                queued = leases.unpublished(session, GENERATIONS, older_than_seconds=0)
             for generation_id in queued:
-                draw(resources, generation_id, stopping=stop.is_set)
+                generate(resources, generation_id, stopping=stop.is_set)
 
     thread = threading.Thread(target=work, name="studio")
     thread.start()

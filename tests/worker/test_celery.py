@@ -92,9 +92,9 @@ def test_a_drawing_worker_draws_what_its_queue_names_and_gives_it_back_at_sigter
     short = add_generation(resources.sessions, project_id, base=base)
     long = add_generation(resources.sessions, project_id, base=base, steps=200, n=10, width=512, height=512)
     worker = start_worker("draw")
-    assert resources.hints.draw(short)
+    assert resources.hints.generate(short)
     until(lambda: read_generation(resources.sessions, short).status == "succeeded", seconds=90)
-    assert resources.hints.draw(long)
+    assert resources.hints.generate(long)
     program = found(lambda: trainer_of(long))
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(resources.settings.grace_seconds) == 0

@@ -1,4 +1,4 @@
-"""A job on a revision of a data set, through the worker and the real trainer."""
+"""A job on a revision of a dataset, through the worker and the real trainer."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def test_a_dry_run_of_a_finished_job_tells_what_it_has_cost(
         assert run_history.of_base(session, "another") == []
         results = files.by_ids(session, job.result_files)
         written = jobs.checkpoints(session, job_id, after=None, limit=10)
-    assert (run.method, run.device, run.steps, run.step_size, run.pixels) == ("mapo", "cpu", 6, 2, 1024)
+    assert (run.method, run.device, run.steps, run.effective_batch_size, run.pixels) == ("mapo", "cpu", 6, 2, 1024)
     assert 0 < run.training_seconds + run.caching_seconds < run.seconds
     assert run.peak_memory_bytes > 100 * 2**20
     assert run.result_bytes == sum(file.bytes for file in results)

@@ -9,7 +9,7 @@ import pytest
 from store.settings import REPOSITORY
 from trainer.runtime.errors import BaseUnavailable, CacheEntryLost, DiskFull, TrainerError, code_of
 from worker.generation.generation import FIELDS
-from worker.training.conclusion import PASSING
+from worker.training.conclusion import TRANSIENT
 
 pytestmark = pytest.mark.unit
 TRAINER = "\n".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "trainer").rglob("*.py"))
@@ -17,8 +17,8 @@ WORKER = "\n".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "w
 
 
 def test_the_failures_that_are_tried_again_are_codes_of_the_trainers_errors() -> None:
-    assert set(PASSING) == {error.code for error in (BaseUnavailable, CacheEntryLost, DiskFull)}
-    assert set(PASSING) <= {error.code for error in TrainerError.__subclasses__() if "code" in vars(error)}
+    assert set(TRANSIENT) == {error.code for error in (BaseUnavailable, CacheEntryLost, DiskFull)}
+    assert set(TRANSIENT) <= {error.code for error in TrainerError.__subclasses__() if "code" in vars(error)}
 
 
 def test_the_failures_that_name_a_field_of_the_request_are_codes_of_the_trainer() -> None:

@@ -23,7 +23,7 @@ from tests.worker.watching import attempts_left, found
 from worker.dispatcher.dispatcher import tick
 from worker.intake.file_intake import read_file
 from worker.resources import Resources
-from worker.runtime import leftovers
+from worker.runtime import attempt_directories
 
 pytestmark = pytest.mark.integration
 SIDE, PAIRS = 3000, 50
@@ -68,7 +68,9 @@ def has(resources: Resources, file: File, status: str) -> Callable[[], bool]:
 def began(resources: Resources, file: File) -> psutil.Process:
     """The process that reads the file now."""
     until(lambda: bool(tick(resources)) and is_read(resources, file), seconds=60)
-    folder = leftovers.attempt_folder(resources.settings.work_directory, file.id, reread(resources, file).attempt)
+    folder = attempt_directories.attempt_directory(
+        resources.settings.work_directory, file.id, reread(resources, file).attempt
+    )
     return found(lambda: next((one for one in psutil.process_iter() if opens(one, folder)), None))
 
 

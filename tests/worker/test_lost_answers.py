@@ -34,13 +34,13 @@ def proxied(resources: Resources, engine: Engine) -> Iterator[tuple[Proxy, Resou
 def test_events_are_told_once(proxied: tuple[Proxy, Resources], resources: Resources, project_id: str) -> None:
     proxy, cut_off = proxied
     attempt = Attempt(claim(resources.sessions, queued_job(resources.sessions, project_id)), Path())
-    attempt.hear([Phase(phase="caching", previous="loading", seconds=1.0)])
+    attempt.receive([Phase(phase="caching", previous="loading", seconds=1.0)])
     proxy.lose_the_answer_to(b"COMMIT")
     with pytest.raises(OperationalError):
         attempt.write(cut_off)
-    attempt.hear([Phase(phase="training", previous="caching", seconds=1.0)])
+    attempt.receive([Phase(phase="training", previous="caching", seconds=1.0)])
     attempt.write(cut_off)
-    messages = [event.message for event in read_events(resources.sessions, attempt.owned.job_id)]
+    messages = [event.message for event in read_events(resources.sessions, attempt.lease.job_id)]
     assert messages[2:] == ["Encoding images and prompts.", "Training."]
 
 
@@ -50,12 +50,12 @@ def test_a_sample_is_one_file_and_one_event(
     proxy, cut_off = proxied
     attempt = Attempt(claim(resources.sessions, queued_job(resources.sessions, project_id)), tmp_path)
     (tmp_path / "grid.png").write_bytes(b"sheet")
-    attempt.hear([SampleWritten(step=0, paths=("a",), grid="grid.png", seconds=2.0)])
+    attempt.receive([SampleWritten(step=0, paths=("a",), grid="grid.png", seconds=2.0)])
     proxy.lose_the_answer_to(b"COMMIT")
     with pytest.raises(OperationalError):
         attempt.write(cut_off)
     attempt.write(cut_off)
-    told = [event for event in read_events(resources.sessions, attempt.owned.job_id) if "Samples" in event.message]
+    told = [event for event in read_events(resources.sessions, attempt.lease.job_id) if "Samples" in event.message]
     with resources.sessions() as session:
         sheets = session.query(File).filter_by(filename="samples-step-0.png").all()
     assert [(event.data or {})["file_id"] for event in told] == [sheet.id for sheet in sheets]
@@ -65,10 +65,10 @@ def test_a_sample_is_one_file_and_one_event(
 def test_a_success_stands_once(proxied: tuple[Proxy, Resources], resources: Resources, project_id: str) -> None:
     """The second try finds the job ended: the lease is lost, and the first one's result stands."""
     proxy, cut_off = proxied
-    owned = claim(resources.sessions, queued_job(resources.sessions, project_id))
+    lease = claim(resources.sessions, queued_job(resources.sessions, project_id))
     proxy.lose_the_answer_to(b"COMMIT")
     with pytest.raises(OperationalError), cut_off.sessions.begin() as session:
-        job_leases.succeed(session, owned, results=[])
+        job_leases.succeed(session, lease, results=[])
     with pytest.raises(LeaseLost), cut_off.sessions.begin() as session:
-        job_leases.succeed(session, owned, results=[])
-    assert read_job(resources.sessions, owned.job_id).status == "succeeded"
+        job_leases.succeed(session, lease, results=[])
+    assert read_job(resources.sessions, lease.job_id).status == "succeeded"

@@ -17,7 +17,7 @@ from store.tables.project import Project
 from tests.api.polling import until
 from tests.store.rows import add_generation, read_generation, read_job
 from tests.worker.conftest import NewJob, reread, upload
-from worker.generation.generation import draw
+from worker.generation.generation import generate
 from worker.intake.file_intake import read_file
 from worker.resources import Resources
 from worker.runtime.lease_keeper import TRUSTED_PART
@@ -70,6 +70,6 @@ def test_no_file_is_read_on_a_claim_that_was_answered_too_late(
 
 def test_no_images_are_drawn_on_a_claim_that_was_answered_too_late(brief: Resources, project_id: str) -> None:
     generation_id = add_generation(brief.sessions, project_id)
-    answered_late(brief, Generation, generation_id, lambda: draw(brief, generation_id, stopping=lambda: True))
+    answered_late(brief, Generation, generation_id, lambda: generate(brief, generation_id, stopping=lambda: True))
     row = read_generation(brief.sessions, generation_id)
     assert (row.status, row.attempt) == ("running", 1)

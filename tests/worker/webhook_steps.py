@@ -42,7 +42,7 @@ def deliver(parts: Resources) -> None:
         sending = sender.Sending(parts, pool)
         sending.start_due()
         while not sending.idle:
-            sending.settle(seconds=1)
+            sending.collect_ended(seconds=1)
 
 
 def come_due(parts: Resources) -> None:

@@ -10,7 +10,7 @@ from trainer.spec.methods import Prompt
 from trainer.spec.run import Adapter, Base
 from trainer.spec.strict import Auto, Real, Seed, Strict, Whole
 
-MOST_IMAGES = 10  # of one request, as in OpenAI's API
+MAX_IMAGES = 10  # of one request, as in OpenAI's API
 LONGEST_SIDE = 2048  # pixels
 LAST_SEED = 2**31 - 1
 
@@ -23,7 +23,7 @@ class DrawingOptions(Strict):
 
     prompt: Prompt
     negative_prompt: Annotated[str, Field(max_length=4000)] = Field("", description="What guidance leads away from.")
-    n: Annotated[Whole, Field(ge=1, le=MOST_IMAGES)] = Field(1, description="How many images.")
+    n: Annotated[Whole, Field(ge=1, le=MAX_IMAGES)] = Field(1, description="How many images.")
     steps: Annotated[Whole, Field(ge=1, le=200)] = Field(25, description="Denoising steps of an image.")
     guidance: Annotated[Real, Field(ge=1, le=30)] | Auto = Field("auto", description="auto: usual for the family.")
     adapter_scale: Annotated[Real, Field(ge=0, le=2)] = Field(

@@ -1,9 +1,9 @@
 """Blobs that no row names go, long after they were written or last wanted.
 
 Mark: old blobs, less what rows name, less what the lists of pairs name. Sweep: in small batches, each under the lock
-that keeps writers from having such a blob named anew (sweep_lock), with its age and its rows looked at again.
+that keeps writers from having such a blob named again (sweep_lock), with its age and its rows checked again.
 A writer that finds its bytes stored already, but old, makes them young under the same lock; so a blob that is about to
-be named is either young, or written anew after the sweep. docs/decisions/0010-orphan-blobs.md.
+be named is either young, or written again after the sweep. docs/decisions/0010-orphan-blobs.md.
 """
 
 from __future__ import annotations
@@ -73,5 +73,5 @@ def _remove(resources: Resources, batch: Sequence[str]) -> Swept:
             size = resources.blobs.remove_old(sha256, grace) if sha256 not in wanted else None
             if size is not None:
                 sizes[sha256] = size
-        image_facts.forget(session, list(sizes))
+        image_facts.delete_facts(session, list(sizes))
     return Swept(len(sizes), sum(sizes.values()))

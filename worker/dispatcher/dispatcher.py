@@ -1,8 +1,8 @@
 """``python -m worker.dispatcher``: the loop that no lost message and no dead worker can stop.
 
-Every tick it takes back expired leases, refuses files that keep killing their reader, publishes again what is
-queued and was not claimed, and clears away uploads that were not completed in time. Any number may run; an advisory
-lock lets one act at a time. Beside it run threads that send webhooks, all of them, and make room, one of them.
+Every tick takes back expired leases, refuses files that keep killing their reader, publishes again what is queued and
+not claimed, and removes uploads that were not completed in time. Any number of dispatchers may run; an advisory lock
+lets one tick at a time. Each also runs a thread that sends webhooks, and one for housekeeping, of which one acts.
 """
 
 from __future__ import annotations
@@ -17,12 +17,16 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from store import leases
 from store.database import open_engine, open_sessions
-from store.files import file_leases, files
-from store.generations import generation_leases, generations
+from store.files import file_leases
+from store.files.file_leases import FILES
+from store.generations import generation_leases
+from store.generations.generation_leases import GENERATIONS
 from store.gpu_classes import queue_of
 from store.hints import QUEUES, Hints
 from store.jobs import job_leases, jobs
+from store.jobs.job_leases import JOBS
 from store.logs import configure_logs
 from store.ops import counters
 from store.settings import Settings
@@ -59,7 +63,7 @@ def tick(parts: Resources) -> Due:
 
 def _publish(hints: Hints, due: Due) -> None:
     """Up to the first that is not sent: each try of a broker that is down takes seconds, and leases expire."""
-    sent = _send(hints, QUEUES["worker.tasks.draw"], due.generations, hints.draw)
+    sent = _send(hints, QUEUES["worker.tasks.draw"], due.generations, hints.generate)
     for queue, job_ids in _by_queue(due).items():
         sent = sent and _send(hints, queue, job_ids, lambda job_id: hints.train(job_id, due.memory_needs[job_id]))
     if sent:
@@ -85,23 +89,23 @@ def _send(hints: Hints, queue: str, rows: list[str], send: Callable[[str], bool]
 
 
 def _collect(session: Session, settings: Settings) -> Due:
-    counters.beat(session, "dispatcher")
+    counters.record_heartbeat(session, "dispatcher")
     job_leases.expire(session, crash_cap=settings.crash_cap)
     generation_leases.expire(session, crash_cap=settings.crash_cap)
-    idempotency.forget(session)
-    delivery_log.forget(session)
+    idempotency.delete_expired(session)
+    delivery_log.delete_expired(session)
     for file_id in file_leases.expire(session, crash_cap=settings.crash_cap):
         jobs.files_ready(session, file_id)
-    job_ids = jobs.unpublished(session, older_than_seconds=settings.republish_seconds)
+    job_ids = leases.unpublished(session, JOBS, older_than_seconds=settings.republish_seconds)
     due = Due(
         jobs=job_ids,
         memory_needs=jobs.memory_needs(session, job_ids),
-        files=files.unpublished(session, older_than_seconds=settings.republish_seconds),
-        generations=generations.unpublished(session, older_than_seconds=settings.republish_seconds),
+        files=leases.unpublished(session, FILES, older_than_seconds=settings.republish_seconds),
+        generations=leases.unpublished(session, GENERATIONS, older_than_seconds=settings.republish_seconds),
     )
-    jobs.mark_published(session, due.jobs)
-    files.mark_published(session, due.files)
-    generations.mark_published(session, due.generations)
+    leases.mark_published(session, JOBS, due.jobs)
+    leases.mark_published(session, FILES, due.files)
+    leases.mark_published(session, GENERATIONS, due.generations)
     return due
 
 
@@ -115,10 +119,10 @@ def main() -> None:
     # With database connections of their own, for which the tick never has to wait.
     settings = parts.settings
     engine = open_engine(settings.required_database_url, pool_size=4, idle_seconds=settings.lease_seconds / 2)
-    beside = replace(parts, sessions=open_sessions(engine))
-    sender = threading.Thread(target=sending.run, args=(beside, stop))
+    background = replace(parts, sessions=open_sessions(engine))
+    sender = threading.Thread(target=sending.run, args=(background, stop))
     # A daemon: a round may take long, and may be broken off anywhere.
-    tidier = threading.Thread(target=housekeeping.run, args=(beside, stop), daemon=True)
+    tidier = threading.Thread(target=housekeeping.run, args=(background, stop), daemon=True)
     sender.start()
     tidier.start()
     try:

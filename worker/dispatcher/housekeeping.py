@@ -1,4 +1,4 @@
-"""Making room, now and then, in a thread of the dispatcher's own: the tick never waits for it.
+"""Housekeeping: drop old checkpoints and sweep blobs, in a thread of the dispatcher: the tick never waits for it.
 
 Any number of dispatchers may run; when the last round was begun stands in the database, and one of them takes the next.
 """
@@ -21,11 +21,11 @@ from worker.resources import Resources
 log = structlog.get_logger()
 
 LOCK = 7_246_004  # any constant of ours, other than those of the dispatcher, of blobs and the migrations'
-LOOK_SECONDS = 60.0
+POLL_SECONDS = 60.0
 
 
 def run(parts: Resources, stop: threading.Event) -> None:
-    while not stop.wait(min(LOOK_SECONDS, parts.settings.sweep_seconds)):
+    while not stop.wait(min(POLL_SECONDS, parts.settings.sweep_seconds)):
         try:
             tidy(parts)
         except (OperationalError, BaseError, OSError, BlobMissing) as error:
@@ -33,7 +33,7 @@ def run(parts: Resources, stop: threading.Event) -> None:
 
 
 def tidy(parts: Resources) -> bool:
-    """Whether a round was due and this one made it. One that breaks off is due again at the next look; after one whose
+    """Whether a round was due and this one made it. One that breaks off is due again at the next poll; after one whose
     dispatcher was killed, when the time for another has passed."""
     if not _is_ours(parts):
         return False
@@ -45,7 +45,7 @@ def tidy(parts: Resources) -> bool:
     finally:
         if swept is None:
             with parts.sessions.begin() as session:
-                counters.forget_beat(session, "housekeeping")
+                counters.delete_heartbeat(session, "housekeeping")
     log.info("housekeeping.done", checkpoints=dropped, blobs=swept.blobs, bytes=swept.bytes)
     return True
 
@@ -55,8 +55,8 @@ def _is_ours(parts: Resources) -> bool:
     with parts.sessions.begin() as turn:
         if not turn.scalar(select(text(f"pg_try_advisory_xact_lock({LOCK})"))):
             return False
-        last = counters.last_beat_age(turn, "housekeeping")
+        last = counters.heartbeat_age(turn, "housekeeping")
         due = last is None or last >= parts.settings.sweep_seconds
         if due:
-            counters.beat(turn, "housekeeping")
+            counters.record_heartbeat(turn, "housekeeping")
         return due

@@ -12,7 +12,7 @@ from worker.resources import Resources
 log = structlog.get_logger()
 
 # From checking that its upload is open to storing a part, a request needs far less, so that nothing comes after.
-SETTLED_SECONDS = 600.0
+SWEEP_AFTER_SECONDS = 600.0
 
 
 def clear(resources: Resources) -> None:
@@ -20,12 +20,12 @@ def clear(resources: Resources) -> None:
     here again, for a process that was killed in between and a part that came in just then."""
     with resources.sessions.begin() as session:
         expired = uploads.expire(session)
-        settled = uploads.unswept(session, ended_before_seconds=SETTLED_SECONDS)
+        unswept = uploads.unswept(session, ended_before_seconds=SWEEP_AFTER_SECONDS)
     if expired:
         log.info("uploads.expired", uploads=expired)
-    if _removed(resources, [*expired, *settled]) and settled:
+    if _removed(resources, [*expired, *unswept]) and unswept:
         with resources.sessions.begin() as session:
-            uploads.mark_swept(session, settled)
+            uploads.mark_swept(session, unswept)
 
 
 def _removed(resources: Resources, upload_ids: list[str]) -> bool:

@@ -1,1 +1,1 @@
-"""Making images that users asked for."""
+"""Generating images that users requested."""

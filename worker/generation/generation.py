@@ -1,4 +1,4 @@
-"""Drawing images that somebody asked for: claim, run ``python -m trainer sample`` on them, store what it made."""
+"""Running one image generation: claim it, run ``python -m trainer sample``, store the images."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from pydantic import ValidationError
 from store.database import Sessions
 from store.errors import BlobMissing, LeaseLost
 from store.generations import generation_leases
-from store.generations.generation_leases import GenerationClaim
+from store.generations.generation_leases import GenerationLease
 from store.tables.base import Json
 from trainer.spec.draw import DrawSpec
 from trainer.spec.events import Drawn, Failed
 from worker.resources import Resources
-from worker.runtime import disk_room, leftovers, process
-from worker.runtime.lease_keeper import LeaseKeeper, ended_when_lost, kept, written
+from worker.runtime import attempt_directories, disk_space, process
+from worker.runtime.lease_keeper import LeaseKeeper, ended_when_lost, renewing, write_until_lost
 from worker.runtime.spec_version import readable
 from worker.runtime.stop import Stop
 from worker.runtime.trainer_output import TrainerOutput, last_lines
-from worker.training.conclusion import PASSING, describe_exit
+from worker.training.conclusion import TRANSIENT, describe_exit
 from worker.training.supervisor import CODE, EXIT_SECONDS, POLL_SECONDS
 
 log = structlog.get_logger()
@@ -37,7 +37,7 @@ FIELDS = {"invalid_size": "size"}  # of the request, by the code of the fault th
 
 
 @dataclass(frozen=True)
-class DrawingEnd:
+class GenerationEnd:
     """``last`` is the program's last word; ``stopped``: the worker ends; ``late``: it was killed at its time limit."""
 
     exit_code: int
@@ -47,113 +47,113 @@ class DrawingEnd:
     late: bool
 
 
-def draw(resources: Resources, generation_id: str, *, stopping: Callable[[], bool]) -> None:
-    """Draw the images if they are still queued. ``stopping`` tells that this worker has to end."""
+def generate(resources: Resources, generation_id: str, *, stopping: Callable[[], bool]) -> None:
+    """Generate the images if they are still queued. ``stopping`` returns whether this worker has to end."""
     settings = resources.settings
-    leftovers.clear(resources)
-    if not disk_room.is_left(resources):
+    attempt_directories.remove_stale(resources)
+    if not disk_space.is_enough(resources):
         return
     claimed_at = time.monotonic()
     with resources.sessions.begin() as session:
-        owned = generation_leases.claim(
+        lease = generation_leases.claim(
             session,
             generation_id,
             worker=resources.worker,
             lease_seconds=settings.lease_seconds,
             readable=partial(readable, DrawSpec),
         )
-    if owned is None:
-        log.info("drawing.nothing_to_do", generation=generation_id)
+    if lease is None:
+        log.info("generation.nothing_to_do", generation=generation_id)
         return
-    folder = leftovers.attempt_folder(settings.work_directory, generation_id, owned.attempt)
+    folder = attempt_directories.attempt_directory(settings.work_directory, generation_id, lease.attempt)
     try:
-        with kept(
-            partial(_renew, resources.sessions, owned, settings.lease_seconds),
+        with renewing(
+            partial(_renew, resources.sessions, lease, settings.lease_seconds),
             claimed_at=claimed_at,
             lease_seconds=settings.lease_seconds,
             heartbeat_seconds=settings.heartbeat_seconds,
         ) as keeper:
-            conclude = _attempt(resources, owned, folder, keeper, stopping)
-            written(keeper, LeaseLost(owned.generation_id, owned.attempt), conclude)
+            conclude = _attempt(resources, lease, folder, keeper, stopping)
+            write_until_lost(keeper, LeaseLost(lease.generation_id, lease.attempt), conclude)
     except LeaseLost:
-        log.warning("drawing.lease_lost", generation=generation_id, attempt=owned.attempt)
+        log.warning("generation.lease_lost", generation=generation_id, attempt=lease.attempt)
     finally:
-        leftovers.remove_folder(folder)
+        attempt_directories.remove(folder)
 
 
 Conclusion = Callable[[], None]
 
 
 def _attempt(
-    resources: Resources, owned: GenerationClaim, folder: Path, keeper: LeaseKeeper, stopping: Callable[[], bool]
+    resources: Resources, lease: GenerationLease, folder: Path, keeper: LeaseKeeper, stopping: Callable[[], bool]
 ) -> Conclusion:
     """Whatever happens ends in the one write that is returned, or in LeaseLost."""
     try:
-        _prepare(resources, owned, folder)
-        end = _run(resources, owned, folder, keeper, stopping)
+        _prepare(resources, lease, folder)
+        end = _run(resources, lease, folder, keeper, stopping)
         result = _result(resources, folder, end.last) if isinstance(end.last, Drawn) and end.exit_code == 0 else None
     except BlobMissing as missing:
-        return partial(_fail, resources, owned, "data_missing", str(missing))
+        return partial(_fail, resources, lease, "data_missing", str(missing))
     except ValidationError as invalid:
-        message = f"What was asked for is not valid for this version: {invalid}"
-        return partial(_fail, resources, owned, "invalid_spec", message)
+        message = f"The request is not valid for this version: {invalid}"
+        return partial(_fail, resources, lease, "invalid_spec", message)
     except (OSError, ObjectStoreError) as fault:
-        log.warning("drawing.storage_fault", generation=owned.generation_id, reason=str(fault))
-        return partial(_crash, resources, owned, "storage_fault", "A file or blob could not be read or written.")
+        log.warning("generation.storage_fault", generation=lease.generation_id, reason=str(fault))
+        return partial(_crash, resources, lease, "storage_fault", "A file or blob could not be read or written.")
     if result is not None:
-        return partial(_succeed, resources, owned, result)
-    return _without_images(resources, owned, end)
+        return partial(_succeed, resources, lease, result)
+    return _without_images(resources, lease, end)
 
 
-def _without_images(resources: Resources, owned: GenerationClaim, end: DrawingEnd) -> Conclusion:
+def _without_images(resources: Resources, lease: GenerationLease, end: GenerationEnd) -> Conclusion:
     if isinstance(end.last, Failed):
         message = end.last.message.replace("\0", "")  # which PostgreSQL's text cannot hold
-        if end.last.code in PASSING:
-            return partial(_crash, resources, owned, end.last.code, message)
+        if end.last.code in TRANSIENT:
+            return partial(_crash, resources, lease, end.last.code, message)
         if end.last.code == "internal_error":
-            log.error("drawing.failed", generation=owned.generation_id, stderr=end.stderr)
-        return partial(_fail, resources, owned, end.last.code, message)
+            log.error("generation.failed", generation=lease.generation_id, stderr=end.stderr)
+        return partial(_fail, resources, lease, end.last.code, message)
     if end.late:
         seconds = f"{resources.settings.images_limit_seconds:g}"
         message = f"Drawing took longer than {seconds} s and was ended. Ask for fewer images, fewer steps or less size."
-        return partial(_fail, resources, owned, "time_limit", message)
+        return partial(_fail, resources, lease, "time_limit", message)
     if end.stopped:
-        return partial(_give_back, resources, owned)
-    log.error("drawing.crashed", generation=owned.generation_id, exit_code=end.exit_code, stderr=end.stderr)
+        return partial(_give_back, resources, lease)
+    log.error("generation.crashed", generation=lease.generation_id, exit_code=end.exit_code, stderr=end.stderr)
     message = f"The drawing program ended with {describe_exit(end.exit_code)}."
-    return partial(_crash, resources, owned, "trainer_crashed", message)
+    return partial(_crash, resources, lease, "trainer_crashed", message)
 
 
-def _prepare(resources: Resources, owned: GenerationClaim, folder: Path) -> None:
+def _prepare(resources: Resources, lease: GenerationLease, folder: Path) -> None:
     weights = folder / "adapter"
     weights.mkdir(parents=True)
-    spec = DrawSpec.model_validate(owned.spec)
+    spec = DrawSpec.model_validate(lease.spec)
     (folder / "draw.json").write_text(spec.model_dump_json(indent=2), encoding="utf-8")
-    for name, sha256 in owned.weights.items():
+    for name, sha256 in lease.weights.items():
         resources.blobs.fetch(sha256, weights / name)
 
 
 def _run(
-    resources: Resources, owned: GenerationClaim, folder: Path, keeper: LeaseKeeper, stopping: Callable[[], bool]
-) -> DrawingEnd:
+    resources: Resources, lease: GenerationLease, folder: Path, keeper: LeaseKeeper, stopping: Callable[[], bool]
+) -> GenerationEnd:
     stderr_path = folder / "stderr.log"
     with stderr_path.open("wb") as stderr:
         program = process.start([sys.executable, "-m", "trainer", "sample", str(folder)], cwd=CODE, stderr=stderr)
     output, stop = TrainerOutput(program), Stop(program, grace_seconds=resources.settings.grace_seconds)
     try:
         with ended_when_lost(keeper, partial(process.end_group, program)):
-            last, late = _watch(resources, owned, output, keeper, stop, stopping)
+            last, late = _watch(resources, lease, output, keeper, stop, stopping)
             with suppress(subprocess.TimeoutExpired):
                 program.wait(EXIT_SECONDS)
     finally:
         process.end_group(program)
         output.close()
-    return DrawingEnd(program.wait(), last_lines(stderr_path), last, stopped=stop.asked, late=late)
+    return GenerationEnd(program.wait(), last_lines(stderr_path), last, stopped=stop.requested, late=late)
 
 
 def _watch(
     resources: Resources,
-    owned: GenerationClaim,
+    lease: GenerationLease,
     output: TrainerOutput,
     keeper: LeaseKeeper,
     stop: Stop,
@@ -166,9 +166,9 @@ def _watch(
         for event in output.read(timeout=POLL_SECONDS):
             last = event if isinstance(event, Drawn | Failed) else last
         if keeper.lost:
-            raise LeaseLost(owned.generation_id, owned.attempt)
-        if stop.asked or stopping():
-            stop.press()
+            raise LeaseLost(lease.generation_id, lease.attempt)
+        if stop.requested or stopping():
+            stop.request()
         elif time.monotonic() > ends_at and last is None:
             late = True
             stop.kill()
@@ -180,30 +180,30 @@ def _result(resources: Resources, folder: Path, drawn: Drawn) -> Json | None:
     stored = [resources.blobs.put_file(folder / "images" / name) for name in drawn.files]
     if [blob.sha256 for blob in stored] != list(drawn.files.values()):
         return None
-    told = drawn.model_dump(mode="json", exclude={"event", "files"})
-    return {"images": [{"sha256": blob.sha256, "bytes": blob.bytes} for blob in stored], **told}
+    fields = drawn.model_dump(mode="json", exclude={"event", "files"})
+    return {"images": [{"sha256": blob.sha256, "bytes": blob.bytes} for blob in stored], **fields}
 
 
-def _renew(sessions: Sessions, owned: GenerationClaim, lease_seconds: float) -> None:
+def _renew(sessions: Sessions, lease: GenerationLease, lease_seconds: float) -> None:
     with sessions.begin() as session:
-        generation_leases.renew(session, owned, lease_seconds=lease_seconds)
+        generation_leases.renew(session, lease, lease_seconds=lease_seconds)
 
 
-def _succeed(resources: Resources, owned: GenerationClaim, result: Json) -> None:
+def _succeed(resources: Resources, lease: GenerationLease, result: Json) -> None:
     with resources.sessions.begin() as session:
-        generation_leases.succeed(session, owned, result=result)
+        generation_leases.succeed(session, lease, result=result)
 
 
-def _fail(resources: Resources, owned: GenerationClaim, code: str, message: str) -> None:
+def _fail(resources: Resources, lease: GenerationLease, code: str, message: str) -> None:
     with resources.sessions.begin() as session:
-        generation_leases.fail(session, owned, code=code, message=message, param=FIELDS.get(code))
+        generation_leases.fail(session, lease, code=code, message=message, param=FIELDS.get(code))
 
 
-def _crash(resources: Resources, owned: GenerationClaim, code: str, message: str) -> None:
+def _crash(resources: Resources, lease: GenerationLease, code: str, message: str) -> None:
     with resources.sessions.begin() as session:
-        generation_leases.crash(session, owned, code=code, message=message, crash_cap=resources.settings.crash_cap)
+        generation_leases.crash(session, lease, code=code, message=message, crash_cap=resources.settings.crash_cap)
 
 
-def _give_back(resources: Resources, owned: GenerationClaim) -> None:
+def _give_back(resources: Resources, lease: GenerationLease) -> None:
     with resources.sessions.begin() as session:
-        generation_leases.give_back(session, owned)
+        generation_leases.give_back(session, lease)

@@ -1,4 +1,4 @@
-"""Reading an uploaded file: claim, fetch, prepare, store the images and pairs, tell the jobs that wait."""
+"""Reading an uploaded file: claim, fetch, prepare, store the images and pairs, queue the jobs that wait."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from intake.images.image_folder import StoredImage
 from store.blobs.blobs import StoredBlob
 from store.database import Sessions
 from store.datasets import image_facts
-from store.datasets.image_facts import Facts
+from store.datasets.image_facts import MeasuredImage
 from store.errors import BlobMissing, LeaseLost
 from store.files import file_leases
-from store.files.file_leases import FileClaim
+from store.files.file_leases import FileLease
 from store.jobs import jobs
 from store.jobs.events import NewEvent
 from worker.resources import Resources
-from worker.runtime import disk_room, leftovers, memory_limit
-from worker.runtime.lease_keeper import kept, released_on_stop, written
+from worker.runtime import attempt_directories, disk_space, memory_limit
+from worker.runtime.lease_keeper import released_on_stop, renewing, write_until_lost
 from worker.runtime.publish import publish_jobs
 
 log = structlog.get_logger()
 
 PROGRESS_SECONDS = 2.0
 EVENT_SECONDS = 60.0
-KEPT_AT_ONCE = 5000
+FACTS_AT_ONCE = 5000
 SHOWN_FINDINGS = 50  # of status_details; the rest is counted
 NO_IMAGES: Mapping[str, StoredImage] = {}
 
@@ -42,22 +42,22 @@ Outcome = Callable[[], list[str]]
 
 
 def read_file(resources: Resources, file_id: str, *, stopping: Callable[[], bool] = lambda: False) -> None:
-    """``stopping`` tells that this worker has to end: the file is given back at once."""
+    """Read the file, if it still waits. ``stopping`` returns whether this worker has to end: it gives the file back."""
     settings, sessions = resources.settings, resources.sessions
-    leftovers.clear(resources)
-    if not disk_room.is_left(resources):
+    attempt_directories.remove_stale(resources)
+    if not disk_space.is_enough(resources):
         return
     claimed_at = time.monotonic()
     with sessions.begin() as session:
-        owned = file_leases.claim(session, file_id, lease_seconds=settings.lease_seconds)
-    if owned is None:
+        lease = file_leases.claim(session, file_id, lease_seconds=settings.lease_seconds)
+    if lease is None:
         log.info("intake.nothing_to_do", file=file_id)
         return
-    folder = leftovers.attempt_folder(settings.work_directory, file_id, owned.attempt)
-    lost = LeaseLost(file_id, owned.attempt)
-    renew = partial(_renew, sessions, owned, settings.lease_seconds)
+    folder = attempt_directories.attempt_directory(settings.work_directory, file_id, lease.attempt)
+    lost = LeaseLost(file_id, lease.attempt)
+    renew = partial(_renew, sessions, lease, settings.lease_seconds)
     try:
-        with kept(
+        with renewing(
             renew,
             claimed_at=claimed_at,
             lease_seconds=settings.lease_seconds,
@@ -68,53 +68,53 @@ def read_file(resources: Resources, file_id: str, *, stopping: Callable[[], bool
                 if keeper.lost or stopping():
                     raise lost
 
-            release = partial(written, keeper, lost, partial(_give_back, resources, owned))
+            release = partial(write_until_lost, keeper, lost, partial(_give_back, resources, lease))
             with released_on_stop(stopping, release):
-                outcome = _outcome(resources, owned, folder, check)
-            queued = written(keeper, lost, outcome)
+                outcome = _outcome(resources, lease, folder, check)
+            queued = write_until_lost(keeper, lost, outcome)
     except LeaseLost:
-        log.warning("intake.stopped" if stopping() else "intake.lease_lost", file=file_id, attempt=owned.attempt)
+        log.warning("intake.stopped" if stopping() else "intake.lease_lost", file=file_id, attempt=lease.attempt)
         return
     finally:
-        leftovers.remove_folder(folder)
+        attempt_directories.remove(folder)
     publish_jobs(resources, queued)
 
 
-def _renew(sessions: Sessions, owned: FileClaim, lease_seconds: float) -> None:
+def _renew(sessions: Sessions, lease: FileLease, lease_seconds: float) -> None:
     with sessions.begin() as session:
-        file_leases.renew(session, owned, lease_seconds=lease_seconds)
+        file_leases.renew(session, lease, lease_seconds=lease_seconds)
 
 
-def _outcome(resources: Resources, owned: FileClaim, folder: Path, check: Callable[[], None]) -> Outcome:
+def _outcome(resources: Resources, lease: FileLease, folder: Path, check: Callable[[], None]) -> Outcome:
     """What is to be written of the file, whatever happens; an outcome returns the jobs that can be queued now."""
     try:
         with memory_limit.limited(resources.settings.intake_memory_bytes):
-            return _read(resources, owned, folder, check)
+            return _read(resources, lease, folder, check)
     except BlobMissing as missing:
-        return partial(_refuse, resources, owned, Finding("upload_damaged", "error", str(missing)))
+        return partial(_refuse, resources, lease, Finding("upload_damaged", "error", str(missing)))
     except MemoryError:
-        most = resources.settings.intake_memory_bytes // 2**20
-        message = f"reading the file takes more than {most:,} MiB of memory, the most that it may"
-        return partial(_refuse, resources, owned, Finding("intake_memory", "error", message))
+        limit = resources.settings.intake_memory_bytes // 2**20
+        message = f"reading the file takes more than {limit:,} MiB of memory, which is the limit"
+        return partial(_refuse, resources, lease, Finding("intake_memory", "error", message))
     except (OSError, ObjectStoreError) as fault:
-        log.warning("intake.storage_fault", file=owned.file_id, reason=str(fault))
-        return partial(_crash, resources, owned, f"a file or blob could not be read or written: {fault}")
+        log.warning("intake.storage_fault", file=lease.file_id, reason=str(fault))
+        return partial(_crash, resources, lease, f"a file or blob could not be read or written: {fault}")
 
 
-def _read(resources: Resources, owned: FileClaim, folder: Path, check: Callable[[], None]) -> Outcome:
+def _read(resources: Resources, lease: FileLease, folder: Path, check: Callable[[], None]) -> Outcome:
     folder.mkdir(parents=True)
     started = time.monotonic()
-    resources.blobs.fetch(owned.sha256, folder / "upload")
+    resources.blobs.fetch(lease.sha256, folder / "upload")
     check()
     prepared = prepare_upload(
         folder / "upload",
         folder,
-        policy=Policy(**(owned.policy or {})),
-        progress=_Reported(check, partial(_tell, resources, owned)),
+        policy=Policy(**(lease.policy or {})),
+        progress=_ProgressReporter(check, partial(_report_progress, resources, lease)),
     )
     log.info(
         "intake.read",
-        file=owned.file_id,
+        file=lease.file_id,
         format=prepared.report.format,
         rows=prepared.report.rows,
         pairs=prepared.count,
@@ -124,7 +124,7 @@ def _read(resources: Resources, owned: FileClaim, folder: Path, check: Callable[
     )
     details, report = describe(prepared.findings), prepared.report.as_json()
     if not prepared.usable:
-        return partial(_finish, resources, owned, status="error", details=details, report=report)
+        return partial(_finish, resources, lease, status="error", details=details, report=report)
     for sha256, path in prepared.images.items():
         resources.blobs.take_file(path, StoredBlob(sha256, path.stat().st_size))
         check()
@@ -132,7 +132,7 @@ def _read(resources: Resources, owned: FileClaim, folder: Path, check: Callable[
     return partial(
         _finish,
         resources,
-        owned,
+        lease,
         measured=prepared.measured,
         status="processed",
         details=details,
@@ -143,44 +143,44 @@ def _read(resources: Resources, owned: FileClaim, folder: Path, check: Callable[
 
 
 def _finish(
-    resources: Resources, owned: FileClaim, measured: Mapping[str, StoredImage] = NO_IMAGES, **told: Any
+    resources: Resources, lease: FileLease, measured: Mapping[str, StoredImage] = NO_IMAGES, **fields: Any
 ) -> list[str]:
-    _keep_measures(resources.sessions, measured)
+    _save_facts(resources.sessions, measured)
     with resources.sessions.begin() as session:
-        file_leases.finish(session, owned, **told)
-        return jobs.files_ready(session, owned.file_id)
+        file_leases.finish(session, lease, **fields)
+        return jobs.files_ready(session, lease.file_id)
 
 
-def _refuse(resources: Resources, owned: FileClaim, why: Finding) -> list[str]:
-    return _finish(resources, owned, status="error", details=f"{describe((why,))} {why.advice}")
+def _refuse(resources: Resources, lease: FileLease, why: Finding) -> list[str]:
+    return _finish(resources, lease, status="error", details=f"{describe((why,))} {why.advice}")
 
 
-def _crash(resources: Resources, owned: FileClaim, reason: str) -> list[str]:
+def _crash(resources: Resources, lease: FileLease, reason: str) -> list[str]:
     with resources.sessions.begin() as session:
-        given_up = file_leases.crash(session, owned, reason=reason, crash_cap=resources.settings.crash_cap)
-        return jobs.files_ready(session, owned.file_id) if given_up else []
+        given_up = file_leases.crash(session, lease, reason=reason, crash_cap=resources.settings.crash_cap)
+        return jobs.files_ready(session, lease.file_id) if given_up else []
 
 
-def _give_back(resources: Resources, owned: FileClaim) -> None:
+def _give_back(resources: Resources, lease: FileLease) -> None:
     with resources.sessions.begin() as session:
-        file_leases.give_back(session, owned)
+        file_leases.give_back(session, lease)
 
 
-def _keep_measures(sessions: Sessions, measured: Mapping[str, StoredImage]) -> None:
-    """So that a data set that takes the pairs can be reviewed without decoding them again."""
+def _save_facts(sessions: Sessions, measured: Mapping[str, StoredImage]) -> None:
+    """So that a dataset that takes the pairs can be reviewed without decoding them again."""
     left = iter(measured.values())
-    while some := list(islice(left, KEPT_AT_ONCE)):
-        facts = [Facts(image.sha256, image.width, image.height, image.fingerprint) for image in some]
+    while some := list(islice(left, FACTS_AT_ONCE)):
+        facts = [MeasuredImage(image.sha256, image.width, image.height, image.fingerprint) for image in some]
         with sessions.begin() as session:
-            image_facts.keep(session, facts)
+            image_facts.save(session, facts)
 
 
-class _Reported:
-    """Passes progress on, but not more often than somebody looks, and more seldom to the jobs that wait, which keep it;
-    ``check`` is asked at every row."""
+class _ProgressReporter:
+    """Calls ``check`` at every row, and ``report`` every PROGRESS_SECONDS: every EVENT_SECONDS for the jobs that wait,
+    too."""
 
-    def __init__(self, check: Callable[[], None], tell: Callable[[Progress, bool], None]) -> None:
-        self._check, self._tell = check, tell
+    def __init__(self, check: Callable[[], None], report: Callable[[Progress, bool], None]) -> None:
+        self._check, self._report = check, report
         self._next = time.monotonic() + PROGRESS_SECONDS
         self._next_event = self._next
 
@@ -189,24 +189,24 @@ class _Reported:
         if time.monotonic() < self._next:
             return
         to_jobs = time.monotonic() >= self._next_event
-        self._tell(progress, to_jobs)
+        self._report(progress, to_jobs)
         self._next = time.monotonic() + PROGRESS_SECONDS
         if to_jobs:
             self._next_event = time.monotonic() + EVENT_SECONDS
 
 
-def _tell(resources: Resources, owned: FileClaim, progress: Progress, to_jobs: bool) -> None:
+def _report_progress(resources: Resources, lease: FileLease, progress: Progress, to_jobs: bool) -> None:
     """A database that cannot be reached is no reason to stop while the lease is good."""
-    told = dataclasses.asdict(progress)
+    fields = dataclasses.asdict(progress)
     measured = {"worker": resources.worker, "peak_memory_bytes": memory_limit.peak()}
     try:
         with resources.sessions.begin() as session:
-            file_leases.note_progress(session, owned, told | measured)
+            file_leases.note_progress(session, lease, fields | measured)
             if to_jobs:
-                data = {"event": "reading", "file": owned.file_id} | told
-                jobs.tell_waiting(session, owned.file_id, NewEvent(_sentence(owned.file_id, progress), data=data))
+                data = {"event": "reading", "file": lease.file_id} | fields
+                jobs.append_to_waiting(session, lease.file_id, NewEvent(_sentence(lease.file_id, progress), data=data))
     except OperationalError as error:
-        log.warning("lease.not_written", row=owned.file_id, reason=str(error.orig))
+        log.warning("lease.not_written", row=lease.file_id, reason=str(error.orig))
 
 
 def _sentence(file_id: str, progress: Progress) -> str:

@@ -1,1 +1,1 @@
-"""What every kind of task needs: leases, children, memory, room on the disk."""
+"""What every kind of task needs: leases, child processes, memory, disk space."""

@@ -1,4 +1,4 @@
-"""Renewing a lease in the background, and knowing when it can no longer be trusted."""
+"""Renew a lease in the background, and judge when it can no longer be trusted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import structlog
 from sqlalchemy.exc import OperationalError
 
 from store.errors import LeaseLost
-from store.job_status import Request
+from store.job_status import RequestedAction
 
 log = structlog.get_logger()
 
@@ -21,7 +21,7 @@ TRUSTED_PART = 0.8
 WATCH_SECONDS = 0.1
 RETRY_SECONDS = 0.2
 
-Written = TypeVar("Written")
+Result = TypeVar("Result")
 
 
 class LeaseKeeper:
@@ -32,7 +32,7 @@ class LeaseKeeper:
 
     def __init__(
         self,
-        renew: Callable[[], Request | None],
+        renew: Callable[[], RequestedAction | None],
         *,
         claimed_at: float,
         lease_seconds: float,
@@ -44,7 +44,7 @@ class LeaseKeeper:
         self._trusted_until = claimed_at + self._trusted_seconds
         self._refused = False
         self._stop = threading.Event()
-        self.requested: Request | None = None
+        self.requested: RequestedAction | None = None
 
     @property
     def lost(self) -> bool:
@@ -52,7 +52,7 @@ class LeaseKeeper:
 
     def run(self) -> None:
         while not self._stop.wait(self._heartbeat):
-            asked_at = time.monotonic()
+            requested_at = time.monotonic()
             try:
                 self.requested = self._renew()
             except LeaseLost:
@@ -61,18 +61,18 @@ class LeaseKeeper:
             except OperationalError as error:
                 log.warning("lease.not_renewed", reason=str(error.orig))
                 continue
-            self._trusted_until = asked_at + self._trusted_seconds
+            self._trusted_until = requested_at + self._trusted_seconds
 
     def stop(self) -> None:
         self._stop.set()
 
 
 @contextmanager
-def kept(
-    renew: Callable[[], Request | None], *, claimed_at: float, lease_seconds: float, heartbeat_seconds: float
+def renewing(
+    renew: Callable[[], RequestedAction | None], *, claimed_at: float, lease_seconds: float, heartbeat_seconds: float
 ) -> Iterator[LeaseKeeper]:
     keeper = LeaseKeeper(renew, claimed_at=claimed_at, lease_seconds=lease_seconds, heartbeat_seconds=heartbeat_seconds)
-    with _beside("lease-keeper", keeper.run, keeper.stop):
+    with _in_thread("lease-keeper", keeper.run, keeper.stop):
         yield keeper
 
 
@@ -87,7 +87,7 @@ def ended_when_lost(keeper: LeaseKeeper, end: Callable[[], None]) -> Iterator[No
                 end()
                 return
 
-    with _beside("lease-watch", watch, stop.set):
+    with _in_thread("lease-watch", watch, stop.set):
         yield
 
 
@@ -110,7 +110,7 @@ def released_on_stop(stopping: Callable[[], bool], release: Callable[[], None]) 
                 return
 
     try:
-        with _beside("stop-watch", watch, stop.set):
+        with _in_thread("stop-watch", watch, stop.set):
             yield
     except LeaseLost:
         if stopping():
@@ -118,7 +118,7 @@ def released_on_stop(stopping: Callable[[], bool], release: Callable[[], None]) 
         raise
 
 
-def written(keeper: LeaseKeeper, lost: LeaseLost, write: Callable[[], Written]) -> Written:
+def write_until_lost(keeper: LeaseKeeper, lost: LeaseLost, write: Callable[[], Result]) -> Result:
     """Repeat while the database cannot be reached. Raises ``lost`` when the lease can no longer be trusted."""
     while True:
         try:
@@ -131,7 +131,7 @@ def written(keeper: LeaseKeeper, lost: LeaseLost, write: Callable[[], Written]) 
 
 
 @contextmanager
-def _beside(name: str, run: Callable[[], None], stop: Callable[[], None]) -> Iterator[None]:
+def _in_thread(name: str, run: Callable[[], None], stop: Callable[[], None]) -> Iterator[None]:
     thread = threading.Thread(target=run, name=name, daemon=True)
     thread.start()
     try:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 
 @contextmanager
-def limited(most: int) -> Iterator[None]:
-    """``most`` bytes beyond what this process has now; what asks for more gets a MemoryError. Linux, where anonymous
+def limited(max_bytes: int) -> Iterator[None]:
+    """``max_bytes`` beyond what this process has now; a larger allocation raises MemoryError. Linux, where anonymous
     memory counts as data (getrlimit(2))."""
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = _data() + most
+    wanted = _data() + max_bytes
     try:
         resource.setrlimit(
             resource.RLIMIT_DATA, (wanted if soft == resource.RLIM_INFINITY else min(soft, wanted), hard)

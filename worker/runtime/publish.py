@@ -10,7 +10,9 @@ from collections.abc import Sequence
 import structlog
 from sqlalchemy.exc import OperationalError
 
+from store import leases
 from store.jobs import jobs
+from store.jobs.job_leases import JOBS
 from worker.resources import Resources
 
 log = structlog.get_logger()
@@ -23,6 +25,6 @@ def publish_jobs(resources: Resources, job_ids: Sequence[str]) -> None:
             needs = jobs.memory_needs(session, job_ids)
         sent = [job_id for job_id in job_ids if resources.hints.train(job_id, needs[job_id])]
         with resources.sessions.begin() as session:
-            jobs.mark_published(session, sent)
+            leases.mark_published(session, JOBS, sent)
     except OperationalError as error:
         log.warning("hint.database_unreachable", rows=list(job_ids), reason=str(error.orig))

@@ -1,4 +1,4 @@
-"""Ending a trainer: asked first, so that it checkpoints, and killed once its grace is over."""
+"""Stopping a trainer: SIGTERM, so that it checkpoints, and SIGKILL once its grace is over."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from worker.runtime import process
 
 
 class Stop:
-    """SIGTERM at the first press; a press after ``grace_seconds`` is SIGKILL."""
+    """The first request sends SIGTERM; a request after ``grace_seconds`` sends SIGKILL."""
 
     def __init__(self, trainer: subprocess.Popen[bytes], *, grace_seconds: float) -> None:
         self._trainer = trainer
@@ -18,10 +18,10 @@ class Stop:
         self._kill_at: float | None = None
 
     @property
-    def asked(self) -> bool:
+    def requested(self) -> bool:
         return self._kill_at is not None
 
-    def press(self) -> None:
+    def request(self) -> None:
         if self._kill_at is None:
             process.signal_group(self._trainer, signal.SIGTERM)
             self._kill_at = time.monotonic() + self._grace_seconds

@@ -12,14 +12,14 @@ import structlog
 from store.blobs.blobs import Blobs
 from store.files.files import NewFile
 from store.ids import new_id
-from store.job_status import Request
+from store.job_status import RequestedAction
 from store.jobs import job_leases
 from store.jobs.events import NewEvent
-from store.jobs.job_leases import Claim
+from store.jobs.job_leases import JobLease
 from store.tables.base import Json
 from trainer.spec.events import CheckpointWritten, Done, Event, Failed, Metrics, PhaseProgress, Progress, SampleWritten
 from worker.resources import Resources
-from worker.training import reports
+from worker.training import event_messages
 
 log = structlog.get_logger()
 
@@ -30,24 +30,24 @@ RESULT_PURPOSE = "fine-tune-results"
 class Attempt:
     """``done`` and ``failed`` are the trainer's last words; the latest metrics belong to the next checkpoint."""
 
-    owned: Claim
+    lease: JobLease
     folder: Path
     done: Done | None = None
     failed: Failed | None = None
     _metrics: Metrics | None = None
-    _point: int = -1
-    _news: list[NewEvent] = field(default_factory=list)
-    _latest: Progress | PhaseProgress | None = None
+    _last_point: int = -1
+    _new_events: list[NewEvent] = field(default_factory=list)
+    _latest_progress: Progress | PhaseProgress | None = None
     _checkpoints: list[tuple[CheckpointWritten, Metrics | None]] = field(default_factory=list)
     _samples: list[tuple[SampleWritten, str]] = field(default_factory=list)  # with the id of the file that it becomes
 
-    def hear(self, events: Sequence[Event]) -> None:
+    def receive(self, events: Sequence[Event]) -> None:
         for event in events:
             if isinstance(event, Progress | PhaseProgress):
-                self._latest = event
-            if not (isinstance(event, Progress) and self._on_a_told_point(event)):
-                told = reports.to_job_event(event)
-                self._news += [told] if told is not None else []
+                self._latest_progress = event
+            if not (isinstance(event, Progress) and self._repeats_point(event)):
+                job_event = event_messages.to_job_event(event)
+                self._new_events += [job_event] if job_event is not None else []
             if isinstance(event, Metrics):
                 self._metrics = event
             elif isinstance(event, CheckpointWritten):
@@ -59,14 +59,14 @@ class Attempt:
             elif isinstance(event, Failed):
                 self.failed = event
 
-    def write(self, resources: Resources) -> Request | None:
-        """Write what was heard; returns what the user asks for, when the row was read for it.
+    def write(self, resources: Resources) -> RequestedAction | None:
+        """Write what was received; returns what the user requests, if the row was read for it.
 
         What an unreachable database does not take stays for the next call. Also what it may have taken, when the
         answer to a commit was lost: each row has an id by now, and is written once.
         """
-        requested = self._write_news(resources)
-        self._news, self._latest = [], None
+        requested = self._write_events(resources)
+        self._new_events, self._latest_progress = [], None
         while self._checkpoints:
             self._store_checkpoint(resources, *self._checkpoints[0])
             self._checkpoints.pop(0)
@@ -75,47 +75,47 @@ class Attempt:
             self._samples.pop(0)
         return requested
 
-    def _write_news(self, resources: Resources) -> Request | None:
-        news, progress = self._news, self._latest
-        if not news and progress is None:
+    def _write_events(self, resources: Resources) -> RequestedAction | None:
+        new_events, progress = self._new_events, self._latest_progress
+        if not new_events and progress is None:
             return None
         with resources.sessions.begin() as session:
             return job_leases.record(
                 session,
-                self.owned,
-                news,
-                progress=reports.progress_data(progress) if progress else None,
+                self.lease,
+                new_events,
+                progress=event_messages.progress_data(progress) if progress else None,
                 eta=progress.eta_seconds if isinstance(progress, Progress) else None,
             )
 
-    def _on_a_told_point(self, event: Progress) -> bool:
+    def _repeats_point(self, event: Progress) -> bool:
         """A long run's log keeps the first progress line of each of its points."""
-        told, self._point = self._point, reports.point_of(event)
-        return told == self._point
+        last, self._last_point = self._last_point, event_messages.point_of(event)
+        return last == self._last_point
 
     def _store_checkpoint(self, resources: Resources, event: CheckpointWritten, metrics: Metrics | None) -> None:
         """Blobs first, then the fenced row, so that a visible checkpoint is whole."""
         manifest = store_checkpoint_files(resources.blobs, self.folder / event.path)
         if manifest is None:
-            log.info("checkpoint.pruned_before_upload", job=self.owned.job_id, step=event.step)
+            log.info("checkpoint.pruned_before_upload", job=self.lease.job_id, step=event.step)
             return
         measured = metrics if metrics is not None and metrics.step == event.step else None
         with resources.sessions.begin() as session:
             job_leases.add_checkpoint(
                 session,
-                self.owned,
+                self.lease,
                 step=event.step,
-                metrics=reports.metrics_data(measured) if measured else {"step": event.step},
+                metrics=event_messages.metrics_data(measured) if measured else {"step": event.step},
                 manifest=manifest,
             )
 
     def _store_sample(self, resources: Resources, event: SampleWritten, file_id: str) -> None:
-        """The sheet becomes a file that can be downloaded while the job goes on; its event names it."""
-        sheet = resources.blobs.put_file(self.folder / event.grid)
+        """The grid becomes a file that can be downloaded while the job goes on; its event names it."""
+        grid = resources.blobs.put_file(self.folder / event.grid)
         name = f"samples-step-{event.step}.png"
-        new = NewFile(self.owned.project_id, name, RESULT_PURPOSE, sheet.bytes, sheet.sha256, id=file_id)
+        new = NewFile(self.lease.project_id, name, RESULT_PURPOSE, grid.bytes, grid.sha256, id=file_id)
         with resources.sessions.begin() as session:
-            job_leases.add_sample(session, self.owned, new, reports.sample_event(event, file_id))
+            job_leases.add_sample(session, self.lease, new, event_messages.sample_event(event, file_id))
 
 
 def store_files(blobs: Blobs, folder: Path) -> Json:

@@ -12,14 +12,14 @@ from trainer.spec.events import EXIT_DONE, EXIT_INTERRUPTED, Failed
 from worker.resources import Resources
 from worker.training.attempt import RESULT_PURPOSE, Attempt, store_files
 
-PASSING = ("base_unavailable", "cache_entry_lost", "disk_full")  # trouble that another attempt may not have
+TRANSIENT = ("base_unavailable", "cache_entry_lost", "disk_full")  # trouble that another attempt may not have
 # Trouble that takes time to pass: an attempt that began at once would meet it again and count as one more crash.
-RETRIED_LATER = (*PASSING, "storage_fault")
+RETRIED_LATER = (*TRANSIENT, "storage_fault")
 SIGNALS = {one.value: one.name for one in signal.Signals}  # most real-time signals have a number alone
 DIFFUSERS_ADAPTER = "pytorch_lora_weights.safetensors"
 CRASHED = (
-    "Nothing that was asked for is known to be the reason: have the operator read these last lines and the worker's "
-    "log, and submit the job again once the cause is gone."
+    "No known fault of the request is the cause: have the operator read these last lines and the worker's log, and "
+    "submit the job again once the cause is gone."
 )
 STALLED = (
     "Submit the job again; if that stalls too, the worker's log has the reason, or the operator allows more time by "
@@ -33,7 +33,7 @@ KILLED_FOR_MEMORY = (
 
 @dataclass(frozen=True)
 class TrainerEnd:
-    """``stopped``: it was asked to end, by the user or because the worker stops. ``memory_ran_out``: the kernel ended
+    """``stopped``: it received a stop, by the user or because the worker stops. ``memory_ran_out``: the kernel ended
     a process of this machine for lack of memory meanwhile."""
 
     exit_code: int
@@ -50,7 +50,7 @@ def conclude(resources: Resources, attempt: Attempt, end: TrainerEnd) -> bool:
     """
     if end.exit_code == EXIT_DONE and attempt.done is not None:
         return _succeed(resources, attempt)
-    if attempt.failed is not None and attempt.failed.code in PASSING:
+    if attempt.failed is not None and attempt.failed.code in TRANSIENT:
         return crash(resources, attempt, attempt.failed.code, _reason(attempt.failed, end.stderr))
     if attempt.failed is not None:
         return fail(resources, attempt, attempt.failed.code, _reason(attempt.failed, end.stderr))
@@ -70,26 +70,26 @@ def conclude(resources: Resources, attempt: Attempt, end: TrainerEnd) -> bool:
 def fail(resources: Resources, attempt: Attempt, code: str, message: str) -> bool:
     """False: the job has ended."""
     with resources.sessions.begin() as session:
-        job_leases.fail(session, attempt.owned, code=code, message=message)
+        job_leases.fail(session, attempt.lease, code=code, message=message)
     return False
 
 
 def give_back(resources: Resources, attempt: Attempt, message: str) -> bool:
     """Whether the job is queued again; it may have been paused or cancelled meanwhile."""
     with resources.sessions.begin() as session:
-        return job_leases.give_back(session, attempt.owned, message) is JobStatus.QUEUED
+        return job_leases.give_back(session, attempt.lease, message) is JobStatus.QUEUED
 
 
 def crash(resources: Resources, attempt: Attempt, code: str, message: str) -> bool:
     """Whether another worker may take the job at once. After a fault of RETRIED_LATER the dispatcher offers it."""
     cap = resources.settings.crash_cap
     with resources.sessions.begin() as session:
-        after = job_leases.crash(session, attempt.owned, code=code, message=message, crash_cap=cap)
+        after = job_leases.crash(session, attempt.lease, code=code, message=message, crash_cap=cap)
     return after is JobStatus.QUEUED and code not in RETRIED_LATER
 
 
 def describe_exit(exit_code: int) -> str:
-    """``subprocess`` tells a signal as a negative number."""
+    """``subprocess`` gives a signal as a negative number."""
     if exit_code == EXIT_INTERRUPTED:
         return f"exit code {exit_code}, as after a SIGTERM, which its worker did not send"
     if exit_code >= 0:
@@ -99,27 +99,27 @@ def describe_exit(exit_code: int) -> str:
 
 
 def _reason(failed: Failed, stderr: str) -> str:
-    """What nobody foresaw is told with the end of its traceback."""
+    """The message; of an internal error with the end of its traceback."""
     message = failed.message.replace("\0", "")  # which PostgreSQL's text cannot hold
     return f"{message}\n{stderr}".strip() if failed.code == "internal_error" else message
 
 
 def _succeed(resources: Resources, attempt: Attempt) -> bool:
-    owned = attempt.owned
+    lease = attempt.lease
     stored = store_files(resources.blobs, attempt.folder / "output")
     promised = attempt.done.files if attempt.done is not None else {}
     if {name: entry["sha256"] for name, entry in stored.items()} != promised:
         message = "The output's files are not the ones that the trainer wrote."
         return crash(resources, attempt, "output_damaged", message)
     results = [
-        NewFile(owned.project_id, name, RESULT_PURPOSE, entry["bytes"], entry["sha256"])
-        for name, entry in sorted(stored.items(), key=lambda item: place(item[0]))
+        NewFile(lease.project_id, name, RESULT_PURPOSE, entry["bytes"], entry["sha256"])
+        for name, entry in sorted(stored.items(), key=lambda item: result_order(item[0]))
     ]
     with resources.sessions.begin() as session:
-        job_leases.succeed(session, owned, results=results)
+        job_leases.succeed(session, lease, results=results)
     return False
 
 
-def place(name: str) -> tuple[bool, bool, str]:
-    """Where a result file comes in the list: weights first, and of them the file that diffusers loads by itself."""
+def result_order(name: str) -> tuple[bool, bool, str]:
+    """The sort key of a result file: weights first, and of them the file that diffusers loads by itself."""
     return name != DIFFUSERS_ADAPTER, not name.endswith(".safetensors"), name

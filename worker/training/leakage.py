@@ -1,4 +1,4 @@
-"""What training and validation have in common, though a job may take them from two files or data sets."""
+"""Leakage: prompts and images that training and validation share, also from two files or datasets."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ def warnings(pairs: Sequence[Pair]) -> Iterator[Warned]:
     """Validation is too kind where it asks for what was trained on: prompts, or the images themselves."""
     trained = [pair for pair in pairs if pair.split == "train"]
     validated = [pair for pair in pairs if pair.split == "validation"]
-    known = {same_prompt(pair.prompt) for pair in trained}
-    shared = {same_prompt(pair.prompt): pair.prompt for pair in validated if same_prompt(pair.prompt) in known}
+    trained_prompts = {same_prompt(pair.prompt) for pair in trained}
+    shared = {
+        same_prompt(pair.prompt): pair.prompt for pair in validated if same_prompt(pair.prompt) in trained_prompts
+    }
     if shared:
         count = sum(same_prompt(pair.prompt) in shared for pair in validated)
         named = ", ".join(f"'{printable(prompt)}'" for prompt in islice(shared.values(), SHOWN))

@@ -6,13 +6,12 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from intake.pairs import Split
 from store.blobs.blobs import Blobs
 from trainer.spec.manifest import Pair
 from trainer.spec.run import RunSpec
-
-Split = Literal["train", "validation"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Inputs:
 
 
 def prepare(folder: Path, inputs: Inputs, blobs: Blobs, check: Callable[[], None]) -> list[Pair]:
-    """The pairs; ``check`` is called between files and may raise: copying a large data set takes a while."""
+    """The pairs; ``check`` is called between files and may raise: copying a large dataset takes a while."""
     images = folder / "data" / "images"
     images.mkdir(parents=True)
     # What the row says and no more: the trainer's digest of it must not change with this version's defaults.
@@ -48,7 +47,7 @@ def prepare(folder: Path, inputs: Inputs, blobs: Blobs, check: Callable[[], None
 def assign_splits(inputs: Inputs, blobs: Blobs) -> list[Pair]:
     """What the data says of its split; where it says nothing all is "train", and the trainer holds out a share.
 
-    Rows that the training file marks "validation" are never trained on, also beside a validation file.
+    Rows that the training file marks "validation" are never trained on, even if there is a validation file.
     """
     pairs = [_pair(row, row["split"] or "train", "t") for row in _read_pairs(blobs, inputs.training_pairs)]
     if inputs.validation_pairs is not None:

@@ -1,4 +1,4 @@
-"""Running one job: claim it, keep the lease, watch the trainer, act on what the user or the operator asks."""
+"""Running one job: claim it, renew the lease, watch the trainer, act on requests of the user or the operator."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from sqlalchemy.orm import Session
 
 from store.database import Sessions
 from store.errors import BlobMissing, LeaseLost
-from store.job_status import Request
+from store.job_status import RequestedAction
 from store.jobs import job_leases, jobs
-from store.jobs.job_leases import Claim
+from store.jobs.job_leases import JobLease
 from store.settings import Settings
 from store.tenants import limits
 from trainer.spec.run import RunSpec
 from worker.resources import Resources
-from worker.runtime import disk_room, leftovers, oom_kills, process
-from worker.runtime.lease_keeper import LeaseKeeper, ended_when_lost, kept, written
+from worker.runtime import attempt_directories, disk_space, oom_kills, process
+from worker.runtime.lease_keeper import LeaseKeeper, ended_when_lost, renewing, write_until_lost
 from worker.runtime.publish import publish_jobs
 from worker.runtime.spec_version import readable
 from worker.runtime.stop import Stop
@@ -49,14 +49,14 @@ class Abandoned(Exception):
 
 def supervise(resources: Resources, job_id: str, *, stopping: Callable[[], bool]) -> None:
     """Run the job whose turn it is: the hint names one, and the queue may know another that comes first, for which
-    there is a hint too. ``stopping`` tells that this worker has to end."""
+    there is a hint too. ``stopping`` returns whether this worker has to end."""
     settings = resources.settings
-    leftovers.clear(resources)
-    if not disk_room.is_left(resources):
+    attempt_directories.remove_stale(resources)
+    if not disk_space.is_enough(resources):
         return
     claimed_at = time.monotonic()
     with resources.sessions.begin() as session:
-        owned = job_leases.claim_next(
+        lease = job_leases.claim_next(
             session,
             worker=resources.worker,
             lease_seconds=settings.lease_seconds,
@@ -64,15 +64,15 @@ def supervise(resources: Resources, job_id: str, *, stopping: Callable[[], bool]
             memory_gib=settings.worker_memory_gib,
             readable=partial(readable, RunSpec),
         )
-    if owned is None:
+    if lease is None:
         log.info("job.nothing_to_do", hint=job_id)
         return
-    job_id = owned.job_id
-    log.info("job.claimed", job=job_id, attempt=owned.attempt)
-    attempt = Attempt(owned, leftovers.attempt_folder(settings.work_directory, job_id, owned.attempt))
-    renew = partial(_renew, resources.sessions, owned, settings.lease_seconds)
+    job_id = lease.job_id
+    log.info("job.claimed", job=job_id, attempt=lease.attempt)
+    attempt = Attempt(lease, attempt_directories.attempt_directory(settings.work_directory, job_id, lease.attempt))
+    renew = partial(_renew, resources.sessions, lease, settings.lease_seconds)
     try:
-        with kept(
+        with renewing(
             renew,
             claimed_at=claimed_at,
             lease_seconds=settings.lease_seconds,
@@ -80,10 +80,10 @@ def supervise(resources: Resources, job_id: str, *, stopping: Callable[[], bool]
         ) as keeper:
             again = _attempt(resources, attempt, keeper, stopping)
     except LeaseLost:
-        log.warning("job.lease_lost", job=job_id, attempt=owned.attempt)
+        log.warning("job.lease_lost", job=job_id, attempt=lease.attempt)
         return
     finally:
-        leftovers.remove_folder(attempt.folder)
+        attempt_directories.remove(attempt.folder)
     if again:
         publish_jobs(resources, [job_id])
 
@@ -91,24 +91,24 @@ def supervise(resources: Resources, job_id: str, *, stopping: Callable[[], bool]
 def _attempt(resources: Resources, attempt: Attempt, keeper: LeaseKeeper, stopping: Callable[[], bool]) -> bool:
     """Whatever happens ends in one conclusion, or in LeaseLost. Returns whether another worker may take the job at
     once."""
-    lost = LeaseLost(attempt.owned.job_id, attempt.owned.attempt)
+    lost = LeaseLost(attempt.lease.job_id, attempt.lease.attempt)
     try:
         _materialise(resources, attempt, keeper, stopping)
         end = _train(resources, attempt, keeper, stopping)
         conclude = partial(_conclude, resources, attempt, end)
-        return written(keeper, lost, conclude)
+        return write_until_lost(keeper, lost, conclude)
     except Abandoned:
-        end_so = partial(conclusion.give_back, resources, attempt, "Stopped before training.")
+        conclude = partial(conclusion.give_back, resources, attempt, "Stopped before training.")
     except BlobMissing as missing:
-        end_so = partial(conclusion.fail, resources, attempt, "data_missing", str(missing))
+        conclude = partial(conclusion.fail, resources, attempt, "data_missing", str(missing))
     except ValidationError as invalid:
         message = f"The job's specification is not valid for this version: {invalid}"
-        end_so = partial(conclusion.fail, resources, attempt, "invalid_spec", message)
+        conclude = partial(conclusion.fail, resources, attempt, "invalid_spec", message)
     except (OSError, ObjectStoreError) as fault:
-        log.warning("job.storage_fault", job=attempt.owned.job_id, reason=str(fault))
+        log.warning("job.storage_fault", job=attempt.lease.job_id, reason=str(fault))
         message = f"A file or blob could not be read or written: {fault}"
-        end_so = partial(conclusion.crash, resources, attempt, "storage_fault", message)
-    return written(keeper, lost, end_so)
+        conclude = partial(conclusion.crash, resources, attempt, "storage_fault", message)
+    return write_until_lost(keeper, lost, conclude)
 
 
 def _conclude(resources: Resources, attempt: Attempt, end: TrainerEnd) -> bool:
@@ -133,7 +133,7 @@ def _train(resources: Resources, attempt: Attempt, keeper: LeaseKeeper, stopping
     return TrainerEnd(
         trainer.wait(),
         last_lines(stderr_path),
-        stopped=stop.asked,
+        stopped=stop.requested,
         stalled_seconds=stalled,
         memory_ran_out=oom_kills.count() > kills_before,
     )
@@ -148,29 +148,29 @@ def _watch(
     stopping: Callable[[], bool],
 ) -> float | None:
     """Until the trainer's output ends. Returns for how many seconds it was silent, if it was ended for that."""
-    stalled, heard_at = None, time.monotonic()
+    stalled, last_event_at = None, time.monotonic()
     while not output.ended:
         events = output.read(timeout=POLL_SECONDS)
-        attempt.hear(events)
+        attempt.receive(events)
         requested = _write(resources, attempt)
         if keeper.lost:
-            raise LeaseLost(attempt.owned.job_id, attempt.owned.attempt)
-        if stop.asked or requested or keeper.requested or stopping():
-            stop.press()
+            raise LeaseLost(attempt.lease.job_id, attempt.lease.attempt)
+        if stop.requested or requested or keeper.requested or stopping():
+            stop.request()
         elif events:
-            heard_at = time.monotonic()
-        elif time.monotonic() - heard_at > resources.settings.stall_seconds:
-            stalled = time.monotonic() - heard_at
+            last_event_at = time.monotonic()
+        elif time.monotonic() - last_event_at > resources.settings.stall_seconds:
+            stalled = time.monotonic() - last_event_at
             stop.kill()
     return stalled
 
 
-def _write(resources: Resources, attempt: Attempt) -> Request | None:
+def _write(resources: Resources, attempt: Attempt) -> RequestedAction | None:
     """A database that cannot be reached is no reason to stop while the lease is good: it is written later."""
     try:
         return attempt.write(resources)
     except OperationalError as error:
-        log.warning("job.not_written", job=attempt.owned.job_id, reason=str(error.orig))
+        log.warning("job.not_written", job=attempt.lease.job_id, reason=str(error.orig))
         return None
 
 
@@ -182,31 +182,33 @@ def _start_trainer(folder: Path, settings: Settings, stderr_path: Path) -> subpr
 
 
 def _materialise(resources: Resources, attempt: Attempt, keeper: LeaseKeeper, stopping: Callable[[], bool]) -> None:
-    owned = attempt.owned
+    lease = attempt.lease
 
     def check() -> None:
         if keeper.lost:
-            raise LeaseLost(owned.job_id, owned.attempt)
+            raise LeaseLost(lease.job_id, lease.attempt)
         if keeper.requested or stopping():
             raise Abandoned
 
     attempt.folder.mkdir(parents=True)
-    inputs = written(keeper, LeaseLost(owned.job_id, owned.attempt), partial(_inputs, resources.sessions, owned))
+    inputs = write_until_lost(
+        keeper, LeaseLost(lease.job_id, lease.attempt), partial(_inputs, resources.sessions, lease)
+    )
     pairs = run_directory.prepare(attempt.folder, inputs, resources.blobs, check)
-    attempt.hear(list(leakage.warnings(pairs)))
+    attempt.receive(list(leakage.warnings(pairs)))
 
 
-def _inputs(sessions: Sessions, owned: Claim) -> Inputs:
+def _inputs(sessions: Sessions, lease: JobLease) -> Inputs:
     with sessions() as session:
-        return _read_inputs(session, owned)
+        return _read_inputs(session, lease)
 
 
-def _read_inputs(session: Session, owned: Claim) -> Inputs:
-    job = jobs.get(session, owned.project_id, owned.job_id)
+def _read_inputs(session: Session, lease: JobLease) -> Inputs:
+    job = jobs.get(session, lease.project_id, lease.job_id)
     training, validation = jobs.pairs_documents(session, job)
     if training is None:
         raise BlobMissing(f"of the pairs of {job.training_file_id or job.training_dataset_id}")
-    checkpoint = job_leases.latest_checkpoint(session, owned.job_id)
+    checkpoint = job_leases.latest_checkpoint(session, lease.job_id)
     return Inputs(
         spec=RunSpec.model_validate(job.spec),
         training_pairs=training,
@@ -216,6 +218,6 @@ def _read_inputs(session: Session, owned: Claim) -> Inputs:
     )
 
 
-def _renew(sessions: Sessions, owned: Claim, lease_seconds: float) -> Request | None:
+def _renew(sessions: Sessions, lease: JobLease, lease_seconds: float) -> RequestedAction | None:
     with sessions.begin() as session:
-        return job_leases.renew(session, owned, lease_seconds=lease_seconds)
+        return job_leases.renew(session, lease, lease_seconds=lease_seconds)

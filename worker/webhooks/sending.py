@@ -31,7 +31,7 @@ from worker.webhooks.post import Answer, NoAnswer, post
 log = structlog.get_logger()
 
 AT_ONCE = 32
-LOOK_SECONDS = 1.0  # a look is one query on an index of what is due
+POLL_SECONDS = 1.0  # a poll is one query on an index of what is due
 # From claiming to writing what came of it, beyond the time that the receiver has; resolving a name may take some.
 LEASE_MARGIN_SECONDS = 60.0
 # After each failed attempt, about 31 hours in all; sooner or later by up to JITTER of it, so that what waits for a
@@ -76,7 +76,7 @@ class Sending:
             self._under_way[self._pool.submit(send, self._parts, due)] = due.endpoint_id
         return len(claimed)
 
-    def settle(self, *, seconds: float) -> None:
+    def collect_ended(self, *, seconds: float) -> None:
         """Wait until one has ended, or that long."""
         if not self._under_way:
             return
@@ -95,21 +95,21 @@ class Sending:
 def run(parts: Resources, stop: threading.Event) -> None:
     """Until ``stop``; what is under way then is ended first. Should this ever fail, the dispatcher ends with it and
     is started again, rather than go on without webhooks."""
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells every URL, and those may hold their own secrets
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every URL, and those may hold their own secrets
     try:
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="webhook") as pool:
             sending = Sending(parts, pool)
             while not stop.is_set():
-                _look(sending)
+                _poll(sending)
                 if sending.idle:
-                    stop.wait(LOOK_SECONDS)
+                    stop.wait(POLL_SECONDS)
                 else:
-                    sending.settle(seconds=LOOK_SECONDS)
+                    sending.collect_ended(seconds=POLL_SECONDS)
     finally:
         stop.set()
 
 
-def _look(sending: Sending) -> None:
+def _poll(sending: Sending) -> None:
     try:
         sending.start_due()
     except (OperationalError, PoolTimeout) as error:
@@ -173,7 +173,7 @@ def _record(session: Session, due: DueDelivery, outcome: Outcome) -> None:
     if status == 410:
         endpoints.disable(session, due.endpoint_id)  # before any delivery: deletion locks in this order, too
     again_in = None if final else retry_delay(due.attempt)
-    delivery_log.failed(session, due, status=status, error=_words(outcome), again_in=again_in)
+    delivery_log.failed(session, due, status=status, error=_reason(outcome), again_in=again_in)
     if status == 410:
         delivery_log.give_up_all(session, due.endpoint_id, error=DISABLED)
 
@@ -189,7 +189,7 @@ def _status(outcome: Outcome) -> int | None:
     return outcome.status if isinstance(outcome, Answer) else None
 
 
-def _words(outcome: Outcome) -> str:
+def _reason(outcome: Outcome) -> str:
     if isinstance(outcome, Unsent):
         return outcome.reason
     redirect = " Redirects are not followed." if 300 <= outcome.status < 400 else ""

@@ -151,8 +151,8 @@ def test_keys_are_forgotten_after_a_day(client: TestClient, sessions: Sessions, 
     first = create(client, "job", file_id, "old").json()
     create(client, "job", file_id, "young")
     with sessions.begin() as session:
-        late = IdempotencyKey.created_at - idempotency.KEPT - timedelta(minutes=1)
+        late = IdempotencyKey.created_at - idempotency.RETENTION - timedelta(minutes=1)
         session.execute(update(IdempotencyKey).where(IdempotencyKey.key == "old").values(created_at=late))
-        idempotency.forget(session)
+        idempotency.delete_expired(session)
     assert create(client, "job", file_id, "old").json()["id"] != first["id"]
     assert create(client, "job", file_id, "young").headers["idempotent-replayed"] == "true"

@@ -27,7 +27,7 @@ from tests.api.serving import Live, serving
 from tests.cli.front import in_front_of
 from tests.cli.test_commands import Run
 from tests.trainer.tiny_sdxl import save_base
-from worker.generation.generation import draw
+from worker.generation.generation import generate
 from worker.resources import Resources
 
 pytestmark = pytest.mark.integration
@@ -63,7 +63,7 @@ def waiting_for_paint(live: Live) -> list[str]:
         return list(session.scalars(select(Generation.id).where(Generation.status == "queued")))
 
 
-def taken(live: Live, generation_id: str) -> generation_leases.GenerationClaim:
+def taken(live: Live, generation_id: str) -> generation_leases.GenerationLease:
     with live.sessions.begin() as session:
         owned = generation_leases.claim(session, generation_id, worker="w", lease_seconds=60)
     assert owned is not None
@@ -158,7 +158,7 @@ def test_what_takes_longer_than_a_request_waits_is_followed_by_its_id(
         if begun:
             with live.sessions.begin() as session:
                 row = session.get_one(Generation, generation_id)
-                owned = generation_leases.GenerationClaim(generation_id, row.attempt, row.spec, row.weights)
+                owned = generation_leases.GenerationLease(generation_id, row.attempt, row.spec, row.weights)
                 generation_leases.give_back(session, owned)
         paint(live, generation_id)
 
@@ -236,7 +236,7 @@ def test_a_base_that_is_there_is_really_drawn_from(
     deployment = Settings(home=server.home, broker_url=valkey_url)
     blobs = Blobs(f"file://{server.home / 'blobs'}")
     resources = Resources(deployment, server.sessions, blobs, Hints(valkey_url), "test")
-    painter.work = lambda _, generation_id: draw(resources, generation_id, stopping=lambda: False)
+    painter.work = lambda _, generation_id: generate(resources, generation_id, stopping=lambda: False)
     result = run("sample", "tiny", "a cat", "--size", "24x40", "--steps", 2, "--seed", 1, "--to", tmp_path)
     assert result.exit_code == 0, result.output
     with Image.open(io.BytesIO((tmp_path / "tiny_a-cat_1.png").read_bytes())) as image:

@@ -12,7 +12,7 @@ from tests.api.polling import until
 from worker.runtime import process
 
 pytestmark = pytest.mark.unit
-MOST = 10_000
+MAX_BYTES = 10_000
 ECHO = "import sys\nfor line in open(sys.argv[1]): print(line, end='', flush=True)"
 
 
@@ -27,15 +27,15 @@ def test_a_log_that_has_grown_is_emptied_while_its_service_writes_and_one_older_
     service = process.start_logged(command, cwd=tmp_path, log=log, environment=os.environ)
     with lines.open("w", buffering=1) as said:
         for number in range(4):
-            line = f"{number}" * MOST + "\n"
+            line = f"{number}" * MAX_BYTES + "\n"
             said.write(line)
             until(partial(ends_with, log, line))
-            keep_small([log], most_bytes=MOST)
+            keep_small([log], max_bytes=MAX_BYTES)
             assert log.read_text() == ""
             assert (tmp_path / "service.log.1").read_text() == line
         said.write("small\n")
         until(partial(ends_with, log, "small\n"))
-        keep_small([log], most_bytes=MOST)
+        keep_small([log], max_bytes=MAX_BYTES)
     assert log.read_text() == "small\n"
     assert service.wait(10) == 0
 

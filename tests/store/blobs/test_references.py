@@ -34,7 +34,7 @@ def test_every_column_that_ends_in_sha256_is_listed_as_naming_a_blob_or_somethin
     }
     assert listed == there
     assert not set(references.NAMING) & set(references.NOT_NAMING)
-    assert {of.class_.__tablename__ for of in references.NAMING} == references.KEPT.keys()
+    assert {of.class_.__tablename__ for of in references.NAMING} == references.NEEDED.keys()
 
 
 @pytest.mark.unit
@@ -160,7 +160,7 @@ def test_a_data_set_names_its_images_and_lists_and_so_does_a_job_on_a_deleted_on
     assert named(sessions, *letters) == set()
 
 
-def checkpoint(sessions: Sessions, owned: job_leases.Claim, step: int, letter: str) -> None:
+def checkpoint(sessions: Sessions, owned: job_leases.JobLease, step: int, letter: str) -> None:
     manifest = {"state/adapter.safetensors": {"sha256": digest(letter), "bytes": 3}}
     with sessions.begin() as session:
         job_leases.add_checkpoint(session, owned, step=step, metrics={"valid_loss": 0.1}, manifest=manifest)

@@ -36,7 +36,7 @@ def read(store: ObjectStore, upload_id: str, part_id: str, size: int) -> list[by
 
 def test_a_part_comes_back_in_bounded_chunks(store: ObjectStore, tmp_path: Path) -> None:
     content = os.urandom(2 * CHUNK + 5)
-    upload_parts.keep(store, "upload-a", "part-1", written(tmp_path / "part", content))
+    upload_parts.save(store, "upload-a", "part-1", written(tmp_path / "part", content))
     chunks = read(store, "upload-a", "part-1", len(content))
     assert [len(chunk) for chunk in chunks] == [CHUNK, CHUNK, 5]
     assert b"".join(chunks) == content
@@ -44,7 +44,7 @@ def test_a_part_comes_back_in_bounded_chunks(store: ObjectStore, tmp_path: Path)
 
 def test_removal_takes_every_part_of_one_upload_and_may_be_repeated(store: ObjectStore, tmp_path: Path) -> None:
     for upload_id, part_id in (("upload-a", "part-1"), ("upload-a", "part-2"), ("upload-ab", "part-3")):
-        upload_parts.keep(store, upload_id, part_id, written(tmp_path / "part", b"x"))
+        upload_parts.save(store, upload_id, part_id, written(tmp_path / "part", b"x"))
     for _ in range(2):
         upload_parts.remove(store, "upload-a")
         for part_id in ("part-1", "part-2"):
@@ -57,7 +57,7 @@ def test_removal_takes_every_part_of_one_upload_and_may_be_repeated(store: Objec
 
 def test_one_part_may_be_discarded_and_discarded_again(store: ObjectStore, tmp_path: Path) -> None:
     for part_id in ("part-1", "part-2"):
-        upload_parts.keep(store, "upload-a", part_id, written(tmp_path / "part", b"x"))
+        upload_parts.save(store, "upload-a", part_id, written(tmp_path / "part", b"x"))
     for _ in range(2):
         upload_parts.discard(store, "upload-a", "part-1")
     with pytest.raises(BlobMissing):

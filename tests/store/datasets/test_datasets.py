@@ -1,4 +1,4 @@
-"""Data sets: revisions that never change, alone and when several writers come at once."""
+"""Datasets: revisions that never change, alone and when several writers come at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from store.database import Sessions
 from store.datasets import datasets, image_facts
 from store.datasets.datasets import NewPair
-from store.datasets.image_facts import Facts
+from store.datasets.image_facts import MeasuredImage
 from store.errors import CursorUnknown, DatasetNotFound, PairNotFound, RevisionNotFound
 from store.jobs import jobs
 from store.jobs.jobs import NewJob
@@ -205,19 +205,19 @@ def test_a_job_without_pairs_or_with_two_sources_cannot_be_stored(sessions: Sess
 
 
 def test_image_facts_are_kept_once_whoever_measures(sessions: Sessions) -> None:
-    facts = [Facts(f"image {n}", n + 1, 2, bytes([n])) for n in range(20)]
+    facts = [MeasuredImage(f"image {n}", n + 1, 2, bytes([n])) for n in range(20)]
     with ThreadPoolExecutor(4) as pool:
         tries = [pool.submit(_keep, sessions, part) for part in (facts, facts[::-1], facts[5:], facts[:15]) * 5]
         for one in tries:
             one.result()
     with sessions() as session:
         asked = ["image 3", "image 4", "unknown"]
-        assert image_facts.known(session, asked) == {facts[3].sha256: facts[3], facts[4].sha256: facts[4]}
+        assert image_facts.find(session, asked) == {facts[3].sha256: facts[3], facts[4].sha256: facts[4]}
 
 
-def _keep(sessions: Sessions, facts: list[Facts]) -> None:
+def _keep(sessions: Sessions, facts: list[MeasuredImage]) -> None:
     with sessions.begin() as session:
-        image_facts.keep(session, facts)
+        image_facts.save(session, facts)
 
 
 def test_the_pairs_of_a_file_are_one_revision_that_names_it(sessions: Sessions, project_id: str) -> None:

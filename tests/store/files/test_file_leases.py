@@ -6,10 +6,11 @@ import pytest
 from sqlalchemy import func, update
 
 from intake.findings import ADVICE
+from store import leases
 from store.database import Sessions
 from store.errors import FileInUse, FileNotFound, LeaseLost
 from store.files import file_leases, files
-from store.files.file_leases import FileClaim
+from store.files.file_leases import FILES, FileLease
 from store.jobs import jobs
 from store.tables.file import File
 from tests.store.rows import add_file, add_job, read_events, read_job
@@ -17,7 +18,7 @@ from tests.store.rows import add_file, add_job, read_events, read_job
 pytestmark = pytest.mark.integration
 
 
-def claim_file(sessions: Sessions, file_id: str) -> FileClaim | None:
+def claim_file(sessions: Sessions, file_id: str) -> FileLease | None:
     with sessions.begin() as session:
         return file_leases.claim(session, file_id, lease_seconds=60)
 
@@ -64,7 +65,7 @@ def expire(sessions: Sessions) -> list[str]:
         return file_leases.expire(session, crash_cap=3)
 
 
-def is_refused(sessions: Sessions, owned: FileClaim) -> bool:
+def is_refused(sessions: Sessions, owned: FileLease) -> bool:
     with sessions() as session:
         for write in (
             lambda: file_leases.finish(session, owned, status="processed", details=None),
@@ -119,12 +120,12 @@ def test_a_file_that_stopping_workers_gave_back_is_due_at_once_and_none_the_wors
     file = add_file(sessions, project_id, status="uploaded")
     for _ in range(5):
         with sessions.begin() as session:
-            files.mark_published(session, [file.id])
+            leases.mark_published(session, FILES, [file.id])
         owned = claim_file(sessions, file.id)
         assert owned is not None
         with sessions.begin() as session:
             file_leases.give_back(session, owned)
-            assert files.unpublished(session, older_than_seconds=30) == [file.id]
+            assert leases.unpublished(session, FILES, older_than_seconds=30) == [file.id]
         assert is_refused(sessions, owned)
     with sessions() as session:
         assert files.get(session, project_id, file.id).crashes == 0
@@ -145,13 +146,13 @@ def test_what_a_reader_says_of_its_own_end_is_told_at_the_last(sessions: Session
 def test_a_file_hint_is_due_until_the_file_is_claimed_or_deleted(sessions: Sessions, project_id: str) -> None:
     never, sent, claimed, deleted = (add_file(sessions, project_id, status="uploaded") for _ in range(4))
     with sessions.begin() as session:
-        files.mark_published(session, [sent.id])
+        leases.mark_published(session, FILES, [sent.id])
         files.delete(session, project_id, deleted.id)
     assert claim_file(sessions, claimed.id) is not None
     assert claim_file(sessions, deleted.id) is None
     with sessions() as session:
-        assert files.unpublished(session, older_than_seconds=30) == [never.id]
-        assert files.unpublished(session, older_than_seconds=-1) == [never.id, sent.id]
+        assert leases.unpublished(session, FILES, older_than_seconds=30) == [never.id]
+        assert leases.unpublished(session, FILES, older_than_seconds=-1) == [never.id, sent.id]
 
 
 def test_a_file_is_not_deleted_under_a_live_job(sessions: Sessions, project_id: str) -> None:

@@ -14,7 +14,7 @@ from store.database import Sessions
 from store.errors import TooManyParts, UploadNotFound, UploadNotPending
 from store.files import files, uploads
 from store.files.files import NewFile
-from store.files.uploads import MOST_PARTS, PART_BYTES, NewPart, NewUpload
+from store.files.uploads import MAX_PARTS, PART_BYTES, NewPart, NewUpload
 from store.ids import new_id
 from store.tables.upload import Upload, UploadPart
 
@@ -125,9 +125,9 @@ def test_superfluous_parts_are_bounded_in_bytes(sessions: Sessions, project_id: 
 
 
 def test_parts_are_bounded_in_number(sessions: Sessions, project_id: str) -> None:
-    upload_id = begin(sessions, project_id, size=MOST_PARTS + 1)
+    upload_id = begin(sessions, project_id, size=MAX_PARTS + 1)
     with sessions.begin() as session:
-        session.add_all(UploadPart(id=str(n), upload_id=upload_id, bytes=1, sha256="") for n in range(MOST_PARTS))
+        session.add_all(UploadPart(id=str(n), upload_id=upload_id, bytes=1, sha256="") for n in range(MAX_PARTS))
     with pytest.raises(TooManyParts):
         add(sessions, project_id, upload_id, 1)
 

@@ -6,22 +6,23 @@ from datetime import timedelta
 
 import pytest
 
+from store import leases
 from store.database import Sessions
 from store.errors import GenerationNotFound, LeaseLost
 from store.generations import generation_leases, generations
-from store.generations.generation_leases import GenerationClaim
+from store.generations.generation_leases import GENERATIONS, GenerationLease
 from tests.conftest import Tenant
 from tests.store.rows import add_generation, read_generation
 
 pytestmark = pytest.mark.integration
 
 
-def claim(sessions: Sessions, generation_id: str, *, lease_seconds: float = 60) -> GenerationClaim | None:
+def claim(sessions: Sessions, generation_id: str, *, lease_seconds: float = 60) -> GenerationLease | None:
     with sessions.begin() as session:
         return generation_leases.claim(session, generation_id, worker="w", lease_seconds=lease_seconds)
 
 
-def owned(sessions: Sessions, generation_id: str, *, lease_seconds: float = 60) -> GenerationClaim:
+def owned(sessions: Sessions, generation_id: str, *, lease_seconds: float = 60) -> GenerationLease:
     claimed = claim(sessions, generation_id, lease_seconds=lease_seconds)
     assert claimed is not None
     return claimed
@@ -63,7 +64,7 @@ def test_a_lower_attempt_writes_nothing_after_a_higher_claim(sessions: Sessions,
         with pytest.raises(LeaseLost), sessions.begin() as session:
             write(session)
     with sessions() as session:
-        assert generation_leases.live_attempts(session) == {(queued, 2)}
+        assert leases.live_attempts(session, GENERATIONS) == {(queued, 2)}
 
 
 def test_expired_leases_are_taken_back_up_to_the_cap(sessions: Sessions, queued: str) -> None:
@@ -90,12 +91,12 @@ def test_a_lease_that_lives_is_not_taken_back(sessions: Sessions, queued: str) -
 
 def test_what_a_stopping_worker_gives_back_is_queued_and_no_crash(sessions: Sessions, queued: str) -> None:
     with sessions.begin() as session:
-        generations.mark_published(session, [queued])
+        leases.mark_published(session, GENERATIONS, [queued])
     first = owned(sessions, queued)
     with sessions.begin() as session:
-        assert generations.unpublished(session, older_than_seconds=0) == []
+        assert leases.unpublished(session, GENERATIONS, older_than_seconds=0) == []
         generation_leases.give_back(session, first)
-        assert generations.unpublished(session, older_than_seconds=60) == [queued]
+        assert leases.unpublished(session, GENERATIONS, older_than_seconds=60) == [queued]
     row = read_generation(sessions, queued)
     assert (row.status, row.crashes, row.attempt) == ("queued", 0, 1)
 

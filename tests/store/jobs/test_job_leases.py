@@ -10,14 +10,16 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from store import leases
 from store.database import Sessions
 from store.errors import LeaseLost
 from store.files import file_leases
+from store.files.file_leases import FILES
 from store.files.files import NewFile
-from store.job_status import TERMINAL, JobStatus, Request
+from store.job_status import TERMINAL, JobStatus, RequestedAction
 from store.jobs import job_leases, jobs
 from store.jobs.events import NewEvent
-from store.jobs.job_leases import Claim
+from store.jobs.job_leases import JOBS, JobLease
 from store.ops import service_metrics
 from store.tables.base import Json
 from store.tables.file import File
@@ -45,7 +47,7 @@ def test_of_twenty_claims_at_once_one_wins_and_each_claim_gets_a_higher_attempt(
     for expected in (1, 2, 3):
         start = threading.Barrier(20)
 
-        def compete(start: threading.Barrier = start) -> Claim | None:
+        def compete(start: threading.Barrier = start) -> JobLease | None:
             start.wait()
             with sessions.begin() as session:
                 return job_leases.claim(session, job_id, worker="w", lease_seconds=60)
@@ -59,7 +61,7 @@ def test_of_twenty_claims_at_once_one_wins_and_each_claim_gets_a_higher_attempt(
     assert [event.message for event in read_events(sessions, job_id)].count("Started.") == 3
 
 
-WRITES: dict[str, Callable[[Session, Claim], object]] = {
+WRITES: dict[str, Callable[[Session, JobLease], object]] = {
     "renew": lambda session, owned: job_leases.renew(session, owned, lease_seconds=1),
     "record": lambda session, owned: job_leases.record(session, owned, [NewEvent("n")], progress={"step": 1}, eta=1),
     "add_checkpoint": lambda session, owned: job_leases.add_checkpoint(session, owned, step=1, metrics={}, manifest={}),
@@ -121,10 +123,10 @@ def test_a_job_that_is_queued_again_needs_a_hint_at_once_and_goes_to_the_end_of_
     owned = running_job(sessions, project_id)
     other = queued_job(sessions, project_id)
     with sessions.begin() as session:
-        jobs.mark_published(session, [owned.job_id, other])
+        leases.mark_published(session, JOBS, [owned.job_id, other])
         WRITES[end](session, owned)
     with sessions() as session:
-        assert jobs.unpublished(session, older_than_seconds=60) == [owned.job_id]
+        assert leases.unpublished(session, JOBS, older_than_seconds=60) == [owned.job_id]
     again, before = (read_job(sessions, job_id).queued_at for job_id in (owned.job_id, other))
     assert again is not None
     assert before is not None
@@ -176,9 +178,9 @@ def test_attempts_that_may_be_at_work_are_those_of_running_jobs_and_of_files_tha
         job_leases.give_back(session, returned, "Stopped.")
         owned = file_leases.claim(session, read.id, lease_seconds=60)
         assert owned is not None
-        assert job_leases.live_attempts(session) == {(running.job_id, 1), (read.id, owned.attempt)}
+        assert leases.live_attempts(session, JOBS, FILES) == {(running.job_id, 1), (read.id, owned.attempt)}
         file_leases.give_back(session, owned)
-        assert job_leases.live_attempts(session) == {(running.job_id, 1)}
+        assert leases.live_attempts(session, JOBS, FILES) == {(running.job_id, 1)}
     assert waiting.id != read.id
 
 
@@ -249,7 +251,7 @@ def test_a_cancel_outlasts_a_later_pause_and_the_heartbeat_tells_it(sessions: Se
         with sessions.begin() as session:
             act(session, project_id, owned.job_id)
     with sessions.begin() as session:
-        assert job_leases.renew(session, owned, lease_seconds=60) is Request.CANCEL
+        assert job_leases.renew(session, owned, lease_seconds=60) is RequestedAction.CANCEL
 
 
 def test_cancel_against_finish_leaves_exactly_one_terminal_state(sessions: Sessions, project_id: str) -> None:
@@ -258,7 +260,7 @@ def test_cancel_against_finish_leaves_exactly_one_terminal_state(sessions: Sessi
         owned = running_job(sessions, project_id)
         start = threading.Barrier(2)
 
-        def finish(owned: Claim = owned, start: threading.Barrier = start, succeed: bool = round_ % 2 == 0) -> None:
+        def finish(owned: JobLease = owned, start: threading.Barrier = start, succeed: bool = round_ % 2 == 0) -> None:
             start.wait()
             with sessions.begin() as session:
                 if succeed:
@@ -266,7 +268,7 @@ def test_cancel_against_finish_leaves_exactly_one_terminal_state(sessions: Sessi
                 else:
                     job_leases.give_back(session, owned, "Stopped.")
 
-        def cancel(owned: Claim = owned, start: threading.Barrier = start) -> None:
+        def cancel(owned: JobLease = owned, start: threading.Barrier = start) -> None:
             start.wait()
             with sessions.begin() as session:
                 job = session.scalars(select(Job).where(Job.id == owned.job_id).with_for_update()).one()
@@ -297,7 +299,7 @@ def test_only_claimed_rows_count_as_live(sessions: Sessions, project_id: str) ->
     queued_job(sessions, project_id)
     owned = running_job(sessions, project_id)
     with sessions() as session:
-        assert job_leases.live_attempts(session) == {(owned.job_id, 1)}
+        assert leases.live_attempts(session, JOBS, FILES) == {(owned.job_id, 1)}
 
 
 def counts(sessions: Sessions) -> dict[str, int]:
@@ -335,10 +337,10 @@ def test_each_claim_and_what_follows_it_is_counted(sessions: Sessions, project_i
 def test_a_worker_passes_over_so_many_jobs_that_it_cannot_read_and_no_more(
     sessions: Sessions, project_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job_leases, "MOST_LEFT", 3)
+    monkeypatch.setattr(job_leases, "MAX_PASSED_OVER", 3)
     queued = [queued_job(sessions, project_id) for _ in range(4)]
 
-    def take(unreadable: list[str]) -> tuple[Claim | None, list[str]]:
+    def take(unreadable: list[str]) -> tuple[JobLease | None, list[str]]:
         shown: list[str] = []
 
         def readable(job_id: str, spec: Json) -> bool:
@@ -350,7 +352,7 @@ def test_a_worker_passes_over_so_many_jobs_that_it_cannot_read_and_no_more(
             return job_leases.claim_next(session, worker="w", lease_seconds=60, readable=readable), shown
 
     assert take(queued[:3]) == (None, queued[:3])
-    assert take(queued[:2]) == (Claim(queued[2], project_id, 1), queued[:3])
+    assert take(queued[:2]) == (JobLease(queued[2], project_id, 1), queued[:3])
 
 
 def test_a_sample_is_a_file_and_an_event_written_once(sessions: Sessions, project_id: str) -> None:

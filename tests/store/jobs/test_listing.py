@@ -36,7 +36,7 @@ def listed(sessions: Sessions, project_id: str) -> list[str]:
 def test_a_page_holds_the_newest_whose_metadata_matches(
     sessions: Sessions, project_id: str, listed: list[str], monkeypatch: pytest.MonkeyPatch, looked_at: int
 ) -> None:
-    monkeypatch.setattr(listing, "LOOKED_AT", looked_at)
+    monkeypatch.setattr(listing, "SCANNED_JOBS", looked_at)
 
     def page(metadata: dict[str, str], after: str | None, limit: int) -> list[str]:
         with sessions() as session:
@@ -56,7 +56,7 @@ def test_a_page_holds_the_newest_whose_metadata_matches(
 def test_what_few_jobs_hold_is_found_by_the_index(
     sessions: Sessions, project_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listing, "LOOKED_AT", 10)
+    monkeypatch.setattr(listing, "SCANNED_JOBS", 10)
     newest = queued_job(sessions, project_id)
     with sessions.begin() as session:
         session.execute(COPIES, {"id": newest})

@@ -14,10 +14,10 @@ from sqlalchemy.exc import IntegrityError
 
 from store.database import Sessions
 from store.jobs import job_leases, jobs, queue
-from store.jobs.job_leases import Claim
+from store.jobs.job_leases import JobLease
 from store.jobs.jobs import NewJob
 from store.jobs.queue import PRIORITY_STEP
-from store.tables.job import MOST_PRIORITY, Job
+from store.tables.job import MAX_PRIORITY, Job
 from tests.conftest import make_tenant
 from tests.store.rows import SPEC, add_file, claim, queued_job
 
@@ -44,7 +44,7 @@ class Projects:
         self._names[job.id] = f"{letter}{sum(name[0] == letter for name in self._names.values()) + 1}"
         return self._names[job.id]
 
-    def take(self, *, memory_gib: int | None = None) -> tuple[str, Claim] | None:
+    def take(self, *, memory_gib: int | None = None) -> tuple[str, JobLease] | None:
         with self.sessions.begin() as session:
             owned = job_leases.claim_next(session, worker="w", lease_seconds=600, memory_gib=memory_gib)
         return (self._names[owned.job_id], owned) if owned is not None else None
@@ -55,14 +55,14 @@ class Projects:
         self.end(taken[1])
         return taken[0]
 
-    def end(self, owned: Claim) -> None:
+    def end(self, owned: JobLease) -> None:
         with self.sessions.begin() as session:
             job_leases.fail(session, owned, code="c", message="m")
 
     def positions(self) -> list[str]:
         """Names of all that are queued, in the order of their places."""
         with self.sessions() as session:
-            places = queue.places(session, list(self._names))
+            places = queue.positions(session, list(self._names))
         assert sorted(place.position for place in places.values()) == list(range(1, len(places) + 1))
         return [self._names[job_id] for job_id in sorted(places, key=lambda job_id: places[job_id].position)]
 
@@ -98,7 +98,7 @@ def test_within_a_project_a_step_of_priority_counts_as_six_hours_of_waiting(sess
     projects.submit("A", priority=1)
     projects.submit("A", priority=-1)
     projects.submit("A", waited=7 * HOUR)
-    projects.submit("B", priority=-MOST_PRIORITY)  # which concerns B's own jobs alone
+    projects.submit("B", priority=-MAX_PRIORITY)  # which concerns B's own jobs alone
     order = ["A4", "B1", "A2", "A1", "A3"]
     assert projects.positions() == order
     assert [projects.take_and_end() for _ in range(5)] == order
@@ -121,10 +121,10 @@ def test_the_database_takes_no_priority_beyond_the_bounds(sessions: Sessions, pr
     """Of which the bound on waiting is made."""
     job_id = queued_job(sessions, project_id)
     with pytest.raises(IntegrityError), sessions.begin() as session:
-        session.execute(update(Job).where(Job.id == job_id).values(priority=MOST_PRIORITY + 1))
+        session.execute(update(Job).where(Job.id == job_id).values(priority=MAX_PRIORITY + 1))
 
 
-PRIORITIES = st.integers(-MOST_PRIORITY, MOST_PRIORITY)
+PRIORITIES = st.integers(-MAX_PRIORITY, MAX_PRIORITY)
 ACTS = st.one_of(
     st.tuples(st.sampled_from("ABC"), PRIORITIES, st.integers(0, 200)), st.just("take"), st.just("end a job")
 )
@@ -141,7 +141,7 @@ def test_whatever_comes_the_next_job_is_the_first_in_line_and_the_shares_are_eve
         with sessions.begin() as session:
             session.execute(text("TRUNCATE projects CASCADE"))
         projects = Projects(sessions, "ABC")
-        running: list[tuple[str, Claim]] = []
+        running: list[tuple[str, JobLease]] = []
         for act in acts:
             line = projects.positions()
             if isinstance(act, tuple):
@@ -168,17 +168,17 @@ def test_whatever_comes_the_next_job_is_the_first_in_line_and_the_shares_are_eve
 def test_no_flood_of_other_projects_starves_a_job(sessions: Sessions, workers: int) -> None:
     """Two projects queue more than can ever run, urgent all of it; the third has one job of the lowest priority."""
     projects = Projects(sessions, "ABC")
-    running: list[tuple[str, Claim]] = []
+    running: list[tuple[str, JobLease]] = []
     for _ in range(5):
         for letter in "AB":
-            projects.submit(letter, priority=MOST_PRIORITY)
+            projects.submit(letter, priority=MAX_PRIORITY)
     while len(running) < workers:
         running.append(projects.take() or pytest.fail("nothing to take"))
-    projects.submit("C", priority=-MOST_PRIORITY)
+    projects.submit("C", priority=-MAX_PRIORITY)
     taken: list[str] = []
     while "C1" not in taken:
         for letter in "AB":
-            projects.submit(letter, priority=MOST_PRIORITY)
+            projects.submit(letter, priority=MAX_PRIORITY)
         projects.end(running.pop(0)[1])
         running.append(projects.take() or pytest.fail("nothing to take"))
         taken.append(running[-1][0])
@@ -199,7 +199,7 @@ def test_no_flood_of_its_own_project_starves_a_job(sessions: Sessions, own: int,
     most = max(*others, own)
     waited = timedelta()
     assert projects.submit("A", priority=own, waited=waited) == "A1"
-    for turn in range(2 * MOST_PRIORITY + 2):
+    for turn in range(2 * MAX_PRIORITY + 2):
         projects.submit("A", priority=others[turn % len(others)])
         if projects.take_and_end() == "A1":
             break
@@ -245,7 +245,7 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 def test_each_worker_takes_the_next_job_when_it_is_free() -> None:
     ends = [NOON + 3 * HOUR, NOON + HOUR]
     expected = [NOON + hours * HOUR for hours in (1, 3, 3, 5, 5)]
-    assert queue.starts(ends, 2 * HOUR, 5) == expected
+    assert queue.expected_starts(ends, 2 * HOUR, 5) == expected
 
 
 @pytest.mark.integration
@@ -254,7 +254,7 @@ def test_the_expected_start_follows_from_running_jobs_and_how_long_the_latest_to
 ) -> None:
     waiting = queued_job(sessions, project_id)
     with sessions() as session:
-        assert queue.places(session, [waiting])[waiting] == queue.Place(1, None)
+        assert queue.positions(session, [waiting])[waiting] == queue.QueuePosition(1, None)
     done, running = (claim(sessions, queued_job(sessions, project_id)) for _ in range(2))
     with sessions.begin() as session:
         job_leases.record(session, running, [], progress={"step": 1}, eta=1800)
@@ -262,14 +262,14 @@ def test_the_expected_start_follows_from_running_jobs_and_how_long_the_latest_to
         session.execute(update(Job).where(Job.id == done.job_id).values(claimed_at=Job.finished_at - 2 * HOUR))
     second = queued_job(sessions, project_id)
     with sessions() as session:
-        places = queue.places(session, [waiting, second, running.job_id])
+        places = queue.positions(session, [waiting, second, running.job_id])
         end = session.scalars(select(Job.estimated_finish).where(Job.id == running.job_id)).one()
     assert end is not None
-    assert places == {waiting: queue.Place(1, end), second: queue.Place(2, end + 2 * HOUR)}
+    assert places == {waiting: queue.QueuePosition(1, end), second: queue.QueuePosition(2, end + 2 * HOUR)}
     with sessions.begin() as session:  # it is late
         session.execute(update(Job).where(Job.id == running.job_id).values(estimated_finish=func.now() - HOUR))
     with sessions() as session:
-        start = queue.places(session, [waiting])[waiting].expected_start
+        start = queue.positions(session, [waiting])[waiting].expected_start
         now = session.scalars(select(func.clock_timestamp())).one()
     assert start is not None
     assert timedelta() <= now - start < timedelta(minutes=1)
@@ -294,16 +294,16 @@ def test_a_worker_passes_over_what_its_memory_does_not_hold_and_a_larger_one_tak
 def test_the_places_of_all_are_those_that_each_is_told(sessions: Sessions, project_id: str) -> None:
     done, running = (claim(sessions, queued_job(sessions, project_id)) for _ in range(2))
     with sessions() as session:
-        assert queue.everyone(session.connection()) == {}
+        assert queue.all_positions(session.connection()) == {}
     waiting = [queued_job(sessions, project_id) for _ in range(3)]
     with sessions() as session:
-        unknown = {job_id: queue.Place(at, None) for at, job_id in enumerate(waiting, 1)}
-        assert queue.everyone(session.connection()) == unknown
+        unknown = {job_id: queue.QueuePosition(at, None) for at, job_id in enumerate(waiting, 1)}
+        assert queue.all_positions(session.connection()) == unknown
     with sessions.begin() as session:
         job_leases.record(session, running, [], progress={"step": 1}, eta=1800)
         job_leases.succeed(session, done, results=[])
     with sessions() as session:
-        everyone = queue.everyone(session.connection())
-        assert everyone == queue.places(session, waiting)
+        everyone = queue.all_positions(session.connection())
+        assert everyone == queue.positions(session, waiting)
     assert [place.position for place in everyone.values()] == [1, 2, 3]
     assert None not in {place.expected_start for place in everyone.values()}

@@ -59,7 +59,7 @@ def test_a_finished_job_is_measured_by_what_it_told(sessions: Sessions, project_
         training_seconds=42.0,
         caching_seconds=2.5,
         steps=10,
-        step_size=4,
+        effective_batch_size=4,
         pairs=10,
         pixels=(3 * 64 * 32 + 16 * 16) / 4,
         peak_memory_bytes=90,

@@ -13,7 +13,7 @@ from store.files.uploads import NewUpload
 from store.jobs import job_leases
 from store.ops import counters, service_metrics
 from store.ops.counters import Loop
-from store.ops.service_metrics import Reading, Running
+from store.ops.service_metrics import FileBeingRead, RunningJob
 from store.tables.file import File
 from store.tables.job import Job
 from tests.store.rows import add_file, add_generation, queued_job, running_job
@@ -50,8 +50,8 @@ def test_work_is_counted_where_it_waits_and_where_it_runs(sessions: Sessions, pr
     with sessions() as session:
         found = service_metrics.read(session)
     assert found.jobs == {"validating_files": 0, "queued": 1, "running": 2, "paused": 0}
-    assert found.running == [Running("w1", 2.5, 70), Running("w2", None, None)]
-    assert found.reading == [Reading("i1", 80)]
+    assert found.running == [RunningJob("w1", 2.5, 70), RunningJob("w2", None, None)]
+    assert found.reading == [FileBeingRead("i1", 80)]
     assert found.queue_age["train"] == pytest.approx(3600, abs=60)
     assert (found.waiting_files, found.pending_uploads) == (1, 1)
     assert found.queue_age["intake"] == pytest.approx(7200, abs=60)
@@ -61,9 +61,9 @@ def test_work_is_counted_where_it_waits_and_where_it_runs(sessions: Sessions, pr
 def test_a_loop_lags_since_it_was_last_round(sessions: Sessions) -> None:
     with sessions() as session:  # rolled back
         for loop in LOOPS:
-            counters.beat(session, loop)
+            counters.record_heartbeat(session, loop)
         lags = service_metrics.read(session).lags
         assert lags.keys() == set(LOOPS)
         assert all(0 <= lag < 60 for lag in lags.values())
-        counters.forget_beat(session, "dispatcher")
+        counters.delete_heartbeat(session, "dispatcher")
         assert service_metrics.read(session).lags.keys() == {"housekeeping"}

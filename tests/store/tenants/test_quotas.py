@@ -20,12 +20,12 @@ from store.files.files import NewFile
 from store.files.uploads import NewUpload
 from store.job_status import JobStatus
 from store.jobs import job_leases, jobs
-from store.jobs.job_leases import Claim
+from store.jobs.job_leases import JobLease
 from store.jobs.jobs import NewJob
 from store.tables.job import Job
 from store.tables.upload import Upload
 from store.tenants import projects, quotas, usage
-from store.tenants.limits import Limits
+from store.tenants.limits import ProjectLimits
 from tests.conftest import make_tenant
 from tests.store.rows import SPEC, add_file, queued_job, running_job
 
@@ -49,20 +49,20 @@ def compete(sessions: Sessions, act: Callable[[Session, int], object]) -> int:
         return sum(pool.map(one, range(AT_ONCE)))
 
 
-def claim(session: Session, job_id: str, limits: Limits) -> Claim | None:
+def claim(session: Session, job_id: str, limits: ProjectLimits) -> JobLease | None:
     return job_leases.claim(session, job_id, worker="w", lease_seconds=60, limits=limits)
 
 
 def test_of_claims_at_once_no_more_go_through_than_may_run(sessions: Sessions, project_id: str) -> None:
     waiting = [queued_job(sessions, project_id) for _ in range(AT_ONCE)]
-    limits = Limits(running_jobs=3)
+    limits = ProjectLimits(running_jobs=3)
     assert compete(sessions, lambda session, number: claim(session, waiting[number], limits)) == 3
     with sessions() as session:
         assert usage.jobs_in(session, project_id, JobStatus.RUNNING) == 3
 
 
 def test_a_project_at_its_limit_leaves_its_jobs_queued_and_others_alone(sessions: Sessions, project_id: str) -> None:
-    limits, running = Limits(running_jobs=1), running_job(sessions, project_id)
+    limits, running = ProjectLimits(running_jobs=1), running_job(sessions, project_id)
     mine, theirs = queued_job(sessions, project_id), queued_job(sessions, make_tenant(sessions, "second").id)
     with sessions.begin() as session:
         assert claim(session, mine, limits) is None
@@ -78,7 +78,7 @@ def test_a_projects_own_limit_comes_before_the_deployments(sessions: Sessions, p
     for own, default, claimed in (({"running_jobs": 1}, None, False), ({"running_jobs": None}, 1, True)):
         with sessions() as session:  # rolled back
             projects.set_limits(session, "first", own=own, dropped=())
-            assert (claim(session, job_id, Limits(running_jobs=default)) is not None) == claimed
+            assert (claim(session, job_id, ProjectLimits(running_jobs=default)) is not None) == claimed
 
 
 def test_what_a_project_is_given_stays_until_it_is_dropped(sessions: Sessions, project_id: str) -> None:
@@ -91,7 +91,7 @@ def test_what_a_project_is_given_stays_until_it_is_dropped(sessions: Sessions, p
 
 def test_files_at_once_take_no_more_than_the_bytes_there_are(sessions: Sessions, project_id: str) -> None:
     def store(session: Session, number: int) -> object:
-        quotas.require_storage(session, project_id, Limits(stored_bytes=35), 10)
+        quotas.require_storage(session, project_id, ProjectLimits(stored_bytes=35), 10)
         new = NewFile(project_id, "a", "fine-tune", 10, "0" * 64)
         return files.create(session, new, status="processed")
 
@@ -104,14 +104,14 @@ def test_files_at_once_take_no_more_than_the_bytes_there_are(sessions: Sessions,
 
 def test_uploads_at_once_are_no_more_than_may_be_in_flight(sessions: Sessions, project_id: str) -> None:
     def begin(session: Session, number: int) -> object:
-        quotas.require_upload(session, project_id, Limits(uploads=4), 1)
+        quotas.require_upload(session, project_id, ProjectLimits(uploads=4), 1)
         return uploads.create(session, NewUpload(project_id, "a", "fine-tune", 1), lifetime_seconds=60)
 
     assert compete(sessions, begin) == 4
 
 
 def test_an_upload_has_its_room_from_its_beginning_until_its_time_is_over(sessions: Sessions, project_id: str) -> None:
-    limits = Limits(stored_bytes=100, uploads=1)
+    limits = ProjectLimits(stored_bytes=100, uploads=1)
     with sessions.begin() as session:
         upload = uploads.create(session, NewUpload(project_id, "a", "fine-tune", 80), lifetime_seconds=60)
         with pytest.raises(QuotaExceeded, match=r"quota of stored bytes is 100; 80 are used, and this needs 21 more"):
@@ -128,7 +128,7 @@ def test_jobs_at_once_are_no_more_than_may_wait(sessions: Sessions, project_id: 
     file = add_file(sessions, project_id)
 
     def create(session: Session, number: int) -> object:
-        quotas.require_waiting_job(session, project_id, Limits(queued_jobs=5))
+        quotas.require_waiting_job(session, project_id, ProjectLimits(queued_jobs=5))
         return jobs.create(session, NewJob(project_id, SPEC, file, None))
 
     assert compete(sessions, create) == 5
@@ -140,9 +140,9 @@ def test_a_paused_job_waits_too_and_a_running_or_ended_one_does_not(sessions: Se
     with sessions.begin() as session:
         jobs.pause(session, project_id, paused)
         jobs.cancel(session, project_id, cancelled)
-        quotas.require_waiting_job(session, project_id, Limits(queued_jobs=2))
+        quotas.require_waiting_job(session, project_id, ProjectLimits(queued_jobs=2))
         with pytest.raises(QuotaExceeded):
-            quotas.require_waiting_job(session, project_id, Limits(queued_jobs=1))
+            quotas.require_waiting_job(session, project_id, ProjectLimits(queued_jobs=1))
 
 
 def ago(session: Session, job_id: str, *, claimed: float, lease_over: float) -> None:
@@ -161,7 +161,7 @@ def test_training_time_is_that_of_all_attempts_and_no_longer_than_a_lost_workers
         assert usage.training(session, project_id).seconds == pytest.approx(100, abs=1)
         job_leases.give_back(session, owned, "Stopped.")
         assert usage.training(session, project_id).seconds == pytest.approx(100, abs=1)
-        assert claim(session, owned.job_id, Limits()) is not None
+        assert claim(session, owned.job_id, ProjectLimits()) is not None
         ago(session, owned.job_id, claimed=1000, lease_over=700)
         assert job_leases.expire(session, crash_cap=3) == [owned.job_id]
         found = usage.training(session, project_id)

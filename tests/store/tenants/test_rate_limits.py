@@ -13,16 +13,16 @@ import pytest
 
 from store.errors import RateLimited
 from store.tenants import rate_limits
-from store.tenants.limits import Limits
+from store.tenants.limits import ProjectLimits
 from store.tenants.rate_limits import Allowance, Buckets
 from tests import servers
 from tests.api.polling import until
 
 pytestmark = pytest.mark.integration
-SLOW = Limits(requests_per_minute=1, requests_burst=3)
+SLOW = ProjectLimits(requests_per_minute=1, requests_burst=3)
 
 
-def passes(buckets: Buckets, key: str, limits: Limits) -> bool:
+def passes(buckets: Buckets, key: str, limits: ProjectLimits) -> bool:
     try:
         return buckets.take(key, limits) is not None
     except RateLimited:
@@ -39,7 +39,7 @@ def test_a_burst_passes_and_then_one_request_for_each_token_that_comes_back(brok
         assert refusal.value.retry_in == pytest.approx(60, abs=5)
         assert refusal.value.full_in == pytest.approx(180, abs=5)
         assert buckets.take("another key", SLOW) is not None
-        quick = Limits(requests_per_minute=600, requests_burst=2)  # a token in 100 ms
+        quick = ProjectLimits(requests_per_minute=600, requests_burst=2)  # a token in 100 ms
         began = time.monotonic()
         assert [passes(buckets, "quick", quick) for _ in range(2)] == [True, True]
         until(lambda: passes(buckets, "quick", quick), seconds=10)
@@ -47,7 +47,7 @@ def test_a_burst_passes_and_then_one_request_for_each_token_that_comes_back(brok
 
 
 def test_refused_requests_cost_nothing(broker_url: str) -> None:
-    limits = Limits(requests_per_minute=300, requests_burst=1)  # a token in 200 ms
+    limits = ProjectLimits(requests_per_minute=300, requests_burst=1)  # a token in 200 ms
     with closing(Buckets(broker_url)) as buckets:
         assert passes(buckets, "key", limits)
         began = time.monotonic()
@@ -57,14 +57,14 @@ def test_refused_requests_cost_nothing(broker_url: str) -> None:
 
 
 def test_processes_that_ask_at_once_share_one_bucket(broker_url: str) -> None:
-    limits = Limits(requests_per_minute=1, requests_burst=25)
+    limits = ProjectLimits(requests_per_minute=1, requests_burst=25)
     with closing(Buckets(broker_url)) as one, closing(Buckets(broker_url)) as other, ThreadPoolExecutor(8) as pool:
         taken = pool.map(lambda number: passes((one, other)[number % 2], "key", limits), range(80))
         assert sum(taken) == 25
 
 
 def test_a_process_asks_for_a_few_tokens_at_a_time_and_gives_no_more_than_there_are(broker_url: str) -> None:
-    limits = Limits(requests_per_minute=1, requests_burst=103)  # five at a time
+    limits = ProjectLimits(requests_per_minute=1, requests_burst=103)  # five at a time
     with closing(Buckets(broker_url)) as one, closing(Buckets(broker_url)) as other:
         one.take("known", limits)  # from here on the broker knows the script
         with servers.broker_client(broker_url) as client:
@@ -78,24 +78,24 @@ def test_a_process_asks_for_a_few_tokens_at_a_time_and_gives_no_more_than_there_
 def test_tokens_taken_ahead_are_worth_nothing_once_the_bucket_is_full_without_them(
     broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limits = Limits(requests_per_minute=6000, requests_burst=40)  # 10 ms a token, two at a time
+    limits = ProjectLimits(requests_per_minute=6000, requests_burst=40)  # 10 ms a token, two at a time
     with closing(Buckets(broker_url)) as buckets:
         assert buckets.take("key", limits) is not None
         now = time.monotonic()
         monkeypatch.setattr(time, "monotonic", lambda: now + 0.021)
-        assert buckets.at_hand("key", limits) is None
+        assert buckets.take_reserved("key", limits) is None
 
 
 def test_another_limit_is_another_purse(broker_url: str) -> None:
     with closing(Buckets(broker_url)) as buckets:
-        buckets.take("key", Limits(requests_per_minute=1, requests_burst=100))
-        narrow = Limits(requests_per_minute=1, requests_burst=3)
+        buckets.take("key", ProjectLimits(requests_per_minute=1, requests_burst=100))
+        narrow = ProjectLimits(requests_per_minute=1, requests_burst=3)
         with pytest.raises(RateLimited):  # five were taken ahead of what is now a bucket of three
             buckets.take("key", narrow)
 
 
 def test_a_full_bucket_leaves_nothing_in_the_broker(broker_url: str) -> None:
-    limits = Limits(requests_per_minute=1200, requests_burst=300)
+    limits = ProjectLimits(requests_per_minute=1200, requests_burst=300)
     with closing(Buckets(broker_url)) as buckets, servers.broker_client(broker_url) as client:
         buckets.take("key", limits)
         until(lambda: client.dbsize() == 0, seconds=10)
@@ -103,7 +103,7 @@ def test_a_full_bucket_leaves_nothing_in_the_broker(broker_url: str) -> None:
 
 def test_without_a_limit_the_broker_is_not_asked(broker_url: str) -> None:
     with closing(Buckets(broker_url)) as buckets, servers.broker_client(broker_url) as client:
-        assert buckets.take("key", Limits()) is None
+        assert buckets.take("key", ProjectLimits()) is None
         assert client.dbsize() == 0
 
 
@@ -135,7 +135,7 @@ def test_a_broker_that_says_nothing_is_waited_for_once(tmp_path: Path) -> None:
 
 def test_an_allowance_tells_the_bucket_as_it_is(broker_url: str) -> None:
     with closing(Buckets(broker_url)) as buckets:
-        taken = buckets.take("key", Limits(requests_per_minute=60_000_000, requests_burst=1_000_000))
+        taken = buckets.take("key", ProjectLimits(requests_per_minute=60_000_000, requests_burst=1_000_000))
     assert isinstance(taken, Allowance)
     assert (taken.burst, taken.remaining, taken.full_in) == (1_000_000, 999_999, 0.05)
 
@@ -143,12 +143,12 @@ def test_an_allowance_tells_the_bucket_as_it_is(broker_url: str) -> None:
 def test_a_process_remembers_tokens_of_a_bounded_number_of_keys(
     broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rate_limits, "MOST_PURSES", 3)
-    limits = Limits(requests_per_minute=1, requests_burst=100)  # five at a time
+    monkeypatch.setattr(rate_limits, "MAX_RESERVES", 3)
+    limits = ProjectLimits(requests_per_minute=1, requests_burst=100)  # five at a time
     with closing(Buckets(broker_url)) as buckets:
         for number in range(3):
             buckets.take(f"{number}", limits)
-        assert buckets.at_hand("0", limits) is not None
+        assert buckets.take_reserved("0", limits) is not None
         buckets.take("3", limits)
-        remembered = [number for number in range(4) if buckets.at_hand(f"{number}", limits) is not None]
+        remembered = [number for number in range(4) if buckets.take_reserved(f"{number}", limits) is not None]
         assert remembered == [3]

@@ -18,7 +18,7 @@ from store.errors import CursorUnknown, DeliveryNotFound, TooManyWebhooks, Webho
 from store.files import file_leases
 from store.jobs import events, job_leases, jobs
 from store.jobs.events import NewEvent
-from store.jobs.job_leases import Claim
+from store.jobs.job_leases import JobLease
 from store.tables.webhook import WebhookDelivery
 from store.webhooks import delivery_log, endpoints
 from store.webhooks.delivery_log import DueDelivery, claim
@@ -56,7 +56,7 @@ def claimed(sessions: Sessions, *, limit: int = 10, busy: tuple[str, ...] = ()) 
         return claim(session, limit=limit, lease_seconds=60, busy=busy)
 
 
-ENDS: dict[str, Callable[[Session, Claim], object]] = {
+ENDS: dict[str, Callable[[Session, JobLease], object]] = {
     "succeeded": lambda session, owned: job_leases.succeed(session, owned, results=[]),
     "failed": lambda session, owned: job_leases.fail(session, owned, code="c", message="m"),
     "cancelled": lambda session, owned: (
@@ -269,7 +269,7 @@ def test_what_a_sender_took_and_never_ended_is_due_again(sessions: Sessions, pro
 def test_the_log_is_kept_for_a_month_and_what_is_to_be_sent_for_ever(sessions: Sessions, project_id: str) -> None:
     endpoint_id = endpoint(sessions, project_id)
     old, pending, young = (cancelled(sessions, project_id) for _ in range(3))
-    ago = func.now() - delivery_log.KEPT - timedelta(minutes=1)
+    ago = func.now() - delivery_log.RETENTION - timedelta(minutes=1)
     with sessions.begin() as session:
         session.execute(
             update(WebhookDelivery).where(WebhookDelivery.job_id.in_([old, pending])).values(created_at=ago)
@@ -277,7 +277,7 @@ def test_the_log_is_kept_for_a_month_and_what_is_to_be_sent_for_ever(sessions: S
         session.execute(
             update(WebhookDelivery).where(WebhookDelivery.job_id.in_([old, young])).values(next_attempt_at=None)
         )
-        delivery_log.forget(session)
+        delivery_log.delete_expired(session)
     assert {delivery.job_id for delivery in log(sessions, endpoint_id)} == {pending, young}
 
 
@@ -298,7 +298,7 @@ def test_a_project_has_so_many_endpoints_at_most_however_many_are_made_at_once(
         return True
 
     with ThreadPoolExecutor(8) as pool:
-        assert sum(pool.map(make, range(endpoints.MOST_ENDPOINTS + 8))) == endpoints.MOST_ENDPOINTS
+        assert sum(pool.map(make, range(endpoints.MAX_ENDPOINTS + 8))) == endpoints.MAX_ENDPOINTS
 
 
 def test_a_webhook_of_another_project_does_not_exist(sessions: Sessions, project_id: str) -> None:

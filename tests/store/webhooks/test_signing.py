@@ -58,7 +58,7 @@ def test_however_often_it_is_rotated_the_header_stays_short(sessions: Sessions, 
     endpoint_id = endpoint(sessions, project_id)
     for _ in range(12):
         newest = rotate(sessions, project_id, endpoint_id)
-    assert versions(sessions, endpoint_id) == list(range(newest, newest - endpoints.MOST_SECRETS, -1))
+    assert versions(sessions, endpoint_id) == list(range(newest, newest - endpoints.MAX_SECRETS, -1))
 
 
 def test_secrets_of_another_deployment_key_are_not_signed_with(sessions: Sessions, project_id: str) -> None:

@@ -19,7 +19,7 @@ from store.blobs import sweep_lock
 from store.blobs.blobs import RENEWED_AFTER, Blobs
 from store.database import Sessions
 from store.datasets import image_facts
-from store.datasets.image_facts import Facts
+from store.datasets.image_facts import MeasuredImage
 from store.errors import BlobMissing
 from store.files import files
 from store.files.files import NewFile
@@ -203,10 +203,10 @@ def test_a_list_of_pairs_that_is_missing_stops_the_sweep(parts: Resources, proje
 def test_what_was_measured_of_an_image_goes_with_it(parts: Resources) -> None:
     left, kept = orphan(parts), "1" * 64
     with parts.sessions.begin() as session:
-        image_facts.keep(session, [Facts(left, 1, 1, b""), Facts(kept, 1, 1, b"")])
+        image_facts.save(session, [MeasuredImage(left, 1, 1, b""), MeasuredImage(kept, 1, 1, b"")])
     blob_sweep.sweep(parts)
     with parts.sessions() as session:
-        assert image_facts.known(session, [left, kept]).keys() == {kept}
+        assert image_facts.find(session, [left, kept]).keys() == {kept}
 
 
 def test_a_round_is_made_when_it_is_due_by_one_dispatcher(parts: Resources) -> None:
@@ -224,7 +224,7 @@ def test_a_round_is_made_when_it_is_due_by_one_dispatcher(parts: Resources) -> N
         session.execute(text("UPDATE heartbeats SET at = at - interval '1 day'"))
     assert housekeeping.tidy(parts)
     with parts.sessions() as session:
-        assert counters.last_beat_age(session, "housekeeping") is not None
+        assert counters.heartbeat_age(session, "housekeeping") is not None
 
 
 def test_a_round_holds_no_transaction_open_and_is_due_again_when_it_breaks_off(

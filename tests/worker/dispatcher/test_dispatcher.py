@@ -73,12 +73,12 @@ def test_a_tick_forgets_the_answers_and_the_deliveries_whose_time_is_over(
     with resources.sessions.begin() as session:
         key_id = session.scalars(select(ApiKey.id)).one()
         for name in ("old", "young"):
-            idempotency.keep(session, key_id, name, request="0" * 64, answer={})
+            idempotency.save(session, key_id, name, request="0" * 64, answer={})
     for _ in range(2):
         cancelled(resources, project_id)
     old, young = reversed(log(resources, webhook_id))
     with resources.sessions.begin() as session:
-        past = func.now() - delivery_log.KEPT - timedelta(minutes=1)
+        past = func.now() - delivery_log.RETENTION - timedelta(minutes=1)
         session.execute(update(WebhookDelivery).values(next_attempt_at=None))
         session.execute(update(WebhookDelivery).where(WebhookDelivery.id == old.id).values(created_at=past))
         session.execute(update(IdempotencyKey).where(IdempotencyKey.key == "old").values(created_at=past))

@@ -10,7 +10,7 @@ from store.files.uploads import NewPart, NewUpload
 from store.ids import new_id
 from store.tables.upload import Upload
 from worker.dispatcher.dispatcher import tick
-from worker.dispatcher.upload_expiry import SETTLED_SECONDS
+from worker.dispatcher.upload_expiry import SWEEP_AFTER_SECONDS
 from worker.resources import Resources
 
 pytestmark = pytest.mark.integration
@@ -30,7 +30,7 @@ def begin(resources: Resources, project_id: str) -> str:
 def keep(resources: Resources, upload_id: str, part_id: str) -> None:
     path = resources.settings.home / "received"
     path.write_bytes(b"abc")
-    upload_parts.keep(resources.blobs.store, upload_id, part_id, path)
+    upload_parts.save(resources.blobs.store, upload_id, part_id, path)
 
 
 def kept(resources: Resources, upload_id: str) -> int:
@@ -64,7 +64,7 @@ def test_bytes_that_the_store_could_not_remove_are_removed_in_a_later_tick(
     upload_id = begin(resources, project_id)
     with resources.sessions.begin() as session:
         uploads.cancel(session, project_id, upload_id)
-    set_back(resources, "ended_at", upload_id, SETTLED_SECONDS + 1)
+    set_back(resources, "ended_at", upload_id, SWEEP_AFTER_SECONDS + 1)
 
     def unreachable(*_: object) -> None:
         raise GenericError("no answer")
@@ -87,7 +87,7 @@ def test_a_part_that_came_in_just_as_its_upload_ended_goes_once_all_is_settled(
     keep(resources, upload_id, "part-late")
     tick(resources)
     assert kept(resources, upload_id) == 2  # a request may be at work on it yet
-    set_back(resources, "ended_at", upload_id, SETTLED_SECONDS + 1)
+    set_back(resources, "ended_at", upload_id, SWEEP_AFTER_SECONDS + 1)
     tick(resources)
     assert kept(resources, upload_id) == 0
     assert read(resources, upload_id).swept_at is not None

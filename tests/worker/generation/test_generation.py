@@ -23,7 +23,7 @@ from tests.worker.watching import PATIENCE, attempts_left, found, trainer_of
 from trainer.spec.events import Drawn, Failed
 from worker.dispatcher.dispatcher import Due, tick
 from worker.generation import generation
-from worker.generation.generation import draw
+from worker.generation.generation import generate
 from worker.resources import Resources
 
 pytestmark = pytest.mark.integration
@@ -44,19 +44,19 @@ def never() -> bool:
 
 
 def drawn(resources: Resources, generation_id: str) -> Generation:
-    draw(resources, generation_id, stopping=never)
+    generate(resources, generation_id, stopping=never)
     return read_generation(resources.sessions, generation_id)
 
 
 class Drawing:
-    """``draw`` in a thread; ``stopping`` is the worker's own end."""
+    """``generate`` in a thread; ``stopping`` is the worker's own end."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1)
         self.stopping = Event()
 
     def start(self, resources: Resources, generation_id: str) -> Future[None]:
-        return self._pool.submit(draw, resources, generation_id, stopping=self.stopping.is_set)
+        return self._pool.submit(generate, resources, generation_id, stopping=self.stopping.is_set)
 
     def close(self) -> None:
         self.stopping.set()
@@ -81,7 +81,7 @@ def test_images_are_drawn_once_and_stored_with_how_they_came_about(resources: Re
     assert [Image.open(io.BytesIO(content)).size for content in contents] == [(24, 40)] * 2
     assert contents[0] != contents[1]
     assert (again.result or {})["images"] == result["images"]  # the same seed
-    draw(resources, first.id, stopping=never)
+    generate(resources, first.id, stopping=never)
     assert read_generation(resources.sessions, first.id).attempt == 1
     assert attempts_left(resources.settings.home) == []
 
@@ -125,7 +125,7 @@ def test_a_program_that_fails_after_its_last_word_is_tried_again(
     resources: Resources, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     last = Drawn(files={}, width=64, height=64, guidance=1.0, seconds=1.0)
-    end = generation.DrawingEnd(exit_code=1, stderr="", last=last, stopped=False, late=False)
+    end = generation.GenerationEnd(exit_code=1, stderr="", last=last, stopped=False, late=False)
     monkeypatch.setattr(generation, "_run", lambda *_: end)
     row = drawn(resources, ask())
     assert (row.status, row.crashes) == ("queued", 1)
@@ -135,7 +135,7 @@ def test_a_failure_that_may_pass_is_tried_again_under_its_own_code(
     resources: Resources, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     last = Failed(code="base_unavailable", message="The hub does not answer.")
-    end = generation.DrawingEnd(exit_code=1, stderr="", last=last, stopped=False, late=False)
+    end = generation.GenerationEnd(exit_code=1, stderr="", last=last, stopped=False, late=False)
     monkeypatch.setattr(generation, "_run", lambda *_: end)
     generation_id = ask()
     for crashes in range(1, resources.settings.crash_cap + 1):
@@ -165,7 +165,7 @@ def test_a_worker_that_lost_its_lease_ends_the_program_and_writes_nothing(
     with resources.sessions.begin() as session:
         row = session.get_one(Generation, generation_id)
         generation_leases.give_back(
-            session, generation_leases.GenerationClaim(generation_id, row.attempt, row.spec, row.weights)
+            session, generation_leases.GenerationLease(generation_id, row.attempt, row.spec, row.weights)
         )
     ended.result(PATIENCE)
     until(lambda: not program.is_running(), seconds=5)

@@ -61,7 +61,7 @@ def test_a_good_archive_becomes_pairs_and_images_and_queues_the_job_that_waits(
             assert pixels(resources.blobs.read(pair[side])) == pixels(png(2 * index + place))
     images = {pair[side] for pair in pairs for side in ("chosen", "rejected")}
     with resources.sessions() as session:
-        assert image_facts.known(session, images).keys() == images
+        assert image_facts.find(session, images).keys() == images
     job = read_job(resources.sessions, job_id)
     assert (job.status, job.published_at is not None) == ("queued", True)
     with servers.broker_client(broker_url) as client:

@@ -8,7 +8,7 @@ import pytest
 
 from intake import Progress
 from worker.intake import file_intake
-from worker.intake.file_intake import EVENT_SECONDS, PROGRESS_SECONDS, _Reported
+from worker.intake.file_intake import EVENT_SECONDS, PROGRESS_SECONDS, _ProgressReporter
 
 pytestmark = pytest.mark.unit
 
@@ -18,7 +18,7 @@ def test_progress_is_written_seldom_and_to_events_more_seldom(monkeypatch: pytes
     monkeypatch.setattr(file_intake, "time", SimpleNamespace(monotonic=lambda: now))
     checks: list[float] = []
     written: list[tuple[float, bool]] = []
-    reported = _Reported(lambda: checks.append(now), lambda _, to_jobs: written.append((now - 100.0, to_jobs)))
+    reported = _ProgressReporter(lambda: checks.append(now), lambda _, to_jobs: written.append((now - 100.0, to_jobs)))
     progress = Progress("pairtune", rows=1, kept=1, total=None)
     period = PROGRESS_SECONDS
     assert 2 * period < EVENT_SECONDS

@@ -7,17 +7,19 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from store.errors import LeaseLost
-from store.job_status import Request
+from store.job_status import RequestedAction
 from tests.api.polling import until
 from worker.runtime import lease_keeper
-from worker.runtime.lease_keeper import LeaseKeeper, ended_when_lost, kept, released_on_stop
+from worker.runtime.lease_keeper import LeaseKeeper, ended_when_lost, released_on_stop, renewing
 
 pytestmark = pytest.mark.unit
 
 
 def test_a_heartbeat_brings_the_users_request() -> None:
-    with kept(lambda: Request.PAUSE, claimed_at=time.monotonic(), lease_seconds=60, heartbeat_seconds=0.01) as keeper:
-        until(lambda: keeper.requested is Request.PAUSE)
+    with renewing(
+        lambda: RequestedAction.PAUSE, claimed_at=time.monotonic(), lease_seconds=60, heartbeat_seconds=0.01
+    ) as keeper:
+        until(lambda: keeper.requested is RequestedAction.PAUSE)
         assert not keeper.lost
 
 
@@ -25,7 +27,7 @@ def test_a_refused_renewal_loses_the_lease_at_once() -> None:
     def refuse() -> None:
         raise LeaseLost("job", 1)
 
-    with kept(refuse, claimed_at=time.monotonic(), lease_seconds=600, heartbeat_seconds=0.01) as keeper:
+    with renewing(refuse, claimed_at=time.monotonic(), lease_seconds=600, heartbeat_seconds=0.01) as keeper:
         until(lambda: keeper.lost)
 
 
@@ -35,14 +37,14 @@ def test_a_lease_that_cannot_be_renewed_is_given_up_before_it_expires() -> None:
 
     lease = 2.0  # seconds: a fifth of it is more than a busy machine delays a thread
     started = time.monotonic()
-    with kept(unreachable, claimed_at=started, lease_seconds=lease, heartbeat_seconds=0.01) as keeper:
+    with renewing(unreachable, claimed_at=started, lease_seconds=lease, heartbeat_seconds=0.01) as keeper:
         assert not keeper.lost
         until(lambda: keeper.lost)
     assert 0.8 * lease <= time.monotonic() - started < lease
 
 
 def test_time_that_passed_before_the_claim_was_answered_counts() -> None:
-    with kept(lambda: None, claimed_at=time.monotonic() - 59, lease_seconds=60, heartbeat_seconds=60) as keeper:
+    with renewing(lambda: None, claimed_at=time.monotonic() - 59, lease_seconds=60, heartbeat_seconds=60) as keeper:
         assert keeper.lost
 
 
@@ -81,7 +83,7 @@ def test_a_lost_lease_ends_the_trainer_while_its_supervisor_hangs() -> None:
     def renew() -> None:
         hang.wait(10)  # a write to a database that fell silent
 
-    with kept(renew, claimed_at=time.monotonic(), lease_seconds=0.2, heartbeat_seconds=0.01) as keeper:
+    with renewing(renew, claimed_at=time.monotonic(), lease_seconds=0.2, heartbeat_seconds=0.01) as keeper:
         with ended_when_lost(keeper, ended.set):
             assert ended.wait(5)
         hang.set()

@@ -84,10 +84,10 @@ def test_the_first_press_asks_everyone_and_a_press_within_the_grace_time_kills_n
 ) -> None:
     parent, child = family
     stop = Stop(parent, grace_seconds=60)
-    before = stop.asked
-    stop.press()
-    stop.press()
-    assert (before, stop.asked) == (False, True)
+    before = stop.requested
+    stop.request()
+    stop.request()
+    assert (before, stop.requested) == (False, True)
     assert parent.wait(10) == 75
     until(lambda: gone(child))
     assert (tmp_path / "child").read_text() == (tmp_path / "parent").read_text() == "SIGTERM"
@@ -97,10 +97,10 @@ def test_the_first_press_asks_everyone_and_a_press_within_the_grace_time_kills_n
 def test_a_press_after_the_grace_time_kills_everyone(family: Family, tmp_path: Path) -> None:
     parent, child = family
     stop = Stop(parent, grace_seconds=0)
-    stop.press()
+    stop.request()
     until(lambda: (tmp_path / "parent").exists() and (tmp_path / "child").exists())
     assert parent.poll() is None
-    stop.press()
+    stop.request()
     assert parent.wait(10) == -signal.SIGKILL
     until(lambda: gone(child))
 

@@ -14,7 +14,7 @@ from store.database import open_engine, open_sessions
 from store.jobs import jobs
 from store.tables.job import Job
 from tests.store.rows import read_events, read_job, running_job
-from tests.worker.training.test_reports import METRICS
+from tests.worker.training.test_event_messages import METRICS
 from trainer.spec.events import CheckpointWritten, Done, Failed, Warned
 from worker.resources import Resources
 from worker.training.attempt import Attempt, store_checkpoint_files
@@ -43,7 +43,7 @@ def ended(exit_code: int, *, stopped: bool = False, stalled: float | None = None
 def concluded(resources: Resources, attempt: Attempt, end: TrainerEnd) -> tuple[Job, str | None]:
     """The job, and the code of its last event."""
     again = conclude(resources, attempt, end)
-    job = read_job(resources.sessions, attempt.owned.job_id)
+    job = read_job(resources.sessions, attempt.lease.job_id)
     data = read_events(resources.sessions, job.id)[-1].data or {}
     code = data.get("code") or (job.error or {}).get("code")
     assert again == (job.status == "queued" and code != "disk_full")
@@ -122,14 +122,14 @@ def test_what_an_unreachable_database_did_not_take_is_written_later_and_once(
 ) -> None:
     unreachable = open_engine("postgresql+psycopg://127.0.0.1:9/none")
     away = replace(resources, sessions=open_sessions(unreachable))
-    attempt.hear([Warned(code="first", message="First.")])
+    attempt.receive([Warned(code="first", message="First.")])
     for _ in range(2):
         with pytest.raises(OperationalError):
             attempt.write(away)
-    attempt.hear([Warned(code="second", message="Second.")])
+    attempt.receive([Warned(code="second", message="Second.")])
     for _ in range(2):
         attempt.write(resources)
-    told = [event.message for event in read_events(resources.sessions, attempt.owned.job_id)]
+    told = [event.message for event in read_events(resources.sessions, attempt.lease.job_id)]
     assert told[-2:] == ["First.", "Second."]
     assert told.count("First.") == 1
     unreachable.dispose()
@@ -142,10 +142,10 @@ def test_a_checkpoint_has_the_measurement_of_its_own_step_alone(resources: Resou
         folder.mkdir(parents=True)
         (folder / "manifest.json").write_text("{}")
     written = [CheckpointWritten(step=step, path=f"checkpoints/step-{step}") for step in (3, 5)]
-    attempt.hear([METRICS, *written])
+    attempt.receive([METRICS, *written])
     attempt.write(resources)
     with resources.sessions() as session:
-        found = jobs.checkpoints(session, attempt.owned.job_id, after=None, limit=10)
+        found = jobs.checkpoints(session, attempt.lease.job_id, after=None, limit=10)
     assert [(one.step, "valid_loss" in one.metrics) for one in found] == [(5, False), (3, True)]
     assert found[0].metrics == {"step": 5}
 

@@ -187,7 +187,7 @@ def test_the_guide_states_when_a_delivery_is_sent_again() -> None:
 
 
 def ended(under_way: sending.Sending) -> bool:
-    under_way.settle(seconds=1)
+    under_way.collect_ended(seconds=1)
     return under_way.idle
 
 

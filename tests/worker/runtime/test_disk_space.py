@@ -8,7 +8,7 @@ import pytest
 
 from tests.store.rows import add_generation, queued_job, read_generation, read_job
 from tests.worker.conftest import reread, upload
-from worker.generation.generation import draw
+from worker.generation.generation import generate
 from worker.intake.file_intake import read_file
 from worker.resources import Resources
 from worker.training.supervisor import supervise
@@ -25,7 +25,7 @@ def test_without_room_a_job_a_file_and_images_stay_where_they_are(
     supervise(cramped, job_id, stopping=lambda: False)
     read_file(cramped, file.id)
     images = add_generation(resources.sessions, project_id)
-    draw(cramped, images, stopping=lambda: False)
+    generate(cramped, images, stopping=lambda: False)
     assert read_generation(resources.sessions, images).status == "queued"
     job = read_job(resources.sessions, job_id)
     assert (job.status, job.attempt) == ("queued", 0)

@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from store.jobs.job_leases import Claim
+from store.jobs.job_leases import JobLease
 from trainer.spec.events import (
     BetaChosen,
     CheckpointWritten,
@@ -25,7 +25,7 @@ from trainer.spec.events import (
 )
 from trainer.spec.resolved import Resolved
 from worker.runtime.trainer_output import SHOWN_LINES, last_lines
-from worker.training import conclusion, reports
+from worker.training import conclusion, event_messages
 from worker.training.attempt import Attempt
 from worker.training.conclusion import describe_exit
 
@@ -79,11 +79,11 @@ METRICS = Metrics(
 
 
 def test_progress_and_metrics_carry_the_names_of_openais_clients() -> None:
-    told = reports.to_job_event(progress(5, 10))
+    told = event_messages.to_job_event(progress(5, 10))
     assert told is not None
     assert told.message == "Step 5/10: loss 0.5000, margin +0.2000, 8.0 pairs/s, 12 s left."
     assert (told.type, (told.data or {})["train_loss"], (told.data or {})["total_steps"]) == ("metrics", 0.5, 10)
-    measured = reports.to_job_event(METRICS)
+    measured = event_messages.to_job_event(METRICS)
     assert measured is not None
     assert (measured.data or {})["full_valid_loss"] == 0.7
     assert "implicit accuracy 0.75 (base 0.25)" in measured.message
@@ -91,14 +91,14 @@ def test_progress_and_metrics_carry_the_names_of_openais_clients() -> None:
 
 def test_a_method_without_rejected_images_tells_no_margin() -> None:
     alone = progress(5, 10).model_copy(update={"margin": None, "rejected_loss": None})
-    told = reports.to_job_event(alone)
+    told = event_messages.to_job_event(alone)
     assert told is not None
     assert told.message == "Step 5/10: loss 0.5000, 8.0 pairs/s, 12 s left."
     assert (told.data or {})["margin"] is None
 
 
 def test_the_result_is_told_from_a_checkpoints_metrics() -> None:
-    told = reports.to_job_event(METRICS.model_copy(update={"final": True}))
+    told = event_messages.to_job_event(METRICS.model_copy(update={"final": True}))
     assert told is not None
     assert told.message.startswith("Result, from step 3, on 4 held-out pairs: implicit accuracy 0.75 (base 0.25)")
 
@@ -176,7 +176,7 @@ MISMATCH = MismatchMeasured(similarity=0.871, low=0.85, high=0.9, images=16, fea
     ],
 )
 def test_what_the_trainer_decides_and_does_is_told_in_words_and_numbers(event: Event, message: str) -> None:
-    told = reports.to_job_event(event)
+    told = event_messages.to_job_event(event)
     assert told is not None
     assert (told.message, told.level, told.type) == (message, "info", "message")
     assert told.data == event.model_dump(mode="json")
@@ -184,20 +184,22 @@ def test_what_the_trainer_decides_and_does_is_told_in_words_and_numbers(event: E
 
 def test_samples_are_told_by_the_file_that_shows_them() -> None:
     written = SampleWritten(step=0, paths=("a", "b"), grid="samples/grid.png", seconds=2.0)
-    told = reports.sample_event(written, "file-1")
+    told = event_messages.sample_event(written, "file-1")
     assert told.message == "Samples of the base: 2 images in 2.0 s."
     assert told.data == {"event": "sample", "step": 0, "seconds": 2.0, "file_id": "file-1"}
-    assert reports.sample_event(written.model_copy(update={"step": 50}), "f").message.startswith("Samples at step 50: ")
-    assert reports.to_job_event(written) is None
+    assert event_messages.sample_event(written.model_copy(update={"step": 50}), "f").message.startswith(
+        "Samples at step 50: "
+    )
+    assert event_messages.to_job_event(written) is None
 
 
 def test_every_phase_has_its_words() -> None:
-    assert reports.PHASES.keys() == set(get_args(PhaseName))
+    assert event_messages.PHASES.keys() == set(get_args(PhaseName))
 
 
 def test_result_files_are_listed_weights_first_and_diffusers_own_before_all() -> None:
     names = ["README.md", "a.safetensors", "pytorch_lora_weights.safetensors", "learned_embeds.safetensors", "a.png"]
-    assert sorted(names, key=conclusion.place) == [
+    assert sorted(names, key=conclusion.result_order) == [
         "pytorch_lora_weights.safetensors",
         "a.safetensors",
         "learned_embeds.safetensors",
@@ -207,34 +209,34 @@ def test_result_files_are_listed_weights_first_and_diffusers_own_before_all() ->
 
 
 def test_a_warning_is_told_as_one_and_what_becomes_a_row_is_not_told_twice() -> None:
-    warned = reports.to_job_event(Warned(code="weak", message="Look."))
+    warned = event_messages.to_job_event(Warned(code="weak", message="Look."))
     assert warned is not None
     assert (warned.level, warned.data) == ("warn", {"code": "weak"})
-    phase = reports.to_job_event(Phase(phase="training", previous="caching", seconds=1.0))
+    phase = event_messages.to_job_event(Phase(phase="training", previous="caching", seconds=1.0))
     assert phase is not None
     assert phase.message == "Training."
-    assert reports.to_job_event(CheckpointWritten(step=1, path="p")) is None
-    assert reports.to_job_event(Done(best_step=1, files={})) is None
+    assert event_messages.to_job_event(CheckpointWritten(step=1, path="p")) is None
+    assert event_messages.to_job_event(Done(best_step=1, files={})) is None
 
 
 @pytest.mark.parametrize("every", [1, 3, 7, 13])
 def test_a_long_runs_progress_is_thinned_evenly_whatever_steps_are_told(every: int) -> None:
     steps = [*range(every, 2000, every), 2000]
-    points = [reports.point_of(progress(step, 2000)) for step in steps]
-    assert len(set(points)) >= min(len(steps), reports.POINTS) * 0.7
-    assert len(set(points)) <= reports.POINTS + 2
+    points = [event_messages.point_of(progress(step, 2000)) for step in steps]
+    assert len(set(points)) >= min(len(steps), event_messages.POINTS) * 0.7
+    assert len(set(points)) <= event_messages.POINTS + 2
     assert points == sorted(points)
     assert points[-1] != points[-2]
 
 
 def test_a_short_runs_progress_is_kept_whole() -> None:
-    assert len({reports.point_of(progress(step, 150)) for step in range(1, 151)}) == 150
+    assert len({event_messages.point_of(progress(step, 150)) for step in range(1, 151)}) == 150
 
 
 def test_an_attempt_tells_one_progress_line_a_point() -> None:
-    attempt = Attempt(Claim("job", "project", 1), Path())
-    attempt.hear([progress(step, 2000) for step in range(1, 2001)])
-    assert len(attempt._news) == reports.POINTS + 1
+    attempt = Attempt(JobLease("job", "project", 1), Path())
+    attempt.receive([progress(step, 2000) for step in range(1, 2001)])
+    assert len(attempt._new_events) == event_messages.POINTS + 1
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The trainer's events in the words of the job's event log."""
+"""The messages and data of a job's event log, made from the trainer's events."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from trainer.spec.events import (
 )
 
 POINTS = 200  # progress events kept of a whole run; the job's row always has the latest
-SIZES = 6  # of a data set that a message lists
+SIZES = 6  # of a dataset that a message lists
 PHASES: dict[PhaseName, str] = {
     "loading": "Loading the base model.",
     "caching": "Encoding images and prompts.",
@@ -96,11 +96,11 @@ def sample_event(event: SampleWritten, file_id: str) -> NewEvent:
 
 
 def _started(event: Started) -> str:
-    asked, held_out = event.hyperparameters, event.validation_pairs
+    requested, held_out = event.hyperparameters, event.validation_pairs
     resumed = f", going on from step {event.resumed_from_step}" if event.resumed_from_step else ""
     return (
-        f"Training by {asked.method} on {_counted(event.training_pairs, 'pair')} ({held_out} held out) on "
-        f"{event.device}{resumed}: {_counted(asked.max_steps, 'step')} of {_counted(asked.step_size, 'pair')}."
+        f"Training by {requested.method} on {_counted(event.training_pairs, 'pair')} ({held_out} held out) on "
+        f"{event.device}{resumed}: {_counted(requested.max_steps, 'step')} of {_counted(requested.step_size, 'pair')}."
     )
 
 
