@@ -27,11 +27,12 @@ from api.http.body_limit import BodyLimit
 from api.http.cross_origin import cross_origin
 from api.http.freed_memory import give_large_pieces_back
 from api.http.request_context import RequestContext
-from api.http.request_metrics import Requests
+from api.http.request_metrics import RequestMetrics
 from api.http.url_text import refuse_nul
 from api.images.routes import router as images
 from api.images.waiting import Waiting
 from api.metrics.routes import router as metrics
+from api.metrics.service import metrics_registry
 from api.models.routes import router as models
 from api.openapi.document import document, document_routes
 from api.uploads.routes import router as uploads
@@ -45,11 +46,12 @@ def create_app(deployment: Settings | None = None) -> FastAPI:
     """Nothing is opened before the application starts; ``deployment`` defaults to the environment's settings."""
     configure_logs()
     chosen = deployment or settings()
+    requests = RequestMetrics()
     app = FastAPI(
         title="pairtune",
         version=version("pairtune"),
         summary="Preference fine-tuning of image models: pairs in, a LoRA adapter out.",
-        lifespan=lambda app: _lifespan(app, chosen),
+        lifespan=lambda app: _lifespan(app, chosen, requests),
         dependencies=[Depends(refuse_nul)],
         redirect_slashes=False,  # else a path with a slash too many is answered 307, which no client expects
         openapi_url=None,  # ours, below, knows the create request too
@@ -59,8 +61,7 @@ def create_app(deployment: Settings | None = None) -> FastAPI:
     app.add_middleware(Authentication)
     if chosen.cors_origins:
         app.add_middleware(CORSMiddleware, **cross_origin(chosen.cors_origins.split()))
-    app.state.requests = Requests()
-    app.add_middleware(RequestContext, requests=app.state.requests)
+    app.add_middleware(RequestContext, requests=requests)
     handlers.install(app)
     routers = (
         *(health, metrics, files, uploads, datasets, dataset_images, fine_tuning, fine_tuning_live),
@@ -75,11 +76,12 @@ def create_app(deployment: Settings | None = None) -> FastAPI:
 
 
 @asynccontextmanager
-async def _lifespan(app: FastAPI, deployment: Settings) -> AsyncIterator[None]:
+async def _lifespan(app: FastAPI, deployment: Settings, requests: RequestMetrics) -> AsyncIterator[None]:
     await run_in_threadpool(prepare_directory, deployment.upload_directory)
     give_large_pieces_back()
     with open_backends(deployment) as backends:
         app.state.backends = backends
+        app.state.metrics = metrics_registry(backends, requests)
         app.state.watch = Watch(backends.sessions)
         app.state.decoding = asyncio.Semaphore(DECODED_AT_ONCE)
         app.state.reviewing = asyncio.Semaphore(1)  # it may take long, and must not hold up images that do not

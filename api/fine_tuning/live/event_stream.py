@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
+
+from fastapi.sse import format_sse_event
 
 from api.fine_tuning.live.event_hub import News, Watch
 from api.fine_tuning.schemas import FineTuningJobEvent
 from store.tables.job import JobEvent
 
 ALIVE_SECONDS = 15.0  # proxies close connections on which nothing comes
-ALIVE = b": still here\n\n"
+ALIVE = format_sse_event(comment="still here")
 RETRY_MILLISECONDS = 2000
 
 
 async def stream(watch: Watch, job_id: str, sequence: int) -> AsyncIterator[bytes]:
     """One message an event, with its id; ``done`` with the job's status ends it."""
-    yield f"retry: {RETRY_MILLISECONDS}\n\n".encode()
+    yield format_sse_event(retry=RETRY_MILLISECONDS)
     news = watch.follow(job_id, sequence)
     upcoming: asyncio.Task[News] | None = None
     try:
@@ -30,7 +33,7 @@ async def stream(watch: Watch, job_id: str, sequence: int) -> AsyncIterator[byte
             for event in latest.events:
                 yield message(event)
             if latest.ended is not None:
-                yield f'event: done\ndata: {{"status": "{latest.ended}"}}\n\n'.encode()
+                yield format_sse_event(event="done", data_str=json.dumps({"status": latest.ended}))
                 return
             if latest.lagged:
                 return
@@ -42,4 +45,5 @@ async def stream(watch: Watch, job_id: str, sequence: int) -> AsyncIterator[byte
 
 
 def message(event: JobEvent) -> bytes:
-    return f"id: {event.id}\nevent: {event.type}\ndata: {FineTuningJobEvent.of(event).model_dump_json()}\n\n".encode()
+    data = FineTuningJobEvent.of(event).model_dump_json()
+    return format_sse_event(id=event.id, event=event.type, data_str=data)
