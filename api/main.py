@@ -28,6 +28,7 @@ from api.http.cross_origin import cross_origin
 from api.http.freed_memory import give_large_pieces_back
 from api.http.request_context import RequestContext
 from api.http.request_metrics import RequestMetrics
+from api.http.route_rules import RouteRules
 from api.http.url_text import refuse_nul
 from api.images.routes import router as images
 from api.images.waiting import Waiting
@@ -69,9 +70,10 @@ def create_app(deployment: Settings | None = None) -> FastAPI:
     )
     for router in routers:
         app.include_router(router)
+    app.state.rules = RouteRules(routers)
     described = document_routes(document(app))
     app.include_router(described)
-    app.state.methods = handlers.path_methods((*routers, described))
+    app.state.rules = RouteRules((*routers, described))
     return app
 
 

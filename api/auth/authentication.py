@@ -1,4 +1,4 @@
-"""Bearer keys, their roles and rates, checked in front of everything under /v1 and before any of the body is read."""
+"""Bearer keys, their roles and rates, checked in front of every route but public ones, before the body is read."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.auth.roles import READING, needed_role
 from api.dependencies import Backends
 from api.errors.answers import respond
 from api.errors.errors import KeyNotSent
 from api.errors.rate_headers import rate_headers
+from api.http.route_rules import READ_METHODS, rule_of
 from store import roles
 from store.database import Sessions, read
 from store.errors import InsufficientRole, InvalidKey, RateLimited
@@ -42,14 +42,15 @@ class Authentication:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not guarded(scope["path"]):
+        needed = rule_of(scope).role if scope["type"] == "http" else None
+        if needed is None:
             await self._app(scope, receive, send)
             return
         request = Request(scope)
         try:
             secret = _bearer(request)
-            admitted = await _admitted(request.app.state.backends, secret, request.method in READING)
-            roles.require(admitted.principal.role, needed_role(request.method, scope["path"]))
+            admitted = await _admitted(request.app.state.backends, secret, request.method in READ_METHODS)
+            roles.require(admitted.principal.role, needed)
         except REFUSALS as error:
             await respond(request, error)(scope, receive, send)
             return
@@ -62,10 +63,6 @@ class Authentication:
             await send(message)
 
         await self._app(scope, receive, send_with_rate)
-
-
-def guarded(path: str) -> bool:
-    return path == "/v1" or path.startswith("/v1/")
 
 
 def _bearer(request: Request) -> str:

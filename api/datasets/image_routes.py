@@ -16,7 +16,9 @@ from api.dependencies import Backends, Caller, Opened
 from api.errors.responses import failures
 from api.files.ranges import etag, is_known
 from api.http.documented_headers import named
+from api.http.route_rules import requires
 from store.errors import BlobMissing, DatasetNotFound, PairNotFound, RejectedNotFound
+from store.roles import Role
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -35,6 +37,7 @@ FOR_EVER = "private, max-age=31536000, immutable"
     response_class=Response,
     responses=RESPONSES | failures(DatasetNotFound, PairNotFound, RejectedNotFound, BlobMissing),
 )
+@requires(Role.READ_ONLY)
 async def retrieve_image(
     dataset_id: str,
     pair_id: str,

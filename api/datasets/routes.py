@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.concurrency import run_in_threadpool
 
 from api.datasets import service
-from api.datasets.request import FORM_TEXTS
+from api.datasets.request import FORM_TEXTS, LIMITS
 from api.datasets.schemas import (
     Dataset,
     DatasetDeleted,
@@ -33,10 +33,13 @@ from api.http.disk_room import has_room
 from api.http.idempotency import IdempotencyKey, once
 from api.http.json_body import Json, JsonBody
 from api.http.paging import After
+from api.http.route_rules import form_of, requires
 from api.http.transactions import transaction
 from store.datasets import datasets
 from store.errors import CursorUnknown, DatasetNotFound, PairNotFound, QuotaExceeded, RevisionNotFound
+from store.roles import Role
 
+PAIR_BYTES = 2 * LIMITS.image_bytes  # a pair has two images
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 Revision = Annotated[int | None, Query(ge=1, description="The latest one without it.")]
 IMAGES = ("chosen", "rejected")
@@ -101,6 +104,7 @@ async def _content(request: Request) -> bytes:
     responses=failures(*BODY, *ONCE, FileNotProcessed),
     openapi_extra=_body("CreateDataset"),
 )
+@requires(Role.MEMBER)
 def create_dataset(
     body: Json, caller: Caller, backends: Opened, idempotency_key: IdempotencyKey = None
 ) -> Dataset | JSONResponse:
@@ -111,6 +115,7 @@ def create_dataset(
 
 
 @router.get("", operation_id="listDatasets", responses=failures(CursorUnknown))
+@requires(Role.READ_ONLY)
 def list_datasets(
     caller: Caller, backends: Opened, after: After = None, limit: Annotated[int, Query(ge=1, le=100)] = 20
 ) -> DatasetList:
@@ -120,6 +125,7 @@ def list_datasets(
 
 
 @router.get("/{dataset_id}", operation_id="retrieveDataset", responses=failures(DatasetNotFound))
+@requires(Role.READ_ONLY)
 def retrieve_dataset(dataset_id: str, caller: Caller, backends: Opened) -> Dataset:
     """One data set."""
     with transaction(backends) as work:
@@ -127,6 +133,7 @@ def retrieve_dataset(dataset_id: str, caller: Caller, backends: Opened) -> Datas
 
 
 @router.delete("/{dataset_id}", operation_id="deleteDataset", responses=failures(DatasetNotFound))
+@requires(Role.MEMBER)
 def delete_dataset(dataset_id: str, caller: Caller, backends: Opened) -> DatasetDeleted:
     """Delete a data set. Jobs that were made of it, ended or not, keep the revision that they pinned."""
     with transaction(backends) as work:
@@ -136,6 +143,7 @@ def delete_dataset(dataset_id: str, caller: Caller, backends: Opened) -> Dataset
 @router.get(
     "/{dataset_id}/revisions", operation_id="listDatasetRevisions", responses=failures(CursorUnknown, DatasetNotFound)
 )
+@requires(Role.READ_ONLY)
 def list_revisions(
     dataset_id: str,
     caller: Caller,
@@ -154,6 +162,7 @@ def list_revisions(
     response_model=None,
     responses=REPORT_RESPONSES | failures(DatasetNotFound, RevisionNotFound, ReportNotReady),
 )
+@requires(Role.READ_ONLY)
 async def retrieve_report(
     dataset_id: str,
     request: Request,
@@ -178,6 +187,7 @@ async def retrieve_report(
     responses=failures(*BODY, *ONCE, DatasetNotFound, FileNotProcessed),
     openapi_extra=_body("AddDatasetFile"),
 )
+@requires(Role.MEMBER)
 def add_file(
     dataset_id: str,
     content: Annotated[bytes, Depends(_content)],
@@ -201,6 +211,7 @@ def add_file(
     responses=failures(*FORM, *ONCE, *ROOM, QuotaExceeded, DatasetNotFound),
     openapi_extra=PAIR_FORM,
 )
+@requires(Role.MEMBER, max_body=form_of(lambda _: PAIR_BYTES))
 async def create_pair(
     dataset_id: str, request: Request, caller: Caller, backends: Opened, idempotency_key: IdempotencyKey = None
 ) -> DatasetPairAdded | JSONResponse:
@@ -219,6 +230,7 @@ async def create_pair(
     operation_id="listDatasetPairs",
     responses=failures(CursorUnknown, DatasetNotFound, RevisionNotFound),
 )
+@requires(Role.READ_ONLY)
 def list_pairs(
     dataset_id: str,
     caller: Caller,
@@ -237,6 +249,7 @@ def list_pairs(
     operation_id="retrieveDatasetPair",
     responses=failures(DatasetNotFound, PairNotFound),
 )
+@requires(Role.READ_ONLY)
 def retrieve_pair(dataset_id: str, pair_id: str, caller: Caller, backends: Opened) -> DatasetPair:
     """One pair, also one that was removed: older revisions hold it."""
     with transaction(backends) as work:
@@ -246,6 +259,7 @@ def retrieve_pair(dataset_id: str, pair_id: str, caller: Caller, backends: Opene
 @router.delete(
     "/{dataset_id}/pairs/{pair_id}", operation_id="deleteDatasetPair", responses=failures(DatasetNotFound, PairNotFound)
 )
+@requires(Role.MEMBER)
 def delete_pair(dataset_id: str, pair_id: str, caller: Caller, backends: Opened) -> DatasetPairDeleted:
     """Remove a pair, as one new revision; those before keep it."""
     with transaction(backends) as work:

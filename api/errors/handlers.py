@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from http import HTTPStatus
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
-from starlette.routing import Route
 
 from api.errors.answers import respond
 from api.errors.errors import InvalidRequest, MethodNotAllowed, UnknownUrl
@@ -37,21 +33,11 @@ async def _routing(request: Request, error: Exception) -> JSONResponse:
     if status == 404:
         return respond(request, UnknownUrl(path))
     if status == 405:
-        return respond(request, MethodNotAllowed(path, request.method, _methods(request)))
+        methods = ", ".join(sorted(request.app.state.rules.methods(request.scope["path"])))
+        return respond(request, MethodNotAllowed(path, request.method, methods))
     message = f"{HTTPStatus(status).phrase}."
     body = {"message": message, "type": "invalid_request_error", "param": None, "code": "invalid_request"}
     return JSONResponse({"error": body}, status, headers=dict(getattr(error, "headers", None) or {}))
-
-
-def path_methods(routers: Iterable[APIRouter]) -> list[tuple[re.Pattern[str], set[str]]]:
-    """What each route takes; Starlette's own answer names the methods of one route of a path alone."""
-    routes = (route for router in routers for route in router.routes if isinstance(route, Route | APIRoute))
-    return [(route.path_regex, route.methods or set()) for route in routes]
-
-
-def _methods(request: Request) -> str:
-    taken = [methods for path, methods in request.app.state.methods if path.match(request.scope["path"])]
-    return ", ".join(sorted(set().union(*taken)))
 
 
 async def _parameters(request: Request, error: Exception) -> JSONResponse:

@@ -21,7 +21,7 @@ from starlette.concurrency import run_in_threadpool
 from api.errors.errors import InvalidRequest
 from api.errors.request_faults import Fault
 from api.files.form import Form
-from api.http.body_limit import FORM_OVERHEAD
+from api.http.route_rules import FORM_OVERHEAD
 from store.blobs.blobs import StoredBlob
 
 BLOCK = 1024 * 1024  # bytes gathered before a write, so that a thread is not woken for every packet

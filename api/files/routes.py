@@ -21,9 +21,11 @@ from api.http.disk_room import has_room
 from api.http.documented_headers import named
 from api.http.idempotency import IdempotencyKey, once, replay
 from api.http.paging import After
+from api.http.route_rules import form_of, requires
 from api.http.transactions import transaction
 from store.errors import BlobMissing, CursorUnknown, FileInUse, FileNotFound, QuotaExceeded
 from store.files import files
+from store.roles import Role
 from store.tables.base import Json
 from store.tenants.api_keys import Principal
 
@@ -80,6 +82,7 @@ CONTENT_RESPONSES: dict[int | str, dict[str, Any]] = {
     responses=failures(*FORM, *ONCE, *ROOM, QuotaExceeded),
     openapi_extra=UPLOAD_FORM,
 )
+@requires(Role.MEMBER, max_body=form_of(lambda settings: settings.max_upload_bytes))
 async def create_file(
     request: Request, caller: Caller, backends: Opened, idempotency_key: IdempotencyKey = None
 ) -> File | JSONResponse:
@@ -110,6 +113,7 @@ def _keep(
 
 
 @router.get("", operation_id="listFiles", responses=failures(CursorUnknown))
+@requires(Role.READ_ONLY)
 def list_files(
     caller: Caller,
     backends: Opened,
@@ -131,6 +135,7 @@ def list_files(
 
 
 @router.get("/{file_id}", operation_id="retrieveFile", responses=failures(FileNotFound))
+@requires(Role.READ_ONLY)
 def retrieve_file(file_id: str, caller: Caller, backends: Opened) -> File:
     """One file."""
     with transaction(backends) as work:
@@ -143,6 +148,7 @@ def retrieve_file(file_id: str, caller: Caller, backends: Opened) -> File:
     response_model=None,
     responses=REPORT_RESPONSES | failures(FileNotFound, NoReport),
 )
+@requires(Role.READ_ONLY)
 def retrieve_file_report(
     file_id: str,
     caller: Caller,
@@ -156,6 +162,7 @@ def retrieve_file_report(
 
 
 @router.delete("/{file_id}", operation_id="deleteFile", responses=failures(FileNotFound, FileInUse))
+@requires(Role.MEMBER)
 def delete_file(file_id: str, caller: Caller, backends: Opened) -> FileDeleted:
     """Delete a file that no unfinished job needs."""
     with transaction(backends) as work:
@@ -168,6 +175,7 @@ def delete_file(file_id: str, caller: Caller, backends: Opened) -> FileDeleted:
     response_class=Response,
     responses=CONTENT_RESPONSES | failures(FileNotFound, RangeNotSatisfiable, BlobMissing),
 )
+@requires(Role.READ_ONLY)
 def download_file(file_id: str, request: Request, caller: Caller, backends: Opened) -> Response:
     """The file's bytes, or where they are. Takes `Range`, `If-Range` and `If-None-Match`; the ETag is the SHA-256."""
     return _download(file_id, request, caller, backends, head=False)
@@ -179,6 +187,7 @@ def download_file(file_id: str, request: Request, caller: Caller, backends: Open
     response_class=Response,
     responses=failures(FileNotFound) | {200: {"description": "The headers of a download."} | named(*DOWNLOAD)},
 )
+@requires(Role.READ_ONLY)
 def head_file_content(file_id: str, request: Request, caller: Caller, backends: Opened) -> Response:
     """The headers of a download, without the bytes."""
     return _download(file_id, request, caller, backends, head=True)

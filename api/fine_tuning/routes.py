@@ -25,8 +25,10 @@ from api.http.disk_room import has_room
 from api.http.idempotency import IdempotencyKey, once
 from api.http.json_body import Json
 from api.http.paging import After
+from api.http.route_rules import requires
 from api.http.transactions import transaction
 from store.errors import CursorUnknown, IllegalTransition, JobNotFound, QuotaExceeded
+from store.roles import Role
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
 CREATE_BODY = {
@@ -48,6 +50,7 @@ RetryCount = Annotated[
     responses=failures(*BODY, *ONCE, *ROOM, QuotaExceeded),
     openapi_extra=CREATE_BODY,
 )
+@requires(Role.MEMBER)
 def create_job(
     body: Json,
     caller: Caller,
@@ -67,6 +70,7 @@ def create_job(
 
 
 @router.get("", operation_id="listFineTuningJobs", responses=failures(CursorUnknown), openapi_extra=PARAMETER)
+@requires(Role.READ_ONLY)
 def list_jobs(
     caller: Caller,
     backends: Opened,
@@ -79,6 +83,7 @@ def list_jobs(
 
 
 @router.get("/{fine_tuning_job_id}", operation_id="retrieveFineTuningJob", responses=failures(JobNotFound))
+@requires(Role.READ_ONLY)
 def retrieve_job(fine_tuning_job_id: str, caller: Caller, backends: Opened) -> FineTuningJob:
     """One job."""
     return service.one(backends, caller.project_id, fine_tuning_job_id)
@@ -89,6 +94,7 @@ def retrieve_job(fine_tuning_job_id: str, caller: Caller, backends: Opened) -> F
     operation_id="cancelFineTuningJob",
     responses=failures(JobNotFound, IllegalTransition),
 )
+@requires(Role.MEMBER)
 def cancel_job(fine_tuning_job_id: str, caller: Caller, backends: Opened) -> FineTuningJob:
     """Cancel a job; a running one is asked to stop and becomes `cancelled` shortly after."""
     with transaction(backends) as work:
@@ -98,6 +104,7 @@ def cancel_job(fine_tuning_job_id: str, caller: Caller, backends: Opened) -> Fin
 @router.post(
     "/{fine_tuning_job_id}/pause", operation_id="pauseFineTuningJob", responses=failures(JobNotFound, IllegalTransition)
 )
+@requires(Role.MEMBER)
 def pause_job(fine_tuning_job_id: str, caller: Caller, backends: Opened) -> FineTuningJob:
     """Pause a queued or running job; a running one writes a checkpoint first."""
     with transaction(backends) as work:
@@ -109,6 +116,7 @@ def pause_job(fine_tuning_job_id: str, caller: Caller, backends: Opened) -> Fine
     operation_id="resumeFineTuningJob",
     responses=failures(JobNotFound, IllegalTransition),
 )
+@requires(Role.MEMBER)
 def resume_job(fine_tuning_job_id: str, caller: Caller, backends: Opened) -> FineTuningJob:
     """Queue a paused job again; it goes on from its last checkpoint."""
     with transaction(backends) as work:
@@ -118,6 +126,7 @@ def resume_job(fine_tuning_job_id: str, caller: Caller, backends: Opened) -> Fin
 @router.get(
     "/{fine_tuning_job_id}/events", operation_id="listFineTuningEvents", responses=failures(CursorUnknown, JobNotFound)
 )
+@requires(Role.READ_ONLY)
 def list_events(
     fine_tuning_job_id: str,
     caller: Caller,
@@ -135,6 +144,7 @@ def list_events(
     operation_id="listFineTuningJobCheckpoints",
     responses=failures(CursorUnknown, JobNotFound),
 )
+@requires(Role.READ_ONLY)
 def list_checkpoints(
     fine_tuning_job_id: str,
     caller: Caller,

@@ -17,6 +17,7 @@ from api.files.ranges import etag, is_known
 from api.http.documented_headers import named
 from api.http.idempotency import REPLAYED, IdempotencyKey, once
 from api.http.json_body import Json, JsonBody
+from api.http.route_rules import requires
 from api.http.transactions import transaction
 from api.images import service
 from api.images.request import CreateImage, Form
@@ -24,6 +25,7 @@ from api.images.schemas import ImageGeneration, ImagesResponse
 from api.images.waiting import Waiting
 from store.errors import BlobMissing, GenerationNotFound, ImageNotFound
 from store.generations import generations
+from store.roles import Role
 from store.tenants.api_keys import Principal
 
 router = APIRouter(prefix="/v1/images/generations", tags=["images"])
@@ -51,6 +53,7 @@ RetryCount = Annotated[
     responses=failures(*BODY, *ONCE, GenerationFailed, GenerationQueued, GenerationRunning),
     openapi_extra=CREATE_BODY,
 )
+@requires(Role.MEMBER)
 async def create_image(
     body: Json,
     request: Request,
@@ -99,6 +102,7 @@ def _origin(request: Request, backends: Backends) -> str:
 @router.get(
     "/{generation_id}", operation_id="retrieveImageGeneration", responses=failures(GenerationNotFound, BlobMissing)
 )
+@requires(Role.READ_ONLY)
 def retrieve_image_generation(
     generation_id: str,
     request: Request,
@@ -118,6 +122,7 @@ def retrieve_image_generation(
     response_class=Response,
     responses=PICTURE | failures(GenerationNotFound, ImageNotFound, BlobMissing),
 )
+@requires(Role.READ_ONLY)
 def download_image(
     generation_id: str,
     index: Annotated[int, Path(ge=0, description="Counted from 0.")],

@@ -8,6 +8,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
+from api.http.route_rules import public
+
 router = APIRouter(tags=["health"])
 EXAMPLE = """\
 # HELP pairtune_queue_age_seconds For how long the oldest job or file of a queue has been waiting; 0 when none is.
@@ -26,6 +28,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     response_class=PlainTextResponse,
     responses=RESPONSES,
 )
+@public
 def metrics(request: Request) -> PlainTextResponse:
     """Operators' signals in Prometheus' text format; docs/operations.md says what each means and when to act. If the
     database does not answer, the answer has the process's own figures, and `pairtune_database_up` is 0."""

@@ -9,15 +9,18 @@ from fastapi import APIRouter, Query
 from api.dependencies import Caller, Opened
 from api.errors.responses import failures
 from api.http.paging import After
+from api.http.route_rules import requires
 from api.http.transactions import transaction
 from api.models import service
 from api.models.schemas import Model, ModelDeleted, ModelList
 from store.errors import CursorUnknown, ModelIsBase, ModelNotFound
+from store.roles import Role
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
 @router.get("", operation_id="listModels", responses=failures(CursorUnknown))
+@requires(Role.READ_ONLY)
 def list_models(
     caller: Caller,
     backends: Opened,
@@ -32,6 +35,7 @@ def list_models(
 
 # A path parameter of its own kind: a base's name may hold slashes, as hub ids do.
 @router.get("/{model:path}", operation_id="retrieveModel", responses=failures(ModelNotFound))
+@requires(Role.READ_ONLY)
 def retrieve_model(model: str, caller: Caller, backends: Opened) -> Model:
     """One model by name."""
     with transaction(backends) as work:
@@ -39,6 +43,7 @@ def retrieve_model(model: str, caller: Caller, backends: Opened) -> Model:
 
 
 @router.delete("/{model:path}", operation_id="deleteModel", responses=failures(ModelNotFound, ModelIsBase))
+@requires(Role.MEMBER)
 def delete_model(model: str, caller: Caller, backends: Opened) -> ModelDeleted:
     """Delete a fine-tuned model: its name, its adapter files and those of its job's checkpoints."""
     with transaction(backends) as work:

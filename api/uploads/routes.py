@@ -17,11 +17,13 @@ from api.http.disk_room import has_room
 from api.http.idempotency import IdempotencyKey, once
 from api.http.json_body import Json
 from api.http.paging import After
+from api.http.route_rules import form_of, requires
 from api.http.transactions import transaction
 from api.uploads import service
 from api.uploads.schemas import Upload, UploadPart, UploadPartList
 from store.errors import CursorUnknown, QuotaExceeded, TooManyParts, UploadNotFound, UploadNotPending
-from store.files.uploads import MOST_PARTS
+from store.files.uploads import MOST_PARTS, PART_BYTES
+from store.roles import Role
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
 
@@ -65,6 +67,7 @@ async def _content(request: Request) -> bytes:
     responses=failures(*BODY, *ONCE, *ROOM, QuotaExceeded),
     openapi_extra=_body("CreateUpload"),
 )
+@requires(Role.MEMBER)
 def create_upload(
     body: Json, caller: Caller, backends: Opened, idempotency_key: IdempotencyKey = None
 ) -> Upload | JSONResponse:
@@ -76,6 +79,7 @@ def create_upload(
 
 
 @router.get("/{upload_id}", operation_id="retrieveUpload", responses=failures(UploadNotFound))
+@requires(Role.READ_ONLY)
 def retrieve_upload(upload_id: str, caller: Caller, backends: Opened) -> Upload:
     """One upload. An addition."""
     with transaction(backends) as work:
@@ -89,6 +93,7 @@ def retrieve_upload(upload_id: str, caller: Caller, backends: Opened) -> Upload:
     responses=failures(*FORM, *ROOM, UploadNotFound, UploadNotPending, TooManyParts),
     openapi_extra=PART_FORM,
 )
+@requires(Role.MEMBER, max_body=form_of(lambda _: PART_BYTES))
 async def create_upload_part(upload_id: str, request: Request, caller: Caller, backends: Opened) -> UploadPart:
     """Add a part. Several may come at once and in any order; the order is given when the upload is completed."""
     await run_in_threadpool(service.check_open, backends, caller.project_id, upload_id)
@@ -97,6 +102,7 @@ async def create_upload_part(upload_id: str, request: Request, caller: Caller, b
 
 
 @router.get("/{upload_id}/parts", operation_id="listUploadParts", responses=failures(CursorUnknown, UploadNotFound))
+@requires(Role.READ_ONLY)
 def list_upload_parts(
     upload_id: str,
     caller: Caller,
@@ -115,6 +121,7 @@ def list_upload_parts(
     responses=failures(*BODY, *ROOM, UploadNotFound, UploadNotPending),
     openapi_extra=_body("CompleteUpload"),
 )
+@requires(Role.MEMBER)
 def complete_upload(
     upload_id: str, content: Annotated[bytes, Depends(_content)], caller: Caller, backends: Opened
 ) -> Upload:
@@ -123,6 +130,7 @@ def complete_upload(
 
 
 @router.post("/{upload_id}/cancel", operation_id="cancelUpload", responses=failures(UploadNotFound, UploadNotPending))
+@requires(Role.MEMBER)
 def cancel_upload(upload_id: str, caller: Caller, backends: Opened) -> Upload:
     """Drop an upload and its parts. One that is completed or has expired stays as it is (409)."""
     return service.cancel(backends, caller.project_id, upload_id)

@@ -6,14 +6,17 @@ from fastapi import APIRouter
 
 from api.dependencies import Caller, Opened
 from api.errors.responses import failures
+from api.http.route_rules import requires
 from api.http.transactions import transaction
 from api.usage import service
 from api.usage.schemas import Usage
+from store.roles import Role
 
 router = APIRouter(prefix="/v1/usage", tags=["usage"])
 
 
 @router.get("", operation_id="retrieveUsage", responses=failures())
+@requires(Role.READ_ONLY)
 def retrieve_usage(caller: Caller, backends: Opened) -> Usage:
     """What the project stores and runs, how long it has trained, and what its quotas leave. An addition."""
     with transaction(backends) as work:

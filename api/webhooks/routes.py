@@ -13,6 +13,7 @@ from api.errors.responses import BODY, ONCE, failures
 from api.http.idempotency import IdempotencyKey, once
 from api.http.json_body import Json
 from api.http.paging import After
+from api.http.route_rules import requires
 from api.http.transactions import transaction
 from api.webhooks import service
 from api.webhooks.request import CreateWebhook, parse
@@ -25,6 +26,7 @@ from api.webhooks.schemas import (
     WebhookWithSecret,
 )
 from store.errors import CursorUnknown, DeliveryNotFound, TooManyWebhooks, WebhookDisabled, WebhookNotFound
+from store.roles import Role
 from store.webhooks import endpoints
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
@@ -43,6 +45,7 @@ CREATE_BODY = {
     responses=failures(*BODY, *ONCE, TooManyWebhooks),
     openapi_extra=CREATE_BODY,
 )
+@requires(Role.ADMIN)
 def create_webhook(
     body: Json, caller: Caller, backends: Opened, idempotency_key: IdempotencyKey = None
 ) -> WebhookWithSecret | JSONResponse:
@@ -55,6 +58,7 @@ def create_webhook(
 
 
 @router.get("", operation_id="listWebhooks", responses=failures(CursorUnknown))
+@requires(Role.READ_ONLY)
 def list_webhooks(
     caller: Caller,
     backends: Opened,
@@ -67,6 +71,7 @@ def list_webhooks(
 
 
 @router.get("/{webhook_id}", operation_id="retrieveWebhook", responses=failures(WebhookNotFound))
+@requires(Role.READ_ONLY)
 def retrieve_webhook(webhook_id: str, caller: Caller, backends: Opened) -> Webhook:
     """One webhook, without its secret. An addition."""
     with transaction(backends) as work:
@@ -74,6 +79,7 @@ def retrieve_webhook(webhook_id: str, caller: Caller, backends: Opened) -> Webho
 
 
 @router.delete("/{webhook_id}", operation_id="deleteWebhook", responses=failures(WebhookNotFound))
+@requires(Role.ADMIN)
 def delete_webhook(webhook_id: str, caller: Caller, backends: Opened) -> WebhookDeleted:
     """Delete a webhook and its log; what was not sent yet is not sent. An addition."""
     with transaction(backends) as work:
@@ -86,6 +92,7 @@ def delete_webhook(webhook_id: str, caller: Caller, backends: Opened) -> Webhook
     response_model=WebhookWithSecret,
     responses=failures(*ONCE, WebhookNotFound),
 )
+@requires(Role.ADMIN)
 def rotate_webhook(
     webhook_id: str, caller: Caller, backends: Opened, idempotency_key: IdempotencyKey = None
 ) -> WebhookWithSecret | JSONResponse:
@@ -99,6 +106,7 @@ def rotate_webhook(
 @router.get(
     "/{webhook_id}/deliveries", operation_id="listWebhookDeliveries", responses=failures(CursorUnknown, WebhookNotFound)
 )
+@requires(Role.READ_ONLY)
 def list_webhook_deliveries(
     webhook_id: str,
     caller: Caller,
@@ -116,6 +124,7 @@ def list_webhook_deliveries(
     operation_id="retryWebhookDelivery",
     responses=failures(WebhookNotFound, DeliveryNotFound, WebhookDisabled),
 )
+@requires(Role.ADMIN)
 def retry_webhook_delivery(webhook_id: str, delivery_id: str, caller: Caller, backends: Opened) -> WebhookDelivery:
     """Send a delivery again at once, whatever became of it. An addition."""
     with transaction(backends) as work:

@@ -14,7 +14,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from api.datasets import pictures
-from api.http.body_limit import FORM_OVERHEAD, PAIR_BYTES
+from api.datasets.routes import PAIR_BYTES
+from api.http.route_rules import FORM_OVERHEAD
 from intake.images.normalise import normalise
 from intake.limits import Limits
 from store.blobs.blobs import Blobs

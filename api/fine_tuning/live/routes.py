@@ -14,9 +14,11 @@ from api.fine_tuning.examples import CSV, STREAM
 from api.fine_tuning.live.event_hub import Watch
 from api.fine_tuning.live.event_stream import stream
 from api.fine_tuning.live.series import FineTuningJobMetrics, as_csv, series
+from api.http.route_rules import requires
 from api.http.transactions import transaction
 from store.errors import JobNotFound
 from store.jobs import events, jobs
+from store.roles import Role
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs/{fine_tuning_job_id}", tags=["fine-tuning"])
 SSE = "text/event-stream"
@@ -38,6 +40,7 @@ TABLE: dict[int | str, dict[str, Any]] = {
     response_class=StreamingResponse,
     responses=STREAMED | failures(JobNotFound),
 )
+@requires(Role.READ_ONLY)
 async def stream_events(
     fine_tuning_job_id: str,
     request: Request,
@@ -64,6 +67,7 @@ def _start(backends: Backends, project_id: str, job_id: str, last_event_id: str 
 @router.get(
     "/metrics", operation_id="listFineTuningMetrics", response_model=None, responses=TABLE | failures(JobNotFound)
 )
+@requires(Role.READ_ONLY)
 def list_metrics(
     fine_tuning_job_id: str,
     caller: Caller,
