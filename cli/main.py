@@ -1,4 +1,4 @@
-"""The ``pairtune`` command: the local stack, jobs, images, data sets, models, keys. Exit codes: cli/errors.py."""
+"""The ``pairtune`` command: the local stack, jobs, images, datasets, models, keys. Exit codes: cli/errors.py."""
 
 from __future__ import annotations
 

@@ -214,7 +214,7 @@ class _Preparation:
             yield image
 
     def _without_rejected(self, file: str) -> Iterator[Finding]:
-        """One warning for all of them: in a data set of chosen images it is every pair."""
+        """One warning for all of them: in a dataset of chosen images it is every pair."""
         if self._pairs.without_rejected:
             text = (
                 f"{file}: {self._pairs.without_rejected} of {self._pairs.count} pairs have no rejected image; the base "

@@ -1,4 +1,4 @@
-"""The report of an upload or data set: counts, figures and findings, as JSON and in words."""
+"""The report of an upload or dataset: counts, figures and findings, as JSON and in words."""
 
 from __future__ import annotations
 

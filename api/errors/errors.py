@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from api.errors.request_faults import Fault
+from api.errors.field_errors import FieldError
 
 
 class ApiError(Exception):
@@ -28,10 +28,12 @@ class KeyNotSent(ApiError):
 class InvalidRequest(ApiError):
     """The request cannot be used as it is; `errors` holds every fault, each with a code of its own."""
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
-        listed = "\n".join(f"- {fault.message}" for fault in faults)
-        super().__init__(faults[0].message if len(faults) == 1 else f"{len(faults)} faults:\n{listed}")
-        self.faults = tuple(faults)
+    def __init__(self, field_errors: Sequence[FieldError]) -> None:
+        listed = "\n".join(f"- {field_error.message}" for field_error in field_errors)
+        super().__init__(
+            field_errors[0].message if len(field_errors) == 1 else f"{len(field_errors)} faults:\n{listed}"
+        )
+        self.field_errors = tuple(field_errors)
 
 
 class UnknownUrl(ApiError):
@@ -73,7 +75,7 @@ class DiskFull(ApiError):
         super().__init__("The server has no room for this; nothing of it was kept. Its operator has to make room.")
 
 
-class LittleRoom(ApiError):
+class DiskSpaceLow(ApiError):
     """The server starts nothing new while so little of its disk is free."""
 
     def __init__(self, free_bytes: int, kept_bytes: int) -> None:
@@ -99,7 +101,7 @@ class FileNotProcessed(ApiError):
 
 
 class ReportNotReady(ApiError):
-    """Not all images of the data set are measured yet."""
+    """Not all images of the dataset are measured yet."""
 
     def __init__(self, dataset_id: str, measured: int, images: int) -> None:
         super().__init__(f"{measured} of {images} images of {dataset_id} are measured; ask again to go on.")

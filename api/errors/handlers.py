@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 from api.errors.answers import respond
 from api.errors.errors import InvalidRequest, MethodNotAllowed, UnknownUrl
-from api.errors.request_faults import Fault
+from api.errors.field_errors import FieldError
 from api.errors.table import BY_CLASS
 
 
@@ -43,8 +43,10 @@ async def _routing(request: Request, error: Exception) -> JSONResponse:
 async def _parameters(request: Request, error: Exception) -> JSONResponse:
     """Query and path parameters; bodies are checked by the services, together with what they refer to."""
     found = error.errors() if isinstance(error, RequestValidationError) else []
-    faults = []
-    for fault in found:
-        name = ".".join(str(part) for part in fault["loc"][1:])
-        faults.append(Fault(name, f"{name}: {fault['msg']} (given: {fault['input']!r}).", "invalid_value"))
-    return respond(request, InvalidRequest(faults))
+    field_errors = []
+    for field_error in found:
+        name = ".".join(str(part) for part in field_error["loc"][1:])
+        field_errors.append(
+            FieldError(name, f"{name}: {field_error['msg']} (given: {field_error['input']!r}).", "invalid_value")
+        )
+    return respond(request, InvalidRequest(field_errors))

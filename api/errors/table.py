@@ -21,8 +21,8 @@ from starlette.requests import ClientDisconnect
 
 from api.errors import errors as of_api
 from api.errors.example_ids import BASE, DATASET, DELIVERY, FILE, GENERATION, JOB, MODEL, PAIR, UPLOAD, WEBHOOK
+from api.errors.field_errors import FieldError
 from api.errors.rate_headers import rate_headers
-from api.errors.request_faults import Fault
 from store import errors as of_store
 
 Headers = Mapping[str, str]
@@ -66,7 +66,7 @@ def _rate_limited(error: of_store.RateLimited) -> Headers:
 ROWS = (
     ErrorRow(
         of_api.InvalidRequest(
-            [Fault("limit", "limit: Input should be greater than or equal to 1 (given: '0').", "invalid_value")]
+            [FieldError("limit", "limit: Input should be greater than or equal to 1 (given: '0').", "invalid_value")]
         ),
         400,
         "invalid_request",
@@ -222,7 +222,7 @@ ROWS = (
         of_api.GenerationRunning(GENERATION), 504, "generation_running", headers=RETRY_IN_5_SECONDS, expected=True
     ),
     ErrorRow(of_api.DiskFull(), 507, "insufficient_storage", headers=NO_RETRY),
-    ErrorRow(of_api.LittleRoom(800 * MIB, 1024 * MIB), 507, "insufficient_storage", headers=NO_RETRY, expected=True),
+    ErrorRow(of_api.DiskSpaceLow(800 * MIB, 1024 * MIB), 507, "insufficient_storage", headers=NO_RETRY, expected=True),
 )
 BY_CLASS: Mapping[type[Exception], ErrorRow] = MappingProxyType({type(row.sample): row for row in ROWS})
 # Errors of the store that no route lets out, with the reason; any other has a row.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from api.dependencies import Opened
+from api.dependencies import Injected
 from api.errors.errors import NotReady
 from api.errors.responses import documented
 from api.health import service
@@ -23,7 +23,7 @@ async def healthz() -> Alive:
 
 @router.get("/readyz", operation_id="readyz", responses=documented(NotReady))
 @public
-def readyz(backends: Opened) -> Ready:
+def readyz(dependencies: Injected) -> Ready:
     """The database answers and has this version's migrations, and the blob store can be written: else 503. Without a
     broker, or with little room on the disk, it is ready and `degraded`."""
-    return service.check(backends)
+    return service.check(dependencies)

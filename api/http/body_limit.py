@@ -22,7 +22,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        settings: Settings = scope["app"].state.backends.settings
+        settings: Settings = scope["app"].state.dependencies.settings
         limit = rule_of(scope).max_body(settings)
         if _declared(scope) > limit:
             await respond(Request(scope), RequestTooLarge(limit))(scope, receive, send)

@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from api.dependencies import Backends
+from api.dependencies import Dependencies
 from api.http.request_metrics import RequestMetrics
 from store.blobs import disk_space
 from store.database import Sessions
@@ -26,10 +26,10 @@ COUNTERS = {
 }
 
 
-def metrics_registry(backends: Backends, requests: RequestMetrics) -> CollectorRegistry:
+def metrics_registry(dependencies: Dependencies, requests: RequestMetrics) -> CollectorRegistry:
     """Of one application: the shared figures, those of its requests, and those of its process and Python."""
     registry = CollectorRegistry()
-    registry.register(SharedMetrics(backends))
+    registry.register(SharedMetrics(dependencies))
     registry.register(requests)
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
@@ -39,15 +39,15 @@ def metrics_registry(backends: Backends, requests: RequestMetrics) -> CollectorR
 class SharedMetrics(Collector):
     """Reads PostgreSQL and the disks at each scrape. If the database does not answer, the scrape reports that."""
 
-    def __init__(self, backends: Backends) -> None:
-        self._backends = backends
+    def __init__(self, dependencies: Dependencies) -> None:
+        self._dependencies = dependencies
 
     def collect(self) -> Iterator[Metric]:
-        found = _read(self._backends.sessions)
+        found = _read(self._dependencies.sessions)
         yield _gauge("database_up", "Whether PostgreSQL answered this scrape.", found is not None)
         if found is not None:
             yield from _shared(found)
-        free = disk_space.free(disk_space.of_the_api(self._backends.settings))
+        free = disk_space.free(disk_space.of_the_api(self._dependencies.settings))
         yield _gauges(
             "disk_free_bytes", "Free space of the filesystems that this process writes to.", "use", free.items()
         )

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from api.dependencies import Caller, Opened
+from api.dependencies import Caller, Injected
 from api.errors.responses import failures
 from api.http.paging import After
 from api.http.route_rules import requires
@@ -23,28 +23,28 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 @requires(Role.READ_ONLY)
 def list_models(
     caller: Caller,
-    backends: Opened,
+    dependencies: Injected,
     after: After = None,
     # OpenAI's SDK asks for no second page of models; this is more than anybody looks through.
     limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
 ) -> ModelList:
     """Base models, then the project's fine-tuned ones, newest first."""
-    with transaction(backends) as work:
-        return service.page(work.session, backends.bases, caller.project_id, after=after, limit=limit)
+    with transaction(dependencies) as work:
+        return service.page(work.session, dependencies.bases, caller.project_id, after=after, limit=limit)
 
 
 # A path parameter of its own kind: a base's name may hold slashes, as hub ids do.
 @router.get("/{model:path}", operation_id="retrieveModel", responses=failures(ModelNotFound))
 @requires(Role.READ_ONLY)
-def retrieve_model(model: str, caller: Caller, backends: Opened) -> Model:
+def retrieve_model(model: str, caller: Caller, dependencies: Injected) -> Model:
     """One model by name."""
-    with transaction(backends) as work:
-        return service.one(work.session, backends.bases, caller.project_id, model)
+    with transaction(dependencies) as work:
+        return service.one(work.session, dependencies.bases, caller.project_id, model)
 
 
 @router.delete("/{model:path}", operation_id="deleteModel", responses=failures(ModelNotFound, ModelIsBase))
 @requires(Role.MEMBER)
-def delete_model(model: str, caller: Caller, backends: Opened) -> ModelDeleted:
+def delete_model(model: str, caller: Caller, dependencies: Injected) -> ModelDeleted:
     """Delete a fine-tuned model: its name, its adapter files and those of its job's checkpoints."""
-    with transaction(backends) as work:
-        return service.delete(work.session, backends.bases, caller.project_id, model)
+    with transaction(dependencies) as work:
+        return service.delete(work.session, dependencies.bases, caller.project_id, model)

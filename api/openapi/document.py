@@ -75,9 +75,9 @@ def _add_role(operation: dict[str, Any], role: Role) -> None:
     [forbidden] = documented(InsufficientRole).values()
     del forbidden["model"]
     error = {"schema": {"$ref": REFERENCE.format(model=Error.__name__)}}
-    told = operation["responses"].setdefault("403", forbidden)
-    told["description"] = f"Needs a key with role {role}, or what it asks for is not granted"
-    content = told["content"]["application/json"]
+    response = operation["responses"].setdefault("403", forbidden)
+    response["description"] = f"Needs a key with role {role}, or what it asks for is not granted"
+    content = response["content"]["application/json"]
     content |= error
     content["examples"] |= forbidden["content"]["application/json"]["examples"]
 

@@ -16,10 +16,10 @@ from cli.configured import settings
 from cli.errors import CommandError, Refused
 from cli.output import answer, messages, moment, print_json, print_table, say
 
-datasets_app = typer.Typer(no_args_is_help=True, help="Data sets: pairs gathered over time, in revisions.")
+datasets_app = typer.Typer(no_args_is_help=True, help="Datasets: pairs gathered over time, in revisions.")
 DATASETS, FILES = "/v1/datasets", "/v1/files"
 POLL_SECONDS = 0.5
-DatasetId = Annotated[str, typer.Argument(help="The data set's id, ds-...")]
+DatasetId = Annotated[str, typer.Argument(help="The dataset's id, ds-...")]
 Files = Annotated[list[str], typer.Argument(help="Uploads in any format of docs/data.md, or ids of files.")]
 Ties = Annotated[str | None, typer.Option(help="drop, both or error: what to do with pairs that prefer neither image.")]
 InvalidRows = Annotated[str | None, typer.Option(help="refuse or drop: what to do with rows that cannot be used.")]
@@ -36,7 +36,7 @@ class FileRefused(CommandError):
 @datasets_app.command()
 @told
 def create(name: Annotated[str, typer.Argument(help="Any name.")], as_json: AsJson = False) -> None:
-    """Make an empty data set."""
+    """Make an empty dataset."""
     with connected(settings()) as server:
         dataset = server.post(DATASETS, {"name": name})
     _show(dataset, as_json)
@@ -66,21 +66,21 @@ def add(
 @datasets_app.command("list")
 @told
 def list_datasets(as_json: AsJson = False) -> None:
-    """Every data set, newest first."""
+    """Every dataset, newest first."""
     with connected(settings()) as server:
         data = list(server.every(DATASETS))
     if as_json:
         print_json(data)
         return
     rows = [(one["id"], one["name"], one["revision"], one["pairs"], moment(one["created_at"])) for one in data]
-    print_table(("data set", "name", "revision", "pairs", "created"), rows)
+    print_table(("dataset", "name", "revision", "pairs", "created"), rows)
 
 
 @datasets_app.command()
 @told
 def report(
-    what: Annotated[str, typer.Argument(metavar="ID", help="A data set's or file's id, or a path to upload.")],
-    revision: Annotated[int | None, typer.Option(help="Of a data set; the latest without it.")] = None,
+    what: Annotated[str, typer.Argument(metavar="ID", help="A dataset's or file's id, or a path to upload.")],
+    revision: Annotated[int | None, typer.Option(help="Of a dataset; the latest without it.")] = None,
     ties: Ties = None,
     invalid_rows: InvalidRows = None,
     strict: Strict = False,

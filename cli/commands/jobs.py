@@ -22,7 +22,7 @@ JobId = Annotated[str, typer.Argument(help="The job's id, ftjob-...")]
 
 @told
 def train(
-    file: Annotated[str, typer.Argument(help="An archive of pairs to upload, or the id of a file or data set.")],
+    file: Annotated[str, typer.Argument(help="An archive of pairs to upload, or the id of a file or dataset.")],
     base: Annotated[str, typer.Option(help="The base model's name.")] = "emoji-xl",
     method: Annotated[str, typer.Option(help=f"{listed(METHODS)}.")] = "mapo",
     change: Annotated[

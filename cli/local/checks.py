@@ -31,7 +31,7 @@ from store.settings import Settings
 
 GIB = 2**30
 PATIENCE = timedelta(seconds=5)
-LITTLE_DISK = 10 * GIB  # a base, a data set, their cache and a few checkpoints
+LITTLE_DISK = 10 * GIB  # a base, a dataset, their cache and a few checkpoints
 DEVICE = """
 import torch
 if torch.cuda.is_available():

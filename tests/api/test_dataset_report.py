@@ -1,4 +1,4 @@
-"""The review of a data set, of whatever revision, with images from pairs and from files."""
+"""The review of a dataset, of whatever revision, with images from pairs and from files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from intake.images.normalise import normalise
 from intake.limits import Limits
 from store.blobs.blobs import Blobs
 from store.database import Sessions
-from tests.api.dataset_steps import DATASETS, add, create, picture, processed_file
+from tests.api.dataset_steps import DATASETS, add, create, image_file, processed_file
 from tests.conftest import Tenant
 
 pytestmark = pytest.mark.integration
@@ -26,7 +26,7 @@ def codes(client: TestClient, dataset_id: str, **asked: int) -> list[tuple[str, 
 
 
 def stored(blobs: Blobs, seed: int) -> str:
-    return blobs.put_bytes(normalise(picture(seed), Limits()).data).sha256
+    return blobs.put_bytes(normalise(image_file(seed), Limits()).data).sha256
 
 
 def test_a_revision_is_reviewed_as_a_file_is(client: TestClient) -> None:

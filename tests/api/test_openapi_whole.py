@@ -62,8 +62,10 @@ def test_every_body_has_examples_that_its_schema_allows(name: str) -> None:
         assert examples, f"{name}: {what} has no example"
         validator = jsonschema_rs.validator_for(media["schema"] | {"components": DOCUMENT["components"]})
         for example in examples:
-            faults = [f"{fault.instance_path}: {fault.message}" for fault in validator.iter_errors(example)]
-            assert faults == [], f"{name}: {what}"
+            field_errors = [
+                f"{field_error.instance_path}: {field_error.message}" for field_error in validator.iter_errors(example)
+            ]
+            assert field_errors == [], f"{name}: {what}"
 
 
 def expected_errors(path: str, method: str, operation: dict[str, Any]) -> set[str]:

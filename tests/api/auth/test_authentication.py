@@ -104,7 +104,7 @@ def bearer(key: str) -> dict[str, str]:
 
 
 def ids_of(client: TestClient, sessions: Sessions, tenant: Tenant, settings: Settings) -> dict[str, str]:
-    """Real ids of a project: a file, an upload, a pair of a data set, a running job, the model that a finished job
+    """Real ids of a project: a file, an upload, a pair of a dataset, a running job, the model that a finished job
     made, the webhook that is told of it, and an image."""
     theirs = bearer(tenant.api_key)
     begun = {"filename": "a", "bytes": 1, "mime_type": "application/zip", "purpose": "fine-tune"}

@@ -37,7 +37,7 @@ def test_an_unknown_route_and_method_have_the_shape(client: TestClient) -> None:
 
 def test_query_faults_come_together_with_what_was_given(client: TestClient) -> None:
     error = client.get("/v1/files", params={"limit": "0", "order": "up"}).json()["error"]
-    assert [fault["param"] for fault in error["errors"]] == ["limit", "order"]
+    assert [field_error["param"] for field_error in error["errors"]] == ["limit", "order"]
     assert "given: '0'" in error["message"]
     assert "'asc' or 'desc'" in error["message"]
 
