@@ -61,7 +61,7 @@ class ModelIsBase(StoreError):
     """A base model is the operator's, so no project can delete it."""
 
     def __init__(self, model: str) -> None:
-        super().__init__(f"{model} is a base model, which only the operator can take away (bases.toml).")
+        super().__init__(f"{model} is a base model, which only the operator can remove (bases.toml).")
         self.model = model
 
 
@@ -86,8 +86,8 @@ class CursorUnknown(StoreError):
 
     def __init__(self, after: str) -> None:
         super().__init__(
-            f"after: '{after}' is nothing of this list; give the id of the last object of the page before, or leave it "
-            "out to begin at the start."
+            f"after: '{after}' is not in this list; give the id of the previous page's last object, or leave the "
+            "parameter out to start from the beginning."
         )
         self.after = after
 
@@ -113,7 +113,7 @@ class InvalidKey(StoreError):
 
     def __init__(self) -> None:
         super().__init__(
-            "This API key does not exist or was revoked; the operator makes another by `pairtune keys create NAME`."
+            "This API key does not exist or was revoked; the operator creates another with `pairtune keys create NAME`."
         )
 
 
@@ -123,7 +123,7 @@ class InsufficientRole(StoreError):
     def __init__(self, held: str, needed: str) -> None:
         super().__init__(
             f"This API key is {held}; this needs {'an' if needed == 'admin' else 'a'} {needed} key, which the operator "
-            f"makes by `pairtune keys create NAME --role {needed}`."
+            f"creates with `pairtune keys create NAME --role {needed}`."
         )
         self.held, self.needed = held, needed
 
@@ -168,7 +168,7 @@ class IdempotencyInFlight(StoreError):
     """The first request with this idempotency key is not answered yet."""
 
     def __init__(self, key: str) -> None:
-        super().__init__(f"A request with Idempotency-Key '{key}' is being worked on; send it again in a moment.")
+        super().__init__(f"A request with Idempotency-Key '{key}' is still in progress; send it again in a moment.")
         self.key = key
 
 
@@ -184,7 +184,9 @@ class UploadNotPending(StoreError):
     """The upload was completed, was cancelled or has expired."""
 
     def __init__(self, upload_id: str, status: str) -> None:
-        super().__init__(f"Upload {upload_id} is {status}; only a pending one can be added to or ended.")
+        super().__init__(
+            f"Upload {upload_id} is {status}; only a pending upload takes parts and can be completed or cancelled."
+        )
         self.upload_id, self.status = upload_id, status
 
 
@@ -192,7 +194,7 @@ class TooManyParts(StoreError):
     """The upload has more parts, or more bytes in them, than its file can be made of."""
 
     def __init__(self, upload_id: str) -> None:
-        super().__init__(f"Upload {upload_id} has been sent more parts than its bytes can need; cancel it, start anew.")
+        super().__init__(f"Upload {upload_id} has more parts than its bytes can need; cancel it and start again.")
         self.upload_id = upload_id
 
 
@@ -200,7 +202,7 @@ class TooManyWebhooks(StoreError):
     """The project has as many webhooks as it may have."""
 
     def __init__(self, most: int) -> None:
-        super().__init__(f"The project has {most} webhooks, the most there may be; delete one that is not needed.")
+        super().__init__(f"The project has {most} webhooks, which is the limit; delete one that is not needed.")
         self.most = most
 
 
@@ -208,7 +210,7 @@ class WebhookDisabled(StoreError):
     """The webhook's receiver answered 410 Gone, so nothing is sent to it any more."""
 
     def __init__(self, endpoint_id: str) -> None:
-        super().__init__(f"Webhook {endpoint_id} is disabled, as its receiver answered 410 Gone; create it anew.")
+        super().__init__(f"Webhook {endpoint_id} is disabled, as its receiver answered 410 Gone; create a new one.")
         self.endpoint_id = endpoint_id
 
 

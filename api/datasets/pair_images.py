@@ -13,7 +13,7 @@ from PIL import Image
 from api.datasets.request import LIMITS
 from api.errors.field_errors import FieldError
 from api.files.receive import ReceivedFile
-from intake.errors import ImageRefused
+from intake.errors import ImageError
 from intake.images.image_folder import StoredImage
 from intake.images.normalise import normalise
 from store.blobs.blobs import Blobs, StoredBlob
@@ -38,14 +38,14 @@ def read(column: str, file: ReceivedFile) -> NormalisedImage | FieldError:
     """Normalise in place; the same limits and codes as for an image in an archive."""
     try:
         return _normalised(file)
-    except ImageRefused as refused:
+    except ImageError as refused:
         return FieldError(column, f"{column}: the image {refused.reason}.", refused.code)
 
 
 def _normalised(file: ReceivedFile) -> NormalisedImage:
     if file.blob.bytes > LIMITS.image_bytes:
         reason = f"is larger than {LIMITS.image_bytes:,} bytes; scale it down or save it as JPEG"
-        raise ImageRefused("image_too_large", reason)
+        raise ImageError("image_too_large", reason)
     image = normalise(file.path.read_bytes(), LIMITS)
     file.path.write_bytes(image.data)
     sha256 = hashlib.sha256(image.data).hexdigest()

@@ -52,7 +52,7 @@ def _base(bases: dict[str, RegisteredBase], name: object, field_errors: list[Fie
         return find_base(bases, name)
     except ModelNotFound as error:
         known = ", ".join(sorted(bases))
-        field_errors.append(FieldError("model", f"model: {error} Base models here: {known}.", row_of(error).code))
+        field_errors.append(FieldError("model", f"model: {error} Available base models: {known}.", row_of(error).code))
         return None
 
 

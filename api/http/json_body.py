@@ -27,9 +27,7 @@ class JsonBody:
         if not isinstance(document, dict):
             raise InvalidRequest([FieldError(None, "The body must be a JSON object.", "invalid_json")])
         if _holds_nul(document):
-            raise InvalidRequest(
-                [FieldError(None, "The body holds a NUL character, which text cannot.", "invalid_json")]
-            )
+            raise InvalidRequest([FieldError(None, "The body contains a NUL character; remove it.", "invalid_json")])
         return cls(document, hashlib.sha256(content).hexdigest())
 
 

@@ -10,4 +10,4 @@ from api.errors.field_errors import FieldError
 
 async def refuse_nul(request: Request) -> None:
     if "\0" in request.scope["path"] or b"%00" in request.scope["query_string"]:
-        raise InvalidRequest([FieldError(None, "The URL holds a NUL character.", "invalid_url")])
+        raise InvalidRequest([FieldError(None, "The URL contains a NUL character; remove it.", "invalid_url")])

@@ -74,5 +74,5 @@ def parse(document: dict[str, object], model: type[Asked]) -> Asked:
 
 
 def too_large(given: int, most: int) -> InvalidRequest:
-    message = f"bytes: should be less than or equal to {most}, the largest file that is taken here (given: {given})."
+    message = f"bytes: the limit for a file is {most} (given: {given})."
     return InvalidRequest([FieldError("bytes", message, "invalid_value")])

@@ -141,7 +141,7 @@ def _chosen(
 ) -> list[upload_tables.UploadPart]:
     field_errors = [
         FieldError(
-            f"part_ids.{index}", f"part_ids.{index}: no part of this upload (given: '{part_id[:80]}').", "not_found"
+            f"part_ids.{index}", f"part_ids.{index}: not a part of this upload (given: '{part_id[:80]}').", "not_found"
         )
         for index, part_id in enumerate(request.part_ids)
         if part_id not in found
@@ -193,6 +193,4 @@ def _shown(session: Session, upload: upload_tables.Upload) -> Upload:
 
 
 def _mismatch(name: str, actual: str) -> FieldError:
-    return FieldError(
-        name, f"{name}: the bytes that came have another, {actual}. Send them again.", "checksum_mismatch"
-    )
+    return FieldError(name, f"{name}: the received bytes have {actual}; send them again.", "checksum_mismatch")

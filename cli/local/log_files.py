@@ -7,10 +7,10 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-MOST_BYTES = 20 * 2**20  # of a log; with the one before it twice as much, some days of a busy service
+MAX_BYTES = 20 * 2**20  # of a log; with the one before it twice as much, some days of a busy service
 
 
-def keep_small(logs: Iterable[Path], *, most_bytes: int = MOST_BYTES) -> None:
+def keep_small(logs: Iterable[Path], *, most_bytes: int = MAX_BYTES) -> None:
     """Move what has grown beyond that to ``<name>.1``, which held what was there before.
 
     Services append, and keep their file open: it is copied and emptied in place. A line written in between is lost,

@@ -240,7 +240,7 @@ def test_faults_of_form_and_of_references_come_together(client: TestClient, sess
         f"{hyperparameters}.lr",
         f"{hyperparameters}.n_epochs",
     }
-    assert found["model"] == "model: No such model: 'nope'. Base models here: tiny."
+    assert found["model"] == "model: No such model: 'nope'. Available base models: tiny."
     beta = found[f"{hyperparameters}.beta"]
     assert beta == f"{hyperparameters}.beta: should be greater than 0 or should be 'auto' (given: -1)."
     assert "learning_rate" in found[f"{hyperparameters}.lr"]

@@ -71,7 +71,7 @@ def test_a_cursor_that_is_of_another_list_or_of_none_is_refused(
         assert mine.get(path, foreign[-1]["id"])["error"]["code"] == "invalid_cursor"  # type: ignore[index]
     error = mine.get(path, "nothing")["error"]
     assert (error["code"], error["param"]) == ("invalid_cursor", "after")  # type: ignore[index]
-    assert error["message"].startswith("after: 'nothing' is nothing of this list")  # type: ignore[index]
+    assert error["message"].startswith("after: 'nothing' is not in this list")  # type: ignore[index]
 
 
 def test_a_client_may_delete_what_it_lists(client: TestClient, sessions: Sessions, project: Tenant) -> None:

@@ -49,7 +49,7 @@ def test_a_revision_is_reviewed_as_a_file_is(client: TestClient) -> None:
     words = client.get(f"{DATASETS}/{dataset_id}/report", params={"format": "text", "revision": 5})
     assert words.headers["content-type"].startswith("text/plain")
     assert words.text.startswith("dataset: 4 rows read, 4 pairs kept.\n")
-    assert "1 pairs repeat an earlier one" in words.text
+    assert "1 pair repeating an earlier one" in words.text
 
 
 def test_an_empty_data_set_has_a_report(client: TestClient) -> None:

@@ -39,7 +39,7 @@ def test_a_data_set_begins_empty_with_its_first_revision(client: TestClient) -> 
 
 
 @pytest.mark.parametrize(
-    ("document", "faults"),
+    ("document", "field_errors"),
     [
         ({}, {"name": "missing_field"}),
         ({"name": " ", "colour": "red"}, {"name": "invalid_value", "colour": "unknown_field"}),
