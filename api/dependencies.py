@@ -1,4 +1,4 @@
-"""What a running API holds open, and how a route gets at it and at its caller."""
+"""The connections and caches of a running API, and how a route gets them and its caller."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastapi.security import HTTPBearer
 from sqlalchemy import Engine
 
 from api.caches.principals import Principals
-from api.caches.queue_positions import Places
+from api.caches.queue_positions import QueuePositions
 from store.base_models import RegisteredBase, read_bases
 from store.blobs.blobs import Blobs
 from store.blobs.sweep_lock import renewing
@@ -25,14 +25,14 @@ from store.tenants.rate_limits import Buckets
 
 
 @dataclass(frozen=True)
-class Backends:
-    """``reader`` is for requests that one statement answers; ``principals`` and ``places`` are known for a moment."""
+class Dependencies:
+    """``reader`` serves requests of one statement; ``principals`` and ``queue_positions`` are caches of a second."""
 
     settings: Settings
     sessions: Sessions
     reader: Engine
     principals: Principals
-    places: Places
+    queue_positions: QueuePositions
     blobs: Blobs
     hints: Hints
     buckets: Buckets
@@ -40,17 +40,17 @@ class Backends:
 
 
 @contextmanager
-def open_backends(settings: Settings) -> Iterator[Backends]:
+def open_dependencies(settings: Settings) -> Iterator[Dependencies]:
     engine, reader = open_engine(settings.required_database_url), open_reader(settings.required_database_url)
     buckets = Buckets(settings.required_broker_url)
     sessions = open_sessions(engine)
     try:
-        yield Backends(
+        yield Dependencies(
             settings=settings,
             sessions=sessions,
             reader=reader,
             principals=Principals(),
-            places=Places(),
+            queue_positions=QueuePositions(),
             blobs=Blobs(settings.effective_blob_url, partial(renewing, sessions)),
             hints=Hints(settings.required_broker_url),
             buckets=buckets,
@@ -62,19 +62,19 @@ def open_backends(settings: Settings) -> Iterator[Backends]:
         engine.dispose()
 
 
-async def _opened(request: Request) -> Backends:
-    backends: Backends = request.app.state.backends
-    return backends
+async def _injected(request: Request) -> Dependencies:
+    dependencies: Dependencies = request.app.state.dependencies
+    return dependencies
 
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="ApiKey", description="`Authorization: Bearer pt-...`")
 
 
 async def _caller(request: Request, _documented: Annotated[object, Security(_bearer)]) -> Principal:
-    """Set by the authentication in front of the body; a route that it does not guard fails here."""
+    """The authentication sets it before the body is read; a public route that asks for its caller fails here."""
     principal: Principal = request.state.principal
     return principal
 
 
-Opened = Annotated[Backends, Depends(_opened)]
+Injected = Annotated[Dependencies, Depends(_injected)]
 Caller = Annotated[Principal, Depends(_caller)]

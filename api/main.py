@@ -13,25 +13,27 @@ from starlette.middleware.cors import CORSMiddleware
 
 from api.auth.authentication import Authentication
 from api.datasets.image_routes import router as dataset_images
-from api.datasets.pictures import DECODED_AT_ONCE
+from api.datasets.pair_images import DECODED_AT_ONCE
 from api.datasets.routes import router as datasets
-from api.dependencies import open_backends
+from api.dependencies import open_dependencies
 from api.errors import handlers
 from api.files.receive import prepare_directory
 from api.files.routes import router as files
-from api.fine_tuning.live.event_hub import Watch
+from api.fine_tuning.live.event_hub import EventHub
 from api.fine_tuning.live.routes import router as fine_tuning_live
 from api.fine_tuning.routes import router as fine_tuning
 from api.health.routes import router as health
 from api.http.body_limit import BodyLimit
 from api.http.cross_origin import cross_origin
-from api.http.freed_memory import give_large_pieces_back
+from api.http.malloc import return_large_allocations
 from api.http.request_context import RequestContext
-from api.http.request_metrics import Requests
+from api.http.request_metrics import RequestMetrics
+from api.http.route_rules import RouteRules
 from api.http.url_text import refuse_nul
 from api.images.routes import router as images
-from api.images.waiting import Waiting
+from api.images.waiting import GenerationWaiters
 from api.metrics.routes import router as metrics
+from api.metrics.service import metrics_registry
 from api.models.routes import router as models
 from api.openapi.document import document, document_routes
 from api.uploads.routes import router as uploads
@@ -45,22 +47,22 @@ def create_app(deployment: Settings | None = None) -> FastAPI:
     """Nothing is opened before the application starts; ``deployment`` defaults to the environment's settings."""
     configure_logs()
     chosen = deployment or settings()
+    requests = RequestMetrics()
     app = FastAPI(
         title="pairtune",
         version=version("pairtune"),
         summary="Preference fine-tuning of image models: pairs in, a LoRA adapter out.",
-        lifespan=lambda app: _lifespan(app, chosen),
+        lifespan=lambda app: _lifespan(app, chosen, requests),
         dependencies=[Depends(refuse_nul)],
         redirect_slashes=False,  # else a path with a slash too many is answered 307, which no client expects
-        openapi_url=None,  # ours, below, knows the create request too
+        openapi_url=None,  # our own document, below, has the create requests too
     )
     # The one added last is the outermost.
     app.add_middleware(BodyLimit)
     app.add_middleware(Authentication)
     if chosen.cors_origins:
         app.add_middleware(CORSMiddleware, **cross_origin(chosen.cors_origins.split()))
-    app.state.requests = Requests()
-    app.add_middleware(RequestContext, requests=app.state.requests)
+    app.add_middleware(RequestContext, requests=requests)
     handlers.install(app)
     routers = (
         *(health, metrics, files, uploads, datasets, dataset_images, fine_tuning, fine_tuning_live),
@@ -68,22 +70,24 @@ def create_app(deployment: Settings | None = None) -> FastAPI:
     )
     for router in routers:
         app.include_router(router)
+    app.state.rules = RouteRules(routers)
     described = document_routes(document(app))
     app.include_router(described)
-    app.state.methods = handlers.path_methods((*routers, described))
+    app.state.rules = RouteRules((*routers, described))
     return app
 
 
 @asynccontextmanager
-async def _lifespan(app: FastAPI, deployment: Settings) -> AsyncIterator[None]:
+async def _lifespan(app: FastAPI, deployment: Settings, requests: RequestMetrics) -> AsyncIterator[None]:
     await run_in_threadpool(prepare_directory, deployment.upload_directory)
-    give_large_pieces_back()
-    with open_backends(deployment) as backends:
-        app.state.backends = backends
-        app.state.watch = Watch(backends.sessions)
+    return_large_allocations()
+    with open_dependencies(deployment) as dependencies:
+        app.state.dependencies = dependencies
+        app.state.metrics = metrics_registry(dependencies, requests)
+        app.state.hub = EventHub(dependencies.sessions)
         app.state.decoding = asyncio.Semaphore(DECODED_AT_ONCE)
-        app.state.reviewing = asyncio.Semaphore(1)  # it may take long, and must not hold up images that do not
-        app.state.waiting = Waiting(backends.sessions)
+        app.state.reviewing = asyncio.Semaphore(1)  # a review may take long, and must not block the decoding of images
+        app.state.waiting = GenerationWaiters(dependencies.sessions)
         yield
-        await app.state.watch.close()
+        await app.state.hub.close()
         await app.state.waiting.close()

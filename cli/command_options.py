@@ -16,11 +16,11 @@ from cli.output import say
 Parameters = ParamSpec("Parameters")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Timeout = Annotated[
-    float | None, typer.Option(min=0, metavar="SECONDS", help="Stop waiting then (exit code 6); the job goes on.")
+    float | None, typer.Option(min=0, metavar="SECONDS", help="Stop waiting then (exit code 6); the job continues.")
 ]
 
 
-def told(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
+def reports_errors(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
     """The command, whose errors end it with their exit code."""
 
     @wraps(command)
@@ -36,7 +36,7 @@ def told(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
             say(str(error))
             raise typer.Exit(error.exit_code) from error
         except UnicodeEncodeError as error:  # of an argument, when it was to be sent or stored
-            say(f"{error.object[error.start : error.end]!r} is no text in UTF-8.")
+            say(f"{error.object[error.start : error.end]!r} is not valid UTF-8; correct the argument.")
             raise typer.Exit(2) from error
         except OSError as error:
             if error.errno == EPIPE:  # whoever read our output has seen enough: that is typer's to end

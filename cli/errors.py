@@ -2,15 +2,15 @@
 
 CommandError             1   something is wrong on this machine
 ├── MissingExtra         1   a package of an extra is not installed
-├── WrongUsage           2   what was asked for makes no sense
-├── NoKey                2   there is no key to be found
+├── WrongUsage           2   the arguments or settings are wrong
+├── NoKey                2   no API key is configured
 ├── NotReachable         3   no API answers at the URL
-├── NotAnApi             3   something answers at the URL, and is no API
-├── Refused              4   the API says no; its message says what to do
+├── NotAnApi             3   the server at the URL is not a pairtune API
+├── RequestRefused       4   the API answered with an error; its message says what to do
 ├── JobEnded             5   the job failed, was cancelled or is paused
-├── DrawingFailed        5   the images could not be drawn
-├── TimeIsOver           6   what was waited for goes on, longer than it was to be waited for
-└── Interrupted        130   Ctrl-C: what was waited for goes on
+├── GenerationFailed     5   the images could not be generated
+├── WaitTimeout          6   the wait ended; the job or file continues
+└── Interrupted        130   Ctrl-C ended the wait; the job continues
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ class NotAnApi(CommandError):
     exit_code = 3
 
     def __init__(self, url: str, status: int) -> None:
-        super().__init__(f"{url} answers ({status}), but not as pairtune does. Correct PAIRTUNE_URL.")
+        super().__init__(f"{url} answers ({status}), but is not a pairtune API. Correct PAIRTUNE_URL.")
 
 
-class Refused(CommandError):
+class RequestRefused(CommandError):
     """``details`` is the error's object in the answer; ``retry_after`` in seconds, 0 where the answer does not say."""
 
     exit_code = 4
@@ -71,18 +71,18 @@ class JobEnded(CommandError):
         super().__init__(f"{job_id} is {status}{f': {reason}' if reason else '.'}")
 
 
-class DrawingFailed(CommandError):
+class GenerationFailed(CommandError):
     exit_code = 5
 
     def __init__(self, generation_id: str, reason: str) -> None:
-        super().__init__(f"{generation_id} could not be drawn: {reason}")
+        super().__init__(f"{generation_id} failed: {reason}")
 
 
-class TimeIsOver(CommandError):
+class WaitTimeout(CommandError):
     exit_code = 6
 
     def __init__(self, what: str, status: str) -> None:
-        super().__init__(f"{what} is still {status}, and goes on.")
+        super().__init__(f"{what} is still {status} and continues.")
 
 
 class Interrupted(CommandError):

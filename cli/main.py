@@ -1,4 +1,4 @@
-"""The ``pairtune`` command: the local stack, jobs, images, data sets, models, keys. Exit codes: cli/errors.py."""
+"""The ``pairtune`` command: the local stack, jobs, images, datasets, models, keys. Exit codes: cli/errors.py."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from cli.commands.up import up
 app = typer.Typer(no_args_is_help=True, help="Preference fine-tuning of image models as a service.")
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"pairtune {version('pairtune')}")
         raise typer.Exit
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import typer
 
-from cli.client.server import Json
+from cli.client.server import JsonObject
 
 
-def request_of(method: str, changes: Sequence[str]) -> Json:
+def request_of(method: str, changes: Sequence[str]) -> JsonObject:
     """The ``method`` field and options at top level. Raises typer.BadParameter."""
-    hyperparameters: Json = {}
-    body: Json = {"method": {"type": method, method: {"hyperparameters": hyperparameters}}}
+    hyperparameters: JsonObject = {}
+    body: JsonObject = {"method": {"type": method, method: {"hyperparameters": hyperparameters}}}
     for change in changes:
         name, separator, value = change.partition("=")
         if not separator or not name:

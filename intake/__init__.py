@@ -1,11 +1,11 @@
 """Reading what users upload: archives and tables of image pairs in, normalised images and findings out.
 
-Pure: no HTTP, no SQL, no torch. An upload that cannot be used is an answer (``Prepared.findings``), not an exception.
+Pure: no HTTP, no SQL, no torch. An unusable upload is a result (``PreparedUpload.findings``), not an exception.
 """
 
 from intake.findings import Code, Finding, Severity
 from intake.limits import Limits
-from intake.pairs import Prepared, PreparedPair, Split
+from intake.pairs import PreparedPair, PreparedUpload, Split
 from intake.policy import Policy
 from intake.prepare import Progress, prepare_upload
 from intake.report import Report
@@ -15,8 +15,8 @@ __all__ = [
     "Finding",
     "Limits",
     "Policy",
-    "Prepared",
     "PreparedPair",
+    "PreparedUpload",
     "Progress",
     "Report",
     "Severity",

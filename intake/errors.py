@@ -1,9 +1,9 @@
-"""Why a part of an upload was refused. Raised inside intake only; ``prepare`` turns each into a finding.
+"""Errors of a part of an upload. Raised inside intake only; ``prepare`` turns each into a finding.
 
-Refused
-├── ArchiveRefused    the file as a whole, or the bytes of one entry
-├── MetadataRefused   the metadata file as a whole
-└── ImageRefused      one image
+IntakeError
+├── ArchiveError    the file as a whole, or the bytes of one entry
+├── MetadataError   the metadata file as a whole
+└── ImageError      one image
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from intake.findings import Code
 
 
-class Refused(Exception):
+class IntakeError(Exception):
     """Base: the finding's code, and what is wrong and what to do, as a predicate ("is empty; ...")."""
 
     def __init__(self, code: Code, reason: str) -> None:
@@ -20,13 +20,13 @@ class Refused(Exception):
         self.reason = reason
 
 
-class ArchiveRefused(Refused):
+class ArchiveError(IntakeError):
     """The archive, or one entry's bytes, cannot be read or exceeds a limit."""
 
 
-class MetadataRefused(Refused):
+class MetadataError(IntakeError):
     """There is no metadata file, more than one, or one that cannot be read at all."""
 
 
-class ImageRefused(Refused):
+class ImageError(IntakeError):
     """An image is not one that training can use."""

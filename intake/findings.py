@@ -1,4 +1,4 @@
-"""The findings that an upload can have, each with its cure; ``docs/reference/findings.md`` explains both."""
+"""The codes of findings, and the advice for each; ``docs/reference/findings.md`` says more of both."""
 
 from __future__ import annotations
 
@@ -52,29 +52,29 @@ Code = Literal[
 ADVICE: Mapping[Code, str] = {
     "upload_damaged": "Upload the file again.",
     "intake_crashed": (
-        "Upload the file again in smaller parts; if that fails too, tell the operator, whose intake worker's "
-        "log has the reason."
+        "Upload the file again in smaller parts. If that fails too, ask the operator: the log of the intake worker "
+        "has the reason."
     ),
-    "intake_memory": "Upload the file in smaller parts, or ask the operator to let intake take more memory.",
+    "intake_memory": "Upload the file in smaller parts, or ask the operator to raise the memory limit of intake.",
     "archive_unreadable": "Pack the folder again, without a password, and upload the whole file.",
     "archive_limits": "Upload the pairs in several parts, and unpack archives that are inside the archive.",
     "archive_path": "Rename the file and pack the folder again.",
-    "archive_entry_type": "Put the file itself in its place; tar does so with --dereference --hard-dereference.",
+    "archive_entry_type": "Replace the link by the file itself; tar does this with --dereference --hard-dereference.",
     "metadata_missing": (
         "Add metadata.jsonl or metadata.csv at the top of the archive or in one folder there, or captions to "
-        "images that stand alone."
+        "images without pairs."
     ),
-    "metadata_ambiguous": "Keep one table, or call the one that is meant metadata.",
+    "metadata_ambiguous": "Keep one table, or name the one to read metadata.",
     "metadata_unreadable": "Save the table again in UTF-8, or upload the pairs in several parts.",
     "metadata_empty": "Add one row per pair.",
     "metadata_columns": (
         "Name prompt, chosen and, where there is one, rejected in the first line, each column once; or use "
-        "the columns of another format that is read."
+        "the columns of another supported format."
     ),
-    "column_unknown": "Correct the column's name if it is misspelt; leave it otherwise.",
+    "column_unknown": "Correct the name of the column if it is misspelt; otherwise ignore this.",
     "row_invalid": "Correct the row.",
     "label_missing": "Have the pair judged, or remove the row.",
-    "pair_tied": "Decide for one of the images, remove the row, or upload with another policy for ties.",
+    "pair_tied": "Choose one of the images, remove the row, or upload with another policy for ties.",
     "prompt_empty": "Write the prompt, or remove the row.",
     "prompt_too_long": "Shorten the prompt; text encoders read a few hundred words at most.",
     "image_missing": "Add the file, or correct the path; upper and lower case count.",
@@ -85,18 +85,18 @@ ADVICE: Mapping[Code, str] = {
     "image_animated": "Save the frame you want as one image.",
     "image_profile": "Check the image's colours, and save it in sRGB if they are wrong.",
     "pair_identical": "Correct one of the paths, or remove the row.",
-    "pair_near_identical": "Remove the row, unless the detail is what is meant to be learnt.",
+    "pair_near_identical": "Remove the row, unless the model should learn this small difference.",
     "pair_repeated": "Remove one of the rows.",
     "pair_contradicted": "Keep one of the judgements, or neither.",
     "image_sizes_differ": (
-        "Use images of like shape and size, or check that nothing that matters is cropped or blurred."
+        "Use images of similar shape and size, or check that cropping and scaling lose nothing important."
     ),
     "image_small": "Use the original images.",
-    "prompt_truncated": "Say first what matters.",
-    "prompt_leaked": "Keep each prompt in one of them.",
-    "rejected_missing": "Name the column rejected if you have rejected images; there is nothing to do otherwise.",
-    "pairs_none": "Correct what the other findings name, or what the report counts as dropped.",
-    "findings_omitted": "Correct the ones that are listed, and upload again.",
+    "prompt_truncated": "Put the important words first.",
+    "prompt_leaked": "Keep each prompt in one split.",
+    "rejected_missing": "If you have rejected images, name their column rejected; otherwise ignore this.",
+    "pairs_none": "Correct the other findings, or the rows that the report counts as dropped.",
+    "findings_omitted": "Correct the listed findings, and upload again.",
 }
 
 SHOWN_CHARACTERS = 120
@@ -162,8 +162,14 @@ class FindingList:
         yield from self._kept
         errors, warnings = self._omitted["error"], self._omitted["warning"]
         if errors or warnings:
-            text = f"{errors} more errors and {warnings} more warnings are not listed; correct the ones above first."
+            more = f"{counted(errors, 'more error')} and {counted(warnings, 'more warning')}"
+            text = f"Not listed: {more}; correct the ones above first."
             yield Finding("findings_omitted", "error" if errors else "warning", text)
+
+
+def counted(count: int, noun: str) -> str:
+    """E.g. ``1 pair``, ``2 pairs``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _beyond_a_row(code: Code) -> bool:

@@ -49,7 +49,7 @@ class PairsFile:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedUpload:
     """The whole upload. ``pairs_file`` has ``count`` pairs, one JSON object a line; ``images`` maps SHA-256 to the
     normalised file in the work directory, ``measured`` to what was found of it."""
 

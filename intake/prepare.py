@@ -11,14 +11,14 @@ from pathlib import Path
 from intake.archives.archive import open_archive
 from intake.archives.entries import accept_entries
 from intake.archives.lookup import Lookup
-from intake.errors import ArchiveRefused, Refused
-from intake.findings import Code, Finding, FindingList, printable
-from intake.formats.judgement import Judgement, Source
+from intake.errors import ArchiveError, IntakeError
+from intake.findings import Code, Finding, FindingList, counted, printable
+from intake.formats.detect import detect
+from intake.formats.judgement import Judgement, JudgementSource
 from intake.formats.parquet import SIGNATURE, read_parquet
-from intake.formats.recognise import recognise
 from intake.images.image_folder import ImageFolder, StoredImage
 from intake.limits import Limits
-from intake.pairs import PairsFile, Prepared, PreparedPair
+from intake.pairs import PairsFile, PreparedPair, PreparedUpload
 from intake.policy import Policy
 from intake.report import Report
 from intake.review import Review, ReviewedPair
@@ -41,7 +41,7 @@ def prepare_upload(
     limits: Limits = Limits(),  # noqa: B008 - frozen
     policy: Policy = Policy(),  # noqa: B008
     progress: Callable[[Progress], None] = lambda _: None,
-) -> Prepared:
+) -> PreparedUpload:
     """Read an uploaded archive or parquet file; images go to ``work_directory``/images, pairs beside it.
 
     Whatever is wrong with the upload is a finding, all of them at once. Only the environment raises: OSError when
@@ -52,15 +52,15 @@ def prepare_upload(
     try:
         with _opened(upload, work_directory, limits, policy, preparation) as (source, lookup):
             preparation.read(source, lookup)
-    except Refused as refused:
-        preparation.findings.add(Finding(refused.code, "error", f"The upload {refused.reason}."))
+    except IntakeError as error:
+        preparation.findings.add(Finding(error.code, "error", f"The upload {error.reason}."))
     return preparation.conclude()
 
 
 @contextmanager
 def _opened(
     upload: Path, work_directory: Path, limits: Limits, policy: Policy, preparation: _Preparation
-) -> Iterator[tuple[Source, Lookup]]:
+) -> Iterator[tuple[JudgementSource, Lookup]]:
     """What can be read of it, inside the ``with`` block. Raises Refused."""
     with upload.open("rb") as file:
         start = file.read(len(SIGNATURE))
@@ -72,7 +72,7 @@ def _opened(
         preparation.format = "archive"
         files, refused_entries = accept_entries(entries, limits)
         preparation.findings.extend(refused_entries)
-        yield recognise(files, limits, policy.prompt)
+        yield detect(files, limits, policy.prompt)
 
 
 class _Preparation:
@@ -93,7 +93,7 @@ class _Preparation:
         self._tied = self._ties_kept = 0
         self._first_tie: int | None = None
 
-    def read(self, source: Source, lookup: Lookup) -> None:
+    def read(self, source: JudgementSource, lookup: Lookup) -> None:
         self.format = source.format
         self._review = Review(source.file)
         for item in source.judgements:
@@ -104,13 +104,13 @@ class _Preparation:
                 self._judge(item, source.file, lookup)
             if self._rows > self._limits.rows:
                 reason = f"has more than {self._limits.rows:,} rows; upload them in several parts"
-                raise ArchiveRefused("archive_limits", reason)
+                raise ArchiveError("archive_limits", reason)
             self._progress(Progress(source.format, self._rows, self._pairs.count, source.total))
         self.findings.extend(self._review.conclude())
         self.findings.extend(self._without_rejected(source.file))
         self.findings.extend(self._about_ties(source.file))
 
-    def conclude(self) -> Prepared:
+    def conclude(self) -> PreparedUpload:
         self._pairs.close()
         if self._pairs.count == 0 and not self.findings.errors:
             self.findings.add(Finding("pairs_none", "error", "No row became a pair; the report says why of each."))
@@ -124,7 +124,7 @@ class _Preparation:
             figures=self._review.figures(),
             findings=tuple(self.findings),
         )
-        return Prepared(self._pairs_path, self._pairs.count, self._images.written, report, self._images.measured)
+        return PreparedUpload(self._pairs_path, self._pairs.count, self._images.written, report, self._images.measured)
 
     def _refuse(self, finding: Finding) -> None:
         """Found before a judgement was made: a row that is none, or the file as a whole."""
@@ -206,7 +206,7 @@ class _Preparation:
         if image is None:
             text = f"{where} is not in the archive; {lookup.hint(path)}"
             yield Finding("image_missing", "error", text, printable(path), judgement.number)
-        elif isinstance(image, Refused):
+        elif isinstance(image, IntakeError):
             yield Finding(image.code, "error", f"{where} {image.reason}.", printable(path), judgement.number)
         else:
             text = f"{where} has a colour profile that cannot be applied and was taken as sRGB; check its colours."
@@ -214,19 +214,21 @@ class _Preparation:
             yield image
 
     def _without_rejected(self, file: str) -> Iterator[Finding]:
-        """One warning for all of them: in a data set of chosen images it is every pair."""
+        """One warning for all of them: in a dataset of chosen images it is every pair."""
         if self._pairs.without_rejected:
+            pairs = counted(self._pairs.count, "pair")
             text = (
-                f"{file}: {self._pairs.without_rejected} of {self._pairs.count} pairs have no rejected image; the base "
-                "model draws the ones that a job looks at from their prompts, before it trains."
+                f"{file}: {self._pairs.without_rejected} of {pairs} without a rejected image; "
+                "the base model generates those that a job needs from their prompts, before it trains."
             )
             yield Finding("rejected_missing", "warning", text, file)
 
     def _about_ties(self, file: str) -> Iterator[Finding]:
         if self._tied and self._policy.ties != "error":
             done = f"{self._ties_kept} are kept in both orders" if self._policy.ties == "both" else "all are left out"
+            pairs = counted(self._tied, "pair")
             text = (
-                f"{file}: {self._tied} pairs of which neither image is preferred (the first is row {self._first_tie}): "
+                f"{file}: {pairs} of which neither image is preferred (the first is row {self._first_tie}): "
                 f"{done}; upload with another policy for ties to change that."
             )
             yield Finding("pair_tied", "warning", text, file)

@@ -1,4 +1,4 @@
-"""The report of an upload or data set: counts, figures and findings, as JSON and in words."""
+"""The report of an upload or dataset: counts, figures and findings, as JSON and in words."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
-from intake.findings import Code, Finding
+from intake.findings import Code, Finding, counted
 
 SHOWN_SIZES = 20
 SHOWN_BUCKETS = 4  # in words
@@ -64,50 +64,54 @@ class Report:
     def from_json(cls, document: Mapping[str, Any]) -> Self:
         """Of ``as_json``'s, or of an older version's, which gave no advice."""
         figures = Figures(**document["figures"])
-        told = ({name: finding.get(name) for name in _OF_A_FINDING} for finding in document["findings"])
-        findings = tuple(Finding(**finding) for finding in told)
+        given = ({name: finding.get(name) for name in _OF_A_FINDING} for finding in document["findings"])
+        findings = tuple(Finding(**finding) for finding in given)
         return cls(**{**document, "figures": figures, "findings": findings})
 
     def in_words(self) -> str:
         """Lines for a person: the outcome first, then what was found."""
         found = self.figures
-        lines = [f"{self.format}: {self.rows} rows read, {self.kept} pairs kept."]
+        lines = [f"{self.format}: {counted(self.rows, 'row')} read, {counted(self.kept, 'pair')} kept."]
         lines += [f"  {count} dropped: {code}" for code, count in self.dropped.items()]
         if self.tied:
-            done = {"drop": "left out", "both": "to be kept in both orders", "error": "refused"}[self.ties]
-            lines.append(f"{self.tied} ties, {done}.")
-        lines.append(f"{found.prompts} different prompts, {found.images} different images.")
+            done = {"drop": "left out", "both": "kept in both orders", "error": "refused"}[self.ties]
+            lines.append(f"{counted(self.tied, 'tie')}, {done}.")
+        prompts, images = counted(found.prompts, "different prompt"), counted(found.images, "different image")
+        lines.append(f"{prompts}, {images}.")
         if found.without_rejected:
-            lines.append(
-                f"{found.without_rejected} pairs have no rejected image; the base draws it where a job needs it."
-            )
+            pairs = counted(found.without_rejected, "pair")
+            lines.append(f"{pairs} without a rejected image; if a job needs it, the base model generates it.")
         lines.append(f"Splits: {', '.join(f'{count} {name}' for name, count in found.splits.items())}.")
         sizes = ", ".join(f"{count} of {size}" for size, count in found.sizes.items())
         lines.append(
             f"Images by size: {sizes}{f' and {found.other_sizes} of other sizes' if found.other_sizes else ''}."
         )
         for family, buckets in found.buckets.items():
-            shown = ", ".join(f"{count} pairs at {size}" for size, count in list(buckets.items())[:SHOWN_BUCKETS])
+            shown = ", ".join(
+                f"{counted(count, 'pair')} at {size}" for size, count in list(buckets.items())[:SHOWN_BUCKETS]
+            )
             more = len(buckets) - SHOWN_BUCKETS
-            lines.append(f"Training on {family}: {shown}{f' and at {more} other sizes' if more > 0 else ''}.")
+            rest = f" and at {counted(more, 'other size')}" if more > 0 else ""
+            lines.append(f"Training on {family}: {shown}{rest}.")
         lines += [
-            f"{count} {text}."
-            for count, text in (
-                (found.repeated, "pairs repeat an earlier one"),
-                (found.contradicted, "pairs are contradicted by another"),
-                (found.near_identical, "pairs hardly differ"),
-                (found.leaked_prompts, "prompts are in training and in validation"),
+            f"{counted(count, noun)} {text}."
+            for count, noun, text in (
+                (found.repeated, "pair", "repeating an earlier one"),
+                (found.contradicted, "pair", "contradicted by another"),
+                (found.near_identical, "pair", "with nearly identical images"),
+                (found.leaked_prompts, "prompt", "both in training and in validation"),
             )
             if count
         ]
         lines += [
-            f"{count} prompts are too long for {family}'s text encoders."
+            f"{counted(count, 'prompt')} too long for {family}'s text encoders."
             for family, count in found.truncated_prompts.items()
         ]
         if found.agreement is not None:
+            annotators, pairs = counted(found.annotators, "annotator"), counted(found.compared_again, "pair")
             lines.append(
-                f"{found.annotators} annotators; on {found.compared_again} pairs that several judged they agree by "
-                f"{found.agreement:.2f} (Krippendorff's alpha; 1 is full agreement, 0 chance)."
+                f"{annotators}; agreement on {pairs} that several judged: {found.agreement:.2f} "
+                f"(Krippendorff's alpha; 1 is full agreement, 0 chance)."
             )
         lines += [f"{finding.severity}: {finding.code}: {finding.message}" for finding in self.findings]
         if self.findings:

@@ -1,4 +1,4 @@
-"""One row of metadata, whatever file it came from: typed columns, all faults of the row at once."""
+"""One row of metadata, whatever file it came from: typed columns, all errors of the row at once."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def parse_row(
     try:
         row = Row.model_validate({name: value for name, value in fields.items() if value is not None})
     except ValidationError as error:
-        for fault in error.errors(include_url=False, include_context=False, include_input=False):
-            yield _finding(fault, file, number)
+        for found in error.errors(include_url=False, include_context=False, include_input=False):
+            yield _finding(found, file, number)
         return
     if len(row.prompt) > limits.prompt_characters:
         text = f"{file} row {number}: the prompt has more than {limits.prompt_characters:,} characters; shorten it."
@@ -70,12 +70,12 @@ def parse_row(
         yield number, row
 
 
-def _finding(fault: ErrorDetails, file: str, number: int) -> Finding:
-    column = str(fault["loc"][0])
-    empty = fault["type"] in ("missing", "string_too_short")
+def _finding(error: ErrorDetails, file: str, number: int) -> Finding:
+    column = str(error["loc"][0])
+    empty = error["type"] in ("missing", "string_too_short")
     code: Code = "prompt_empty" if column == "prompt" and empty else "row_invalid"
     if not empty:
-        reason = f"is wrong ({fault['msg'].removeprefix('Value error, ')}); correct the row"
+        reason = f"is wrong ({error['msg'].removeprefix('Value error, ')}); correct the row"
     elif column == "rejected":
         reason = "is empty; name the image, or leave the column out"
     else:

@@ -113,7 +113,7 @@ class InvalidKey(StoreError):
 
     def __init__(self) -> None:
         super().__init__(
-            "This API key does not exist or was revoked; the operator makes another by `pairtune keys create NAME`."
+            "This API key does not exist or was revoked; the operator creates another with `pairtune keys create NAME`."
         )
 
 
@@ -123,7 +123,7 @@ class InsufficientRole(StoreError):
     def __init__(self, held: str, needed: str) -> None:
         super().__init__(
             f"This API key is {held}; this needs {'an' if needed == 'admin' else 'a'} {needed} key, which the operator "
-            f"makes by `pairtune keys create NAME --role {needed}`."
+            f"creates with `pairtune keys create NAME --role {needed}`."
         )
         self.held, self.needed = held, needed
 
@@ -184,7 +184,9 @@ class UploadNotPending(StoreError):
     """The upload was completed, was cancelled or has expired."""
 
     def __init__(self, upload_id: str, status: str) -> None:
-        super().__init__(f"Upload {upload_id} is {status}; only a pending one can be added to or ended.")
+        super().__init__(
+            f"Upload {upload_id} is {status}; only a pending upload takes parts and can be completed or cancelled."
+        )
         self.upload_id, self.status = upload_id, status
 
 

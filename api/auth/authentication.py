@@ -1,4 +1,4 @@
-"""Bearer keys, their roles and rates, checked in front of everything under /v1 and before any of the body is read."""
+"""Bearer keys, their roles and rates, checked in front of every route but public ones, before the body is read."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.auth.roles import READING, needed_role
-from api.dependencies import Backends
+from api.dependencies import Dependencies
 from api.errors.answers import respond
 from api.errors.errors import KeyNotSent
 from api.errors.rate_headers import rate_headers
+from api.http.route_rules import READ_METHODS, rule_of
 from store import roles
 from store.database import Sessions, read
 from store.errors import InsufficientRole, InvalidKey, RateLimited
@@ -42,14 +42,15 @@ class Authentication:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not guarded(scope["path"]):
+        needed = rule_of(scope).role if scope["type"] == "http" else None
+        if needed is None:
             await self._app(scope, receive, send)
             return
         request = Request(scope)
         try:
             secret = _bearer(request)
-            admitted = await _admitted(request.app.state.backends, secret, request.method in READING)
-            roles.require(admitted.principal.role, needed_role(request.method, scope["path"]))
+            admitted = await _admitted(request.app.state.dependencies, secret, request.method in READ_METHODS)
+            roles.require(admitted.principal.role, needed)
         except REFUSALS as error:
             await respond(request, error)(scope, receive, send)
             return
@@ -64,10 +65,6 @@ class Authentication:
         await self._app(scope, receive, send_with_rate)
 
 
-def guarded(path: str) -> bool:
-    return path == "/v1" or path.startswith("/v1/")
-
-
 def _bearer(request: Request) -> str:
     scheme, _, secret = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not secret.strip():
@@ -75,32 +72,32 @@ def _bearer(request: Request) -> str:
     return secret.strip()
 
 
-async def _admitted(backends: Backends, secret: str, reads: bool) -> Admitted:
-    """Most requests of a client that polls need neither the database nor the broker, and so no thread. For those that
-    change something the key is looked up each time."""
-    looked_up_at = time.monotonic()
-    principal = backends.principals.known(secret) if reads else None
+async def _admitted(dependencies: Dependencies, secret: str, reads: bool) -> Admitted:
+    """A polling client's requests mostly need neither database nor broker, and so no thread. A write queries the
+    database for its key each time."""
+    started_at = time.monotonic()
+    principal = dependencies.principals.get(secret) if reads else None
     if principal is None:
-        principal = await run_in_threadpool(_look_up, backends, secret)
-        backends.principals.remember(secret, principal, looked_up_at)
+        principal = await run_in_threadpool(_find, dependencies, secret)
+        dependencies.principals.remember(secret, principal, started_at)
     if principal.limits.requests_per_minute is None:
         return Admitted(principal, None)
-    allowance = backends.buckets.take_reserved(principal.key_id, principal.limits)
+    allowance = dependencies.buckets.take_reserved(principal.key_id, principal.limits)
     if allowance is None:
-        allowance = await run_in_threadpool(backends.buckets.take, principal.key_id, principal.limits)
+        allowance = await run_in_threadpool(dependencies.buckets.take, principal.key_id, principal.limits)
     return Admitted(principal, allowance)
 
 
-def _look_up(backends: Backends, secret: str) -> Principal:
-    deployment = limits.defaults(backends.settings)
-    principal = read(backends.reader, lambda connection: api_keys.authenticate(connection, secret, deployment))
+def _find(dependencies: Dependencies, secret: str) -> Principal:
+    deployment = limits.defaults(dependencies.settings)
+    principal = read(dependencies.reader, lambda connection: api_keys.authenticate(connection, secret, deployment))
     if not principal.use_is_noted:
-        _note_use(backends.sessions, principal.key_id)
+        _note_use(dependencies.sessions, principal.key_id)
     return principal
 
 
 def _note_use(sessions: Sessions, key_id: str) -> None:
-    """A database that takes no writes, full or a standby, is no reason to refuse a request that only reads."""
+    """A read succeeds on a database that takes no writes, because it is full or a standby."""
     try:
         with sessions.begin() as session:
             api_keys.note_use(session, key_id)

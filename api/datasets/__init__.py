@@ -1,1 +1,1 @@
-"""Data sets: pairs gathered one by one or from files, their revisions, images and review."""
+"""Datasets: pairs gathered one by one or from files, their revisions, images and review."""

@@ -1,4 +1,4 @@
-"""What a client sends: a data set to make, a file to add, the fields of a pair."""
+"""What a client sends: a dataset to make, a file to add, the fields of a pair."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from api.errors.errors import InvalidRequest
-from api.errors.request_faults import Fault, describe
+from api.errors.field_errors import FieldError, describe
 from api.http.metadata import Metadata
 from intake import Limits, Split
 from intake.rows import Text
@@ -28,7 +28,7 @@ class CreateDataset(BaseModel):
     )
 
     name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)] = Field(
-        pattern=r"^[^\x00-\x1f\x7f]+$", description="For people; several data sets may have the same."
+        pattern=r"^[^\x00-\x1f\x7f]+$", description="For people; several datasets may have the same."
     )
     metadata: Metadata | None = None
     file_ids: Annotated[list[str], Field(max_length=MAX_FILES)] | None = Field(
@@ -69,7 +69,7 @@ def parse(document: dict[str, object], model: type[Asked]) -> Asked:
         raise InvalidRequest(describe(error, document, model)) from error
 
 
-def pair_fields(sent: dict[str, str]) -> tuple[PairFields | None, list[Fault]]:
+def pair_fields(sent: dict[str, str]) -> tuple[PairFields | None, list[FieldError]]:
     """The fields of a form, where a blank one is a missing one; or None and everything that is wrong with them."""
     document = {name: text for name, text in sent.items() if text.strip()}
     try:

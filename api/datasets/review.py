@@ -8,10 +8,10 @@ from time import monotonic
 
 from sqlalchemy.orm import Session
 
-from api.datasets.pictures import measured
-from api.datasets.prepared import prepared
+from api.datasets.pair_images import measured
+from api.datasets.pair_lists import intake_pair
 from api.datasets.request import LIMITS
-from api.dependencies import Backends
+from api.dependencies import Dependencies
 from api.errors.errors import ReportNotReady
 from api.http.transactions import transaction
 from intake import Finding, Policy, Report
@@ -43,30 +43,30 @@ def warnings(pair: DatasetPair, chosen: StoredImage, rejected: StoredImage | Non
     return found
 
 
-def measure_missing(backends: Backends, revision: DatasetRevision) -> None:
+def measure_missing(dependencies: Dependencies, revision: DatasetRevision) -> None:
     """Measure the images of the revision that were not; what was done is kept. Raises ReportNotReady when there are
     more than one request has time for."""
-    with transaction(backends) as work:
+    with transaction(dependencies) as work:
         missing = datasets.unmeasured_images(work.session, revision)
         count = datasets.images_count(work.session, revision) if missing else 0
     ends = monotonic() + MEASURING_SECONDS
     done: list[MeasuredImage] = []
     for index, sha256 in enumerate(missing):
         if monotonic() > ends:
-            _keep(backends.sessions, done)
+            _keep(dependencies.sessions, done)
             raise ReportNotReady(revision.dataset_id, count - len(missing) + index, count)
-        done.append(facts_of(measured(backends.blobs, sha256)))
+        done.append(facts_of(measured(dependencies.blobs, sha256)))
         if len(done) == KEPT_AT_ONCE:
-            _keep(backends.sessions, done)
+            _keep(dependencies.sessions, done)
             done = []
-    _keep(backends.sessions, done)
+    _keep(dependencies.sessions, done)
 
 
-def review(backends: Backends, revision: DatasetRevision) -> Report:
+def review(dependencies: Dependencies, revision: DatasetRevision) -> Report:
     """Its images are measured."""
     looked = Review(revision.dataset_id)
     findings = FindingList(LIMITS.findings, Policy())
-    with transaction(backends) as work:
+    with transaction(dependencies) as work:
         for reviewed in with_images(work.session, revision):
             findings.extend(list(looked.add(reviewed)))
     findings.extend(list(looked.conclude()))
@@ -88,7 +88,7 @@ def with_images(session: Session, revision: DatasetRevision) -> Iterator[Reviewe
 
 
 def _reviewed(pair: DatasetPair, chosen: StoredImage, rejected: StoredImage | None) -> ReviewedPair:
-    return ReviewedPair(prepared(pair), chosen, rejected)
+    return ReviewedPair(intake_pair(pair), chosen, rejected)
 
 
 def _image(facts: MeasuredImage) -> StoredImage:

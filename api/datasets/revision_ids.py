@@ -21,7 +21,7 @@ def revision_id(dataset_id: str, number: int) -> str:
 
 
 def named(text: str) -> Named | None:
-    """What the text names, or None when it is no data set's name."""
+    """What the text names, or None when it is no dataset's name."""
     match = _NAME.fullmatch(text)
     if match is None:
         return None

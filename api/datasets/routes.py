@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.concurrency import run_in_threadpool
 
 from api.datasets import service
-from api.datasets.request import FORM_TEXTS
+from api.datasets.request import FORM_TEXTS, LIMITS
 from api.datasets.schemas import (
     Dataset,
     DatasetDeleted,
@@ -23,20 +23,23 @@ from api.datasets.schemas import (
     DatasetReport,
     DatasetRevisionList,
 )
-from api.dependencies import Caller, Opened
+from api.dependencies import Caller, Injected
 from api.errors.errors import FileNotProcessed, ReportNotReady
-from api.errors.responses import BODY, FORM, ONCE, ROOM, failures
+from api.errors.responses import BODY, DISK_ERRORS, FORM, ONCE, failures
 from api.files.form import Form
 from api.files.receive import received_form
 from api.files.report import WORDS
-from api.http.disk_room import has_room
+from api.http.free_space import require_free_space
 from api.http.idempotency import IdempotencyKey, once
 from api.http.json_body import Json, JsonBody
 from api.http.paging import After
+from api.http.route_rules import form_of, requires
 from api.http.transactions import transaction
 from store.datasets import datasets
 from store.errors import CursorUnknown, DatasetNotFound, PairNotFound, QuotaExceeded, RevisionNotFound
+from store.roles import Role
 
+PAIR_BYTES = 2 * LIMITS.image_bytes  # a pair has two images
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 Revision = Annotated[int | None, Query(ge=1, description="The latest one without it.")]
 IMAGES = ("chosen", "rejected")
@@ -101,50 +104,55 @@ async def _content(request: Request) -> bytes:
     responses=failures(*BODY, *ONCE, FileNotProcessed),
     openapi_extra=_body("CreateDataset"),
 )
+@requires(Role.MEMBER)
 def create_dataset(
-    body: Json, caller: Caller, backends: Opened, idempotency_key: IdempotencyKey = None
+    body: Json, caller: Caller, dependencies: Injected, idempotency_key: IdempotencyKey = None
 ) -> Dataset | JSONResponse:
-    """Make a data set, empty or of the pairs of processed files. This is its revision 1."""
-    with transaction(backends) as work:
-        create = partial(service.create, work, backends.blobs, caller.project_id, body)
+    """Make a dataset, empty or of the pairs of processed files. This is its revision 1."""
+    with transaction(dependencies) as work:
+        create = partial(service.create, work, dependencies.blobs, caller.project_id, body)
         return once(work, caller, idempotency_key, "createDataset", body.sha256, create)
 
 
 @router.get("", operation_id="listDatasets", responses=failures(CursorUnknown))
+@requires(Role.READ_ONLY)
 def list_datasets(
-    caller: Caller, backends: Opened, after: After = None, limit: Annotated[int, Query(ge=1, le=100)] = 20
+    caller: Caller, dependencies: Injected, after: After = None, limit: Annotated[int, Query(ge=1, le=100)] = 20
 ) -> DatasetList:
-    """The project's data sets, newest first."""
-    with transaction(backends) as work:
+    """The project's datasets, newest first."""
+    with transaction(dependencies) as work:
         return service.page(work.session, caller.project_id, after=after, limit=limit)
 
 
 @router.get("/{dataset_id}", operation_id="retrieveDataset", responses=failures(DatasetNotFound))
-def retrieve_dataset(dataset_id: str, caller: Caller, backends: Opened) -> Dataset:
-    """One data set."""
-    with transaction(backends) as work:
+@requires(Role.READ_ONLY)
+def retrieve_dataset(dataset_id: str, caller: Caller, dependencies: Injected) -> Dataset:
+    """One dataset."""
+    with transaction(dependencies) as work:
         return Dataset.of(datasets.get(work.session, caller.project_id, dataset_id))
 
 
 @router.delete("/{dataset_id}", operation_id="deleteDataset", responses=failures(DatasetNotFound))
-def delete_dataset(dataset_id: str, caller: Caller, backends: Opened) -> DatasetDeleted:
-    """Delete a data set. Jobs that were made of it, ended or not, keep the revision that they pinned."""
-    with transaction(backends) as work:
+@requires(Role.MEMBER)
+def delete_dataset(dataset_id: str, caller: Caller, dependencies: Injected) -> DatasetDeleted:
+    """Delete a dataset. Jobs that were made of it, ended or not, keep the revision that they pinned."""
+    with transaction(dependencies) as work:
         return DatasetDeleted(id=datasets.delete(work.session, caller.project_id, dataset_id).id)
 
 
 @router.get(
     "/{dataset_id}/revisions", operation_id="listDatasetRevisions", responses=failures(CursorUnknown, DatasetNotFound)
 )
+@requires(Role.READ_ONLY)
 def list_revisions(
     dataset_id: str,
     caller: Caller,
-    backends: Opened,
+    dependencies: Injected,
     after: After = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 20,
 ) -> DatasetRevisionList:
-    """What changed the data set, newest first. A revision's id can stand in a job's `training_file`."""
-    with transaction(backends) as work:
+    """What changed the dataset, newest first. A revision's id can stand in a job's `training_file`."""
+    with transaction(dependencies) as work:
         return service.revision_page(work.session, caller.project_id, dataset_id, after=after, limit=limit)
 
 
@@ -154,20 +162,21 @@ def list_revisions(
     response_model=None,
     responses=REPORT_RESPONSES | failures(DatasetNotFound, RevisionNotFound, ReportNotReady),
 )
+@requires(Role.READ_ONLY)
 async def retrieve_report(
     dataset_id: str,
     request: Request,
     caller: Caller,
-    backends: Opened,
+    dependencies: Injected,
     revision: Revision = None,
     form: Annotated[Literal["json", "text"], Query(alias="format")] = "json",
 ) -> DatasetReport | PlainTextResponse:
     """What a revision shows as a whole: repetitions, contradictions, leakage, sizes, agreement; as JSON or in words.
     While images of large files are still to be measured, the answer is 409 and asking again goes on."""
     reviewing: asyncio.Semaphore = request.app.state.reviewing
-    await run_in_threadpool(service.check_there, backends, caller.project_id, dataset_id)
+    await run_in_threadpool(service.check_there, dependencies, caller.project_id, dataset_id)
     async with reviewing:
-        number, found = await run_in_threadpool(service.report, backends, caller.project_id, dataset_id, revision)
+        number, found = await run_in_threadpool(service.report, dependencies, caller.project_id, dataset_id, revision)
     return DatasetReport.at(dataset_id, number, found) if form == "json" else PlainTextResponse(found.in_words())
 
 
@@ -178,40 +187,42 @@ async def retrieve_report(
     responses=failures(*BODY, *ONCE, DatasetNotFound, FileNotProcessed),
     openapi_extra=_body("AddDatasetFile"),
 )
+@requires(Role.MEMBER)
 def add_file(
     dataset_id: str,
     content: Annotated[bytes, Depends(_content)],
     caller: Caller,
-    backends: Opened,
+    dependencies: Injected,
     idempotency_key: IdempotencyKey = None,
 ) -> Dataset | JSONResponse:
     """Add all pairs of a processed file, as one new revision."""
-    service.check_there(backends, caller.project_id, dataset_id)
+    service.check_there(dependencies, caller.project_id, dataset_id)
     body = JsonBody.parse(content)
-    with transaction(backends) as work:
-        add = partial(service.add_file, work, backends.blobs, caller.project_id, dataset_id, body)
+    with transaction(dependencies) as work:
+        add = partial(service.add_file, work, dependencies.blobs, caller.project_id, dataset_id, body)
         return once(work, caller, idempotency_key, "addDatasetFile", f"{dataset_id} {body.sha256}", add)
 
 
 @router.post(
     "/{dataset_id}/pairs",
     operation_id="createDatasetPair",
-    dependencies=[Depends(has_room)],
+    dependencies=[Depends(require_free_space)],
     response_model=DatasetPairAdded,
-    responses=failures(*FORM, *ONCE, *ROOM, QuotaExceeded, DatasetNotFound),
+    responses=failures(*FORM, *ONCE, *DISK_ERRORS, QuotaExceeded, DatasetNotFound),
     openapi_extra=PAIR_FORM,
 )
+@requires(Role.MEMBER, max_body=form_of(lambda _: PAIR_BYTES))
 async def create_pair(
-    dataset_id: str, request: Request, caller: Caller, backends: Opened, idempotency_key: IdempotencyKey = None
+    dataset_id: str, request: Request, caller: Caller, dependencies: Injected, idempotency_key: IdempotencyKey = None
 ) -> DatasetPairAdded | JSONResponse:
     """Add one pair, as one new revision. Images are checked and normalised as those of an archive are."""
-    await run_in_threadpool(service.check_there, backends, caller.project_id, dataset_id)
+    await run_in_threadpool(service.check_there, dependencies, caller.project_id, dataset_id)
     form = Form(IMAGES, FORM_TEXTS, optional=("rejected",))
     decoding: asyncio.Semaphore = request.app.state.decoding
-    async with received_form(request, backends.settings.upload_directory, form) as came:
+    async with received_form(request, dependencies.settings.upload_directory, form) as came:
         async with decoding:
             sent = await run_in_threadpool(service.decode, came)
-        return await run_in_threadpool(service.add_pair, backends, caller, dataset_id, sent, idempotency_key)
+        return await run_in_threadpool(service.add_pair, dependencies, caller, dataset_id, sent, idempotency_key)
 
 
 @router.get(
@@ -219,16 +230,17 @@ async def create_pair(
     operation_id="listDatasetPairs",
     responses=failures(CursorUnknown, DatasetNotFound, RevisionNotFound),
 )
+@requires(Role.READ_ONLY)
 def list_pairs(
     dataset_id: str,
     caller: Caller,
-    backends: Opened,
+    dependencies: Injected,
     after: After = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 20,
     revision: Revision = None,
 ) -> DatasetPairList:
     """The pairs of a revision, in the order of their adding."""
-    with transaction(backends) as work:
+    with transaction(dependencies) as work:
         return service.pair_page(work.session, caller.project_id, dataset_id, revision, after=after, limit=limit)
 
 
@@ -237,16 +249,18 @@ def list_pairs(
     operation_id="retrieveDatasetPair",
     responses=failures(DatasetNotFound, PairNotFound),
 )
-def retrieve_pair(dataset_id: str, pair_id: str, caller: Caller, backends: Opened) -> DatasetPair:
+@requires(Role.READ_ONLY)
+def retrieve_pair(dataset_id: str, pair_id: str, caller: Caller, dependencies: Injected) -> DatasetPair:
     """One pair, also one that was removed: older revisions hold it."""
-    with transaction(backends) as work:
+    with transaction(dependencies) as work:
         return DatasetPair.of(service.pair(work.session, caller.project_id, dataset_id, pair_id))
 
 
 @router.delete(
     "/{dataset_id}/pairs/{pair_id}", operation_id="deleteDatasetPair", responses=failures(DatasetNotFound, PairNotFound)
 )
-def delete_pair(dataset_id: str, pair_id: str, caller: Caller, backends: Opened) -> DatasetPairDeleted:
+@requires(Role.MEMBER)
+def delete_pair(dataset_id: str, pair_id: str, caller: Caller, dependencies: Injected) -> DatasetPairDeleted:
     """Remove a pair, as one new revision; those before keep it."""
-    with transaction(backends) as work:
+    with transaction(dependencies) as work:
         return service.remove_pair(work.session, caller.project_id, dataset_id, pair_id)

@@ -1,4 +1,4 @@
-"""What clients see of a data set, its pairs and its revisions."""
+"""What clients see of a dataset, its pairs and its revisions."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class DatasetPair(BaseModel):
     id: str
     object: Literal["dataset.pair"] = "dataset.pair"
     dataset_id: str
-    number: int = Field(description="Counts the pairs that the data set ever had; the row that reports name.")
+    number: int = Field(description="Counts the pairs that the dataset ever had; the row that reports name.")
     prompt: str
     chosen_sha256: str = Field(description="Of the normalised image, which `.../images/chosen` returns.")
     rejected_sha256: str | None
@@ -155,7 +155,7 @@ class DatasetPairDeleted(BaseModel):
 class DatasetRevision(BaseModel):
     model_config = ConfigDict(title="DatasetRevision", json_schema_extra={"example": CHANGED})
 
-    id: str = Field(description="`<data set>@<number>`: what a job takes as `training_file` to use this revision.")
+    id: str = Field(description="`<dataset>@<number>`: what a job takes as `training_file` to use this revision.")
     object: Literal["dataset.revision"] = "dataset.revision"
     dataset_id: str
     number: int
@@ -190,5 +190,5 @@ class DatasetReport(FileReport):
 
     @classmethod
     def at(cls, dataset_id: str, number: int, report: Report) -> Self:
-        told = FileReport.of(report).model_dump(exclude={"object"})
-        return cls.model_validate(told | {"dataset_id": dataset_id, "revision": number})
+        fields = FileReport.of(report).model_dump(exclude={"object"})
+        return cls.model_validate(fields | {"dataset_id": dataset_id, "revision": number})

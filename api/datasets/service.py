@@ -1,4 +1,4 @@
-"""The rules of data sets: what may be added, what a change is called, what is shown of it."""
+"""The rules of datasets: what may be added, what a change is called, what is shown of it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Literal
 from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 
-from api.datasets import pictures, review
-from api.datasets.pictures import Picture
-from api.datasets.prepared import pairs_of
+from api.datasets import pair_images, review
+from api.datasets.pair_images import NormalisedImage
+from api.datasets.pair_lists import pairs_of
 from api.datasets.request import AddDatasetFile, CreateDataset, PairFields, pair_fields, parse
 from api.datasets.revision_ids import named
 from api.datasets.schemas import (
@@ -26,15 +26,15 @@ from api.datasets.schemas import (
     DatasetRevision,
     DatasetRevisionList,
 )
-from api.dependencies import Backends
+from api.dependencies import Dependencies
 from api.errors.errors import FileNotProcessed, InvalidRequest
-from api.errors.request_faults import Fault
+from api.errors.field_errors import FieldError
 from api.errors.table import message_of, row_of
 from api.files.receive import ReceivedForm
 from api.http.idempotency import once
 from api.http.json_body import JsonBody
 from api.http.paging import cut
-from api.http.transactions import Work, transaction
+from api.http.transactions import UnitOfWork, transaction
 from intake import Report
 from store.blobs.blobs import Blobs
 from store.datasets import datasets, image_facts
@@ -49,20 +49,20 @@ from store.tenants.api_keys import Principal
 Side = Literal["chosen", "rejected"]
 
 
-# ------------------------------------------------------------------------------------------------- a data set itself
+# ------------------------------------------------------------------------------------------------- a dataset itself
 
 
-def create(work: Work, blobs: Blobs, project_id: str, body: JsonBody) -> Dataset:
-    asked = parse(body.document, CreateDataset)
-    named_files = {f"file_ids.{index}": file_id for index, file_id in enumerate(asked.file_ids or [])}
+def create(work: UnitOfWork, blobs: Blobs, project_id: str, body: JsonBody) -> Dataset:
+    request = parse(body.document, CreateDataset)
+    named_files = {f"file_ids.{index}": file_id for index, file_id in enumerate(request.file_ids or [])}
     found = _processed(work.session, project_id, named_files)
     first = (pair for file in found for pair in _pairs(blobs, file))
-    return Dataset.of(datasets.create(work.session, project_id, asked.name, asked.metadata, first))
+    return Dataset.of(datasets.create(work.session, project_id, request.name, request.metadata, first))
 
 
-def check_there(backends: Backends, project_id: str, dataset_id: str) -> None:
+def check_there(dependencies: Dependencies, project_id: str, dataset_id: str) -> None:
     """Before a body is read."""
-    with transaction(backends) as work:
+    with transaction(dependencies) as work:
         datasets.get(work.session, project_id, dataset_id)
 
 
@@ -92,21 +92,21 @@ def _before(dataset: dataset_tables.Dataset, after: str) -> int:
     return last.revision or 0
 
 
-def report(backends: Backends, project_id: str, dataset_id: str, number: int | None) -> tuple[int, Report]:
+def report(dependencies: Dependencies, project_id: str, dataset_id: str, number: int | None) -> tuple[int, Report]:
     """The revision's number and its review. Raises ReportNotReady."""
-    with transaction(backends) as work:
+    with transaction(dependencies) as work:
         revision = datasets.revision(work.session, datasets.get(work.session, project_id, dataset_id), number)
-    review.measure_missing(backends, revision)
-    return revision.number, review.review(backends, revision)
+    review.measure_missing(dependencies, revision)
+    return revision.number, review.review(dependencies, revision)
 
 
 # ------------------------------------------------------------------------------------------------------------- files
 
 
-def add_file(work: Work, blobs: Blobs, project_id: str, dataset_id: str, body: JsonBody) -> Dataset:
+def add_file(work: UnitOfWork, blobs: Blobs, project_id: str, dataset_id: str, body: JsonBody) -> Dataset:
     """All pairs of a processed file."""
-    asked = parse(body.document, AddDatasetFile)
-    [file] = _processed(work.session, project_id, {"file_id": asked.file_id})
+    request = parse(body.document, AddDatasetFile)
+    [file] = _processed(work.session, project_id, {"file_id": request.file_id})
     dataset = datasets.lock(work.session, project_id, dataset_id)
     datasets.add_from_file(work.session, dataset, _pairs(blobs, file), file.id)
     return Dataset.of(dataset)
@@ -114,22 +114,24 @@ def add_file(work: Work, blobs: Blobs, project_id: str, dataset_id: str, body: J
 
 def _processed(session: Session, project_id: str, named_files: dict[str, str]) -> list[File]:
     """By the parameters that name them. Raises InvalidRequest, or FileNotProcessed when that is all that is wrong."""
-    found, faults = [], []
+    found, field_errors = [], []
     for param, file_id in named_files.items():
         try:
             file = files.get(session, project_id, file_id)
         except FileNotFound as error:
-            faults.append(Fault(param, f"{param}: {message_of(error)}", row_of(error).code))
+            field_errors.append(FieldError(param, f"{param}: {message_of(error)}", row_of(error).code))
             continue
         found.append(file)
         if file.status == "error":
-            faults.append(Fault(param, f"{param}: {file.id} cannot be used: {file.status_details}", "invalid_file"))
-        elif file.status == "processed" and file.pairs_sha256 is None:
-            faults.append(
-                Fault(param, f"{param}: {file.id} holds no pairs; upload an archive of them.", "invalid_file")
+            field_errors.append(
+                FieldError(param, f"{param}: {file.id} cannot be used: {file.status_details}", "invalid_file")
             )
-    if faults:
-        raise InvalidRequest(faults)
+        elif file.status == "processed" and file.pairs_sha256 is None:
+            field_errors.append(
+                FieldError(param, f"{param}: {file.id} holds no pairs; upload an archive of them.", "invalid_file")
+            )
+    if field_errors:
+        raise InvalidRequest(field_errors)
     unread = [file for file in found if file.status != "processed"]
     if unread:
         raise FileNotProcessed(unread[0].id)
@@ -159,55 +161,58 @@ class Sent:
     """A pair as it came, ready to be stored. ``body`` identifies the request."""
 
     fields: PairFields
-    chosen: Picture
-    rejected: Picture | None
+    chosen: NormalisedImage
+    rejected: NormalisedImage | None
     body: str
 
     @property
-    def images(self) -> list[Picture]:
+    def images(self) -> list[NormalisedImage]:
         return [self.chosen] if self.rejected is None else [self.chosen, self.rejected]
 
 
 def decode(form: ReceivedForm) -> Sent:
     """Takes memory and time for its images. Raises InvalidRequest with every fault of the form and of the images."""
-    fields, faults = pair_fields(form.fields)
+    fields, field_errors = pair_fields(form.fields)
     came = {name: file for name, file in form.files.items() if file.filename is not None}
     body = json.dumps([form.fields, {name: file.blob.sha256 for name, file in came.items()}], sort_keys=True)
-    known_faults = {fault.param for fault in form.faults}
-    faults = [*form.faults, *(fault for fault in faults if fault.param not in known_faults)]
-    read = {name: pictures.read(name, file) for name, file in came.items()}
-    faults += [found for found in read.values() if isinstance(found, Fault)]
-    good = {name: found for name, found in read.items() if isinstance(found, Picture)}
-    faults += _identical(good)
-    if fields is None or faults:
-        raise InvalidRequest(faults)
+    known_faults = {field_error.param for field_error in form.field_errors}
+    field_errors = [
+        *form.field_errors,
+        *(field_error for field_error in field_errors if field_error.param not in known_faults),
+    ]
+    read = {name: pair_images.read(name, file) for name, file in came.items()}
+    field_errors += [found for found in read.values() if isinstance(found, FieldError)]
+    good = {name: found for name, found in read.items() if isinstance(found, NormalisedImage)}
+    field_errors += _identical(good)
+    if fields is None or field_errors:
+        raise InvalidRequest(field_errors)
     return Sent(fields, good["chosen"], good.get("rejected"), body)
 
 
-def _identical(images: dict[str, Picture]) -> list[Fault]:
-    if len({picture.blob.sha256 for picture in images.values()}) == len(images):
+def _identical(images: dict[str, NormalisedImage]) -> list[FieldError]:
+    if len({image_file.blob.sha256 for image_file in images.values()}) == len(images):
         return []
     message = "rejected: the same image as chosen; send another, or leave it out."
-    return [Fault("rejected", message, "pair_identical")]
+    return [FieldError("rejected", message, "pair_identical")]
 
 
 def add_pair(
-    backends: Backends, caller: Principal, dataset_id: str, sent: Sent, key: str | None
+    dependencies: Dependencies, caller: Principal, dataset_id: str, sent: Sent, key: str | None
 ) -> DatasetPairAdded | JSONResponse:
-    size = sum(picture.blob.bytes for picture in sent.images)
-    if key is None:  # a request that is repeated is answered, whatever room there is; this one stores nothing in vain
-        with transaction(backends) as work:
+    size = sum(image_file.blob.bytes for image_file in sent.images)
+    if key is None:  # a repeated request is answered even over the quota; a new one must not store images in vain
+        with transaction(dependencies) as work:
             quotas.require_storage(work.session, caller.project_id, caller.limits, size)
-    for picture in sent.images:  # before the transaction: a slow store must not hold a database connection
-        backends.blobs.take_file(picture.path, picture.blob)
-    with transaction(backends) as work:
+    for image_file in sent.images:  # before the transaction: a slow store must not hold a database connection
+        dependencies.blobs.take_file(image_file.path, image_file.blob)
+    with transaction(dependencies) as work:
         add = partial(_add_pair, work.session, caller, dataset_id, sent, size)
         return once(work, caller, key, "createDatasetPair", f"{dataset_id} {sent.body}", add)
 
 
 def _add_pair(session: Session, caller: Principal, dataset_id: str, sent: Sent, size: int) -> DatasetPairAdded:
     quotas.require_storage(session, caller.project_id, caller.limits, size)
-    image_facts.save(session, [review.facts_of(picture.stored) for picture in sent.images])
+    image_facts.save(session, [review.facts_of(image_file.stored) for image_file in sent.images])
     dataset = datasets.lock(session, caller.project_id, dataset_id)
     rejected = sent.rejected.stored if sent.rejected is not None else None
     new = NewPair(
@@ -241,9 +246,9 @@ def remove_pair(session: Session, project_id: str, dataset_id: str, pair_id: str
     return DatasetPairDeleted(id=removed.id, revision=dataset.revision)
 
 
-def image_of(backends: Backends, project_id: str, dataset_id: str, pair_id: str, side: Side) -> str:
+def image_of(dependencies: Dependencies, project_id: str, dataset_id: str, pair_id: str, side: Side) -> str:
     """The image's SHA-256. Raises RejectedNotFound for a pair that has no such image."""
-    with transaction(backends) as work:
+    with transaction(dependencies) as work:
         row = pair(work.session, project_id, dataset_id, pair_id)
     sha256 = row.chosen_sha256 if side == "chosen" else row.rejected_sha256
     if sha256 is None:

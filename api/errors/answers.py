@@ -30,15 +30,15 @@ def respond(request: Request, error: Exception) -> JSONResponse:
 def body(error: Exception, ids: Mapping[str, object]) -> dict[str, object]:
     """In OpenAI's shape. ``ids`` are those that the request names, by their parameters."""
     row = row_of(error)
-    faults = error.faults if isinstance(error, InvalidRequest) else ()
+    field_errors = error.field_errors if isinstance(error, InvalidRequest) else ()
     described: dict[str, object] = {
         "message": message_of(error, ids),
         "type": "server_error" if row.status >= 500 else "invalid_request_error",
-        "param": faults[0].param if faults else row.param,
-        "code": (faults[0].code if faults else None) or row.code,
+        "param": field_errors[0].param if field_errors else row.param,
+        "code": (field_errors[0].code if field_errors else None) or row.code,
     }
-    if faults:
-        described["errors"] = [{"message": f.message, "param": f.param, "code": f.code} for f in faults]
+    if field_errors:
+        described["errors"] = [{"message": f.message, "param": f.param, "code": f.code} for f in field_errors]
     if isinstance(error, GenerationFailed | GenerationQueued | GenerationRunning):
         described["generation_id"] = error.generation_id
     return {"error": described} | ({"checks": error.checks} if isinstance(error, NotReady) else {})

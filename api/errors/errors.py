@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from api.errors.request_faults import Fault
+from api.errors.field_errors import FieldError
 
 
 class ApiError(Exception):
@@ -20,25 +20,29 @@ class KeyNotSent(ApiError):
 
     def __init__(self) -> None:
         super().__init__(
-            "This needs an API key in the header `Authorization: Bearer pt-...`; the operator makes one by "
-            "`pairtune keys create NAME`."
+            "The request has no API key: send one in the header `Authorization: Bearer pt-...`. The operator creates "
+            "keys with `pairtune keys create NAME`."
         )
 
 
 class InvalidRequest(ApiError):
-    """The request cannot be used as it is; `errors` holds every fault, each with a code of its own."""
+    """The request is not valid; `errors` lists every error, each with its own code."""
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
-        listed = "\n".join(f"- {fault.message}" for fault in faults)
-        super().__init__(faults[0].message if len(faults) == 1 else f"{len(faults)} faults:\n{listed}")
-        self.faults = tuple(faults)
+    def __init__(self, field_errors: Sequence[FieldError]) -> None:
+        listed = "\n".join(f"- {field_error.message}" for field_error in field_errors)
+        super().__init__(
+            field_errors[0].message
+            if len(field_errors) == 1
+            else f"{len(field_errors)} errors in the request:\n{listed}"
+        )
+        self.field_errors = tuple(field_errors)
 
 
 class UnknownUrl(ApiError):
     """No route has this path."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(f"There is no {path}; /openapi.json lists what there is.")
+        super().__init__(f"There is no route {path}; /openapi.json lists all routes.")
         self.path = path
 
 
@@ -46,40 +50,43 @@ class MethodNotAllowed(ApiError):
     """The path does not take this method; the header `Allow` lists those that it takes."""
 
     def __init__(self, path: str, method: str, allowed: str) -> None:
-        super().__init__(f"{path} takes {allowed}, not {method}.")
+        super().__init__(f"{path} does not support {method}; use {allowed}.")
         self.path, self.method, self.allowed = path, method, allowed
 
 
 class RequestTooLarge(ApiError):
-    """The body is over its cap."""
+    """The body is larger than the limit."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"The body is larger than {limit} bytes, the most that is taken here.")
+        super().__init__(f"The body is larger than the limit of {limit} bytes.")
         self.limit = limit
 
 
 class RequestTimeout(ApiError):
-    """The client stopped sending half way."""
+    """The client stopped sending before the end of the body."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"Nothing more of the body came for {seconds:g} seconds; send the request again.")
+        super().__init__(f"No data of the body arrived for {seconds:g} seconds; send the request again.")
         self.seconds = seconds
 
 
 class DiskFull(ApiError):
-    """The disk, the blob store or PostgreSQL has no room for what was sent."""
+    """The disk, the blob store or PostgreSQL has no space left."""
 
     def __init__(self) -> None:
-        super().__init__("The server has no room for this; nothing of it was kept. Its operator has to make room.")
+        super().__init__(
+            "The server has no disk space left and stored nothing of this. Its operator has to free disk space."
+        )
 
 
-class LittleRoom(ApiError):
-    """The server starts nothing new while so little of its disk is free."""
+class DiskSpaceLow(ApiError):
+    """The free disk space is below the server's reserve."""
 
     def __init__(self, free_bytes: int, kept_bytes: int) -> None:
         super().__init__(
             f"The server takes no new uploads, pairs or jobs for lack of disk space: {free_bytes // 2**20} MiB are "
-            f"free, and the last {kept_bytes // 2**20} MiB are kept for work under way. Its operator has to make room."
+            f"free, and the last {kept_bytes // 2**20} MiB are reserved for running work. "
+            "Its operator has to free disk space."
         )
 
 
@@ -99,10 +106,12 @@ class FileNotProcessed(ApiError):
 
 
 class ReportNotReady(ApiError):
-    """Not all images of the data set are measured yet."""
+    """Not all images of the dataset are measured yet."""
 
     def __init__(self, dataset_id: str, measured: int, images: int) -> None:
-        super().__init__(f"{measured} of {images} images of {dataset_id} are measured; ask again to go on.")
+        super().__init__(
+            f"{measured} of {images} images of {dataset_id} are measured; send the request again to continue."
+        )
         self.dataset_id = dataset_id
 
 
@@ -115,29 +124,31 @@ class RangeNotSatisfiable(ApiError):
 
 
 class GenerationFailed(ApiError):
-    """The images could not be drawn; the message has the reason."""
+    """The generation failed; the message has the reason."""
 
     def __init__(self, generation_id: str, reason: str) -> None:
-        super().__init__(f"Images {generation_id} could not be drawn: {reason}")
+        super().__init__(f"Generation {generation_id} failed: {reason}")
         self.generation_id = generation_id
 
 
 class GenerationQueued(ApiError):
-    """No worker has begun to draw the images while the request waited."""
+    """No worker started the generation while the request waited."""
 
     def __init__(self, generation_id: str) -> None:
         super().__init__(
-            f"No worker has begun to draw yet. GET /v1/images/generations/{generation_id} tells when it is done; if "
-            "that stays so, the operator has to start a worker for the queue 'draw'."
+            f"No worker has started this generation yet. GET /v1/images/generations/{generation_id} shows its status. "
+            "If it stays queued, the operator has to start a worker for the queue 'draw'."
         )
         self.generation_id = generation_id
 
 
 class GenerationRunning(ApiError):
-    """The images are still being drawn; the request waited for as long as it may."""
+    """The generation is still running; the request waited for its maximum time."""
 
     def __init__(self, generation_id: str) -> None:
-        super().__init__(f"Still drawing. GET /v1/images/generations/{generation_id} tells when it is done.")
+        super().__init__(
+            f"The generation is still running. GET /v1/images/generations/{generation_id} shows its status."
+        )
         self.generation_id = generation_id
 
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from http import HTTPStatus
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
-from starlette.routing import Route
 
 from api.errors.answers import respond
 from api.errors.errors import InvalidRequest, MethodNotAllowed, UnknownUrl
-from api.errors.request_faults import Fault
+from api.errors.field_errors import FieldError
 from api.errors.table import BY_CLASS
 
 
@@ -37,28 +33,20 @@ async def _routing(request: Request, error: Exception) -> JSONResponse:
     if status == 404:
         return respond(request, UnknownUrl(path))
     if status == 405:
-        return respond(request, MethodNotAllowed(path, request.method, _methods(request)))
+        methods = ", ".join(sorted(request.app.state.rules.methods(request.scope["path"])))
+        return respond(request, MethodNotAllowed(path, request.method, methods))
     message = f"{HTTPStatus(status).phrase}."
     body = {"message": message, "type": "invalid_request_error", "param": None, "code": "invalid_request"}
     return JSONResponse({"error": body}, status, headers=dict(getattr(error, "headers", None) or {}))
 
 
-def path_methods(routers: Iterable[APIRouter]) -> list[tuple[re.Pattern[str], set[str]]]:
-    """What each route takes; Starlette's own answer names the methods of one route of a path alone."""
-    routes = (route for router in routers for route in router.routes if isinstance(route, Route | APIRoute))
-    return [(route.path_regex, route.methods or set()) for route in routes]
-
-
-def _methods(request: Request) -> str:
-    taken = [methods for path, methods in request.app.state.methods if path.match(request.scope["path"])]
-    return ", ".join(sorted(set().union(*taken)))
-
-
 async def _parameters(request: Request, error: Exception) -> JSONResponse:
     """Query and path parameters; bodies are checked by the services, together with what they refer to."""
     found = error.errors() if isinstance(error, RequestValidationError) else []
-    faults = []
-    for fault in found:
-        name = ".".join(str(part) for part in fault["loc"][1:])
-        faults.append(Fault(name, f"{name}: {fault['msg']} (given: {fault['input']!r}).", "invalid_value"))
-    return respond(request, InvalidRequest(faults))
+    field_errors = []
+    for field_error in found:
+        name = ".".join(str(part) for part in field_error["loc"][1:])
+        field_errors.append(
+            FieldError(name, f"{name}: {field_error['msg']} (given: {field_error['input']!r}).", "invalid_value")
+        )
+    return respond(request, InvalidRequest(field_errors))

@@ -11,7 +11,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.requests import ClientDisconnect
 
 from api.errors.answers import body
-from api.errors.errors import DiskFull, InvalidRequest, KeyNotSent, LittleRoom, RequestTimeout, RequestTooLarge
+from api.errors.errors import DiskFull, DiskSpaceLow, InvalidRequest, KeyNotSent, RequestTimeout, RequestTooLarge
 from api.errors.example_ids import IDS
 from api.errors.table import BY_CLASS, ROWS
 from store.errors import IdempotencyInFlight, IdempotencyMismatch, InvalidKey, RateLimited
@@ -34,7 +34,7 @@ EVERYWHERE = (InvalidRequest, KeyNotSent, InvalidKey, RateLimited, Exception, Op
 BODY = (RequestTooLarge,)  # it takes one
 FORM = (*BODY, ClientDisconnect, RequestTimeout)  # it takes one that may be long on the way
 ONCE = (IdempotencyInFlight, IdempotencyMismatch)  # it takes an idempotency key
-ROOM = (DiskFull, LittleRoom)  # it needs some
+DISK_ERRORS = (DiskFull, DiskSpaceLow)  # it needs some
 
 
 class ErrorDetail(BaseModel):

@@ -23,8 +23,8 @@ from starlette.requests import ClientDisconnect
 
 from api.errors import errors as of_api
 from api.errors.example_ids import BASE, DATASET, DELIVERY, FILE, GENERATION, JOB, MODEL, PAIR, UPLOAD, WEBHOOK
+from api.errors.field_errors import FieldError
 from api.errors.rate_headers import rate_headers
-from api.errors.request_faults import Fault
 from store import errors as of_store
 
 Headers = Mapping[str, str]
@@ -68,12 +68,14 @@ def _rate_limited(error: of_store.RateLimited) -> Headers:
 ROWS = (
     ErrorRow(
         of_api.InvalidRequest(
-            [Fault("limit", "limit: Input should be greater than or equal to 1 (given: '0').", "invalid_value")]
+            [FieldError("limit", "limit: Input should be greater than or equal to 1 (given: '0').", "invalid_value")]
         ),
         400,
         "invalid_request",
     ),
-    ErrorRow(ClientDisconnect(), 400, "client_disconnected", message="The client went away before the body's end."),
+    ErrorRow(
+        ClientDisconnect(), 400, "client_disconnected", message="The client disconnected before the end of the body."
+    ),
     ErrorRow(of_store.CursorUnknown("file-0"), 400, "invalid_cursor", "after"),
     ErrorRow(of_api.KeyNotSent(), 401, "invalid_api_key", headers=BEARER),
     ErrorRow(of_store.InvalidKey(), 401, "invalid_api_key", headers=BEARER),
@@ -86,79 +88,81 @@ ROWS = (
         "quota_exceeded",
     ),
     ErrorRow(of_store.ModelIsBase(BASE), 403, "model_is_base", "model"),
-    ErrorRow(of_store.FileNotFound(FILE), 404, "file_not_found", "file_id", hint="GET /v1/files lists those there are"),
+    ErrorRow(
+        of_store.FileNotFound(FILE), 404, "file_not_found", "file_id", hint="GET /v1/files lists the existing ones"
+    ),
     ErrorRow(
         of_store.JobNotFound(JOB),
         404,
         "fine_tuning_job_not_found",
         "fine_tuning_job_id",
-        hint="GET /v1/fine_tuning/jobs lists those there are",
+        hint="GET /v1/fine_tuning/jobs lists the existing ones",
     ),
     ErrorRow(
-        of_store.ModelNotFound(MODEL), 404, "model_not_found", "model", hint="GET /v1/models lists those there are"
+        of_store.ModelNotFound(MODEL), 404, "model_not_found", "model", hint="GET /v1/models lists the existing ones"
     ),
     ErrorRow(
         of_store.UploadNotFound(UPLOAD),
         404,
         "upload_not_found",
         "upload_id",
-        hint="POST /v1/uploads begins one and tells its id",
+        hint="POST /v1/uploads creates one and returns its id",
     ),
     ErrorRow(
         of_store.GenerationNotFound(GENERATION),
         404,
         "image_generation_not_found",
         "generation_id",
-        hint="POST /v1/images/generations makes one and tells its id",
+        hint="POST /v1/images/generations creates one and returns its id",
     ),
     ErrorRow(
         of_store.ImageNotFound(f"{GENERATION}/images/4"),
         404,
         "image_not_found",
         "index",
-        hint="GET /v1/images/generations/{generation_id} lists those there are",
+        hint="GET /v1/images/generations/{generation_id} lists the existing ones",
     ),
     ErrorRow(
         of_store.WebhookNotFound(WEBHOOK),
         404,
         "webhook_not_found",
         "webhook_id",
-        hint="GET /v1/webhooks lists those there are",
+        hint="GET /v1/webhooks lists the existing ones",
     ),
     ErrorRow(
         of_store.DeliveryNotFound(DELIVERY),
         404,
         "webhook_delivery_not_found",
         "delivery_id",
-        hint="GET /v1/webhooks/{webhook_id}/deliveries lists those there are",
+        hint="GET /v1/webhooks/{webhook_id}/deliveries lists the existing ones",
     ),
     ErrorRow(
         of_store.DatasetNotFound(DATASET),
         404,
         "dataset_not_found",
         "dataset_id",
-        hint="GET /v1/datasets lists those there are",
+        hint="GET /v1/datasets lists the existing ones",
     ),
     ErrorRow(
         of_store.RevisionNotFound(f"{DATASET}@9"),
         404,
         "revision_not_found",
         "revision",
-        hint="GET /v1/datasets/{dataset_id}/revisions lists those there are",
+        hint="GET /v1/datasets/{dataset_id}/revisions lists the existing ones",
     ),
     ErrorRow(
         of_store.PairNotFound(PAIR),
         404,
         "pair_not_found",
         "pair_id",
-        hint="GET /v1/datasets/{dataset_id}/pairs lists those there are",
+        hint="GET /v1/datasets/{dataset_id}/pairs lists the existing ones",
     ),
     ErrorRow(
         of_store.RejectedNotFound(PAIR),
         404,
         "rejected_not_found",
         "side",
-        hint="GET /v1/datasets/{dataset_id}/pairs/{pair_id} tells what the pair has",
+        hint="GET /v1/datasets/{dataset_id}/pairs/{pair_id} shows the pair",
     ),
     ErrorRow(of_api.UnknownUrl("/v1/file"), 404, "unknown_url"),
     ErrorRow(
@@ -194,7 +198,10 @@ ROWS = (
         headers=_rate_limited,
     ),
     ErrorRow(
-        of_store.BlobMissing("0" * 64), 500, "file_content_missing", message="The file's content is gone from storage."
+        of_store.BlobMissing("0" * 64),
+        500,
+        "file_content_missing",
+        message="The file's content is missing from storage.",
     ),
     ErrorRow(
         of_api.GenerationFailed(GENERATION, "the worker's device has no memory left."),
@@ -224,7 +231,7 @@ ROWS = (
         of_api.GenerationRunning(GENERATION), 504, "generation_running", headers=RETRY_IN_5_SECONDS, expected=True
     ),
     ErrorRow(of_api.DiskFull(), 507, "insufficient_storage", headers=NO_RETRY),
-    ErrorRow(of_api.LittleRoom(800 * MIB, 1024 * MIB), 507, "insufficient_storage", headers=NO_RETRY, expected=True),
+    ErrorRow(of_api.DiskSpaceLow(800 * MIB, 1024 * MIB), 507, "insufficient_storage", headers=NO_RETRY, expected=True),
 )
 BY_CLASS: Mapping[type[Exception], ErrorRow] = MappingProxyType({type(row.sample): row for row in ROWS})
 # Errors of the store that no route lets out, with the reason; any other has a row.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from python_multipart.multipart import parse_options_header
 
 from api.errors.errors import InvalidRequest
-from api.errors.request_faults import Fault
+from api.errors.field_errors import FieldError
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -27,7 +27,7 @@ class Form:
         self.files, self.texts, self.optional = files, texts, optional
         self.fields: dict[str, str] = {}
         self.filenames: dict[str, str] = {}
-        self.faults: list[Fault] = []
+        self.field_errors: list[FieldError] = []
         self.pending = {name: bytearray() for name in files}
         self.complete = False
         self._parts = 0
@@ -55,11 +55,11 @@ class Form:
         return ", ".join((*self.files, *self.texts))
 
     @property
-    def missing(self) -> list[Fault]:
+    def missing(self) -> list[FieldError]:
         """The absence of files as faults, unless what stands in their place is one already."""
-        at_fault = {fault.param for fault in self.faults}
+        at_fault = {field_error.param for field_error in self.field_errors}
         absent = [name for name in self.files if name not in (*self.optional, *self.filenames, *at_fault)]
-        return [Fault(name, f"{name}: required, but not given.", "missing_field") for name in absent]
+        return [FieldError(name, f"{name}: required, but not given.", "missing_field") for name in absent]
 
     def take_pending(self, file: str) -> bytearray:
         taken, self.pending[file] = self.pending[file], bytearray()
@@ -68,7 +68,7 @@ class Form:
     def _begin(self) -> None:
         self._parts += 1
         if self._parts > MAX_PARTS:
-            raise InvalidRequest([Fault(None, f"The form has more than {MAX_PARTS} parts.", "invalid_form")])
+            raise InvalidRequest([FieldError(None, f"The form has more than {MAX_PARTS} parts.", "invalid_form")])
         self._disposition, self._name, self._in_file = b"", "", False
         self._value = bytearray()
 
@@ -91,7 +91,7 @@ class Form:
             self._file_begins(named)
         elif self._name not in self.texts:
             message = f"{self._name}: unknown field; known here: {self.known}."
-            self.faults.append(Fault(self._name, message, "unknown_field"))
+            self.field_errors.append(FieldError(self._name, message, "unknown_field"))
 
     def _file_begins(self, named: bytes | None) -> None:
         if named is None:
@@ -125,7 +125,7 @@ class Form:
             return ""
 
     def _wrong(self, what: str) -> None:
-        self.faults.append(Fault(self._name, f"{self._name}: {what}.", "invalid_value"))
+        self.field_errors.append(FieldError(self._name, f"{self._name}: {what}.", "invalid_value"))
 
     def _complete(self) -> None:
         self.complete = True

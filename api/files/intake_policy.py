@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
-from api.errors.request_faults import Fault, describe
+from api.errors.field_errors import FieldError, describe
 from intake.policy import InvalidRows, Ties
 from intake.rows import without_nul
 
@@ -44,7 +44,7 @@ POLICY_FIELDS = tuple(IntakePolicy.model_fields)
 FORM_PROPERTIES = IntakePolicy.model_json_schema()["properties"]
 
 
-def policy_of(fields: Mapping[str, str]) -> tuple[dict[str, Any] | None, list[Fault]]:
+def policy_of(fields: Mapping[str, str]) -> tuple[dict[str, Any] | None, list[FieldError]]:
     """What the file's row keeps, None where nothing was said; and every fault of it."""
     given = {name: value for name, value in fields.items() if name in POLICY_FIELDS}
     try:

@@ -19,9 +19,9 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 
 from api.errors.errors import InvalidRequest
-from api.errors.request_faults import Fault
+from api.errors.field_errors import FieldError
 from api.files.form import Form
-from api.http.body_limit import FORM_OVERHEAD
+from api.http.route_rules import FORM_OVERHEAD
 from store.blobs.blobs import StoredBlob
 
 BLOCK = 1024 * 1024  # bytes gathered before a write, so that a thread is not woken for every packet
@@ -42,7 +42,7 @@ class ReceivedForm:
 
     files: dict[str, ReceivedFile]
     fields: dict[str, str]
-    faults: tuple[Fault, ...]
+    field_errors: tuple[FieldError, ...]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Received:
     blob: StoredBlob
     filename: str | None
     fields: dict[str, str]
-    faults: tuple[Fault, ...]
+    field_errors: tuple[FieldError, ...]
 
 
 def least_size(request: Request) -> int:
@@ -70,7 +70,7 @@ async def received(
     whatever happens."""
     async with received_form(request, directory, Form((file,), texts)) as form:
         came = form.files[file]
-        yield Received(came.path, came.blob, came.filename, form.fields, form.faults)
+        yield Received(came.path, came.blob, came.filename, form.fields, form.field_errors)
 
 
 @asynccontextmanager
@@ -83,9 +83,9 @@ async def received_form(request: Request, directory: Path, form: Form) -> AsyncI
             outs = {name: _Out(opened.enter_context(path.open("wb"))) for name, path in paths.items()}
             await _stream(request, parser, form, outs)
         if not form.complete:
-            raise InvalidRequest([Fault(None, "The form ends before its closing boundary.", "invalid_form")])
+            raise InvalidRequest([FieldError(None, "The form ends before its closing boundary.", "invalid_form")])
         came = {name: ReceivedFile(paths[name], out.blob, form.filenames.get(name)) for name, out in outs.items()}
-        yield ReceivedForm(came, form.fields, (*form.faults, *form.missing))
+        yield ReceivedForm(came, form.fields, (*form.field_errors, *form.missing))
 
 
 class _Out:
@@ -143,11 +143,13 @@ def _parser(request: Request, form: Form) -> MultipartParser:
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
-        raise InvalidRequest([Fault(None, f"Send multipart/form-data; known parts: {form.known}.", "invalid_form")])
+        raise InvalidRequest(
+            [FieldError(None, f"Send multipart/form-data; known parts: {form.known}.", "invalid_form")]
+        )
     try:
         return MultipartParser(boundary, form.callbacks())
     except FormParserError as error:
-        raise InvalidRequest([Fault(None, f"The form cannot be read: {error}.", "invalid_form")]) from error
+        raise InvalidRequest([FieldError(None, f"The form cannot be read: {error}.", "invalid_form")]) from error
 
 
 async def _stream(request: Request, parser: MultipartParser, form: Form, outs: dict[str, _Out]) -> None:
@@ -155,7 +157,7 @@ async def _stream(request: Request, parser: MultipartParser, form: Form, outs: d
         try:
             parser.write(chunk)
         except FormParserError as error:
-            raise InvalidRequest([Fault(None, f"The form cannot be read: {error}.", "invalid_form")]) from error
+            raise InvalidRequest([FieldError(None, f"The form cannot be read: {error}.", "invalid_form")]) from error
         for name, out in outs.items():
             if len(form.pending[name]) >= BLOCK:
                 await run_in_threadpool(out.write, form.take_pending(name))

@@ -9,21 +9,23 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from api.dependencies import Backends, Caller, Opened
+from api.dependencies import Caller, Dependencies, Injected
 from api.errors.errors import NoReport, RangeNotSatisfiable
-from api.errors.responses import FORM, ONCE, ROOM, failures
+from api.errors.responses import DISK_ERRORS, FORM, ONCE, failures
 from api.files import service
 from api.files.intake_policy import FORM_PROPERTIES, POLICY_FIELDS
 from api.files.receive import Received, least_size, received
 from api.files.report import WORDS, FileReport
 from api.files.schemas import File, FileDeleted, FileList
-from api.http.disk_room import has_room
 from api.http.documented_headers import named
+from api.http.free_space import require_free_space
 from api.http.idempotency import IdempotencyKey, once, replay
 from api.http.paging import After
+from api.http.route_rules import form_of, requires
 from api.http.transactions import transaction
 from store.errors import BlobMissing, CursorUnknown, FileInUse, FileNotFound, QuotaExceeded
 from store.files import files
+from store.roles import Role
 from store.tables.base import Json
 from store.tenants.api_keys import Principal
 
@@ -75,51 +77,53 @@ CONTENT_RESPONSES: dict[int | str, dict[str, Any]] = {
 @router.post(
     "",
     operation_id="createFile",
-    dependencies=[Depends(has_room)],
+    dependencies=[Depends(require_free_space)],
     response_model=File,
-    responses=failures(*FORM, *ONCE, *ROOM, QuotaExceeded),
+    responses=failures(*FORM, *ONCE, *DISK_ERRORS, QuotaExceeded),
     openapi_extra=UPLOAD_FORM,
 )
+@requires(Role.MEMBER, max_body=form_of(lambda settings: settings.max_upload_bytes))
 async def create_file(
-    request: Request, caller: Caller, backends: Opened, idempotency_key: IdempotencyKey = None
+    request: Request, caller: Caller, dependencies: Injected, idempotency_key: IdempotencyKey = None
 ) -> File | JSONResponse:
     """Upload pairs. The file is read in the background: `status` becomes `processed` or `error`."""
     if idempotency_key is None:  # else it may be the repetition of one that was taken
-        await run_in_threadpool(service.check_room, backends, caller, least_size(request))
-    async with received(request, backends.settings.upload_directory, texts=("purpose", *POLICY_FIELDS)) as upload:
+        await run_in_threadpool(service.check_quota, dependencies, caller, least_size(request))
+    async with received(request, dependencies.settings.upload_directory, texts=("purpose", *POLICY_FIELDS)) as upload:
         policy = service.checked_policy(upload)
-        return await run_in_threadpool(_keep, backends, caller, upload, policy, idempotency_key)
+        return await run_in_threadpool(_keep, dependencies, caller, upload, policy, idempotency_key)
 
 
 def _keep(
-    backends: Backends, caller: Principal, upload: Received, policy: Json | None, key: str | None
+    dependencies: Dependencies, caller: Principal, upload: Received, policy: Json | None, key: str | None
 ) -> File | JSONResponse:
     filename = upload.filename or ""
     # Without a policy the text is that of versions before there were any: a key sent to them holds.
     request = f"{upload.blob.sha256} {filename}{f' {sorted(policy.items())}' if policy else ''}"
-    with transaction(backends) as work:
+    with transaction(dependencies) as work:
         replayed = replay(work, caller, key, "createFile", request)
         if replayed is not None:
             return replayed
-        service.require_room(work.session, caller, upload.blob.bytes)
+        service.require_quota(work.session, caller, upload.blob.bytes)
     # Between the transactions: storing gigabytes must not hold a database connection.
-    backends.blobs.take_file(upload.path, upload.blob)
-    with transaction(backends) as work:
-        create = partial(service.create_in_room, work, caller, filename, upload.blob, policy)
+    dependencies.blobs.take_file(upload.path, upload.blob)
+    with transaction(dependencies) as work:
+        create = partial(service.create_within_quota, work, caller, filename, upload.blob, policy)
         return once(work, caller, key, "createFile", request, create)
 
 
 @router.get("", operation_id="listFiles", responses=failures(CursorUnknown))
+@requires(Role.READ_ONLY)
 def list_files(
     caller: Caller,
-    backends: Opened,
+    dependencies: Injected,
     after: After = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
     order: Literal["asc", "desc"] = "desc",
     purpose: str | None = None,
 ) -> FileList:
     """The project's files, by creation time."""
-    with transaction(backends) as work:
+    with transaction(dependencies) as work:
         return service.page(
             work.session,
             caller.project_id,
@@ -131,9 +135,10 @@ def list_files(
 
 
 @router.get("/{file_id}", operation_id="retrieveFile", responses=failures(FileNotFound))
-def retrieve_file(file_id: str, caller: Caller, backends: Opened) -> File:
+@requires(Role.READ_ONLY)
+def retrieve_file(file_id: str, caller: Caller, dependencies: Injected) -> File:
     """One file."""
-    with transaction(backends) as work:
+    with transaction(dependencies) as work:
         return File.of(files.get(work.session, caller.project_id, file_id))
 
 
@@ -143,22 +148,24 @@ def retrieve_file(file_id: str, caller: Caller, backends: Opened) -> File:
     response_model=None,
     responses=REPORT_RESPONSES | failures(FileNotFound, NoReport),
 )
+@requires(Role.READ_ONLY)
 def retrieve_file_report(
     file_id: str,
     caller: Caller,
-    backends: Opened,
+    dependencies: Injected,
     form: Annotated[Literal["json", "text"], Query(alias="format")] = "json",
 ) -> FileReport | PlainTextResponse:
     """What was read, dropped and found in an uploaded archive, as JSON or in words. An addition."""
-    with transaction(backends) as work:
+    with transaction(dependencies) as work:
         found = service.report(work.session, caller.project_id, file_id)
     return FileReport.of(found) if form == "json" else PlainTextResponse(found.in_words())
 
 
 @router.delete("/{file_id}", operation_id="deleteFile", responses=failures(FileNotFound, FileInUse))
-def delete_file(file_id: str, caller: Caller, backends: Opened) -> FileDeleted:
+@requires(Role.MEMBER)
+def delete_file(file_id: str, caller: Caller, dependencies: Injected) -> FileDeleted:
     """Delete a file that no unfinished job needs."""
-    with transaction(backends) as work:
+    with transaction(dependencies) as work:
         return service.delete(work.session, caller.project_id, file_id)
 
 
@@ -168,9 +175,10 @@ def delete_file(file_id: str, caller: Caller, backends: Opened) -> FileDeleted:
     response_class=Response,
     responses=CONTENT_RESPONSES | failures(FileNotFound, RangeNotSatisfiable, BlobMissing),
 )
-def download_file(file_id: str, request: Request, caller: Caller, backends: Opened) -> Response:
+@requires(Role.READ_ONLY)
+def download_file(file_id: str, request: Request, caller: Caller, dependencies: Injected) -> Response:
     """The file's bytes, or where they are. Takes `Range`, `If-Range` and `If-None-Match`; the ETag is the SHA-256."""
-    return _download(file_id, request, caller, backends, head=False)
+    return _download(file_id, request, caller, dependencies, head=False)
 
 
 @router.head(
@@ -179,16 +187,17 @@ def download_file(file_id: str, request: Request, caller: Caller, backends: Open
     response_class=Response,
     responses=failures(FileNotFound) | {200: {"description": "The headers of a download."} | named(*DOWNLOAD)},
 )
-def head_file_content(file_id: str, request: Request, caller: Caller, backends: Opened) -> Response:
+@requires(Role.READ_ONLY)
+def head_file_content(file_id: str, request: Request, caller: Caller, dependencies: Injected) -> Response:
     """The headers of a download, without the bytes."""
-    return _download(file_id, request, caller, backends, head=True)
+    return _download(file_id, request, caller, dependencies, head=True)
 
 
-def _download(file_id: str, request: Request, caller: Principal, backends: Backends, *, head: bool) -> Response:
-    with transaction(backends) as work:
+def _download(file_id: str, request: Request, caller: Principal, dependencies: Dependencies, *, head: bool) -> Response:
+    with transaction(dependencies) as work:
         row = files.get(work.session, caller.project_id, file_id)
-    redirect = backends.settings.redirect_downloads
-    sent = service.content(row, backends.blobs, request.headers, head=head, redirect=redirect)
+    redirect = dependencies.settings.redirect_downloads
+    sent = service.content(row, dependencies.blobs, request.headers, head=head, redirect=redirect)
     if sent.body is None:
         return Response(None, sent.status, sent.headers, None if sent.status == 302 else BINARY)
     return StreamingResponse(sent.body, sent.status, sent.headers, BINARY)

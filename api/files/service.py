@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from api.dependencies import Backends
+from api.dependencies import Dependencies
 from api.errors.errors import InvalidRequest, NoReport
-from api.errors.request_faults import Fault
+from api.errors.field_errors import FieldError
 from api.files.elsewhere import may_redirect
 from api.files.filenames import attachment, clean
 from api.files.intake_policy import policy_of
@@ -17,7 +17,7 @@ from api.files.ranges import Span, etag, is_known, requested_span
 from api.files.receive import Received
 from api.files.schemas import File, FileDeleted, FileList
 from api.http.paging import cut
-from api.http.transactions import Work, transaction
+from api.http.transactions import UnitOfWork, transaction
 from intake import Report
 from store.blobs.blobs import Blobs, StoredBlob
 from store.files import files
@@ -33,35 +33,37 @@ UPLOAD_PURPOSE = "fine-tune"
 def checked_policy(upload: Received) -> Json | None:
     """What was decided about doubtful rows. Raise InvalidRequest with every fault of the form."""
     policy, faults_of_policy = policy_of(upload.fields)
-    faults = [*upload.faults, *faults_of_policy]
+    field_errors = [*upload.field_errors, *faults_of_policy]
     purpose = upload.fields.get("purpose")
     if purpose is None:
-        faults.append(Fault("purpose", "purpose: required, but not given.", "missing_field"))
+        field_errors.append(FieldError("purpose", "purpose: required, but not given.", "missing_field"))
     elif purpose != UPLOAD_PURPOSE:
         message = f"purpose: should be '{UPLOAD_PURPOSE}' (given: '{purpose[:80]}')."
-        faults.append(Fault("purpose", message, "invalid_value"))
-    if faults:
-        raise InvalidRequest(faults)
+        field_errors.append(FieldError("purpose", message, "invalid_value"))
+    if field_errors:
+        raise InvalidRequest(field_errors)
     return policy
 
 
-def check_room(backends: Backends, caller: Principal, size: int) -> None:
+def check_quota(dependencies: Dependencies, caller: Principal, size: int) -> None:
     """Before a file's body is read: raise QuotaExceeded where there is no room for it."""
-    with transaction(backends) as work:
-        require_room(work.session, caller, size)
+    with transaction(dependencies) as work:
+        require_quota(work.session, caller, size)
 
 
-def require_room(session: Session, caller: Principal, size: int) -> None:
+def require_quota(session: Session, caller: Principal, size: int) -> None:
     quotas.require_storage(session, caller.project_id, caller.limits, size)
 
 
-def create_in_room(work: Work, caller: Principal, filename: str, blob: StoredBlob, policy: Json | None) -> File:
+def create_within_quota(
+    work: UnitOfWork, caller: Principal, filename: str, blob: StoredBlob, policy: Json | None
+) -> File:
     """As ``create``; raise QuotaExceeded where the project has no room for it."""
-    require_room(work.session, caller, blob.bytes)
+    require_quota(work.session, caller, blob.bytes)
     return create(work, caller.project_id, filename, blob, policy)
 
 
-def create(work: Work, project_id: str, filename: str, blob: StoredBlob, policy: Json | None) -> File:
+def create(work: UnitOfWork, project_id: str, filename: str, blob: StoredBlob, policy: Json | None) -> File:
     """``filename`` as the client gave it; the blob is stored already."""
     new = NewFile(project_id, clean(filename), UPLOAD_PURPOSE, blob.bytes, blob.sha256, policy)
     row = files.create(work.session, new, status="uploaded")
@@ -102,20 +104,24 @@ class Content:
     body: Iterator[bytes] | None
 
 
-def content(row: FileRow, blobs: Blobs, asked: Mapping[str, str], *, head: bool, redirect: bool) -> Content:
-    """``asked``: the request's headers, for If-None-Match, Range and If-Range. ``redirect``: to the store if it can."""
+def content(row: FileRow, blobs: Blobs, request_headers: Mapping[str, str], *, head: bool, redirect: bool) -> Content:
+    """``request_headers``: If-None-Match, Range and If-Range count. ``redirect``: to the blob store if it can."""
     tag = etag(row.sha256)
     headers = {"etag": tag, "accept-ranges": "bytes", "cache-control": "private, no-cache"}
-    if is_known(tag, asked.get("if-none-match")):
+    if is_known(tag, request_headers.get("if-none-match")):
         return Content(304, headers, None)
     headers["content-disposition"] = attachment(row.filename)
     # RFC 9110 gives Range a meaning for GET alone.
-    span = None if head else requested_span(asked.get("range"), asked.get("if-range"), tag=tag, size=row.bytes)
-    elsewhere = blobs.signed_url(row.sha256) if redirect and not head and may_redirect(asked) else None
+    span = (
+        None
+        if head
+        else requested_span(request_headers.get("range"), request_headers.get("if-range"), tag=tag, size=row.bytes)
+    )
+    elsewhere = blobs.signed_url(row.sha256) if redirect and not head and may_redirect(request_headers) else None
     if elsewhere is not None:  # the client repeats its Range there
         # The name stands here, as blobs have none: curl -OJ takes it.
-        told = {"location": elsewhere, "content-disposition": headers["content-disposition"]}
-        return Content(302, told | {"cache-control": "private, no-store"}, None)
+        answer_headers = {"location": elsewhere, "content-disposition": headers["content-disposition"]}
+        return Content(302, answer_headers | {"cache-control": "private, no-store"}, None)
     sent = span or Span(0, row.bytes)
     headers["content-length"] = str(sent.length)
     if span is not None:

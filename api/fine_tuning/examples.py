@@ -69,9 +69,9 @@ validation,60,,0.1037,0.1188,0.0151,,,,0.6609,0.71
 STREAM = f"""\
 retry: 2000
 
-id: {EVENT}
 event: message
 data: {{"id": "{EVENT}", "object": "fine_tuning.job.event", "level": "info", "message": "Succeeded.", ...}}
+id: {EVENT}
 
 event: done
 data: {{"status": "succeeded"}}

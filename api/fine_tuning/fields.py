@@ -16,7 +16,7 @@ class JobSources(BaseModel):
 
     model: str = Field(description="A base model's name, from GET /v1/models.")
     training_file: str = Field(
-        description="Id of a file uploaded with purpose fine-tune, or of a data set: its latest revision is pinned, "
+        description="Id of a file uploaded with purpose fine-tune, or of a dataset: its latest revision is pinned, "
         "and the job shows it. `ds-...@3` is its revision 3."
     )
     validation_file: str | None = Field(None, description="Such an id; its pairs are held out, in place of a share.")

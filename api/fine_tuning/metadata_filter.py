@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from api.errors.errors import InvalidRequest
-from api.errors.request_faults import Fault
+from api.errors.field_errors import FieldError
 
 _ITEM = re.compile(r"metadata\[(.+)\]", re.DOTALL)
 PARAMETER = {
@@ -30,22 +30,24 @@ async def _read(request: Request) -> dict[str, str] | None:
     """None stands for ``metadata=null``, an empty dict for no filter."""
     wanted: dict[str, str] = {}
     absent = False
-    faults: list[Fault] = []
+    field_errors: list[FieldError] = []
     for name, value in request.query_params.multi_items():
         item = _ITEM.fullmatch(name)
         if item is not None and item.group(1) not in wanted:
             wanted[item.group(1)] = value
         elif item is not None:
-            faults.append(Fault(name, f"{name}: given twice; a key has one value.", "invalid_value"))
+            field_errors.append(FieldError(name, f"{name}: given twice; a key has one value.", "invalid_value"))
         elif (name, value) == ("metadata", "null"):
             absent = True
         elif name == "metadata" or name.startswith("metadata["):
-            faults.append(Fault(name, f"{name}: should be metadata[key]=value or metadata=null.", "invalid_value"))
+            field_errors.append(
+                FieldError(name, f"{name}: should be metadata[key]=value or metadata=null.", "invalid_value")
+            )
     if absent and wanted:
         message = "metadata: give metadata=null or metadata[key]=value, not both."
-        faults.append(Fault("metadata", message, "invalid_value"))
-    if faults:
-        raise InvalidRequest(faults)
+        field_errors.append(FieldError("metadata", message, "invalid_value"))
+    if field_errors:
+        raise InvalidRequest(field_errors)
     return None if absent else wanted
 
 

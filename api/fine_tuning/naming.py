@@ -14,8 +14,8 @@ TAIL = 8  # characters of the job's id, from its random end
 
 def adapter_name(suffix: str | None, method: Method, job_id: str) -> str:
     """The suffix as far as plain ASCII can tell it, otherwise the method and the end of the job's id."""
-    told = _plain(suffix or "")
-    return told if told and told not in OTHER_RESULTS else f"{method.type}-{job_id[-TAIL:]}"
+    given = _plain(suffix or "")
+    return given if given and given not in OTHER_RESULTS else f"{method.type}-{job_id[-TAIL:]}"
 
 
 def _plain(text: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from api.errors.request_faults import Fault, describe
+from api.errors.field_errors import FieldError, describe
 from api.fine_tuning import examples
 from api.fine_tuning.fields import JobAttributes, JobSources
 from trainer.spec.methods import MapoMethod, Method
@@ -46,7 +46,7 @@ class CreateFineTuningJob(JobAttributes, JobSources, TrainingOptions):
         return given
 
 
-def parse(document: dict[str, object]) -> tuple[CreateFineTuningJob | None, list[Fault]]:
+def parse(document: dict[str, object]) -> tuple[CreateFineTuningJob | None, list[FieldError]]:
     """The request, or None and everything that is wrong with its form."""
     try:
         return CreateFineTuningJob.model_validate(document), []

@@ -8,8 +8,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import JSONResponse
 
-from api.dependencies import Caller, Opened
-from api.errors.responses import BODY, ONCE, ROOM, failures
+from api.dependencies import Caller, Injected
+from api.errors.responses import BODY, DISK_ERRORS, ONCE, failures
 from api.fine_tuning import service
 from api.fine_tuning.estimates.estimate import FineTuningJobEstimate
 from api.fine_tuning.metadata_filter import PARAMETER, MetadataFilter
@@ -21,12 +21,14 @@ from api.fine_tuning.schemas import (
     FineTuningJobEventList,
     FineTuningJobList,
 )
-from api.http.disk_room import has_room
+from api.http.free_space import require_free_space
 from api.http.idempotency import IdempotencyKey, once
 from api.http.json_body import Json
 from api.http.paging import After
+from api.http.route_rules import requires
 from api.http.transactions import transaction
 from store.errors import CursorUnknown, IllegalTransition, JobNotFound, QuotaExceeded
+from store.roles import Role
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
 CREATE_BODY = {
@@ -43,45 +45,48 @@ RetryCount = Annotated[
 @router.post(
     "",
     operation_id="createFineTuningJob",
-    dependencies=[Depends(has_room)],
+    dependencies=[Depends(require_free_space)],
     response_model=FineTuningJob | FineTuningJobEstimate,
-    responses=failures(*BODY, *ONCE, *ROOM, QuotaExceeded),
+    responses=failures(*BODY, *ONCE, *DISK_ERRORS, QuotaExceeded),
     openapi_extra=CREATE_BODY,
 )
+@requires(Role.MEMBER)
 def create_job(
     body: Json,
     caller: Caller,
-    backends: Opened,
+    dependencies: Injected,
     idempotency_key: IdempotencyKey = None,
     x_stainless_retry_count: RetryCount = "0",
 ) -> FineTuningJob | FineTuningJobEstimate | JSONResponse:
     """Start a fine-tuning job, or with `dry_run` tell what it would cost. Every fault of the request is reported at
     once."""
-    offer = Offer(backends.bases, backends.settings.dinov2)
+    offer = Offer(dependencies.bases, dependencies.settings.dinov2)
     is_retry = x_stainless_retry_count not in ("", "0")
-    with transaction(backends) as work:
+    with transaction(dependencies) as work:
         if body.document.get("dry_run") is True:
             return service.dry_run(work, offer, caller, body)
-        create = partial(service.create, work, offer, backends.blobs, caller, body, is_retry=is_retry)
+        create = partial(service.create, work, offer, dependencies.blobs, caller, body, is_retry=is_retry)
         return once(work, caller, idempotency_key, "createFineTuningJob", body.sha256, create)
 
 
 @router.get("", operation_id="listFineTuningJobs", responses=failures(CursorUnknown), openapi_extra=PARAMETER)
+@requires(Role.READ_ONLY)
 def list_jobs(
     caller: Caller,
-    backends: Opened,
+    dependencies: Injected,
     metadata: MetadataFilter,
     after: After = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> FineTuningJobList:
     """The project's jobs, newest first."""
-    return service.page(backends, caller.project_id, after=after, limit=limit, metadata=metadata)
+    return service.page(dependencies, caller.project_id, after=after, limit=limit, metadata=metadata)
 
 
 @router.get("/{fine_tuning_job_id}", operation_id="retrieveFineTuningJob", responses=failures(JobNotFound))
-def retrieve_job(fine_tuning_job_id: str, caller: Caller, backends: Opened) -> FineTuningJob:
+@requires(Role.READ_ONLY)
+def retrieve_job(fine_tuning_job_id: str, caller: Caller, dependencies: Injected) -> FineTuningJob:
     """One job."""
-    return service.one(backends, caller.project_id, fine_tuning_job_id)
+    return service.one(dependencies, caller.project_id, fine_tuning_job_id)
 
 
 @router.post(
@@ -89,18 +94,20 @@ def retrieve_job(fine_tuning_job_id: str, caller: Caller, backends: Opened) -> F
     operation_id="cancelFineTuningJob",
     responses=failures(JobNotFound, IllegalTransition),
 )
-def cancel_job(fine_tuning_job_id: str, caller: Caller, backends: Opened) -> FineTuningJob:
+@requires(Role.MEMBER)
+def cancel_job(fine_tuning_job_id: str, caller: Caller, dependencies: Injected) -> FineTuningJob:
     """Cancel a job; a running one is asked to stop and becomes `cancelled` shortly after."""
-    with transaction(backends) as work:
+    with transaction(dependencies) as work:
         return service.cancel(work, caller.project_id, fine_tuning_job_id)
 
 
 @router.post(
     "/{fine_tuning_job_id}/pause", operation_id="pauseFineTuningJob", responses=failures(JobNotFound, IllegalTransition)
 )
-def pause_job(fine_tuning_job_id: str, caller: Caller, backends: Opened) -> FineTuningJob:
+@requires(Role.MEMBER)
+def pause_job(fine_tuning_job_id: str, caller: Caller, dependencies: Injected) -> FineTuningJob:
     """Pause a queued or running job; a running one writes a checkpoint first."""
-    with transaction(backends) as work:
+    with transaction(dependencies) as work:
         return service.pause(work, caller.project_id, fine_tuning_job_id)
 
 
@@ -109,24 +116,26 @@ def pause_job(fine_tuning_job_id: str, caller: Caller, backends: Opened) -> Fine
     operation_id="resumeFineTuningJob",
     responses=failures(JobNotFound, IllegalTransition),
 )
-def resume_job(fine_tuning_job_id: str, caller: Caller, backends: Opened) -> FineTuningJob:
+@requires(Role.MEMBER)
+def resume_job(fine_tuning_job_id: str, caller: Caller, dependencies: Injected) -> FineTuningJob:
     """Queue a paused job again; it goes on from its last checkpoint."""
-    with transaction(backends) as work:
+    with transaction(dependencies) as work:
         return service.resume(work, caller.project_id, fine_tuning_job_id)
 
 
 @router.get(
     "/{fine_tuning_job_id}/events", operation_id="listFineTuningEvents", responses=failures(CursorUnknown, JobNotFound)
 )
+@requires(Role.READ_ONLY)
 def list_events(
     fine_tuning_job_id: str,
     caller: Caller,
-    backends: Opened,
+    dependencies: Injected,
     after: After = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 20,
 ) -> FineTuningJobEventList:
     """What happened to the job, newest first."""
-    with transaction(backends) as work:
+    with transaction(dependencies) as work:
         return service.event_page(work.session, caller.project_id, fine_tuning_job_id, after=after, limit=limit)
 
 
@@ -135,13 +144,14 @@ def list_events(
     operation_id="listFineTuningJobCheckpoints",
     responses=failures(CursorUnknown, JobNotFound),
 )
+@requires(Role.READ_ONLY)
 def list_checkpoints(
     fine_tuning_job_id: str,
     caller: Caller,
-    backends: Opened,
+    dependencies: Injected,
     after: After = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 10,
 ) -> FineTuningJobCheckpointList:
     """The job's checkpoints with their held-out metrics, newest first."""
-    with transaction(backends) as work:
+    with transaction(dependencies) as work:
         return service.checkpoint_page(work.session, caller.project_id, fine_tuning_job_id, after=after, limit=limit)

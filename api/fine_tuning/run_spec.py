@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from api.errors.errors import InvalidRequest
-from api.errors.request_faults import describe
+from api.errors.field_errors import describe
 from api.fine_tuning.naming import adapter_name
 from api.fine_tuning.request import CreateFineTuningJob
 from store.base_models import RegisteredBase

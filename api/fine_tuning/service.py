@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
-from api.datasets.prepared import materialise
-from api.dependencies import Backends
+from api.datasets.pair_lists import materialise
+from api.dependencies import Dependencies
 from api.errors.errors import InvalidRequest
 from api.fine_tuning.estimates.estimate import FineTuningJobEstimate, estimate
 from api.fine_tuning.estimates.planned import planned
@@ -28,7 +28,7 @@ from api.fine_tuning.schemas import (
 )
 from api.http.json_body import JsonBody
 from api.http.paging import cut
-from api.http.transactions import Work
+from api.http.transactions import UnitOfWork
 from store.blobs.blobs import Blobs
 from store.database import read
 from store.ids import new_id
@@ -45,7 +45,7 @@ RETRY_WINDOW = timedelta(minutes=10)
 
 
 def create(
-    work: Work, offer: Offer, blobs: Blobs, caller: Principal, body: JsonBody, *, is_retry: bool
+    work: UnitOfWork, offer: Offer, blobs: Blobs, caller: Principal, body: JsonBody, *, is_retry: bool
 ) -> FineTuningJob:
     """``is_retry``: the client says that it has sent this before; then the job of that try is the answer."""
     jobs.serialize_request(work.session, caller.key_id, body.sha256)
@@ -61,7 +61,7 @@ def create(
     return _tell(work, job)
 
 
-def dry_run(work: Work, offer: Offer, caller: Principal, body: JsonBody) -> FineTuningJobEstimate:
+def dry_run(work: UnitOfWork, offer: Offer, caller: Principal, body: JsonBody) -> FineTuningJobEstimate:
     """All that ``create`` checks, and what the job would cost; makes nothing."""
     request, named = _checked(work, offer, caller, body)
     quotas.require_waiting_job(work.session, caller.project_id, caller.limits)
@@ -72,12 +72,14 @@ def dry_run(work: Work, offer: Offer, caller: Principal, body: JsonBody) -> Fine
     return estimate(plan, run_history.of_base(work.session, spec.base.name))
 
 
-def _checked(work: Work, offer: Offer, caller: Principal, body: JsonBody) -> tuple[CreateFineTuningJob, References]:
+def _checked(
+    work: UnitOfWork, offer: Offer, caller: Principal, body: JsonBody
+) -> tuple[CreateFineTuningJob, References]:
     """Raises InvalidRequest with every fault."""
-    request, faults = parse(body.document)
+    request, field_errors = parse(body.document)
     named = look_up(work.session, offer.bases, caller.project_id, body.document)
-    if request is None or faults or named.faults:
-        raise InvalidRequest([*faults, *named.faults])
+    if request is None or field_errors or named.field_errors:
+        raise InvalidRequest([*field_errors, *named.field_errors])
     return request, named
 
 
@@ -102,9 +104,9 @@ def _new_job(
     )
 
 
-def one(backends: Backends, project_id: str, job_id: str) -> FineTuningJob:
-    row = read(backends.reader, lambda connection: jobs.read(connection, project_id, job_id))
-    place = backends.places.of(backends.reader, _queued([row])).get(job_id)
+def one(dependencies: Dependencies, project_id: str, job_id: str) -> FineTuningJob:
+    row = read(dependencies.reader, lambda connection: jobs.read(connection, project_id, job_id))
+    place = dependencies.queue_positions.of(dependencies.reader, _queued([row])).get(job_id)
     return FineTuningJob.of(row, place)
 
 
@@ -112,26 +114,26 @@ def _queued(rows: Sequence[Job | Row[Any]]) -> list[str]:
     return [row.id for row in rows if row.status == JobStatus.QUEUED]
 
 
-def cancel(work: Work, project_id: str, job_id: str) -> FineTuningJob:
+def cancel(work: UnitOfWork, project_id: str, job_id: str) -> FineTuningJob:
     return FineTuningJob.of(jobs.cancel(work.session, project_id, job_id))
 
 
-def pause(work: Work, project_id: str, job_id: str) -> FineTuningJob:
+def pause(work: UnitOfWork, project_id: str, job_id: str) -> FineTuningJob:
     return FineTuningJob.of(jobs.pause(work.session, project_id, job_id))
 
 
-def resume(work: Work, project_id: str, job_id: str) -> FineTuningJob:
+def resume(work: UnitOfWork, project_id: str, job_id: str) -> FineTuningJob:
     return _tell(work, jobs.resume(work.session, project_id, job_id))
 
 
 def page(
-    backends: Backends, project_id: str, *, after: str | None, limit: int, metadata: dict[str, str] | None
+    dependencies: Dependencies, project_id: str, *, after: str | None, limit: int, metadata: dict[str, str] | None
 ) -> FineTuningJobList:
-    with backends.sessions() as session:
+    with dependencies.sessions() as session:
         rows = listing.newest_first(session, project_id, after=after, limit=limit + 1, metadata=metadata)
     found, has_more = cut(rows, limit)
-    places = backends.places.of(backends.reader, _queued(found))
-    data = [FineTuningJob.of(row, places.get(row.id)) for row in found]
+    queue_positions = dependencies.queue_positions.of(dependencies.reader, _queued(found))
+    data = [FineTuningJob.of(row, queue_positions.get(row.id)) for row in found]
     return FineTuningJobList(data=data, has_more=has_more)
 
 
@@ -153,7 +155,7 @@ def checkpoint_page(
     return FineTuningJobCheckpointList(data=data, has_more=has_more, first_id=first, last_id=last)
 
 
-def _tell(work: Work, job: Job) -> FineTuningJob:
+def _tell(work: UnitOfWork, job: Job) -> FineTuningJob:
     if job.status == JobStatus.QUEUED:
         work.jobs_to_train[job.id] = job.memory_gib
     return _shown(work.session, job)

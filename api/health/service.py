@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from api.dependencies import Backends
+from api.dependencies import Dependencies
 from api.errors.errors import NotReady
 from api.health.schemas import Ready, State
 from migrations.revision import outdated
@@ -16,13 +16,15 @@ from store.database import Sessions
 NEEDED = ("database", "blobs")
 
 
-def check(backends: Backends) -> Ready:
+def check(dependencies: Dependencies) -> Ready:
     """Raises NotReady, which says which needed part does not answer, or that the database is an older version's."""
     checks: dict[str, State] = {
-        "database": _database(backends.sessions),
-        "broker": _state(backends.hints.reachable()),
-        "blobs": _state(backends.blobs.reachable()),
-        "disk": "low" if disk_space.short(backends.settings, disk_space.of_the_api(backends.settings)) else "ok",
+        "database": _database(dependencies.sessions),
+        "broker": _state(dependencies.hints.reachable()),
+        "blobs": _state(dependencies.blobs.reachable()),
+        "disk": "low"
+        if disk_space.short(dependencies.settings, disk_space.of_the_api(dependencies.settings))
+        else "ok",
     }
     if any(checks[name] != "ok" for name in NEEDED):
         silent = [name for name in NEEDED if checks[name] == "no answer"]

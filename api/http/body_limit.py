@@ -1,9 +1,8 @@
-"""Caps on request bodies: by the length that is declared, by the bytes that really come, and by how long none come."""
+"""Limits of request bodies: of the declared length, of the bytes that are received, and of the time between them."""
 
 from __future__ import annotations
 
 import asyncio
-import re
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -11,15 +10,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors.answers import respond
 from api.errors.errors import RequestTimeout, RequestTooLarge
-from intake import Limits
-from store.files.uploads import PART_BYTES
+from api.http.route_rules import rule_of
 from store.settings import Settings
-
-JSON_LIMIT = 1024 * 1024  # a create request with 16 full metadata pairs is under 20 KiB
-FORM_OVERHEAD = 64 * 1024  # boundaries, part headers and fields around an uploaded file
-PARTS = re.compile(r"/v1/uploads/[^/]+/parts")
-PAIRS = re.compile(r"/v1/datasets/[^/]+/pairs")
-PAIR_BYTES = 2 * Limits().image_bytes
 
 
 class BodyLimit:
@@ -30,8 +22,8 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        settings: Settings = scope["app"].state.backends.settings
-        limit = _limit(scope["path"], settings)
+        settings: Settings = scope["app"].state.dependencies.settings
+        limit = rule_of(scope).max_body(settings)
         if _declared(scope) > limit:
             await respond(Request(scope), RequestTooLarge(limit))(scope, receive, send)
             return
@@ -56,16 +48,6 @@ async def _in_time(receive: Receive, seconds: float) -> Message:
             return await receive()
     except TimeoutError as error:
         raise RequestTimeout(seconds) from error
-
-
-def _limit(path: str, settings: Settings) -> int:
-    if path == "/v1/files":
-        return settings.max_upload_bytes + FORM_OVERHEAD
-    if PARTS.fullmatch(path):
-        return PART_BYTES + FORM_OVERHEAD
-    if PAIRS.fullmatch(path):
-        return PAIR_BYTES + FORM_OVERHEAD
-    return JSON_LIMIT
 
 
 def _declared(scope: Scope) -> int:

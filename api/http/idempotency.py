@@ -11,7 +11,7 @@ from fastapi import Header
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, StringConstraints
 
-from api.http.transactions import Work
+from api.http.transactions import UnitOfWork
 from store.tables.base import Json
 from store.tenants import idempotency
 from store.tenants.api_keys import Principal
@@ -28,38 +28,38 @@ REPLAYED = {"idempotent-replayed": "true"}
 
 
 @dataclass(frozen=True)
-class Unkept:
-    """A field of the answer that the database must not hold, and how it is made of the others again."""
+class OmittedField:
+    """A field that the stored answer must not hold, and how it is computed from the others."""
 
     name: str
     restore: Callable[[Json], str]
 
 
 def once(
-    work: Work,
+    work: UnitOfWork,
     caller: Principal,
     key: str | None,
     operation: str,
     body: str,
     make: Callable[[], Made],
-    unkept: Unkept | None = None,
+    omitted: OmittedField | None = None,
 ) -> Made | JSONResponse:
     """``make``'s answer, or the one that this key got before. ``body`` is a digest of what was sent.
 
     Raises IdempotencyInFlight, IdempotencyMismatch.
     """
-    replayed = replay(work, caller, key, operation, body, unkept)
+    replayed = replay(work, caller, key, operation, body, omitted)
     if replayed is not None:
         return replayed
     made = make()
     if key is not None:
-        answer = made.model_dump(mode="json", exclude={unkept.name} if unkept is not None else None)
+        answer = made.model_dump(mode="json", exclude={omitted.name} if omitted is not None else None)
         idempotency.save(work.session, caller.key_id, key, request=_request(operation, body), answer=answer)
     return made
 
 
 def replay(
-    work: Work, caller: Principal, key: str | None, operation: str, body: str, unkept: Unkept | None = None
+    work: UnitOfWork, caller: Principal, key: str | None, operation: str, body: str, omitted: OmittedField | None = None
 ) -> JSONResponse | None:
     """The answer that this key got before, if any. Raises as ``once`` does."""
     if key is None:
@@ -67,7 +67,7 @@ def replay(
     answered = idempotency.find_answer(work.session, caller.key_id, key, request=_request(operation, body))
     if answered is None:
         return None
-    restored = {unkept.name: unkept.restore(answered)} if unkept is not None else {}
+    restored = {omitted.name: omitted.restore(answered)} if omitted is not None else {}
     return JSONResponse(answered | restored, headers=REPLAYED)
 
 

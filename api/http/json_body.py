@@ -10,7 +10,7 @@ from fastapi import Depends, Request
 from pydantic_core import from_json
 
 from api.errors.errors import InvalidRequest
-from api.errors.request_faults import Fault
+from api.errors.field_errors import FieldError
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class JsonBody:
         try:
             document = from_json(content, allow_inf_nan=False)
         except ValueError as error:
-            raise InvalidRequest([Fault(None, f"The body is not JSON: {error}.", "invalid_json")]) from error
+            raise InvalidRequest([FieldError(None, f"The body is not JSON: {error}.", "invalid_json")]) from error
         if not isinstance(document, dict):
-            raise InvalidRequest([Fault(None, "The body must be a JSON object.", "invalid_json")])
+            raise InvalidRequest([FieldError(None, "The body must be a JSON object.", "invalid_json")])
         if _holds_nul(document):
-            raise InvalidRequest([Fault(None, "The body holds a NUL character, which text cannot.", "invalid_json")])
+            raise InvalidRequest([FieldError(None, "The body contains a NUL character; remove it.", "invalid_json")])
         return cls(document, hashlib.sha256(content).hexdigest())
 
 

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors.edge_headers import edge_headers
-from api.http.request_metrics import Answered, Requests
+from api.http.request_metrics import RequestMetrics
 
 log = structlog.get_logger()
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -19,9 +19,9 @@ KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPT
 
 
 class RequestContext:
-    """``requests`` learns of each request when its answer has been sent."""
+    """``requests`` counts each request when its answer has been sent."""
 
-    def __init__(self, app: ASGIApp, requests: Requests) -> None:
+    def __init__(self, app: ASGIApp, requests: RequestMetrics) -> None:
         self._app = app
         self._requests = requests
 
@@ -33,7 +33,7 @@ class RequestContext:
         scope.setdefault("state", {})["request_id"] = request_id
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        self._requests.in_flight += 1
+        self._requests.in_flight.inc()
         started = time.perf_counter()
         status = 500  # what the client gets when the layers below raise instead of answering
 
@@ -47,9 +47,9 @@ class RequestContext:
         try:
             await self._app(scope, receive, send_with_headers)
         finally:
-            self._requests.in_flight -= 1
+            self._requests.in_flight.dec()
             seconds = round(time.perf_counter() - started, 6)
-            self._requests.answered(Answered(_method(scope), _route(scope), status), seconds)
+            self._requests.answered(_method(scope), _route(scope), status, seconds)
             log.info("request", method=scope["method"], path=scope["path"], status=status, seconds=seconds)
 
 

@@ -1,70 +1,43 @@
-"""The requests that this process has answered, by route and status, with how long they took."""
+"""The requests that this process has answered, by route and status, with their durations."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from itertools import accumulate
+from collections.abc import Iterator
 
-from api.http.exposition import Family, Sample
+from prometheus_client import Gauge, Histogram, Metric
+from prometheus_client.registry import Collector
 
 # Upper bounds in seconds: a job is read in milliseconds, 4 GiB are received in tens of seconds.
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0)
 
 
-@dataclass(frozen=True)
-class Answered:
-    """``route`` is the template, such as /v1/files/{file_id}: as many values as there are routes, whatever is asked."""
-
-    method: str
-    route: str
-    status: int
-
-    def labels(self) -> dict[str, str]:
-        return {"method": self.method, "route": self.route, "status": str(self.status)}
-
-
-@dataclass
-class _Durations:
-    """How many fell into each of BOUNDS and beyond, and their sum in seconds."""
-
-    buckets: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS) + 1))
-    seconds: float = 0.0
-
-
-class Requests:
-    """Written by the event loop's thread alone; whoever reads sees each request whole or nearly so."""
+class RequestMetrics(Collector):
+    """``route`` is the template, such as /v1/files/{file_id}, so that the number of series is bounded."""
 
     def __init__(self) -> None:
-        self.in_flight = 0
-        self._seen: dict[Answered, _Durations] = {}
+        self.in_flight = Gauge(
+            "pairtune_http_requests_in_flight", "Requests that this process is answering.", registry=None
+        )
+        self._durations = Histogram(
+            "pairtune_http_request_duration_seconds",
+            "Requests that this process has answered, by route and status.",
+            ["method", "route", "status"],
+            buckets=BOUNDS,
+            registry=None,
+        )
 
-    def answered(self, what: Answered, seconds: float) -> None:
-        durations = self._seen.setdefault(what, _Durations())
-        durations.buckets[sum(seconds > bound for bound in BOUNDS)] += 1
-        durations.seconds += seconds
+    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        self._durations.labels(method, route, str(status)).observe(seconds)
 
-    def families(self) -> list[Family]:
-        seen = sorted(self._seen.copy().items(), key=lambda item: (item[0].route, item[0].method, item[0].status))
-        samples = [sample for what, durations in seen for sample in _samples(what, durations)]
-        return [
-            Family(
-                "http_request_duration_seconds",
-                "histogram",
-                "Requests that this process has answered, by route and status.",
-                tuple(samples),
-            ),
-            Family(
-                "http_requests_in_flight",
-                "gauge",
-                "Requests that this process is answering.",
-                (Sample(self.in_flight),),
-            ),
-        ]
-
-
-def _samples(what: Answered, durations: _Durations) -> list[Sample]:
-    labels = what.labels()
-    below = list(accumulate(durations.buckets))
-    bounds = [*(f"{bound:g}" for bound in BOUNDS), "+Inf"]
-    counted = [Sample(n, labels | {"le": bound}, "_bucket") for n, bound in zip(below, bounds, strict=True)]
-    return [*counted, Sample(durations.seconds, labels, "_sum"), Sample(below[-1], labels, "_count")]
+    def collect(self) -> Iterator[Metric]:
+        for family in self._durations.collect():
+            family.samples = [
+                # Prometheus before version 3 compares `le` as text, and dashboards name le="1".
+                sample._replace(labels=sample.labels | {"le": sample.labels["le"].removesuffix(".0")})
+                if "le" in sample.labels
+                else sample
+                for sample in family.samples
+                if not sample.name.endswith("_created")
+            ]
+            yield family
+        yield from self.in_flight.collect()

@@ -1,4 +1,4 @@
-"""What a client asks to be drawn: OpenAI's fields, and beside them what a diffusion model takes."""
+"""A request for images: OpenAI's fields, and those of a diffusion model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from api.errors.request_faults import Fault, describe
+from api.errors.field_errors import FieldError, describe
 from trainer.spec.draw import LONGEST_SIDE, DrawingOptions
 from trainer.spec.strict import Seed
 
@@ -76,7 +76,7 @@ def _sides(size: str) -> tuple[int, int]:
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
-def parse(document: dict[str, object]) -> tuple[CreateImage | None, list[Fault]]:
+def parse(document: dict[str, object]) -> tuple[CreateImage | None, list[FieldError]]:
     """The request, or None and everything that is wrong with its form."""
     try:
         return CreateImage.model_validate(document), []

@@ -10,20 +10,22 @@ from fastapi import APIRouter, Header, Path, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from api.dependencies import Backends, Caller, Opened
+from api.dependencies import Caller, Dependencies, Injected
 from api.errors.errors import GenerationFailed, GenerationQueued, GenerationRunning
 from api.errors.responses import BODY, ONCE, failures
 from api.files.ranges import etag, is_known
 from api.http.documented_headers import named
 from api.http.idempotency import REPLAYED, IdempotencyKey, once
 from api.http.json_body import Json, JsonBody
+from api.http.route_rules import requires
 from api.http.transactions import transaction
 from api.images import service
 from api.images.request import CreateImage, Form
 from api.images.schemas import ImageGeneration, ImagesResponse
-from api.images.waiting import Waiting
+from api.images.waiting import GenerationWaiters
 from store.errors import BlobMissing, GenerationNotFound, ImageNotFound
 from store.generations import generations
+from store.roles import Role
 from store.tenants.api_keys import Principal
 
 router = APIRouter(prefix="/v1/images/generations", tags=["images"])
@@ -51,65 +53,67 @@ RetryCount = Annotated[
     responses=failures(*BODY, *ONCE, GenerationFailed, GenerationQueued, GenerationRunning),
     openapi_extra=CREATE_BODY,
 )
+@requires(Role.MEMBER)
 async def create_image(
     body: Json,
     request: Request,
     caller: Caller,
-    backends: Opened,
+    dependencies: Injected,
     idempotency_key: IdempotencyKey = None,
     x_stainless_retry_count: RetryCount = "0",
 ) -> Response:
     """Draw images. The answer comes when they are drawn; what takes longer than the server waits is answered 503
     (nobody draws it yet) or 504 (it is being drawn) with `Retry-After` and `generation_id`, and goes on."""
     is_retry = x_stainless_retry_count not in ("", "0")
-    begin = partial(_begin, backends, caller, body, idempotency_key, is_retry=is_retry)
+    begin = partial(_begin, dependencies, caller, body, idempotency_key, is_retry=is_retry)
     generation_id, replayed = await run_in_threadpool(begin)
-    waiting: Waiting = request.app.state.waiting
-    await waiting.until_ended(generation_id, seconds=backends.settings.images_wait_seconds)
+    waiting: GenerationWaiters = request.app.state.waiting
+    await waiting.until_ended(generation_id, seconds=dependencies.settings.images_wait_seconds)
     form: Form = "url" if body.document.get("response_format") == "url" else "b64_json"
-    answer = partial(_answer, backends, caller.project_id, generation_id, _origin(request, backends), form)
+    answer = partial(_answer, dependencies, caller.project_id, generation_id, _origin(request, dependencies), form)
     return Response(
         await run_in_threadpool(answer), media_type="application/json", headers=REPLAYED if replayed else None
     )
 
 
 def _begin(
-    backends: Backends, caller: Principal, body: JsonBody, key: str | None, *, is_retry: bool
+    dependencies: Dependencies, caller: Principal, body: JsonBody, key: str | None, *, is_retry: bool
 ) -> tuple[str, bool]:
     """The generation's id, and whether this key has asked for it before."""
-    with transaction(backends) as work:
-        create = partial(service.begin, work, backends.bases, caller, body, is_retry=is_retry)
+    with transaction(dependencies) as work:
+        create = partial(service.begin, work, dependencies.bases, caller, body, is_retry=is_retry)
         begun = once(work, caller, key, "createImage", body.sha256, create)
     if isinstance(begun, JSONResponse):
         return json.loads(bytes(begun.body))["id"], True
     return begun.id, False
 
 
-def _answer(backends: Backends, project_id: str, generation_id: str, origin: str, form: Form) -> bytes:
+def _answer(dependencies: Dependencies, project_id: str, generation_id: str, origin: str, form: Form) -> bytes:
     """As bytes: images in base64 are large, and the event loop has others to serve."""
-    with transaction(backends) as work:
+    with transaction(dependencies) as work:
         row = generations.get(work.session, project_id, generation_id)
-    return service.answer(row, backends.blobs, origin, form).model_dump_json().encode()
+    return service.answer(row, dependencies.blobs, origin, form).model_dump_json().encode()
 
 
-def _origin(request: Request, backends: Backends) -> str:
-    return (backends.settings.url or str(request.base_url)).rstrip("/")
+def _origin(request: Request, dependencies: Dependencies) -> str:
+    return (dependencies.settings.url or str(request.base_url)).rstrip("/")
 
 
 @router.get(
     "/{generation_id}", operation_id="retrieveImageGeneration", responses=failures(GenerationNotFound, BlobMissing)
 )
+@requires(Role.READ_ONLY)
 def retrieve_image_generation(
     generation_id: str,
     request: Request,
     caller: Caller,
-    backends: Opened,
+    dependencies: Injected,
     response_format: Annotated[Form, Query(description="How `data` holds the images.")] = "url",
 ) -> ImageGeneration:
     """What became of a request for images. An addition."""
-    with transaction(backends) as work:
+    with transaction(dependencies) as work:
         row = generations.get(work.session, caller.project_id, generation_id)
-    return service.generation(row, backends.blobs, _origin(request, backends), response_format)
+    return service.generation(row, dependencies.blobs, _origin(request, dependencies), response_format)
 
 
 @router.get(
@@ -118,17 +122,18 @@ def retrieve_image_generation(
     response_class=Response,
     responses=PICTURE | failures(GenerationNotFound, ImageNotFound, BlobMissing),
 )
+@requires(Role.READ_ONLY)
 def download_image(
     generation_id: str,
     index: Annotated[int, Path(ge=0, description="Counted from 0.")],
     request: Request,
     caller: Caller,
-    backends: Opened,
+    dependencies: Injected,
 ) -> Response:
     """One drawn image. An addition."""
-    with transaction(backends) as work:
+    with transaction(dependencies) as work:
         sha256 = service.image(work.session, caller.project_id, generation_id, index)
     headers = {"etag": etag(sha256), "cache-control": "private, max-age=31536000, immutable"}
     if is_known(headers["etag"], request.headers.get("if-none-match")):
         return Response(None, 304, headers)
-    return StreamingResponse(backends.blobs.stream(sha256), 200, headers, PNG)
+    return StreamingResponse(dependencies.blobs.stream(sha256), 200, headers, PNG)

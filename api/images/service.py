@@ -1,4 +1,4 @@
-"""The rules of drawing images: what is queued, and what the client is told of it."""
+"""Image generations: what a request queues, and what its answer says."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from api.errors.errors import GenerationFailed, GenerationQueued, GenerationRunning, InvalidRequest
-from api.errors.request_faults import Fault
+from api.errors.field_errors import FieldError
 from api.http.json_body import JsonBody
-from api.http.transactions import Work
-from api.images.drawable import Drawable, find
+from api.http.transactions import UnitOfWork
+from api.images.generation_model import GenerationModel, find
 from api.images.request import CreateImage, Form, parse
 from api.images.schemas import DrawnImage, GenerationError, ImageGeneration, ImagesResponse
 from store.base_models import RegisteredBase
@@ -26,41 +26,41 @@ from store.tables.generation import Generation, GenerationStatus
 from store.tenants.api_keys import Principal
 from trainer.spec.draw import LAST_SEED, DrawingOptions, DrawSpec
 
-# Longer than a client's automatic retries go on; a later request with the same body is a new wish.
+# Longer than a client retries automatically; a later request with the same body starts a new generation.
 RETRY_WINDOW = timedelta(minutes=30)
 
 
 class Accepted(BaseModel):
-    """What an idempotency key keeps of a request for images: the answer itself may be large."""
+    """The stored answer of an idempotency key: the images themselves may be large."""
 
     id: str
 
 
 def begin(
-    work: Work, bases: dict[str, RegisteredBase], caller: Principal, body: JsonBody, *, is_retry: bool
+    work: UnitOfWork, bases: dict[str, RegisteredBase], caller: Principal, body: JsonBody, *, is_retry: bool
 ) -> Accepted:
-    """Queue what was asked for. ``is_retry``: the client has sent this before; then that try is waited for again."""
+    """Queue the generation. ``is_retry``: the client has sent this before; the earlier generation is then reused."""
     jobs.serialize_request(work.session, caller.key_id, body.sha256)
     if is_retry:
         earlier = generations.by_request(work.session, caller.key_id, body.sha256, within=RETRY_WINDOW)
         if earlier is not None:
             return Accepted(id=earlier.id)
-    asked, faults = parse(body.document)
-    drawable, unusable = find(work.session, bases, caller.project_id, body.document.get("model"))
-    if asked is None or drawable is None or faults:
-        raise InvalidRequest([*faults, *unusable])
-    spec = _spec(asked, drawable).model_dump(mode="json")
-    new = NewGeneration(caller.project_id, asked.model, spec, drawable.weights, caller.key_id, body.sha256)
+    request, field_errors = parse(body.document)
+    model, unusable = find(work.session, bases, caller.project_id, body.document.get("model"))
+    if request is None or model is None or field_errors:
+        raise InvalidRequest([*field_errors, *unusable])
+    spec = _spec(request, model).model_dump(mode="json")
+    new = NewGeneration(caller.project_id, request.model, spec, model.weights, caller.key_id, body.sha256)
     row = generations.create(work.session, new)
-    work.images_to_draw.append(row.id)
+    work.images_to_generate.append(row.id)
     return Accepted(id=row.id)
 
 
-def _spec(asked: CreateImage, drawable: Drawable) -> DrawSpec:
-    options = {name: getattr(asked, name) for name in DrawingOptions.model_fields}
-    width, height = asked.sides or (None, None)
-    seed = secrets.randbelow(LAST_SEED + 1) if asked.seed is None else asked.seed
-    return DrawSpec.model_validate({**options, **drawable.spec, "seed": seed, "width": width, "height": height})
+def _spec(request: CreateImage, model: GenerationModel) -> DrawSpec:
+    options = {name: getattr(request, name) for name in DrawingOptions.model_fields}
+    width, height = request.sides or (None, None)
+    seed = secrets.randbelow(LAST_SEED + 1) if request.seed is None else request.seed
+    return DrawSpec.model_validate({**options, **model.spec, "seed": seed, "width": width, "height": height})
 
 
 def answer(row: Generation, blobs: Blobs, origin: str, form: Form) -> ImagesResponse:
@@ -71,11 +71,11 @@ def answer(row: Generation, blobs: Blobs, origin: str, form: Form) -> ImagesResp
         raise GenerationRunning(row.id)
     found = generation(row, blobs, origin, form)
     if found.error is not None and found.error.param is not None:
-        raise InvalidRequest([Fault(found.error.param, f"{found.error.message}.", found.error.code)])
+        raise InvalidRequest([FieldError(found.error.param, f"{found.error.message}.", found.error.code)])
     if found.error is not None:
         raise GenerationFailed(row.id, found.error.message)
-    told = found.model_dump(include=set(ImagesResponse.model_fields))
-    return ImagesResponse.model_validate(told | {"created": found.finished_at})
+    answer = found.model_dump(include=set(ImagesResponse.model_fields))
+    return ImagesResponse.model_validate(answer | {"created": found.finished_at})
 
 
 def generation(row: Generation, blobs: Blobs, origin: str, form: Form) -> ImageGeneration:

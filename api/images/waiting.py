@@ -1,4 +1,4 @@
-"""Waiting for images, for any number of requests: one look at the database serves all of them.
+"""Requests that wait for a generation: one poll of the database serves all of them.
 
 A request that waits holds neither a thread nor a connection to the database.
 """
@@ -18,24 +18,24 @@ from store.generations import generations
 
 log = structlog.get_logger()
 
-LOOK_SECONDS = 0.25
+POLL_SECONDS = 0.25
 
 
-class Waiting:
+class GenerationWaiters:
     """Belongs to one event loop. ``close`` ends every wait."""
 
-    def __init__(self, sessions: Sessions, *, look_seconds: float = LOOK_SECONDS) -> None:
+    def __init__(self, sessions: Sessions, *, poll_seconds: float = POLL_SECONDS) -> None:
         self._sessions = sessions
-        self._look_seconds = look_seconds
+        self._poll_seconds = poll_seconds
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._task: asyncio.Task[None] | None = None
 
     async def until_ended(self, generation_id: str, *, seconds: float) -> None:
-        """Returns when it has ended, or after that long: the caller looks which."""
+        """Returns when the generation has ended, or after ``seconds``: the caller reads its state."""
         ended = asyncio.Event()
         self._waiting.setdefault(generation_id, set()).add(ended)
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._look_out())
+            self._task = asyncio.create_task(self._poll())
         try:
             with suppress(TimeoutError):
                 await asyncio.wait_for(ended.wait(), seconds)
@@ -50,21 +50,21 @@ class Waiting:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
-        self._tell(set(self._waiting))
+        self._wake(set(self._waiting))
 
-    async def _look_out(self) -> None:
+    async def _poll(self) -> None:
         while self._waiting:
             try:
-                self._tell(await run_in_threadpool(self._read, list(self._waiting)))
+                self._wake(await run_in_threadpool(self._read, list(self._waiting)))
             except (OperationalError, PoolTimeout) as error:
                 log.warning("images.not_looked_for", reason=str(error))
-            await asyncio.sleep(self._look_seconds)
+            await asyncio.sleep(self._poll_seconds)
 
     def _read(self, generation_ids: list[str]) -> set[str]:
         with self._sessions() as session:
             return generations.ended(session, generation_ids)
 
-    def _tell(self, generation_ids: set[str]) -> None:
+    def _wake(self, generation_ids: set[str]) -> None:
         for generation_id in generation_ids:
             for ended in self._waiting.get(generation_id, ()):
                 ended.set()

@@ -6,10 +6,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
-from api.dependencies import Opened
-from api.http.exposition import MEDIA_TYPE
-from api.metrics import service
+from api.http.route_rules import public
 
 router = APIRouter(tags=["health"])
 EXAMPLE = """\
@@ -29,7 +28,8 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     response_class=PlainTextResponse,
     responses=RESPONSES,
 )
-def metrics(request: Request, backends: Opened) -> PlainTextResponse:
-    """Operators' signals in Prometheus' text format; docs/reference/metrics.md says what each means. Without
-    a database the process's own are told, and `pairtune_database_up` is 0."""
-    return PlainTextResponse(service.scrape(backends, request.app.state.requests), media_type=MEDIA_TYPE)
+@public
+def metrics(request: Request) -> PlainTextResponse:
+    """Operators' signals in Prometheus' text format; docs/reference/metrics.md says what each means. If
+    the database does not answer, the answer has the process's own figures, and `pairtune_database_up` is 0."""
+    return PlainTextResponse(generate_latest(request.app.state.metrics), media_type=CONTENT_TYPE_PLAIN_0_0_4)

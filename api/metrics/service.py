@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, Metric, PlatformCollector, ProcessCollector
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from api.dependencies import Backends
-from api.http.exposition import Family, Sample, render
-from api.http.request_metrics import Requests
+from api.dependencies import Dependencies
+from api.http.request_metrics import RequestMetrics
 from store.blobs import disk_space
 from store.database import Sessions
 from store.ops import service_metrics
@@ -22,12 +26,31 @@ COUNTERS = {
 }
 
 
-def scrape(backends: Backends, requests: Requests) -> str:
-    """A database that does not answer is itself a signal: what the process knows is told without it."""
-    found = _read(backends.sessions)
-    shared = _shared(found) if found is not None else []
-    up = Family("database_up", "gauge", "Whether PostgreSQL answered this scrape.", (Sample(found is not None),))
-    return render([up, *shared, _disk(backends), *requests.families()])
+def metrics_registry(dependencies: Dependencies, requests: RequestMetrics) -> CollectorRegistry:
+    """Of one application: the shared figures, those of its requests, and those of its process and Python."""
+    registry = CollectorRegistry()
+    registry.register(SharedMetrics(dependencies))
+    registry.register(requests)
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    return registry
+
+
+class SharedMetrics(Collector):
+    """Reads PostgreSQL and the disks at each scrape. If the database does not answer, the scrape reports that."""
+
+    def __init__(self, dependencies: Dependencies) -> None:
+        self._dependencies = dependencies
+
+    def collect(self) -> Iterator[Metric]:
+        found = _read(self._dependencies.sessions)
+        yield _gauge("database_up", "Whether PostgreSQL answered this scrape.", found is not None)
+        if found is not None:
+            yield from _shared(found)
+        free = disk_space.free(disk_space.of_the_api(self._dependencies.settings))
+        yield _gauges(
+            "disk_free_bytes", "Free space of the filesystems that this process writes to.", "use", free.items()
+        )
 
 
 def _read(sessions: Sessions) -> Signals | None:
@@ -38,61 +61,63 @@ def _read(sessions: Sessions) -> Signals | None:
         return None
 
 
-def _shared(found: Signals) -> list[Family]:
-    return [
-        _gauge("jobs", "Jobs that have not ended.", *(Sample(n, {"status": s}) for s, n in found.jobs.items())),
-        _gauge(
-            "queue_age_seconds",
-            "For how long the oldest job, file or request for images has been waiting; 0 when none is.",
-            *(Sample(age, {"queue": queue}) for queue, age in found.queue_age.items()),
-        ),
-        _gauge("files_waiting", "Uploads that wait to be read.", Sample(found.waiting_files)),
-        *(_counter(found, name, words) for name, words in COUNTERS.items()),
-        *_running(found),
-        _gauge(
-            "loop_lag_seconds",
-            "Time since a loop of the dispatcher was last round.",
-            *(Sample(lag, {"loop": loop}) for loop, lag in found.lags.items()),
-        ),
-        _gauge("uploads_pending", "Uploads in parts that were begun and not ended.", Sample(found.pending_uploads)),
-        _gauge("webhook_deliveries_due", "Webhooks that should be sent by now.", Sample(found.due_deliveries)),
-        _gauge(
-            "webhook_delivery_age_seconds",
-            "For how long the oldest of them has been due; 0 when none is.",
-            Sample(found.oldest_due_delivery),
-        ),
-    ]
+def _shared(found: Signals) -> Iterator[Metric]:
+    yield _gauges("jobs", "Jobs that have not ended.", "status", found.jobs.items())
+    yield _gauges(
+        "queue_age_seconds",
+        "For how long the oldest job, file or request for images has been waiting; 0 when none is.",
+        "queue",
+        found.queue_age.items(),
+    )
+    yield _gauge("files_waiting", "Uploads that wait to be read.", found.waiting_files)
+    for name, text in COUNTERS.items():
+        yield _counter(found, name, text)
+    yield from _running(found)
+    yield _gauges("loop_lag_seconds", "Time since a loop of the dispatcher was last round.", "loop", found.lags.items())
+    yield _gauge("uploads_pending", "Uploads in parts that were begun and not ended.", found.pending_uploads)
+    yield _gauge("webhook_deliveries_due", "Webhooks that should be sent by now.", found.due_deliveries)
+    yield _gauge(
+        "webhook_delivery_age_seconds",
+        "For how long the oldest of them has been due; 0 when none is.",
+        found.oldest_due_delivery,
+    )
 
 
-def _counter(found: Signals, name: str, words: str) -> Family:
+def _running(found: Signals) -> Iterator[Metric]:
+    speed = ((one.worker, one.pairs_per_second) for one in found.running)
+    memory = ((one.worker, one.peak_memory_bytes) for one in found.running)
+    reading = ((one.worker, one.peak_memory_bytes) for one in found.reading)
+    yield _gauges("training_pairs_per_second", "Speed of a worker's running job.", "worker", _known(speed))
+    yield _gauges(
+        "training_peak_memory_bytes", "Peak device memory of a worker's running job.", "worker", _known(memory)
+    )
+    yield _gauges(
+        "intake_peak_memory_bytes",
+        "Peak resident memory of an intake worker's process that reads a file.",
+        "worker",
+        _known(reading),
+    )
+
+
+def _known(figures: Iterable[tuple[str, float | None]]) -> Iterator[tuple[str, float]]:
+    return ((worker, value) for worker, value in figures if value is not None)
+
+
+def _counter(found: Signals, name: str, text: str) -> Metric:
     """All queues from the start: a counter that appears with its first event hides it from rate()."""
-    samples = (Sample(found.counters.get((name, queue), 0), {"queue": queue}) for queue in QUEUES)
-    return Family(f"{name}_total", "counter", words, tuple(samples))
+    family = CounterMetricFamily(f"pairtune_{name}", text, labels=["queue"])
+    for queue in QUEUES:
+        family.add_metric([queue], found.counters.get((name, queue), 0))
+    return family
 
 
-def _running(found: Signals) -> list[Family]:
-    speed = [(one.worker, one.pairs_per_second) for one in found.running]
-    memory = [(one.worker, one.peak_memory_bytes) for one in found.running]
-    return [
-        _gauge("training_pairs_per_second", "Speed of a worker's running job.", *_known(speed)),
-        _gauge("training_peak_memory_bytes", "Peak device memory of a worker's running job.", *_known(memory)),
-        _gauge(
-            "intake_peak_memory_bytes",
-            "Peak resident memory of an intake worker's process that reads a file.",
-            *_known([(one.worker, one.peak_memory_bytes) for one in found.reading]),
-        ),
-    ]
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"pairtune_{name}", text, value=value)
 
 
-def _known(figures: list[tuple[str, float | None]]) -> list[Sample]:
-    return [Sample(value, {"worker": worker}) for worker, value in figures if value is not None]
-
-
-def _disk(backends: Backends) -> Family:
-    free = disk_space.free(disk_space.of_the_api(backends.settings))
-    samples = (Sample(room, {"use": use}) for use, room in free.items())
-    return _gauge("disk_free_bytes", "Free space of the filesystems that this process writes to.", *samples)
-
-
-def _gauge(name: str, words: str, *samples: Sample) -> Family:
-    return Family(name, "gauge", words, samples)
+def _gauges(name: str, text: str, label: str, values: Iterable[tuple[str, float]]) -> Metric:
+    """One sample for each value of the label."""
+    family = GaugeMetricFamily(f"pairtune_{name}", text, labels=[label])
+    for value_of_label, value in values:
+        family.add_metric([value_of_label], value)
+    return family

@@ -6,40 +6,45 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from api.dependencies import Caller, Opened
+from api.dependencies import Caller, Injected
 from api.errors.responses import failures
 from api.http.paging import After
+from api.http.route_rules import requires
 from api.http.transactions import transaction
 from api.models import service
 from api.models.schemas import Model, ModelDeleted, ModelList
 from store.errors import CursorUnknown, ModelIsBase, ModelNotFound
+from store.roles import Role
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
 @router.get("", operation_id="listModels", responses=failures(CursorUnknown))
+@requires(Role.READ_ONLY)
 def list_models(
     caller: Caller,
-    backends: Opened,
+    dependencies: Injected,
     after: After = None,
     # OpenAI's SDK asks for no second page of models; this is more than anybody looks through.
     limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
 ) -> ModelList:
     """Base models, then the project's fine-tuned ones, newest first."""
-    with transaction(backends) as work:
-        return service.page(work.session, backends.bases, caller.project_id, after=after, limit=limit)
+    with transaction(dependencies) as work:
+        return service.page(work.session, dependencies.bases, caller.project_id, after=after, limit=limit)
 
 
 # A path parameter of its own kind: a base's name may hold slashes, as hub ids do.
 @router.get("/{model:path}", operation_id="retrieveModel", responses=failures(ModelNotFound))
-def retrieve_model(model: str, caller: Caller, backends: Opened) -> Model:
+@requires(Role.READ_ONLY)
+def retrieve_model(model: str, caller: Caller, dependencies: Injected) -> Model:
     """One model by name."""
-    with transaction(backends) as work:
-        return service.one(work.session, backends.bases, caller.project_id, model)
+    with transaction(dependencies) as work:
+        return service.one(work.session, dependencies.bases, caller.project_id, model)
 
 
 @router.delete("/{model:path}", operation_id="deleteModel", responses=failures(ModelNotFound, ModelIsBase))
-def delete_model(model: str, caller: Caller, backends: Opened) -> ModelDeleted:
+@requires(Role.MEMBER)
+def delete_model(model: str, caller: Caller, dependencies: Injected) -> ModelDeleted:
     """Delete a fine-tuned model: its name, its adapter files and those of its job's checkpoints."""
-    with transaction(backends) as work:
-        return service.delete(work.session, backends.bases, caller.project_id, model)
+    with transaction(dependencies) as work:
+        return service.delete(work.session, dependencies.bases, caller.project_id, model)

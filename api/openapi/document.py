@@ -11,12 +11,11 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response
 from pydantic import BaseModel
 
-from api.auth.authentication import guarded
-from api.auth.roles import needed_role
 from api.datasets.request import AddDatasetFile, CreateDataset
 from api.errors.responses import EXAMPLES, Error, documented
 from api.fine_tuning.request import CreateFineTuningJob
 from api.http.documented_headers import HEADERS, add_headers
+from api.http.route_rules import RouteRules, public
 from api.images.request import CreateImage
 from api.uploads.request import CompleteUpload, CreateUpload
 from api.webhooks.request import CreateWebhook
@@ -39,6 +38,7 @@ def document(app: FastAPI) -> dict[str, Any]:
     """FastAPI's own, and what it does not know: the schemas of bodies that their services parse, roles, headers, and
     an example of every body."""
     found = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+    rules: RouteRules = app.state.rules
     schemas = found["components"]["schemas"]
     found["components"] |= {"headers": HEADERS, "examples": EXAMPLES}
     for name, shown in _examples(BaseModel):
@@ -50,9 +50,10 @@ def document(app: FastAPI) -> dict[str, Any]:
         schemas[parsed.__name__] = request
     for path, methods in found["paths"].items():
         for method, operation in methods.items():
-            if guarded(path):
-                _add_role(operation, needed_role(method.upper(), path))
-            add_headers(operation, needs_key=guarded(path))
+            role = rules.of(method.upper(), path).role
+            if role is not None:
+                _add_role(operation, role)
+            add_headers(operation, needs_key=role is not None)
             _add_examples(operation, schemas)
     return found
 
@@ -74,9 +75,9 @@ def _add_role(operation: dict[str, Any], role: Role) -> None:
     [forbidden] = documented(InsufficientRole).values()
     del forbidden["model"]
     error = {"schema": {"$ref": REFERENCE.format(model=Error.__name__)}}
-    told = operation["responses"].setdefault("403", forbidden)
-    told["description"] = f"Needs a key with role {role}, or what it asks for is not granted"
-    content = told["content"]["application/json"]
+    response = operation["responses"].setdefault("403", forbidden)
+    response["description"] = f"Needs a key with role {role}, or what it asks for is not granted"
+    content = response["content"]["application/json"]
     content |= error
     content["examples"] |= forbidden["content"]["application/json"]["examples"]
 
@@ -105,6 +106,7 @@ def document_routes(found: dict[str, Any]) -> APIRouter:
     router = APIRouter()
 
     @router.get("/openapi.json", include_in_schema=False)
+    @public
     async def openapi() -> Response:
         return Response(content, media_type="application/json")
 

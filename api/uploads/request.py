@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from api.errors.errors import InvalidRequest
 from api.errors.example_ids import PART, SHA256
-from api.errors.request_faults import Fault, describe
+from api.errors.field_errors import FieldError, describe
 from api.files.intake_policy import Prompt
 from intake.policy import InvalidRows, Ties
 from store.files.uploads import MAX_PARTS
@@ -74,5 +74,5 @@ def parse(document: dict[str, object], model: type[Asked]) -> Asked:
 
 
 def too_large(given: int, most: int) -> InvalidRequest:
-    message = f"bytes: should be less than or equal to {most}, the largest file that is taken here (given: {given})."
-    return InvalidRequest([Fault("bytes", message, "invalid_value")])
+    message = f"bytes: the limit for a file is {most} (given: {given})."
+    return InvalidRequest([FieldError("bytes", message, "invalid_value")])

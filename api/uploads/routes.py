@@ -9,19 +9,21 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from api.dependencies import Caller, Opened
+from api.dependencies import Caller, Injected
 from api.errors.example_ids import SHA256
-from api.errors.responses import BODY, FORM, ONCE, ROOM, failures
+from api.errors.responses import BODY, DISK_ERRORS, FORM, ONCE, failures
 from api.files.receive import received
-from api.http.disk_room import has_room
+from api.http.free_space import require_free_space
 from api.http.idempotency import IdempotencyKey, once
 from api.http.json_body import Json
 from api.http.paging import After
+from api.http.route_rules import form_of, requires
 from api.http.transactions import transaction
 from api.uploads import service
 from api.uploads.schemas import Upload, UploadPart, UploadPartList
 from store.errors import CursorUnknown, QuotaExceeded, TooManyParts, UploadNotFound, UploadNotPending
-from store.files.uploads import MAX_PARTS
+from store.files.uploads import MAX_PARTS, PART_BYTES
+from store.roles import Role
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
 
@@ -60,69 +62,77 @@ async def _content(request: Request) -> bytes:
 @router.post(
     "",
     operation_id="createUpload",
-    dependencies=[Depends(has_room)],
+    dependencies=[Depends(require_free_space)],
     response_model=Upload,
-    responses=failures(*BODY, *ONCE, *ROOM, QuotaExceeded),
+    responses=failures(*BODY, *ONCE, *DISK_ERRORS, QuotaExceeded),
     openapi_extra=_body("CreateUpload"),
 )
+@requires(Role.MEMBER)
 def create_upload(
-    body: Json, caller: Caller, backends: Opened, idempotency_key: IdempotencyKey = None
+    body: Json, caller: Caller, dependencies: Injected, idempotency_key: IdempotencyKey = None
 ) -> Upload | JSONResponse:
     """Begin a file that comes in parts. It expires unless it is completed in time."""
-    new = service.declared(backends.settings, caller.project_id, body)
-    with transaction(backends) as work:
-        create = partial(service.create, work, new, caller.limits, lifetime_seconds=backends.settings.upload_seconds)
+    new = service.declared(dependencies.settings, caller.project_id, body)
+    with transaction(dependencies) as work:
+        create = partial(
+            service.create, work, new, caller.limits, lifetime_seconds=dependencies.settings.upload_seconds
+        )
         return once(work, caller, idempotency_key, "createUpload", body.sha256, create)
 
 
 @router.get("/{upload_id}", operation_id="retrieveUpload", responses=failures(UploadNotFound))
-def retrieve_upload(upload_id: str, caller: Caller, backends: Opened) -> Upload:
+@requires(Role.READ_ONLY)
+def retrieve_upload(upload_id: str, caller: Caller, dependencies: Injected) -> Upload:
     """One upload. An addition."""
-    with transaction(backends) as work:
+    with transaction(dependencies) as work:
         return service.shown(work.session, caller.project_id, upload_id)
 
 
 @router.post(
     "/{upload_id}/parts",
     operation_id="createUploadPart",
-    dependencies=[Depends(has_room)],
-    responses=failures(*FORM, *ROOM, UploadNotFound, UploadNotPending, TooManyParts),
+    dependencies=[Depends(require_free_space)],
+    responses=failures(*FORM, *DISK_ERRORS, UploadNotFound, UploadNotPending, TooManyParts),
     openapi_extra=PART_FORM,
 )
-async def create_upload_part(upload_id: str, request: Request, caller: Caller, backends: Opened) -> UploadPart:
+@requires(Role.MEMBER, max_body=form_of(lambda _: PART_BYTES))
+async def create_upload_part(upload_id: str, request: Request, caller: Caller, dependencies: Injected) -> UploadPart:
     """Add a part. Several may come at once and in any order; the order is given when the upload is completed."""
-    await run_in_threadpool(service.check_open, backends, caller.project_id, upload_id)
-    async with received(request, backends.settings.upload_directory, file="data", texts=("sha256",)) as sent:
-        return await run_in_threadpool(service.add_part, backends, caller.project_id, upload_id, sent)
+    await run_in_threadpool(service.check_open, dependencies, caller.project_id, upload_id)
+    async with received(request, dependencies.settings.upload_directory, file="data", texts=("sha256",)) as sent:
+        return await run_in_threadpool(service.add_part, dependencies, caller.project_id, upload_id, sent)
 
 
 @router.get("/{upload_id}/parts", operation_id="listUploadParts", responses=failures(CursorUnknown, UploadNotFound))
+@requires(Role.READ_ONLY)
 def list_upload_parts(
     upload_id: str,
     caller: Caller,
-    backends: Opened,
+    dependencies: Injected,
     after: After = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PARTS)] = 1000,
 ) -> UploadPartList:
     """The parts that have arrived, oldest first: what an interrupted client need not send again. An addition."""
-    with transaction(backends) as work:
+    with transaction(dependencies) as work:
         return service.parts(work.session, caller.project_id, upload_id, after=after, limit=limit)
 
 
 @router.post(
     "/{upload_id}/complete",
     operation_id="completeUpload",
-    responses=failures(*BODY, *ROOM, UploadNotFound, UploadNotPending),
+    responses=failures(*BODY, *DISK_ERRORS, UploadNotFound, UploadNotPending),
     openapi_extra=_body("CompleteUpload"),
 )
+@requires(Role.MEMBER)
 def complete_upload(
-    upload_id: str, content: Annotated[bytes, Depends(_content)], caller: Caller, backends: Opened
+    upload_id: str, content: Annotated[bytes, Depends(_content)], caller: Caller, dependencies: Injected
 ) -> Upload:
     """Make a file of the parts. Completing again returns the same file."""
-    return service.complete(backends, caller.project_id, upload_id, content)
+    return service.complete(dependencies, caller.project_id, upload_id, content)
 
 
 @router.post("/{upload_id}/cancel", operation_id="cancelUpload", responses=failures(UploadNotFound, UploadNotPending))
-def cancel_upload(upload_id: str, caller: Caller, backends: Opened) -> Upload:
+@requires(Role.MEMBER)
+def cancel_upload(upload_id: str, caller: Caller, dependencies: Injected) -> Upload:
     """Drop an upload and its parts. One that is completed or has expired stays as it is (409)."""
-    return service.cancel(backends, caller.project_id, upload_id)
+    return service.cancel(dependencies, caller.project_id, upload_id)

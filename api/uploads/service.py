@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
-from api.dependencies import Backends
+from api.dependencies import Dependencies
 from api.errors.errors import InvalidRequest, RequestTooLarge
-from api.errors.request_faults import Fault
+from api.errors.field_errors import FieldError
 from api.files import service as file_service
 from api.files.filenames import clean
 from api.files.intake_policy import POLICY_FIELDS, IntakePolicy, kept
 from api.files.receive import Received
 from api.http.json_body import JsonBody
 from api.http.paging import cut
-from api.http.transactions import Work, transaction
+from api.http.transactions import UnitOfWork, transaction
 from api.uploads.assemble import Assembled, assembled
 from api.uploads.request import CompleteUpload, CreateUpload, parse, too_large
 from api.uploads.schemas import Upload, UploadPart, UploadPartList
@@ -34,17 +34,17 @@ from store.tenants.limits import ProjectLimits
 
 def declared(settings: Settings, project_id: str, body: JsonBody) -> NewUpload:
     """Raise InvalidRequest for what cannot be begun."""
-    asked = parse(body.document, CreateUpload)
-    if asked.bytes > settings.max_upload_bytes:
-        raise too_large(asked.bytes, settings.max_upload_bytes)
-    return NewUpload(project_id, clean(asked.filename), asked.purpose, asked.bytes, _policy(asked))
+    request = parse(body.document, CreateUpload)
+    if request.bytes > settings.max_upload_bytes:
+        raise too_large(request.bytes, settings.max_upload_bytes)
+    return NewUpload(project_id, clean(request.filename), request.purpose, request.bytes, _policy(request))
 
 
-def _policy(asked: CreateUpload) -> Json | None:
-    return kept(IntakePolicy.model_validate(asked.model_dump(include=set(POLICY_FIELDS), exclude_unset=True)))
+def _policy(request: CreateUpload) -> Json | None:
+    return kept(IntakePolicy.model_validate(request.model_dump(include=set(POLICY_FIELDS), exclude_unset=True)))
 
 
-def create(work: Work, new: NewUpload, limits: ProjectLimits, *, lifetime_seconds: float) -> Upload:
+def create(work: UnitOfWork, new: NewUpload, limits: ProjectLimits, *, lifetime_seconds: float) -> Upload:
     """Raise QuotaExceeded where the project has no room for it."""
     quotas.require_upload(work.session, new.project_id, limits, new.bytes)
     return Upload.of(uploads.create(work.session, new, lifetime_seconds=lifetime_seconds))
@@ -54,26 +54,26 @@ def shown(session: Session, project_id: str, upload_id: str) -> Upload:
     return _shown(session, uploads.get(session, project_id, upload_id))
 
 
-def check_open(backends: Backends, project_id: str, upload_id: str) -> None:
+def check_open(dependencies: Dependencies, project_id: str, upload_id: str) -> None:
     """Before a part's body is read: whether it can be taken at all."""
-    with transaction(backends) as work:
+    with transaction(dependencies) as work:
         uploads.pending(work.session, project_id, upload_id)
 
 
-def add_part(backends: Backends, project_id: str, upload_id: str, sent: Received) -> UploadPart:
+def add_part(dependencies: Dependencies, project_id: str, upload_id: str, sent: Received) -> UploadPart:
     """Store the bytes, then the row that makes them a part; of an upload that ended meanwhile nothing stays."""
     _check_part(sent)
     new = NewPart(new_id("part"), sent.blob.bytes, sent.blob.sha256)
-    check_open(backends, project_id, upload_id)  # receiving may have taken long; storing does not
-    upload_parts.save(backends.blobs.store, upload_id, new.id, sent.path)
+    check_open(dependencies, project_id, upload_id)  # receiving may have taken long; storing does not
+    upload_parts.save(dependencies.blobs.store, upload_id, new.id, sent.path)
     try:
-        with transaction(backends) as work:
+        with transaction(dependencies) as work:
             return UploadPart.of(uploads.add_part(work.session, project_id, upload_id, new))
     except UploadNotPending:
-        upload_parts.remove(backends.blobs.store, upload_id)
+        upload_parts.remove(dependencies.blobs.store, upload_id)
         raise
     except TooManyParts:
-        upload_parts.discard(backends.blobs.store, upload_id, new.id)
+        upload_parts.discard(dependencies.blobs.store, upload_id, new.id)
         raise
 
 
@@ -85,37 +85,37 @@ def parts(session: Session, project_id: str, upload_id: str, *, after: str | Non
     return UploadPartList(data=data, has_more=has_more, first_id=first, last_id=last)
 
 
-def cancel(backends: Backends, project_id: str, upload_id: str) -> Upload:
-    with transaction(backends) as work:
+def cancel(dependencies: Dependencies, project_id: str, upload_id: str) -> Upload:
+    with transaction(dependencies) as work:
         cancelled = _shown(work.session, uploads.cancel(work.session, project_id, upload_id))
-    upload_parts.remove(backends.blobs.store, upload_id)
+    upload_parts.remove(dependencies.blobs.store, upload_id)
     return cancelled
 
 
-def complete(backends: Backends, project_id: str, upload_id: str, content: bytes) -> Upload:
+def complete(dependencies: Dependencies, project_id: str, upload_id: str, content: bytes) -> Upload:
     """The file that the parts make. Asked again, as the SDK does when it lost the answer: the same file."""
-    with transaction(backends) as work:
+    with transaction(dependencies) as work:
         upload = uploads.get(work.session, project_id, upload_id)
         if upload.status == "completed":
             return _shown(work.session, upload)
         uploads.require_pending(upload)
-        asked = parse(JsonBody.parse(content).document, CompleteUpload)
-        found = uploads.parts_by_id(work.session, upload_id, asked.part_ids)
-    chosen = _chosen(upload, asked, found)
+        request = parse(JsonBody.parse(content).document, CompleteUpload)
+        found = uploads.parts_by_id(work.session, upload_id, request.part_ids)
+    chosen = _chosen(upload, request, found)
     try:
-        completed = _assemble(backends, upload, asked, chosen)
+        completed = _assemble(dependencies, upload, request, chosen)
     except (BlobMissing, UploadNotPending):
-        other = _completed_by_another(backends, upload)
+        other = _completed_by_another(dependencies, upload)
         if other is None:
             raise
         return other
-    upload_parts.remove(backends.blobs.store, upload_id)
+    upload_parts.remove(dependencies.blobs.store, upload_id)
     return completed
 
 
-def _completed_by_another(backends: Backends, seen: upload_tables.Upload) -> Upload | None:
+def _completed_by_another(dependencies: Dependencies, seen: upload_tables.Upload) -> Upload | None:
     """Its file is the answer here too. Raises UploadNotPending after a cancellation or expiry; None: still pending."""
-    with transaction(backends) as work:
+    with transaction(dependencies) as work:
         upload = uploads.get(work.session, seen.project_id, seen.id)
         if upload.status == "completed":
             return _shown(work.session, upload)
@@ -124,59 +124,61 @@ def _completed_by_another(backends: Backends, seen: upload_tables.Upload) -> Upl
 
 
 def _check_part(sent: Received) -> None:
-    faults = list(sent.faults)
+    field_errors = list(sent.field_errors)
     given = sent.fields.get("sha256")
     if sent.filename is not None and sent.blob.bytes == 0:
-        faults.append(Fault("data", "data: the part is empty.", "invalid_value"))
+        field_errors.append(FieldError("data", "data: the part is empty.", "invalid_value"))
     if given is not None and given.lower() != sent.blob.sha256:
-        faults.append(_mismatch("sha256", sent.blob.sha256))
-    if faults:
-        raise InvalidRequest(faults)
+        field_errors.append(_mismatch("sha256", sent.blob.sha256))
+    if field_errors:
+        raise InvalidRequest(field_errors)
     if sent.blob.bytes > PART_BYTES:
         raise RequestTooLarge(PART_BYTES)
 
 
 def _chosen(
-    upload: upload_tables.Upload, asked: CompleteUpload, found: dict[str, upload_tables.UploadPart]
+    upload: upload_tables.Upload, request: CompleteUpload, found: dict[str, upload_tables.UploadPart]
 ) -> list[upload_tables.UploadPart]:
-    faults = [
-        Fault(f"part_ids.{index}", f"part_ids.{index}: no part of this upload (given: '{part_id[:80]}').", "not_found")
-        for index, part_id in enumerate(asked.part_ids)
+    field_errors = [
+        FieldError(
+            f"part_ids.{index}", f"part_ids.{index}: not a part of this upload (given: '{part_id[:80]}').", "not_found"
+        )
+        for index, part_id in enumerate(request.part_ids)
         if part_id not in found
     ]
-    if faults:
-        raise InvalidRequest(faults)
-    chosen = [found[part_id] for part_id in asked.part_ids]
+    if field_errors:
+        raise InvalidRequest(field_errors)
+    chosen = [found[part_id] for part_id in request.part_ids]
     size = sum(part.bytes for part in chosen)
     if size != upload.bytes:
         message = f"part_ids: these parts are {size} bytes, but the upload was declared to be {upload.bytes}."
-        raise InvalidRequest([Fault("part_ids", message, "wrong_size")])
+        raise InvalidRequest([FieldError("part_ids", message, "wrong_size")])
     return chosen
 
 
 def _assemble(
-    backends: Backends,
+    dependencies: Dependencies,
     upload: upload_tables.Upload,
-    asked: CompleteUpload,
+    request: CompleteUpload,
     chosen: Sequence[upload_tables.UploadPart],
 ) -> Upload:
     """Outside any transaction, as it may take long; whether the upload is still pending is decided at its end."""
-    with assembled(backends.blobs.store, chosen, backends.settings.upload_directory) as whole:
-        _check_digests(asked, whole)
-        check_open(backends, upload.project_id, upload.id)
-        backends.blobs.take_file(whole.path, whole.blob)
-    with transaction(backends) as work:
+    with assembled(dependencies.blobs.store, chosen, dependencies.settings.upload_directory) as whole:
+        _check_digests(request, whole)
+        check_open(dependencies, upload.project_id, upload.id)
+        dependencies.blobs.take_file(whole.path, whole.blob)
+    with transaction(dependencies) as work:
         return _complete(work, upload, whole.blob)
 
 
-def _check_digests(asked: CompleteUpload, whole: Assembled) -> None:
-    sums = (("md5", asked.md5, whole.md5), ("sha256", asked.sha256, whole.blob.sha256))
-    faults = [_mismatch(name, actual) for name, given, actual in sums if given is not None and given != actual]
-    if faults:
-        raise InvalidRequest(faults)
+def _check_digests(request: CompleteUpload, whole: Assembled) -> None:
+    sums = (("md5", request.md5, whole.md5), ("sha256", request.sha256, whole.blob.sha256))
+    field_errors = [_mismatch(name, actual) for name, given, actual in sums if given is not None and given != actual]
+    if field_errors:
+        raise InvalidRequest(field_errors)
 
 
-def _complete(work: Work, seen: upload_tables.Upload, blob: StoredBlob) -> Upload:
+def _complete(work: UnitOfWork, seen: upload_tables.Upload, blob: StoredBlob) -> Upload:
     upload = uploads.lock(work.session, seen.project_id, seen.id)
     if upload.status != "completed":  # else another completion was first, and its file is the answer
         uploads.require_pending(upload)
@@ -190,5 +192,5 @@ def _shown(session: Session, upload: upload_tables.Upload) -> Upload:
     return Upload.of(upload, kept[0] if kept else None)
 
 
-def _mismatch(name: str, actual: str) -> Fault:
-    return Fault(name, f"{name}: the bytes that came have another, {actual}. Send them again.", "checksum_mismatch")
+def _mismatch(name: str, actual: str) -> FieldError:
+    return FieldError(name, f"{name}: the received bytes have {actual}; send them again.", "checksum_mismatch")

@@ -62,7 +62,7 @@ class Usage(BaseModel):
     object: Literal["usage"] = "usage"
     project_id: str
     stored_bytes: int = Field(
-        description="Of files that are not deleted, of images sent with single pairs of data sets that are not, and of "
+        description="Of files that are not deleted, of images sent with single pairs of datasets that are not, and of "
         "uploads in flight as declared."
     )
     files: int = Field(description="Uploaded and produced ones that are not deleted.")

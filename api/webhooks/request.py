@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from api.errors.errors import InvalidRequest
-from api.errors.request_faults import Fault, describe
+from api.errors.field_errors import FieldError, describe
 from store.errors import WebhookUrlRefused
 from store.settings import Settings
 from store.webhooks.egress import LONGEST, addresses
@@ -47,11 +47,11 @@ class CreateWebhook(BaseModel):
 def parse(document: dict[str, object], settings: Settings) -> CreateWebhook:
     """Raise InvalidRequest with every fault; the URL's host is resolved, which may take seconds."""
     try:
-        asked = CreateWebhook.model_validate(document)
+        request = CreateWebhook.model_validate(document)
     except ValidationError as error:
         raise InvalidRequest(describe(error, document, CreateWebhook)) from error
     try:
-        addresses(parse_target(asked.url, settings), settings)
+        addresses(parse_target(request.url, settings), settings)
     except WebhookUrlRefused as refused:
-        raise InvalidRequest([Fault("url", f"url: {refused.reason}.", "url_refused")]) from refused
-    return asked
+        raise InvalidRequest([FieldError("url", f"url: {refused.reason}.", "url_refused")]) from refused
+    return request

@@ -8,11 +8,12 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
 
-from api.dependencies import Caller, Opened
+from api.dependencies import Caller, Injected
 from api.errors.responses import BODY, ONCE, failures
 from api.http.idempotency import IdempotencyKey, once
 from api.http.json_body import Json
 from api.http.paging import After
+from api.http.route_rules import requires
 from api.http.transactions import transaction
 from api.webhooks import service
 from api.webhooks.request import CreateWebhook, parse
@@ -25,6 +26,7 @@ from api.webhooks.schemas import (
     WebhookWithSecret,
 )
 from store.errors import CursorUnknown, DeliveryNotFound, TooManyWebhooks, WebhookDisabled, WebhookNotFound
+from store.roles import Role
 from store.webhooks import endpoints
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
@@ -43,40 +45,44 @@ CREATE_BODY = {
     responses=failures(*BODY, *ONCE, TooManyWebhooks),
     openapi_extra=CREATE_BODY,
 )
+@requires(Role.ADMIN)
 def create_webhook(
-    body: Json, caller: Caller, backends: Opened, idempotency_key: IdempotencyKey = None
+    body: Json, caller: Caller, dependencies: Injected, idempotency_key: IdempotencyKey = None
 ) -> WebhookWithSecret | JSONResponse:
     """Have the project's events sent to a URL. The answer alone holds the signing secret. An addition."""
-    asked = parse(body.document, backends.settings)  # before the transaction: it resolves the URL's host
-    unkept = service.secret_of(backends.settings)
-    with transaction(backends) as work:
-        create = partial(service.create, work, backends.settings, caller.project_id, asked)
-        return once(work, caller, idempotency_key, "createWebhook", body.sha256, create, unkept)
+    request = parse(body.document, dependencies.settings)  # before the transaction: it resolves the URL's host
+    omitted = service.secret_of(dependencies.settings)
+    with transaction(dependencies) as work:
+        create = partial(service.create, work, dependencies.settings, caller.project_id, request)
+        return once(work, caller, idempotency_key, "createWebhook", body.sha256, create, omitted)
 
 
 @router.get("", operation_id="listWebhooks", responses=failures(CursorUnknown))
+@requires(Role.READ_ONLY)
 def list_webhooks(
     caller: Caller,
-    backends: Opened,
+    dependencies: Injected,
     after: After = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> WebhookList:
     """The project's webhooks, newest first, without their secrets. An addition."""
-    with transaction(backends) as work:
+    with transaction(dependencies) as work:
         return service.page(work.session, caller.project_id, after=after, limit=limit)
 
 
 @router.get("/{webhook_id}", operation_id="retrieveWebhook", responses=failures(WebhookNotFound))
-def retrieve_webhook(webhook_id: str, caller: Caller, backends: Opened) -> Webhook:
+@requires(Role.READ_ONLY)
+def retrieve_webhook(webhook_id: str, caller: Caller, dependencies: Injected) -> Webhook:
     """One webhook, without its secret. An addition."""
-    with transaction(backends) as work:
+    with transaction(dependencies) as work:
         return Webhook.of(endpoints.get(work.session, caller.project_id, webhook_id))
 
 
 @router.delete("/{webhook_id}", operation_id="deleteWebhook", responses=failures(WebhookNotFound))
-def delete_webhook(webhook_id: str, caller: Caller, backends: Opened) -> WebhookDeleted:
+@requires(Role.ADMIN)
+def delete_webhook(webhook_id: str, caller: Caller, dependencies: Injected) -> WebhookDeleted:
     """Delete a webhook and its log; what was not sent yet is not sent. An addition."""
-    with transaction(backends) as work:
+    with transaction(dependencies) as work:
         return service.delete(work.session, caller.project_id, webhook_id)
 
 
@@ -86,28 +92,30 @@ def delete_webhook(webhook_id: str, caller: Caller, backends: Opened) -> Webhook
     response_model=WebhookWithSecret,
     responses=failures(*ONCE, WebhookNotFound),
 )
+@requires(Role.ADMIN)
 def rotate_webhook(
-    webhook_id: str, caller: Caller, backends: Opened, idempotency_key: IdempotencyKey = None
+    webhook_id: str, caller: Caller, dependencies: Injected, idempotency_key: IdempotencyKey = None
 ) -> WebhookWithSecret | JSONResponse:
     """Make a new signing secret. For 24 hours every delivery is signed by the old one too. An addition."""
-    unkept = service.secret_of(backends.settings)
-    with transaction(backends) as work:
-        rotate = partial(service.rotate, work, backends.settings, caller.project_id, webhook_id)
-        return once(work, caller, idempotency_key, "rotateWebhook", webhook_id, rotate, unkept)
+    omitted = service.secret_of(dependencies.settings)
+    with transaction(dependencies) as work:
+        rotate = partial(service.rotate, work, dependencies.settings, caller.project_id, webhook_id)
+        return once(work, caller, idempotency_key, "rotateWebhook", webhook_id, rotate, omitted)
 
 
 @router.get(
     "/{webhook_id}/deliveries", operation_id="listWebhookDeliveries", responses=failures(CursorUnknown, WebhookNotFound)
 )
+@requires(Role.READ_ONLY)
 def list_webhook_deliveries(
     webhook_id: str,
     caller: Caller,
-    backends: Opened,
+    dependencies: Injected,
     after: After = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> WebhookDeliveryList:
     """What was sent, newest first, and what the receiver answered; kept for 30 days. An addition."""
-    with transaction(backends) as work:
+    with transaction(dependencies) as work:
         return service.deliveries(work.session, caller.project_id, webhook_id, after=after, limit=limit)
 
 
@@ -116,7 +124,10 @@ def list_webhook_deliveries(
     operation_id="retryWebhookDelivery",
     responses=failures(WebhookNotFound, DeliveryNotFound, WebhookDisabled),
 )
-def retry_webhook_delivery(webhook_id: str, delivery_id: str, caller: Caller, backends: Opened) -> WebhookDelivery:
+@requires(Role.ADMIN)
+def retry_webhook_delivery(
+    webhook_id: str, delivery_id: str, caller: Caller, dependencies: Injected
+) -> WebhookDelivery:
     """Send a delivery again at once, whatever became of it. An addition."""
-    with transaction(backends) as work:
+    with transaction(dependencies) as work:
         return service.retry(work.session, caller.project_id, webhook_id, delivery_id)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
-from api.http.idempotency import Unkept
+from api.http.idempotency import OmittedField
 from api.http.paging import cut
-from api.http.transactions import Work
+from api.http.transactions import UnitOfWork
 from api.webhooks.request import EVERY_EVENT, CreateWebhook
 from api.webhooks.schemas import (
     Webhook,
@@ -23,19 +23,19 @@ from store.webhooks import delivery_log, endpoints
 from store.webhooks.signing import SigningKey, shown, signing_key
 
 
-def secret_of(settings: Settings) -> Unkept:
+def secret_of(settings: Settings) -> OmittedField:
     """The secret of an answer, which is made again when the answer is repeated: it is not stored."""
-    return Unkept("signing_secret", lambda answer: _secret(signing_key(settings), answer))
+    return OmittedField("signing_secret", lambda answer: _secret(signing_key(settings), answer))
 
 
-def create(work: Work, settings: Settings, project_id: str, asked: CreateWebhook) -> WebhookWithSecret:
+def create(work: UnitOfWork, settings: Settings, project_id: str, request: CreateWebhook) -> WebhookWithSecret:
     key = signing_key(settings)
-    events = asked.events or EVERY_EVENT
-    row = endpoints.create(work.session, project_id, url=asked.url, events=events, key_check=key.check)
+    events = request.events or EVERY_EVENT
+    row = endpoints.create(work.session, project_id, url=request.url, events=events, key_check=key.check)
     return _made(key, row, 1)
 
 
-def rotate(work: Work, settings: Settings, project_id: str, webhook_id: str) -> WebhookWithSecret:
+def rotate(work: UnitOfWork, settings: Settings, project_id: str, webhook_id: str) -> WebhookWithSecret:
     key = signing_key(settings)
     row, version = endpoints.rotate(work.session, project_id, webhook_id, key_check=key.check)
     return _made(key, row, version)

@@ -11,42 +11,42 @@ from urllib.parse import quote
 
 import httpx
 
-from cli.client.retry import Patience
-from cli.errors import NoKey, NotAnApi, NotReachable, Refused, WrongUsage
+from cli.client.retry import RetryPolicy
+from cli.errors import NoKey, NotAnApi, NotReachable, RequestRefused, WrongUsage
 from store.settings import Settings
 
-Json = dict[str, Any]
+JsonObject = dict[str, Any]
 PAGE = 100
 # Reading: an upload is answered when its bytes are stored. The connection itself is there at once or not at all.
 TIMEOUT = httpx.Timeout(300, connect=5)
 
 
 class Server:
-    """Raises NotReachable and Refused; while ``patience`` lasts, what may be asked twice is asked again instead."""
+    """Raises NotReachable and RequestRefused; ``retry_policy`` repeats the requests that may be sent twice."""
 
-    def __init__(self, client: httpx.Client, patience: Patience | None = None) -> None:
+    def __init__(self, client: httpx.Client, retry_policy: RetryPolicy | None = None) -> None:
         self._client = client
-        self._patience = patience or Patience(0)
+        self._retry_policy = retry_policy or RetryPolicy(0)
 
-    def patient(self, patience: Patience) -> Server:
-        return Server(self._client, patience)
+    def with_retries(self, retry_policy: RetryPolicy) -> Server:
+        return Server(self._client, retry_policy)
 
-    def get(self, path: str, **parameters: Any) -> Json:
+    def get(self, path: str, **parameters: Any) -> JsonObject:
         given = {key: value for key, value in parameters.items() if value is not None}
-        return self._patience.answered(partial(self._json, "GET", path, params=given))
+        return self._retry_policy.call(partial(self._json, "GET", path, params=given))
 
-    def post(self, path: str, body: Json | None = None) -> Json:
+    def post(self, path: str, body: JsonObject | None = None) -> JsonObject:
         return self._json("POST", path, json=body or {})
 
-    def post_once(self, path: str, body: Json, key: str) -> Json:
-        """However often it is sent: the API knows it by its idempotency key."""
+    def post_once(self, path: str, body: JsonObject, key: str) -> JsonObject:
+        """Safe to repeat: the API recognises it by its idempotency key."""
         headers = {"idempotency-key": key}
-        return self._patience.answered(partial(self._json, "POST", path, json=body, headers=headers))
+        return self._retry_policy.call(partial(self._json, "POST", path, json=body, headers=headers))
 
-    def delete(self, path: str) -> Json:
+    def delete(self, path: str) -> JsonObject:
         return self._json("DELETE", path)
 
-    def every(self, path: str, **parameters: Any) -> Iterator[Json]:
+    def every(self, path: str, **parameters: Any) -> Iterator[JsonObject]:
         """All of a list, page by page."""
         after = None
         while True:
@@ -61,26 +61,26 @@ class Server:
         with self._answered("GET", path, params=given) as answer:
             return answer.text
 
-    def upload(self, path: Path, **policy: str) -> Json:
+    def upload(self, path: Path, **policy: str) -> JsonObject:
         with path.open("rb") as content:
             files = {"file": (path.name, content, "application/octet-stream")}
             return self._json("POST", "/v1/files", data={"purpose": "fine-tune"} | policy, files=files)
 
     def download(self, path: str, to: Path) -> int:
         """Write the file whole or not at all; returns its length in bytes."""
-        return self._patience.answered(partial(self._download, path, to))
+        return self._retry_policy.call(partial(self._download, path, to))
 
     def _download(self, path: str, to: Path) -> int:
-        beside, length = to.with_name(f"{to.name}.partial"), 0
+        partial_file, length = to.with_name(f"{to.name}.partial"), 0
         # To the object store, where the API keeps its files on one; the key does not go along to another origin.
-        asked = self._answered("GET", path, stream=True, follow=True)
-        with asked as answer, beside.open("wb") as out:
+        download = self._answered("GET", path, stream=True, follow=True)
+        with download as answer, partial_file.open("wb") as out:
             for chunk in answer.iter_bytes():
                 length += out.write(chunk)
-        beside.replace(to)
+        partial_file.replace(to)
         return length
 
-    def _json(self, method: str, path: str, **request: Any) -> Json:
+    def _json(self, method: str, path: str, **request: Any) -> JsonObject:
         with self._answered(method, path, **request) as answer:
             try:
                 document = answer.json()
@@ -96,8 +96,8 @@ class Server:
     ) -> Iterator[httpx.Response]:
         """``follow``: to where a redirect leads; else it is no answer of an API."""
         try:
-            asked = self._client.build_request(method, path, **request)
-            answer = self._client.send(asked, stream=stream, follow_redirects=follow)
+            outgoing = self._client.build_request(method, path, **request)
+            answer = self._client.send(outgoing, stream=stream, follow_redirects=follow)
             try:
                 if answer.is_redirect:
                     raise NotAnApi(str(answer.url), answer.status_code)
@@ -118,7 +118,7 @@ def connected(settings: Settings) -> Iterator[Server]:
     try:
         client = httpx.Client(base_url=settings.effective_url, headers=headers, timeout=TIMEOUT)
     except httpx.InvalidURL as error:
-        raise WrongUsage(f"PAIRTUNE_URL: {settings.effective_url!r} is no URL ({error}).") from error
+        raise WrongUsage(f"PAIRTUNE_URL: {settings.effective_url!r} is not a URL ({error}).") from error
     with client:
         yield Server(client)
 
@@ -130,24 +130,24 @@ def api_key(settings: Settings) -> str:
     except OSError as error:
         raise NoKey(str(local)) from error
     if not (key.isascii() and key.isprintable()):
-        raise WrongUsage("The API key has characters in it that no key has.")
+        raise WrongUsage("The API key contains characters that no key has; check PAIRTUNE_API_KEY.")
     return key
 
 
 def at(collection: str, name: str) -> str:
     """The path of one thing: whatever its name is made of, it is one part of the path."""
     if not name:
-        raise WrongUsage("An id is empty.")
+        raise WrongUsage("An id is empty; give one.")
     return f"{collection}/{quote(name, safe='')}"
 
 
-def refusal(answer: httpx.Response) -> Refused:
+def refusal(answer: httpx.Response) -> RequestRefused:
     """In the API's error shape, or whatever a proxy in front of it says."""
     request_id, wait = answer.headers.get("x-request-id"), answer.headers.get("retry-after", "")
     retry_after = float(wait) if wait.isdecimal() else 0.0
     try:
         error = answer.json()["error"]
-        return Refused(answer.status_code, dict(error), request_id, retry_after)
+        return RequestRefused(answer.status_code, dict(error), request_id, retry_after)
     except (ValueError, KeyError, TypeError):
         said = {"message": answer.text[:200] or answer.reason_phrase}
-        return Refused(answer.status_code, said, request_id, retry_after)
+        return RequestRefused(answer.status_code, said, request_id, retry_after)

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
-from cli.client.retry import Patience
-from cli.client.server import Json, Server, at
-from cli.errors import Interrupted, TimeIsOver
+from cli.client.retry import RetryPolicy
+from cli.client.server import JsonObject, Server, at
+from cli.errors import Interrupted, WaitTimeout
 from cli.output import duration
 
 POLL_SECONDS = 1.0
@@ -20,7 +20,7 @@ AT_REST = (*ENDED, "paused")
 JOBS = "/v1/fine_tuning/jobs"
 
 
-def watch(server: Server, job_id: str, console: Console, seconds: float | None = None) -> Json:
+def watch(server: Server, job_id: str, console: Console, seconds: float | None = None) -> JsonObject:
     """Until the job has ended or was paused, at most that long; returns it as it is then.
 
     A server that goes away is waited for. Raises TimeIsOver, Interrupted.
@@ -29,9 +29,9 @@ def watch(server: Server, job_id: str, console: Console, seconds: float | None =
     try:
         with bar:
             shown = Shown(bar, bar.add_task("", total=None, phase="waiting"))
-            return follow(server, job_id, shown.show, Patience(seconds, shown.say))
+            return follow(server, job_id, shown.show, RetryPolicy(seconds, shown.say))
     except KeyboardInterrupt as error:
-        raise Interrupted(f"{job_id} goes on: `pairtune watch {job_id}` follows it again.") from error
+        raise Interrupted(f"{job_id} continues; `pairtune watch {job_id}` follows it again.") from error
 
 
 def progress_bar(console: Console) -> Progress:
@@ -50,26 +50,26 @@ def progress_bar(console: Console) -> Progress:
 def follow(
     server: Server,
     job_id: str,
-    show: Callable[[Json], None],
-    patience: Patience,
+    show: Callable[[JsonObject], None],
+    retry_policy: RetryPolicy,
     *,
     poll_seconds: float = POLL_SECONDS,
-) -> Json:
+) -> JsonObject:
     """Every event once, oldest first, the last ones of an ended job included."""
-    patient = server.patient(patience)
+    retrying = server.with_retries(retry_policy)
     seen: set[str] = set()
     while True:
-        job = patient.get(at(JOBS, job_id))
-        for event in reversed(list(unseen(patient, job_id, seen))):
+        job = retrying.get(at(JOBS, job_id))
+        for event in reversed(list(unseen(retrying, job_id, seen))):
             show(event)
         if job["status"] in AT_REST:
             return job
-        if patience.is_over:
-            raise TimeIsOver(job_id, job["status"])
-        patience.pause(poll_seconds)
+        if retry_policy.is_over:
+            raise WaitTimeout(job_id, job["status"])
+        retry_policy.pause(poll_seconds)
 
 
-def unseen(server: Server, job_id: str, seen: set[str]) -> Iterator[Json]:
+def unseen(server: Server, job_id: str, seen: set[str]) -> Iterator[JsonObject]:
     """Events since the last call, newest first."""
     for event in server.every(f"{at(JOBS, job_id)}/events"):
         if event["id"] in seen:
@@ -86,7 +86,7 @@ class Shown:
     task: TaskID
     accuracy: float | None = None
 
-    def show(self, event: Json) -> None:
+    def show(self, event: JsonObject) -> None:
         data = event["data"] if isinstance(event["data"], dict) else {}
         kind = data.get("event")
         if kind == "progress":
@@ -109,7 +109,7 @@ class Shown:
         """Above the bar."""
         self.bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def line(self, data: Json) -> str:
+    def line(self, data: JsonObject) -> str:
         """E.g. ``120/300  loss 0.1234  margin +0.0210  accuracy 0.81  26 pairs/s  0:41 left``."""
         margin = "" if data.get("margin") is None else f"  margin {data['margin']:+.4f}"
         accuracy = "" if self.accuracy is None else f"  accuracy {self.accuracy:.2f}"

@@ -6,16 +6,16 @@ from dataclasses import asdict
 
 import typer
 
-from cli.command_options import AsJson, told
+from cli.command_options import AsJson, reports_errors
 from cli.configured import settings
 from cli.output import console, print_json
 
-MARKS = {"ok": "[green]ok[/green]", "warning": "[yellow]look[/yellow]", "error": "[red]mend[/red]"}
+MARKS = {"ok": "[green]ok[/green]", "warning": "[yellow]warn[/yellow]", "error": "[red]fail[/red]"}
 
 
-@told
+@reports_errors
 def doctor(as_json: AsJson = False) -> None:
-    """Check device, database, broker, storage, bases, disk and API; the exit code is 1 if something needs mending."""
+    """Check device, database, broker, storage, bases, disk and API; the exit code is 1 if a check failed."""
     from cli.local.checks import CHECKS  # a second of imports, which no other command should wait for
 
     configured = settings()

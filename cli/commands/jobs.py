@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from cli.client.server import Json, Server, at, connected
+from cli.client.server import JsonObject, Server, at, connected
 from cli.client.watching import JOBS, watch
-from cli.command_options import AsJson, Timeout, told
+from cli.command_options import AsJson, Timeout, reports_errors
 from cli.configured import settings
 from cli.errors import JobEnded
 from cli.options import request_of
@@ -20,9 +20,9 @@ from trainer.spec.method_facts import METHODS, listed
 JobId = Annotated[str, typer.Argument(help="The job's id, ftjob-...")]
 
 
-@told
+@reports_errors
 def train(
-    file: Annotated[str, typer.Argument(help="An archive of pairs to upload, or the id of a file or data set.")],
+    file: Annotated[str, typer.Argument(help="An archive of pairs to upload, or the id of a file or dataset.")],
     base: Annotated[str, typer.Option(help="The base model's name.")] = "emoji-xl",
     method: Annotated[str, typer.Option(help=f"{listed(METHODS)}.")] = "mapo",
     change: Annotated[
@@ -57,7 +57,7 @@ def train(
         _require_success(job)
 
 
-@told
+@reports_errors
 def jobs(
     limit: Annotated[int, typer.Option(min=1, max=100, help="How many, newest first.")] = 20,
     as_json: AsJson = False,
@@ -71,7 +71,7 @@ def jobs(
     rows = [
         (
             job["id"],
-            job["status"] + (f" ({job['requested']} asked)" if job["requested"] else ""),
+            job["status"] + (f" ({job['requested']} requested)" if job["requested"] else ""),
             job["method"]["type"],
             job["model"],
             moment(job["created_at"]),
@@ -82,7 +82,7 @@ def jobs(
     print_table(("job", "status", "method", "base", "created", "progress"), rows)
 
 
-@told
+@reports_errors
 def watch_job(job_id: JobId, timeout: Timeout = None, as_json: AsJson = False) -> None:
     """Follow a job until it has ended or was paused; the exit code is 0 only if it succeeded."""
     with connected(settings()) as server:
@@ -92,25 +92,25 @@ def watch_job(job_id: JobId, timeout: Timeout = None, as_json: AsJson = False) -
     _require_success(job)
 
 
-@told
+@reports_errors
 def cancel(job_id: JobId, as_json: AsJson = False) -> None:
     """End a job for good. A running one stops after its step."""
     _ask(job_id, "cancel", as_json)
 
 
-@told
+@reports_errors
 def pause(job_id: JobId, as_json: AsJson = False) -> None:
     """Stop a job at a checkpoint, to be resumed later."""
     _ask(job_id, "pause", as_json)
 
 
-@told
+@reports_errors
 def resume(job_id: JobId, as_json: AsJson = False) -> None:
     """Put a paused job back into the queue."""
     _ask(job_id, "resume", as_json)
 
 
-@told
+@reports_errors
 def download(
     job_id: JobId,
     to: Annotated[Path, typer.Option(help="A directory; made if there is none.")] = Path(),
@@ -142,7 +142,7 @@ def uploaded(server: Server, file: str) -> str:
     return answer
 
 
-def progress_of(job: Json) -> str | None:
+def progress_of(job: JsonObject) -> str | None:
     """One line of a list: where a running job is, why a failed one failed."""
     if job["error"]:
         return shorten(str(job["error"]["message"]).splitlines()[0], 80, placeholder=" ...")
@@ -157,18 +157,18 @@ def progress_of(job: Json) -> str | None:
 def _ask(job_id: str, what: str, as_json: bool) -> None:
     with connected(settings()) as server:
         job = server.post(f"{at(JOBS, job_id)}/{what}")
-    asked = f"; asked to {job['requested']}, it stops after its step" if job["requested"] else ""
-    answer(job, f"{job['id']} is {job['status']}{asked}.", as_json)
+    pending = f"; {job['requested']} requested, it stops after its step" if job["requested"] else ""
+    answer(job, f"{job['id']} is {job['status']}{pending}.", as_json)
 
 
-def _show(job: Json, as_json: bool) -> None:
+def _show(job: JsonObject, as_json: bool) -> None:
     model = job["fine_tuned_model"] if job["status"] == "succeeded" else None
     answer(job, job["id"] if model is None else f"{model}: `pairtune download {job['id']}` fetches it.", as_json)
 
 
-def _require_success(job: Json) -> None:
+def _require_success(job: JsonObject) -> None:
     """Raises JobEnded for a job that was watched and did not succeed."""
     if job["status"] == "paused":
-        raise JobEnded(job["id"], job["status"], f"`pairtune resume {job['id']}` has it go on.")
+        raise JobEnded(job["id"], job["status"], f"`pairtune resume {job['id']}` continues it.")
     if job["status"] != "succeeded":
         raise JobEnded(job["id"], job["status"], (job["error"] or {}).get("message"))

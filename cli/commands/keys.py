@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli.command_options import AsJson, told
+from cli.command_options import AsJson, reports_errors
 from cli.errors import CommandError
 from cli.output import answer, print_json, print_table, say
 from store.roles import Role
@@ -15,7 +15,7 @@ keys_app = typer.Typer(no_args_is_help=True, help="API keys; beside a running `u
 
 
 @keys_app.command("create")
-@told
+@reports_errors
 def create_key(
     name: Annotated[str, typer.Argument(help="What the key is for.")],
     project: Annotated[
@@ -37,7 +37,7 @@ def create_key(
 
 
 @keys_app.command("list")
-@told
+@reports_errors
 def list_keys(as_json: AsJson = False) -> None:
     """All keys by their first characters: the rest is kept nowhere."""
     from cli.local import tenants
@@ -51,7 +51,7 @@ def list_keys(as_json: AsJson = False) -> None:
 
 
 @keys_app.command("revoke")
-@told
+@reports_errors
 def revoke_key(
     key_id: Annotated[str, typer.Argument(help="The key's id, from `pairtune keys list`.")],
     as_json: AsJson = False,

@@ -10,8 +10,8 @@ import tomlkit
 import typer
 from tomlkit.exceptions import TOMLKitError
 
-from cli.client.server import Json, connected
-from cli.command_options import AsJson, told
+from cli.client.server import JsonObject, connected
+from cli.command_options import AsJson, reports_errors
 from cli.configured import settings
 from cli.errors import CommandError
 from cli.output import answer, moment, print_json, print_table
@@ -26,7 +26,7 @@ Name = Annotated[str, typer.Argument(help="The base's name.")]
 
 
 @models_app.command("list")
-@told
+@reports_errors
 def list_models(as_json: AsJson = False) -> None:
     """What jobs may name: the operator's bases and this project's fine-tuned models."""
     with connected(settings()) as server:
@@ -41,7 +41,7 @@ def list_models(as_json: AsJson = False) -> None:
 
 
 @models_app.command()
-@told
+@reports_errors
 def add(
     name: Name,
     family: Annotated[str, typer.Option(help=f"{listed(FAMILIES)}.")],
@@ -62,7 +62,7 @@ def add(
 
 
 @models_app.command()
-@told
+@reports_errors
 def remove(name: Name, as_json: AsJson = False) -> None:
     """Take a base out of the operator's list; jobs that name it already keep it."""
     path = _own_list()
@@ -86,7 +86,7 @@ def _own_list() -> Path:
     return path
 
 
-def _listed(path: Path, entry: Json) -> Json:
+def _listed(path: Path, entry: JsonObject) -> JsonObject:
     return {"bases_file": str(path), "base": entry}
 
 

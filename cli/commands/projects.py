@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.command_options import AsJson, told
+from cli.command_options import AsJson, reports_errors
 from cli.errors import CommandError
 from cli.output import answer, print_json, print_table
 
@@ -22,7 +22,7 @@ Count = Annotated[str | None, typer.Option(help="A number, `none` or `default`."
 
 
 @projects_app.command("list")
-@told
+@reports_errors
 def list_projects(as_json: AsJson = False) -> None:
     """All projects with what each may use; `own` says which limits are not the deployment's."""
     from cli.local import tenants
@@ -36,7 +36,7 @@ def list_projects(as_json: AsJson = False) -> None:
 
 
 @projects_app.command("set")
-@told
+@reports_errors
 def set_limits(
     name: Annotated[str, typer.Argument(help="The project's name; made if there is none of it.")],
     stored_bytes: Annotated[
@@ -60,10 +60,10 @@ def set_limits(
         "requests_per_minute": requests_per_minute,
         "requests_burst": requests_burst,
     }
-    asked = {limit: text for limit, text in given.items() if text is not None}
-    own = {limit: _value(limit, text) for limit, text in asked.items() if text != DEFAULT}
-    found = tenants.with_limits(name, own, asked.keys() - own.keys())
-    said = f"{name}: {', '.join(f'{limit} {text}' for limit, text in asked.items()) or 'nothing to change'}."
+    given_limits = {limit: text for limit, text in given.items() if text is not None}
+    own = {limit: _value(limit, text) for limit, text in given_limits.items() if text != DEFAULT}
+    found = tenants.with_limits(name, own, given_limits.keys() - own.keys())
+    said = f"{name}: {', '.join(f'{limit} {text}' for limit, text in given_limits.items()) or 'nothing to change'}."
     answer(found, said, as_json)
 
 
@@ -74,7 +74,7 @@ def _value(limit: str, text: str) -> int | None:
     units = UNITS if limit == "stored_bytes" else {"": 1}
     least = 1 if limit.startswith("requests") else 0
     if found is None or found[2] not in units or not least <= int(found[1]) * units[found[2]] <= _most(limit):
-        raise CommandError(f"--{limit.replace('_', '-')}: {text!r} is no limit; see --help.")
+        raise CommandError(f"--{limit.replace('_', '-')}: {text!r} is not a valid limit; see --help.")
     return int(found[1]) * units[found[2]]
 
 

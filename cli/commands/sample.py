@@ -11,11 +11,11 @@ from typing import Annotated
 
 import typer
 
-from cli.client.retry import Patience
-from cli.client.server import Json, Server, connected
-from cli.command_options import AsJson, told
+from cli.client.retry import RetryPolicy
+from cli.client.server import JsonObject, Server, connected
+from cli.command_options import AsJson, reports_errors
 from cli.configured import settings
-from cli.errors import DrawingFailed, Refused
+from cli.errors import GenerationFailed, RequestRefused
 from cli.output import print_json, print_table, say
 
 IMAGES = "/v1/images/generations"
@@ -24,7 +24,7 @@ LONGEST_MODEL, LONGEST_PROMPT = 120, 72  # bytes of each in a file's name, which
 Prompts = Annotated[list[str], typer.Argument(metavar="PROMPT", help="What to draw; each is drawn by itself.")]
 
 
-@told
+@reports_errors
 def sample(
     model: Annotated[str, typer.Argument(help="A base, a fine-tuned model (ft:...), or a checkpoint of one.")],
     prompts: Prompts,
@@ -43,25 +43,25 @@ def sample(
         "n": n, "size": size, "seed": seed, "steps": steps, "guidance": guidance, "negative_prompt": negative_prompt,
         "adapter_scale": adapter_scale,
     }  # fmt: skip
-    asked = {"model": model, "response_format": "url"} | {k: v for k, v in options.items() if v is not None}
+    request = {"model": model, "response_format": "url"} | {k: v for k, v in options.items() if v is not None}
     to.mkdir(parents=True, exist_ok=True)
-    written: list[Json] = []
+    written: list[JsonObject] = []
     with connected(settings()) as server:
         server.get("/v1/models", limit=1)  # a server that was never there is not waited for
         for prompt in prompts:
-            patient = server.patient(Patience(None))
-            written += _written(patient, prompt, drawn(patient, asked | {"prompt": prompt}), to)
+            retrying = server.with_retries(RetryPolicy(None))
+            written += _written(retrying, prompt, generated(retrying, request | {"prompt": prompt}), to)
     if as_json:
         print_json(written)
     else:
         print_table(("image", "seed"), [(one["path"], one["seed"]) for one in written])
 
 
-def drawn(server: Server, asked: Json) -> Json:
+def generated(server: Server, request: JsonObject) -> JsonObject:
     """The generation once its images are there. Raises Refused, DrawingFailed."""
     try:
-        return server.post_once(IMAGES, asked, key=str(uuid.uuid4()))
-    except Refused as refused:
+        return server.post_once(IMAGES, request, key=str(uuid.uuid4()))
+    except RequestRefused as refused:
         if refused.generation_id is None:
             raise
         if refused.status != 500:
@@ -69,17 +69,17 @@ def drawn(server: Server, asked: Json) -> Json:
         return _followed(server, refused.generation_id)
 
 
-def _followed(server: Server, generation_id: str) -> Json:
+def _followed(server: Server, generation_id: str) -> JsonObject:
     while (found := server.get(f"{IMAGES}/{generation_id}"))["status"] in ("queued", "running"):
         time.sleep(POLL_SECONDS)
     if found["error"] is not None and found["error"]["param"] is not None:  # the request was at fault
-        raise Refused(400, found["error"], None)
+        raise RequestRefused(400, found["error"], None)
     if found["status"] != "succeeded":
-        raise DrawingFailed(generation_id, found["error"]["message"])
+        raise GenerationFailed(generation_id, found["error"]["message"])
     return found
 
 
-def _written(server: Server, prompt: str, generation: Json, to: Path) -> Iterator[Json]:
+def _written(server: Server, prompt: str, generation: JsonObject, to: Path) -> Iterator[JsonObject]:
     same = ("model", "size", "steps", "guidance", "adapter_scale")
     for index, image in enumerate(generation["data"]):
         path = free(to, stem(generation["model"], prompt, image["seed"]))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from cli.command_options import AsJson, told
+from cli.command_options import AsJson, reports_errors
 from cli.configured import settings
 from cli.errors import CommandError
 from cli.extras import require_extras
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cli.local.stack import Up
 
 
-@told
+@reports_errors
 def up(as_json: AsJson = False) -> None:
     """Start everything on this machine, in the foreground; Ctrl-C stops it. JSON comes once all of it is ready."""
     own_services = [] if settings().database_url and settings().broker_url else ["embedded"]

@@ -21,7 +21,7 @@ from obstore.store import from_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from cli.client.server import connected
-from cli.errors import CommandError, NoKey, Refused
+from cli.errors import CommandError, NoKey, RequestRefused
 from cli.local.embedded import running_postgres, running_valkey
 from migrations.upgrade import differences
 from store.base_models import read_bases
@@ -30,8 +30,8 @@ from store.hints import Hints
 from store.settings import Settings
 
 GIB = 2**30
-PATIENCE = timedelta(seconds=5)
-LITTLE_DISK = 10 * GIB  # a base, a data set, their cache and a few checkpoints
+PROBE_TIMEOUT = timedelta(seconds=5)
+LITTLE_DISK = 10 * GIB  # a base, a dataset, their cache and a few checkpoints
 DEVICE = """
 import torch
 if torch.cuda.is_available():
@@ -39,7 +39,7 @@ if torch.cuda.is_available():
         of = torch.cuda.get_device_properties(index)
         print(f"{of.name}, {of.total_memory / 2**30:.0f} GiB")
 else:
-    print("none: training runs on the CPU, which is slow but for small models")
+    print("none: training runs on the CPU, which is slow except for small models")
 """
 
 
@@ -58,7 +58,9 @@ def device(_: Settings) -> Checked:
     ran = subprocess.run([sys.executable, "-c", DEVICE], capture_output=True, text=True, check=False)
     if ran.returncode != 0:
         last = ran.stderr.strip().splitlines()[-1:] or ["no reason given"]
-        return Checked("device", "error", f"torch cannot be used: {last[0]}", "Install pairtune anew from its lock.")
+        return Checked(
+            "device", "error", f"torch cannot be used: {last[0]}", "Reinstall pairtune from requirements.lock."
+        )
     found = ", ".join(ran.stdout.strip().splitlines())
     return Checked("device", "warning" if found.startswith("none") else "ok", found)
 
@@ -73,7 +75,7 @@ def database(configured: Settings) -> Checked:
         reason = str(error).splitlines()[0]
         return Checked("database", "error", reason, "Start PostgreSQL, or correct PAIRTUNE_DATABASE_URL.")
     if changes:
-        return Checked("database", "error", "its tables are not this version's", "Run `python -m migrations`.")
+        return Checked("database", "error", "its tables do not match this version", "Run `python -m migrations`.")
     return Checked("database", "ok", "answers, and has this version's tables")
 
 
@@ -85,7 +87,7 @@ def broker(configured: Settings) -> Checked:
         answers, shown = Hints(url).reachable(), maybe_sanitize_url(url)  # without its password
     except (KeyError, ValueError):  # as kombu refuses a URL; its reason may hold a piece of the password
         cure = "Correct PAIRTUNE_BROKER_URL: it should be like redis://host:6379/0."
-        return Checked("broker", "error", "the URL is none of a broker", cure)
+        return Checked("broker", "error", "it is not the URL of a broker", cure)
     if answers:
         return Checked("broker", "ok", "answers")
     cure = "Start Redis or Valkey, or correct PAIRTUNE_BROKER_URL."
@@ -101,7 +103,7 @@ def storage(configured: Settings) -> Checked:
         reason = str(error).splitlines()[0]
         return Checked("storage", "error", f"{url}: {reason}", "Correct PAIRTUNE_BLOB_URL, or its rights.")
     if not readable:
-        return Checked("storage", "error", f"{url} gives other bytes than were written", "Check the object store.")
+        return Checked("storage", "error", f"{url} returns other bytes than were written", "Check the object store.")
     return Checked("storage", "ok", f"{url} can be written and read")
 
 
@@ -113,7 +115,7 @@ def probe_store(url: str) -> bool:
             probe.write(content)
             probe.seek(0)  # what was written reaches the disk, or fails
             return probe.read() == content
-    store = from_url(url, retry_config={"max_retries": 1, "retry_timeout": PATIENCE})
+    store = from_url(url, retry_config={"max_retries": 1, "retry_timeout": PROBE_TIMEOUT})
     name = f"doctor-{uuid.uuid4().hex}"
     obstore.put(store, name, content)
     try:
@@ -136,9 +138,9 @@ def disk(configured: Settings) -> Checked:
     found = f"{free / GIB:.1f} GiB free at {folder}"
     if free < configured.min_free_bytes:
         kept = f"{configured.min_free_bytes / GIB:.1f} GiB"
-        return Checked("disk", "error", found, f"Make room: with less than {kept} no upload and no job is taken.")
+        return Checked("disk", "error", found, f"Free disk space: below {kept} the API takes no upload and no job.")
     if free < LITTLE_DISK:
-        return Checked("disk", "warning", found, f"{LITTLE_DISK // GIB} GiB or more is comfortable: make room.")
+        return Checked("disk", "warning", found, f"{LITTLE_DISK // GIB} GiB or more is recommended: free disk space.")
     return Checked("disk", "ok", found)
 
 
@@ -158,7 +160,7 @@ def api(configured: Settings) -> Checked:
     try:
         with connected(configured) as server:
             server.get("/v1/models", limit=1)
-    except Refused as error:
+    except RequestRefused as error:
         cure = "Set PAIRTUNE_API_KEY to a valid key." if error.status == 401 else "See the API's log."
         return Checked("api", "error", str(error), cure)
     except NoKey as error:

@@ -83,34 +83,34 @@ def _outlast(start: Callable[[], None], folder: Path, log: Path) -> None:
     What a server that was killed left behind: more to recover than the library waits for, ten seconds, and processes
     of its own that are still ending, beside which none may start.
     """
-    patience = time.monotonic() + STOP_SECONDS
+    retry_policy = time.monotonic() + STOP_SECONDS
     while True:
-        _forget_a_dead_server(folder, patience)
+        _forget_a_dead_server(folder, retry_policy)
         _wait_while_it_starts(folder, log)
         try:
             return start()
         except subprocess.TimeoutExpired:
             pass  # it goes on by itself
         except subprocess.SubprocessError as error:
-            if time.monotonic() > patience:
+            if time.monotonic() > retry_policy:
                 raise ServiceDidNotStart("PostgreSQL", f"see {log}") from error
             time.sleep(POLL_SECONDS)
 
 
-def _forget_a_dead_server(folder: Path, patience: float) -> None:
+def _forget_a_dead_server(folder: Path, retry_policy: float) -> None:
     """
     What the library would take for a server that runs: after the machine itself has ended, the number of the server
     that it took along may be any other process's, and where no init reaps, a killed one stays in the process table.
     Neither can it read what a server left that was killed as it started. With the file goes what PostgreSQL itself
     knows processes of that server by, so they are waited for first.
     """
-    lines = _told(folder)
+    lines = _state_lines(folder)
     if lines is None or _is_postgres(_pid(lines)):
         return
     if len(lines) > STATUS_LINE and not psutil.pid_exists(_pid(lines)):
         return  # PostgreSQL sees by itself
     while _processes(folder):
-        if time.monotonic() > patience:
+        if time.monotonic() > retry_policy:
             raise ServiceDidNotStart("PostgreSQL", f"processes of a server that has ended still use {folder}")
         time.sleep(POLL_SECONDS)
     (folder / POSTMASTER).unlink(missing_ok=True)
@@ -126,12 +126,12 @@ def _wait_while_it_starts(folder: Path, log: Path) -> None:
 
 
 def _starts(folder: Path) -> bool:
-    lines = _told(folder) or []
+    lines = _state_lines(folder) or []
     ready = [line.strip() for line in lines[STATUS_LINE:]] == ["ready"]  # padded with spaces
     return _is_postgres(_pid(lines)) and not ready
 
 
-def _told(folder: Path) -> list[str] | None:
+def _state_lines(folder: Path) -> list[str] | None:
     """What a server wrote of itself, or as much as a power cut left of it; None where there is nothing."""
     try:
         return (folder / POSTMASTER).read_text(errors="replace").splitlines()

@@ -10,7 +10,7 @@ from intake.archives.compression import EXPANDERS
 from intake.archives.entries import Entry
 from intake.archives.tar_archive import is_tar, list_tar
 from intake.archives.zip_archive import SIGNATURES, list_zip
-from intake.errors import ArchiveRefused
+from intake.errors import ArchiveError
 from intake.limits import Limits
 
 
@@ -38,6 +38,6 @@ def open_archive(path: Path, work_directory: Path, limits: Limits) -> Iterator[l
             finally:
                 expanded.unlink(missing_ok=True)
         else:
-            raise ArchiveRefused(
+            raise ArchiveError(
                 "archive_unreadable", "is not a zip, tar, tar.gz, tar.zst or parquet file; pack the folder as one"
             )

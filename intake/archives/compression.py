@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from intake.archives.entries import check_total
-from intake.errors import ArchiveRefused
+from intake.errors import ArchiveError
 from intake.limits import Limits
 
 _CHUNK = 2**20
@@ -25,7 +25,7 @@ def expand_gzip(source: BinaryIO, packed: int, target: Path, limits: Limits) -> 
         with gzip.GzipFile(fileobj=source) as unpacked:
             _copy(unpacked, packed, target, limits)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ArchiveRefused("archive_unreadable", f"is a damaged gzip file ({error}); upload it again") from error
+        raise ArchiveError("archive_unreadable", f"is a damaged gzip file ({error}); upload it again") from error
 
 
 def expand_zstandard(source: BinaryIO, packed: int, target: Path, limits: Limits) -> None:
@@ -49,7 +49,7 @@ class _Zstandard:
             return data
         except (OSError, ValueError, MemoryError) as error:
             text = "is a damaged Zstandard file, or one with a window above 128 MiB; pack it again"
-            raise ArchiveRefused("archive_unreadable", text) from error
+            raise ArchiveError("archive_unreadable", text) from error
 
 
 def _copy(unpacked: _Readable, packed: int, target: Path, limits: Limits) -> None:

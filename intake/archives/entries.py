@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from intake.errors import ArchiveRefused
+from intake.errors import ArchiveError
 from intake.findings import Code, Finding, printable
 from intake.limits import Limits
 
@@ -44,9 +44,9 @@ def accept_entries(entries: Iterable[Entry], limits: Limits) -> tuple[dict[str, 
     for entry in entries:
         if is_system_file(entry.name):
             continue
-        fault = _fault(entry, taken, limits)
-        if fault is not None:
-            code, reason = fault
+        error = _fault(entry, taken, limits)
+        if error is not None:
+            code, reason = error
             shown = printable(entry.name)
             findings.append(Finding(code, "error", f"{shown} {reason}, then pack the folder again.", shown))
         elif entry.kind == "file":
@@ -59,11 +59,11 @@ def accept_entries(entries: Iterable[Entry], limits: Limits) -> tuple[dict[str, 
 def check_total(unpacked: int, packed: int, limits: Limits) -> None:
     """Raises ArchiveRefused when ``unpacked`` bytes are too many, or too many for ``packed`` bytes."""
     if unpacked > limits.archive_bytes:
-        raise ArchiveRefused(
+        raise ArchiveError(
             "archive_limits", f"unpacks to more than {limits.archive_bytes:,} bytes; upload it in several parts"
         )
     if unpacked > limits.compression_ratio_from and unpacked > limits.compression_ratio * packed:
-        raise ArchiveRefused(
+        raise ArchiveError(
             "archive_limits",
             f"unpacks to more than {limits.compression_ratio} times its size, as no archive of images does;"
             " pack the images again",
@@ -72,7 +72,7 @@ def check_total(unpacked: int, packed: int, limits: Limits) -> None:
 
 def check_count(count: int, limits: Limits) -> None:
     if count > limits.archive_entries:
-        raise ArchiveRefused(
+        raise ArchiveError(
             "archive_limits", f"holds more than {limits.archive_entries:,} entries; upload it in several parts"
         )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from intake.archives.entries import Entry, Kind, check_count, check_total
-from intake.errors import ArchiveRefused
+from intake.errors import ArchiveError
 from intake.limits import Limits
 
 _BLOCK = 512
@@ -61,7 +61,7 @@ def list_tar(file: BinaryIO, length: int, limits: Limits) -> list[Entry]:
         kind = "sparse file" if "sparse" in extended else _kind(header, name)
         body = 0 if header.type in _BODILESS else size
         if data_at + body > length:
-            raise ArchiveRefused("archive_unreadable", "is cut off in the middle; upload it again")
+            raise ArchiveError("archive_unreadable", "is cut off in the middle; upload it again")
         entries.append(Entry(name, kind, body, functools.partial(_bytes_at, file, data_at, body)))
         check_count(len(entries), limits)
         offset, extended = data_at + _padded(body), {}
@@ -75,7 +75,7 @@ def _header_at(file: BinaryIO, offset: int) -> _Header | None:
     if not any(block):
         return None
     if len(block) < _BLOCK or not _checksum_right(block):
-        raise ArchiveRefused("archive_unreadable", f"is a damaged tar file (at byte {offset:,}); pack it again")
+        raise ArchiveError("archive_unreadable", f"is a damaged tar file (at byte {offset:,}); pack it again")
     name = _until_nul(block[:100])
     if block[257:263] == b"ustar\0" and (prefix := _until_nul(block[345:500])):
         name = prefix + b"/" + name
@@ -96,13 +96,13 @@ def _number(field: bytes) -> int:
         return int.from_bytes(field[1:], "big")
     digits = field.strip(b" \0")
     if not set(digits) <= set(b"01234567"):
-        raise ArchiveRefused("archive_unreadable", "is a damaged tar file (an entry without a size); pack it again")
+        raise ArchiveError("archive_unreadable", "is a damaged tar file (an entry without a size); pack it again")
     return int(digits or b"0", 8)
 
 
 def _extension_size(header: _Header) -> int:
     if header.size > _EXTENSION_BYTES:
-        raise ArchiveRefused("archive_limits", "has an oversized extension header; pack it again")
+        raise ArchiveError("archive_limits", "has an oversized extension header; pack it again")
     return header.size
 
 
@@ -131,10 +131,10 @@ def _pax_records(data: bytes) -> dict[str, str]:
         record = content[at + len(digits) + 1 : end]
         key, equals, value = record.removesuffix(b"\n").partition(b"=")
         if not (space and equals and record.endswith(b"\n")) or end <= at:
-            raise ArchiveRefused("archive_unreadable", "is a damaged tar file (a pax header); pack it again")
+            raise ArchiveError("archive_unreadable", "is a damaged tar file (a pax header); pack it again")
         records[_text(key)] = _text(value)
         at = end
-    raise ArchiveRefused("archive_limits", "has an oversized extension header; pack it again")
+    raise ArchiveError("archive_limits", "has an oversized extension header; pack it again")
 
 
 def _size(extended: Mapping[str, str], header: _Header) -> int:
@@ -151,7 +151,7 @@ def _bytes_at(file: BinaryIO, offset: int, size: int) -> bytes:
     file.seek(offset)
     data = file.read(size)
     if len(data) != size:
-        raise ArchiveRefused("archive_unreadable", "is cut off in the middle; upload it again")
+        raise ArchiveError("archive_unreadable", "is cut off in the middle; upload it again")
     return data
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from intake.archives.entries import Entry, Kind, check_count, check_total
-from intake.errors import ArchiveRefused
+from intake.errors import ArchiveError
 from intake.findings import printable
 from intake.limits import Limits
 
@@ -47,7 +47,7 @@ class _BoundedReads:
 
     def read(self, size: int = -1, /) -> bytes:
         if size > self.limit:
-            raise ArchiveRefused("archive_limits", "has an oversized table of contents; upload it in several parts")
+            raise ArchiveError("archive_limits", "has an oversized table of contents; upload it in several parts")
         return self.file.read(size)
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
@@ -66,7 +66,7 @@ def _directory(file: BinaryIO, limits: Limits) -> list[zipfile.ZipInfo]:
         with zipfile.ZipFile(reads) as archive:
             return archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, OSError, struct.error) as error:
-        raise ArchiveRefused(
+        raise ArchiveError(
             "archive_unreadable", f"is a damaged zip file ({printable(str(error))}); pack it again"
         ) from error
 
@@ -76,10 +76,10 @@ def _check_overlap(infos: Sequence[zipfile.ZipInfo], length: int) -> None:
     end = 0
     for info in sorted(infos, key=lambda info: info.header_offset):
         if info.header_offset < end:
-            raise ArchiveRefused("archive_limits", "has entries that overlap; pack it again")
+            raise ArchiveError("archive_limits", "has entries that overlap; pack it again")
         end = info.header_offset + _LOCAL_HEADER.size + info.compress_size
     if end > length:
-        raise ArchiveRefused("archive_unreadable", "ends before its last entry does; upload it again")
+        raise ArchiveError("archive_unreadable", "ends before its last entry does; upload it again")
 
 
 def _name(info: zipfile.ZipInfo) -> str:
@@ -103,7 +103,7 @@ def _kind(info: zipfile.ZipInfo) -> Kind:
 
 def _read(file: BinaryIO, info: zipfile.ZipInfo) -> bytes:
     if info.flag_bits & _ENCRYPTED:
-        raise ArchiveRefused("archive_unreadable", "is encrypted; pack it without a password")
+        raise ArchiveError("archive_unreadable", "is encrypted; pack it without a password")
     packed = _packed(file, info)
     if info.compress_type == zipfile.ZIP_STORED:
         data = packed
@@ -111,22 +111,22 @@ def _read(file: BinaryIO, info: zipfile.ZipInfo) -> bytes:
         data = _inflate(packed, info.file_size)
     else:
         reason = f"is compressed with zip method {info.compress_type}; pack it again with deflate, the usual method"
-        raise ArchiveRefused("archive_unreadable", reason)
+        raise ArchiveError("archive_unreadable", reason)
     if len(data) != info.file_size:
-        raise ArchiveRefused("archive_limits", "has another size than the archive declares; pack it again")
+        raise ArchiveError("archive_limits", "has another size than the archive declares; pack it again")
     if zlib.crc32(data) != info.CRC:
-        raise ArchiveRefused("archive_unreadable", "is damaged (wrong checksum); pack and upload it again")
+        raise ArchiveError("archive_unreadable", "is damaged (wrong checksum); pack and upload it again")
     return data
 
 
 def _packed(file: BinaryIO, info: zipfile.ZipInfo) -> bytes:
     # DEFLATE adds 5 bytes to each 64 KiB block it cannot shrink; anything much longer is not what it declares.
     if info.compress_size > info.file_size + info.file_size // 8 + 65_536:
-        raise ArchiveRefused("archive_limits", "is far larger packed than unpacked; pack it again")
+        raise ArchiveError("archive_limits", "is far larger packed than unpacked; pack it again")
     file.seek(info.header_offset)
     header = file.read(_LOCAL_HEADER.size)
     if len(header) < _LOCAL_HEADER.size or not header.startswith(SIGNATURES[0]):
-        raise ArchiveRefused("archive_unreadable", "has no entry header where the archive says; pack it again")
+        raise ArchiveError("archive_unreadable", "has no entry header where the archive says; pack it again")
     _, name_length, extra_length = _LOCAL_HEADER.unpack(header)
     file.seek(name_length + extra_length, 1)
     return file.read(info.compress_size)
@@ -137,4 +137,4 @@ def _inflate(packed: bytes, size: int) -> bytes:
     try:
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, size + 1)
     except zlib.error as error:
-        raise ArchiveRefused("archive_unreadable", "is damaged (cannot be inflated); pack it again") from error
+        raise ArchiveError("archive_unreadable", "is damaged (cannot be inflated); pack it again") from error

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from intake.archives.entries import Entry
-from intake.errors import MetadataRefused, Refused
+from intake.errors import IntakeError, MetadataError
 from intake.findings import Finding, printable
-from intake.formats.judgement import Judgement, Source, refused
+from intake.formats.judgement import Judgement, JudgementSource, row_finding
 from intake.limits import Limits
 
 CHOSEN, REJECTED = ("chosen", "w", "win", "winner", "preferred"), ("rejected", "l", "lose", "loser", "dispreferred")
@@ -47,17 +47,19 @@ class _Captions:
         if entry is None:
             return self.otherwise or _folder_prompt(stems[0])
         if entry.size > 4 * self.limits.prompt_characters:
-            raise Refused("prompt_too_long", f"has more than {self.limits.prompt_characters:,} characters; shorten it")
+            raise IntakeError(
+                "prompt_too_long", f"has more than {self.limits.prompt_characters:,} characters; shorten it"
+            )
         try:
             text = " ".join(entry.read().decode("utf-8-sig").split())
         except UnicodeDecodeError as error:
-            raise Refused("row_invalid", "is not UTF-8; save it as UTF-8") from error
+            raise IntakeError("row_invalid", "is not UTF-8; save it as UTF-8") from error
         if not text:
-            raise Refused("prompt_empty", "is empty; write what the image shows")
+            raise IntakeError("prompt_empty", "is empty; write what the image shows")
         return text
 
 
-def two_folders(files: Mapping[str, Entry], limits: Limits, prompt: str | None) -> Source | None:
+def two_folders(files: Mapping[str, Entry], limits: Limits, prompt: str | None) -> JudgementSource | None:
     """None where no folder of the archive holds two such folders. Raises MetadataRefused where one stands alone:
     its images must not be taken for chosen ones."""
     parents: dict[str, Sides] = defaultdict(lambda: (defaultdict(list), defaultdict(list)))
@@ -74,19 +76,19 @@ def two_folders(files: Mapping[str, Entry], limits: Limits, prompt: str | None) 
         reason = (
             f"has folders named for one side of pairs alone ({alone}); add the other, chosen or rejected, or rename"
         )
-        raise MetadataRefused("metadata_missing", f"{reason} it")
+        raise MetadataError("metadata_missing", f"{reason} it")
     captions = _Captions(files, limits, prompt)
     total = sum(len(sides[0]) for sides in whole.values())
-    return Source("archive/two-folders", "the folders", _paired(whole, captions), total)
+    return JudgementSource("archive/two-folders", "the folders", _paired(whole, captions), total)
 
 
-def subject_folder(files: Mapping[str, Entry], limits: Limits, prompt: str | None) -> Source | None:
+def subject_folder(files: Mapping[str, Entry], limits: Limits, prompt: str | None) -> JudgementSource | None:
     """None where the archive holds no images, or none of them has a prompt."""
     images = sorted(name for name in files if _suffix(name) in IMAGES)
     captions = _Captions(files, limits, prompt)
     if not any(captions.known(_stem(name)) for name in images):
         return None
-    return Source("archive/image-folder", "the folder", _subject(images, captions), len(images))
+    return JudgementSource("archive/image-folder", "the folder", _subject(images, captions), len(images))
 
 
 def _side(name: str) -> tuple[str, int, Stem] | None:
@@ -111,13 +113,13 @@ def _pair(number: int, chosen: list[str], rejected: list[str], captions: _Captio
     for paths in (chosen, rejected):
         if len(paths) > 1:
             both = printable(" and ".join(paths[:2]))
-            return refused(
+            return row_finding(
                 "the folders", number, f"{both} have one name, so that it is open which is meant; rename one"
             )
     if not (chosen and rejected):
         [alone] = chosen or rejected
         reason = f"{printable(alone)} has no image of its name in the other folder; add it, or remove this one"
-        return refused("the folders", number, reason, "image_missing")
+        return row_finding("the folders", number, reason, "image_missing")
     stems = [_stem(chosen[0]), _stem(rejected[0])]
     return _captioned(number, "the folders", captions, chosen[0], stems, {"rejected": rejected[0]})
 
@@ -132,14 +134,14 @@ def _captioned(
 ) -> Judgement | Finding:
     try:
         prompt = captions.of(stems)
-    except Refused as fault:
-        return refused(file, number, f"the caption of {printable(path)} {fault.reason}", fault.code)
+    except IntakeError as error:
+        return row_finding(file, number, f"the caption of {printable(path)} {error.reason}", error.code)
     if prompt is None:
         reason = (
             f"{printable(path)} has no caption; add a text file of its name, name the folder as in '10_a prompt', or "
             "give the upload a prompt for images without one"
         )
-        return refused(file, number, reason, "prompt_empty")
+        return row_finding(file, number, reason, "prompt_empty")
     return Judgement(number, {"prompt": prompt, "chosen": path, **more})
 
 

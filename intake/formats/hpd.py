@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from intake.findings import Finding
-from intake.formats.judgement import Fields, Judgement, Layout, compared, number_of, refused, truth, unlabelled
+from intake.formats.judgement import Fields, Judgement, Layout, compared, number_of, row_finding, truth, unlabelled
 
 PATHS = ("file_path", "image_path")
 FOLDER = "train/"  # where the published archive has the images
@@ -22,7 +22,7 @@ def translate_pairs(number: int, fields: Fields, file: str) -> Iterator[Judgemen
         return
     preference = number_of(fields["pref"])
     if preference not in (1, 0, -1):
-        yield refused(file, number, "pref has to be 1 (left), -1 (right) or 0 (tie); correct the row")
+        yield row_finding(file, number, "pref has to be 1 (left), -1 (right) or 0 (tie); correct the row")
         return
     left = None if preference == 0 else preference > 0
     known = {"prompt": fields.get("prompt"), "annotator": _text(fields.get("user_id"))}
@@ -33,14 +33,14 @@ def translate_lists(number: int, fields: Fields, file: str) -> Iterator[Judgemen
     column = next((name for name in PATHS if name in fields), PATHS[0])
     paths, preferences = fields.get(column), fields.get("human_preference")
     if not isinstance(paths, list) or not isinstance(preferences, list) or not len(paths) == len(preferences) == 2:
-        yield refused(file, number, f"{column} and human_preference have to be lists of two; correct the row")
+        yield row_finding(file, number, f"{column} and human_preference have to be lists of two; correct the row")
         return
     if None in preferences:
         yield unlabelled(file, number)
         return
     first, second = map(truth, preferences)
     if first is None or second is None:
-        yield refused(file, number, "human_preference has to be of 1 (preferred) and 0; correct the row")
+        yield row_finding(file, number, "human_preference has to be of 1 (preferred) and 0; correct the row")
         return
     known = {"prompt": fields.get("prompt"), "annotator": _text(fields.get("user_hash"))}
     preferred = None if first == second else first

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from intake.findings import Finding
-from intake.formats.judgement import Fields, Judgement, Layout, compared, refused, truth, unlabelled
+from intake.formats.judgement import Fields, Judgement, Layout, compared, row_finding, truth, unlabelled
 
 
 def translate(number: int, fields: Fields, file: str) -> Iterator[Judgement | Finding]:
@@ -18,7 +18,7 @@ def translate(number: int, fields: Fields, file: str) -> Iterator[Judgement | Fi
         return
     first, second = map(truth, given)
     if first is None or second is None:
-        yield refused(file, number, "prefer_0 and prefer_1 have to be true or false; correct the row")
+        yield row_finding(file, number, "prefer_0 and prefer_1 have to be true or false; correct the row")
         return
     preferred = None if first == second else first
     images = fields.get("image_0"), fields.get("image_1")

@@ -30,7 +30,7 @@ class Judgement:
 
 
 @dataclass(frozen=True)
-class Source:
+class JudgementSource:
     """An upload's judgements, read as they are asked for. ``file`` is where they stand, as shown in findings.
 
     ``format`` is what the report names; ``total`` is the number of rows where it is known beforehand.
@@ -59,7 +59,7 @@ class Layout:
     one_a_row: bool = True
 
 
-def refused(file: str, number: int, reason: str, code: Code = "row_invalid") -> Finding:
+def row_finding(file: str, number: int, reason: str, code: Code = "row_invalid") -> Finding:
     """What is wrong with one row; ``reason`` ends in what to do."""
     return Finding(code, "error", f"{file} row {number}: {reason}.", file, number)
 
@@ -99,7 +99,7 @@ def compared(
     Without both images there is nothing that was compared: one of them alone is no chosen image.
     """
     if any(image is None or not str(image).strip() for image in images):
-        return refused(file, number, "one of its two images is missing; add it, or remove the row", "image_missing")
+        return row_finding(file, number, "one of its two images is missing; add it, or remove the row", "image_missing")
     chosen, rejected = images if first_preferred is not False else reversed(images)
     known = {"chosen": chosen, "rejected": rejected, **fields}
     return Judgement(number, known, tied=first_preferred is None, search=search, folder=folder)

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from intake.errors import MetadataRefused
+from intake.errors import MetadataError
 from intake.findings import Finding, printable
-from intake.formats.judgement import Fields, Judgement, Layout, compared, refused, unlabelled
+from intake.formats.judgement import Fields, Judgement, Layout, compared, row_finding, unlabelled
 
 PROMPTS = ("prompt", "caption", "text")
 SIDES = ("left", "right")
@@ -22,7 +22,7 @@ SIDES = ("left", "right")
 def translate(number: int, fields: Fields, file: str) -> Iterator[Judgement | Finding]:
     data, annotations = fields.get("data"), fields.get("annotations")
     if not isinstance(data, Mapping) or not isinstance(annotations, list):
-        yield refused(file, number, "data has to be an object and annotations a list; export the project as JSON")
+        yield row_finding(file, number, "data has to be an object and annotations a list; export the project as JSON")
         return
     judged = [
         (annotation, result)
@@ -49,13 +49,15 @@ def _judgement(
     value = result.get("value")
     selected = value.get("selected") if isinstance(value, Mapping) else None
     if selected not in SIDES:
-        return refused(file, number, f"selected is {printable(repr(selected))}, not left or right; annotate it again")
+        return row_finding(
+            file, number, f"selected is {printable(repr(selected))}, not left or right; annotate it again"
+        )
     names = _names(result.get("to_name"))
     images = [data.get(name) for name in names]
     if len(images) != 2 or not all(isinstance(image, str) for image in images):
         shown = printable(", ".join(names)) or "none"
         reason = f"the task has no fields named like the compared tags ({shown}); name each image tag as its field"
-        return refused(file, number, reason)
+        return row_finding(file, number, reason)
     prompt = next((data[name] for name in PROMPTS if data.get(name)), None)
     known = {"prompt": prompt, "annotator": _annotator(annotation.get("completed_by"))}
     left, right = (path_of(str(image)) for image in images)
@@ -92,7 +94,7 @@ LABEL_STUDIO = Layout("label-studio", frozenset({"data", "annotations"}), transl
 
 def refuse(_number: int, _fields: Fields, _file: str) -> Iterator[Judgement | Finding]:
     """Of the short exports (JSON-MIN, CSV): they have what was selected, but not in which order it was shown."""
-    raise MetadataRefused(
+    raise MetadataError(
         "metadata_columns",
         "is a short export of Label Studio (JSON-MIN or CSV), which does not say which image was left and which right; "
         "export the project as JSON",

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from intake.archives.entries import Entry, check_total
-from intake.errors import ArchiveRefused, Refused
+from intake.errors import ArchiveError, IntakeError
 from intake.findings import Finding
-from intake.formats.judgement import Judgement, Layout, Source, refused
+from intake.formats.judgement import Judgement, JudgementSource, Layout, row_finding
 from intake.formats.own import OWN
 from intake.formats.pick_a_pic import PICK_A_PIC
 from intake.limits import Limits
@@ -40,36 +40,36 @@ _READ: Mapping[str, frozenset[str]] = {
 }
 
 
-def read_parquet(path: Path, limits: Limits) -> Source:
+def read_parquet(path: Path, limits: Limits) -> JudgementSource:
     """Raises ArchiveRefused for a file that is damaged, too large, or has neither format's columns."""
     file = _opened(path, limits)
     names = file.schema_arrow.names
     layout = next((layout for layout in LAYOUTS if layout.columns <= set(names)), None)
     if layout is None:
         known = "; or ".join(", ".join(sorted(layout.columns)) for layout in LAYOUTS)
-        raise ArchiveRefused("metadata_columns", f"is a parquet file without the columns of a known format ({known})")
+        raise ArchiveError("metadata_columns", f"is a parquet file without the columns of a known format ({known})")
     columns = sorted(_READ[layout.name] & set(names))
     _check_columns(file.schema_arrow, columns, _IMAGES[layout.name])
     groups = range(file.metadata.num_row_groups)
     unpacked = sum(file.metadata.row_group(index).total_byte_size for index in groups)
     check_total(unpacked, path.stat().st_size, limits)
     judgements = _judgements(file, layout, columns, limits)
-    return Source(f"parquet/{layout.name}", FILE, judgements, file.metadata.num_rows)
+    return JudgementSource(f"parquet/{layout.name}", FILE, judgements, file.metadata.num_rows)
 
 
 def _check_columns(schema: pa.Schema, columns: list[str], images: tuple[str, ...]) -> None:
     """Raises ArchiveRefused unless every column that is read stands once and holds what it should."""
     for name in columns:
         if schema.names.count(name) > 1:
-            raise ArchiveRefused("metadata_columns", f"is a parquet file with two columns {name!r}; keep one")
+            raise ArchiveError("metadata_columns", f"is a parquet file with two columns {name!r}; keep one")
         if name in images and not _holds_images(schema.field(name).type):
             reason = (
                 f"is a parquet file whose column {name!r} holds no images; store their bytes, or a struct with bytes"
             )
-            raise ArchiveRefused("metadata_columns", reason)
+            raise ArchiveError("metadata_columns", reason)
         if name not in images and not _is_plain(schema.field(name).type):
             reason = f"is a parquet file whose column {name!r} holds neither text nor numbers"
-            raise ArchiveRefused("metadata_columns", f"{reason}; convert it")
+            raise ArchiveError("metadata_columns", f"{reason}; convert it")
 
 
 def _holds_images(kind: pa.DataType) -> bool:
@@ -106,32 +106,32 @@ def _judgements(
             number += 1
             entries: dict[str, Entry] = {}
             fields: dict[str, object] = {}
-            fault: str | None = None
+            error: str | None = None
             for name, cell in row.items():
                 if name not in _IMAGES[layout.name]:
-                    fields[name], fault = _text_cell(name, cell, fault)
+                    fields[name], error = _text_cell(name, cell, error)
                 elif cell.is_valid:
-                    fields[name], fault = name, _image_cell(name, cell, number, entries, limits) or fault
-            if fault is not None:
-                yield refused(FILE, number, fault)
+                    fields[name], error = name, _image_cell(name, cell, number, entries, limits) or error
+            if error is not None:
+                yield row_finding(FILE, number, error)
                 continue
             held += sum(entry.size for entry in entries.values())
             if held > limits.archive_bytes:
                 reason = f"unpacks to more than {limits.archive_bytes:,} bytes; upload it in several parts"
-                raise ArchiveRefused("archive_limits", reason)
+                raise ArchiveError("archive_limits", reason)
             for item in layout.translate(number, fields, FILE):
                 yield item if isinstance(item, Finding) else _holding(item, entries)
         if number == 0:
-            raise ArchiveRefused("metadata_empty", "holds no rows")
-    except Refused as fault_of_file:
+            raise ArchiveError("metadata_empty", "holds no rows")
+    except IntakeError as fault_of_file:
         yield Finding(fault_of_file.code, "error", f"{FILE} {fault_of_file.reason}.", FILE)
 
 
-def _text_cell(name: str, cell: Any, fault: str | None) -> tuple[object, str | None]:
+def _text_cell(name: str, cell: Any, error: str | None) -> tuple[object, str | None]:
     """Its value, and what is wrong with the row so far."""
     if cell.is_valid and hasattr(cell, "as_buffer") and cell.as_buffer().size > _TEXT_BYTES:
         return None, f"column {name!r} has more than {_TEXT_BYTES:,} bytes; shorten it"
-    return cell.as_py(), fault
+    return cell.as_py(), error
 
 
 def _image_cell(name: str, cell: Any, number: int, entries: dict[str, Entry], limits: Limits) -> str | None:
@@ -175,10 +175,10 @@ def _reading(limits: Limits) -> Iterator[None]:
         yield
     except MemoryError as error:
         reason = f"takes more than {limits.parquet_memory:,} bytes of memory to read; write it with smaller pages"
-        raise ArchiveRefused("archive_limits", reason) from error
+        raise ArchiveError("archive_limits", reason) from error
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        text = "is a damaged parquet file, or has columns that cannot be read; copy it again, or write it anew"
-        raise ArchiveRefused("archive_unreadable", text) from error
+        text = "is a damaged parquet file, or has columns that cannot be read; copy it again, or write it again"
+        raise ArchiveError("archive_unreadable", text) from error
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from intake.findings import Finding
-from intake.formats.judgement import Fields, Judgement, Layout, compared, number_of, refused, truth, unlabelled
+from intake.formats.judgement import Fields, Judgement, Layout, compared, number_of, row_finding, truth, unlabelled
 
 SURE = 0.5  # labels are the shares of those who preferred an image
 
@@ -17,7 +17,7 @@ def translate(number: int, fields: Fields, file: str) -> Iterator[Judgement | Fi
     first = number_of(fields["label_0"])
     second = number_of(fields["label_1"]) if fields.get("label_1") is not None else None
     if first is None or not 0 <= first <= 1 or (second is not None and abs(first + second - 1) > 1e-6):
-        yield refused(file, number, "label_0 and label_1 have to be shares that add up to 1; correct the row")
+        yield row_finding(file, number, "label_0 and label_1 have to be shares that add up to 1; correct the row")
         return
     annotator = fields.get("user_id")
     known = {"prompt": fields.get("caption"), "annotator": None if annotator is None else str(annotator)}

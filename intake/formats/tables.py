@@ -9,9 +9,9 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from intake.archives.entries import Entry
-from intake.errors import MetadataRefused, Refused
+from intake.errors import IntakeError, MetadataError
 from intake.findings import Finding, printable
-from intake.formats.judgement import Judgement, Layout, Numbered, Source, refused
+from intake.formats.judgement import Judgement, JudgementSource, Layout, Numbered, row_finding
 from intake.formats.layouts import layout_of
 from intake.formats.own import OWN
 from intake.limits import Limits
@@ -22,7 +22,7 @@ RawRow = Numbered | Finding
 Reader = Callable[[bytes, str], Iterator[RawRow]]
 
 NAME = "metadata"  # of the table that is read where there are several
-TOLD_BY = 100  # rows at the start, of which the first that has a format's columns tells the format
+FORMAT_ROWS = 100  # rows at the start, of which the first that has a format's columns tells the format
 
 
 def metadata_file(names: Collection[str]) -> str | None:
@@ -41,33 +41,33 @@ def tables_in(names: Collection[str]) -> list[str]:
     return sorted(name for name in near if _stem(name) not in images)
 
 
-def several(tables: Sequence[str]) -> MetadataRefused:
+def several(tables: Sequence[str]) -> MetadataError:
     shown = ", ".join(printable(name) for name in tables[:5])
-    return MetadataRefused(
+    return MetadataError(
         "metadata_ambiguous", f"holds several tables ({shown}); keep one, or name it metadata, which is then read"
     )
 
 
-def read_table(name: str, entry: Entry, limits: Limits) -> Source:
+def read_table(name: str, entry: Entry, limits: Limits) -> JudgementSource:
     """``name`` is the file's path in the archive. What cannot be read at all is a finding among the judgements."""
     shown = printable(name)
     try:
         if entry.size > limits.metadata_bytes:
             reason = f"is larger than {limits.metadata_bytes:,} bytes; upload the pairs in several archives"
-            raise MetadataRefused("metadata_unreadable", reason)
+            raise MetadataError("metadata_unreadable", reason)
         data, suffix = entry.read(), _suffix(name)
         rows = READERS[suffix](data, shown)
         before: list[RawRow] = []
         layout: Layout | None = None
-        for row in itertools.islice(rows, TOLD_BY):
+        for row in itertools.islice(rows, FORMAT_ROWS):
             before.append(row)
             if not isinstance(row, Finding) and (layout := layout_of(row[1].keys())) is not None:
                 break
-    except Refused as fault:
-        return Source(f"archive/{_title(name, None)}", shown, iter([_whole(fault, shown)]))
+    except IntakeError as error:
+        return JudgementSource(f"archive/{_title(name, None)}", shown, iter([_whole(error, shown)]))
     judgements = _judgements(itertools.chain(before, rows), layout or OWN, shown, limits.findings)
     total = _count(data, suffix) if layout is None or layout.one_a_row else None
-    return Source(f"archive/{_title(name, layout)}", shown, judgements, total)
+    return JudgementSource(f"archive/{_title(name, layout)}", shown, judgements, total)
 
 
 def _title(name: str, layout: Layout | None) -> str:
@@ -97,9 +97,9 @@ def _judgements(rows: Iterator[RawRow], layout: Layout, file: str, most_columns:
                 seen.update(itertools.islice(fields, most_columns))
             yield from layout.translate(number, fields, file)
         if empty:
-            raise MetadataRefused("metadata_empty", "holds no rows; add one row per pair")
-    except Refused as fault:
-        yield _whole(fault, file)
+            raise MetadataError("metadata_empty", "holds no rows; add one row per pair")
+    except IntakeError as error:
+        yield _whole(error, file)
     yield from _unknown_columns(seen, file)
 
 
@@ -111,12 +111,12 @@ def read_jsonl(data: bytes, file: str) -> Iterator[RawRow]:
         try:
             fields = json.loads(line.decode("utf-8"), object_pairs_hook=_once)
         except (ValueError, RecursionError) as error:  # also UnicodeDecodeError
-            yield refused(file, number, f"line {number} is not JSON in UTF-8 ({_cause(error)}); correct the row")
+            yield row_finding(file, number, f"line {number} is not JSON in UTF-8 ({_cause(error)}); correct the row")
             continue
         if isinstance(fields, dict):
             yield number, fields
         else:
-            yield refused(file, number, f"line {number} is not a JSON object; correct the row")
+            yield row_finding(file, number, f"line {number} is not a JSON object; correct the row")
 
 
 def read_json(data: bytes, file: str) -> Iterator[RawRow]:
@@ -126,7 +126,7 @@ def read_json(data: bytes, file: str) -> Iterator[RawRow]:
         text = data.decode("utf-8-sig")
         at = space.match(text).end()
         if text[at : at + 1] != "[":
-            raise MetadataRefused("metadata_unreadable", "is not a JSON list; save it as a list of objects")
+            raise MetadataError("metadata_unreadable", "is not a JSON list; save it as a list of objects")
         at = space.match(text, at + 1).end()
         for number in itertools.count(1):
             if number == 1 and text[at : at + 1] == "]":
@@ -135,18 +135,16 @@ def read_json(data: bytes, file: str) -> Iterator[RawRow]:
             yield (
                 (number, fields)
                 if isinstance(fields, dict)
-                else refused(file, number, "it is not a JSON object; correct the row")
+                else row_finding(file, number, "it is not a JSON object; correct the row")
             )
             at = space.match(text, at).end()
             if text[at : at + 1] != ",":
                 break
             at = space.match(text, at + 1).end()
         if text[at : at + 1] != "]":
-            raise MetadataRefused("metadata_unreadable", "is a JSON list that does not end; save it again")
+            raise MetadataError("metadata_unreadable", "is a JSON list that does not end; save it again")
     except (ValueError, RecursionError) as error:  # also UnicodeDecodeError
-        raise MetadataRefused(
-            "metadata_unreadable", f"is not JSON in UTF-8 ({_cause(error)}); save it again"
-        ) from error
+        raise MetadataError("metadata_unreadable", f"is not JSON in UTF-8 ({_cause(error)}); save it again") from error
 
 
 def read_csv(data: bytes, file: str) -> Iterator[RawRow]:
@@ -155,7 +153,7 @@ def read_csv(data: bytes, file: str) -> Iterator[RawRow]:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         reason = f"is not UTF-8 (byte {error.start:,}); save it as UTF-8"
-        raise MetadataRefused("metadata_unreadable", reason) from error
+        raise MetadataError("metadata_unreadable", reason) from error
     rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = [name.strip() for name in next(rows, [])]
@@ -165,10 +163,10 @@ def read_csv(data: bytes, file: str) -> Iterator[RawRow]:
                 yield number, {name: cell if cell.strip() else None for name, cell in zip(header, cells, strict=True)}
             else:
                 reason = f"it has {len(cells)} cells where the header has {len(header)}; correct the row"
-                yield refused(file, number, reason)
+                yield row_finding(file, number, reason)
     except csv.Error as error:
         reason = f"is not valid CSV (line {rows.line_num}: {error}); save it again"
-        raise MetadataRefused("metadata_unreadable", reason) from error
+        raise MetadataError("metadata_unreadable", reason) from error
 
 
 def _count(data: bytes, suffix: str) -> int | None:
@@ -202,10 +200,10 @@ def _check_header(header: list[str]) -> None:
             f"has no column {missing}; add it to the first line, or use another format's columns"
             " (docs/reference/formats.md)"
         )
-        raise MetadataRefused("metadata_columns", reason)
+        raise MetadataError("metadata_columns", reason)
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
-        raise MetadataRefused("metadata_columns", f"has two columns {printable(twice[0])!r}; keep one")
+        raise MetadataError("metadata_columns", f"has two columns {printable(twice[0])!r}; keep one")
 
 
 def _unknown_columns(seen: Collection[str], file: str) -> Iterator[Finding]:
@@ -215,8 +213,8 @@ def _unknown_columns(seen: Collection[str], file: str) -> Iterator[Finding]:
         yield Finding("column_unknown", "warning", text, file)
 
 
-def _whole(fault: Refused, file: str) -> Finding:
-    return Finding(fault.code, "error", f"{file} {fault.reason}.", file)
+def _whole(error: IntakeError, file: str) -> Finding:
+    return Finding(error.code, "error", f"{file} {error.reason}.", file)
 
 
 def _cause(error: Exception) -> str:

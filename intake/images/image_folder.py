@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from intake.archives.entries import Entry
-from intake.errors import ImageRefused, Refused
+from intake.errors import ImageError, IntakeError
 from intake.images.normalise import normalise
 from intake.limits import Limits
 
@@ -32,26 +32,26 @@ class ImageFolder:
         self.measured: dict[str, StoredImage] = {}
         self._folder = folder
         self._limits = limits
-        self._outcomes: dict[str, StoredImage | Refused] = {}
+        self._outcomes: dict[str, StoredImage | IntakeError] = {}
 
-    def add(self, entry: Entry, *, once: bool = False) -> StoredImage | Refused:
+    def add(self, entry: Entry, *, once: bool = False) -> StoredImage | IntakeError:
         """Normalise and write the entry's image, or say why not. ``once``: no other row can name this entry."""
         if once:
             try:
                 return self._store(entry)
-            except Refused as refused:
-                return refused
+            except IntakeError as error:
+                return error
         if entry.name not in self._outcomes:
             try:
                 self._outcomes[entry.name] = self._store(entry)
-            except Refused as refused:
-                self._outcomes[entry.name] = refused
+            except IntakeError as error:
+                self._outcomes[entry.name] = error
         return self._outcomes[entry.name]
 
     def _store(self, entry: Entry) -> StoredImage:
         if entry.size > self._limits.image_bytes:
             reason = f"is larger than {self._limits.image_bytes:,} bytes; scale it down or save it as JPEG"
-            raise ImageRefused("image_too_large", reason)
+            raise ImageError("image_too_large", reason)
         image = normalise(entry.read(), self._limits)
         sha256 = hashlib.sha256(image.data).hexdigest()
         if sha256 not in self.written:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageCms
 
-from intake.errors import ImageRefused
+from intake.errors import ImageError
 from intake.images.container import bare
 from intake.images.fingerprint import fingerprint
 from intake.images.signatures import Format, image_format
@@ -91,17 +91,17 @@ def _check_header(image: Image.Image, limits: Limits) -> None:
         raise _too_large(limits)
     # A phone's JPEG may carry further pictures (MPO: depth, gain map); the first one is the photograph.
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-        raise ImageRefused("image_animated", "has more than one frame; save the frame you want as one image")
+        raise ImageError("image_animated", "has more than one frame; save the frame you want as one image")
 
 
-def _too_large(limits: Limits) -> ImageRefused:
-    return ImageRefused("image_too_large", f"has more than {limits.image_pixels:,} pixels; scale it down")
+def _too_large(limits: Limits) -> ImageError:
+    return ImageError("image_too_large", f"has more than {limits.image_pixels:,} pixels; scale it down")
 
 
-def _undecodable(error: Exception) -> ImageRefused:
+def _undecodable(error: Exception) -> ImageError:
     if "truncated" in str(error).lower():
-        return ImageRefused("image_truncated", "is cut off before its end; upload the whole file")
-    return ImageRefused("image_unreadable", "is damaged and cannot be decoded; save it again from the original")
+        return ImageError("image_truncated", "is cut off before its end; upload the whole file")
+    return ImageError("image_unreadable", "is damaged and cannot be decoded; save it again from the original")
 
 
 def _to_srgb(image: Image.Image) -> tuple[Image.Image, bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from intake.errors import ImageRefused
+from intake.errors import ImageError
 
 Format = Literal["PNG", "JPEG", "WEBP"]
 
@@ -31,7 +31,7 @@ _CONVERT = "convert it to PNG, JPEG or WebP"
 def image_format(data: bytes) -> Format:
     """The format of a whole PNG, JPEG or WebP file. Raises ImageRefused for anything else and for part of a file."""
     if not data:
-        raise ImageRefused("image_truncated", "is empty; upload the whole file")
+        raise ImageError("image_truncated", "is empty; upload the whole file")
     name, whole = _recognise(data)
     if not whole:
         raise _cut_off()
@@ -48,22 +48,22 @@ def _recognise(data: bytes) -> tuple[Format, bool]:
     raise _foreign(data)
 
 
-def _cut_off() -> ImageRefused:
-    return ImageRefused("image_truncated", "is cut off before its end; upload the whole file")
+def _cut_off() -> ImageError:
+    return ImageError("image_truncated", "is cut off before its end; upload the whole file")
 
 
-def _foreign(data: bytes) -> ImageRefused:
+def _foreign(data: bytes) -> ImageError:
     if any(signature.startswith(data) for signature in (_PNG, _JPEG, b"RIFF")) or _webp_start(data):
         return _cut_off()
     if data.startswith(_ARCHIVES) or data[257:262] == b"ustar":
-        return ImageRefused("archive_limits", "is an archive inside the archive; unpack it before packing the folder")
+        return ImageError("archive_limits", "is an archive inside the archive; unpack it before packing the folder")
     if data[4:8] == b"ftyp":
-        return ImageRefused("image_format", f"is an AVIF, HEIC or video file; {_CONVERT}")
+        return ImageError("image_format", f"is an AVIF, HEIC or video file; {_CONVERT}")
     start = data[:512].lstrip()
     for signature, name in _OTHERS:
         if start.startswith(signature):
-            return ImageRefused("image_format", f"is {name}; {_CONVERT}")
-    return ImageRefused("image_unreadable", f"is not an image; {_CONVERT}")
+            return ImageError("image_format", f"is {name}; {_CONVERT}")
+    return ImageError("image_unreadable", f"is not an image; {_CONVERT}")
 
 
 def _webp_start(data: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""What a whole data set shows that no single row does: repetitions, contradictions, leakage, agreement, sizes."""
+"""What a whole dataset shows that no single row does: repetitions, contradictions, leakage, agreement, sizes."""
 
 from intake.review.pair import ReviewedPair
 from intake.review.review import Review

@@ -1,4 +1,4 @@
-"""What tests do to data sets: make one, add pairs over HTTP, and a processed file as intake leaves it."""
+"""What tests do to datasets: make one, add pairs over HTTP, and a processed file as intake leaves it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DATASETS = "/v1/datasets"
 Answer = httpx.Response | httpx2.Response
 
 
-def picture(seed: int, size: tuple[int, int] = (80, 64)) -> bytes:
+def image_file(seed: int, size: tuple[int, int] = (80, 64)) -> bytes:
     """A PNG of noise that no other seed makes."""
     return encoded(Image.frombytes("RGB", size, random.Random(seed).randbytes(3 * size[0] * size[1])))
 
@@ -51,7 +51,7 @@ def send(
 
 def add(client: TestClient, dataset_id: str, *seeds: int, **fields: Any) -> dict[str, Any]:
     """A pair of the images of one or two seeds."""
-    images: dict[str, Any] = dict(zip(("chosen", "rejected"), map(picture, seeds), strict=False))
+    images: dict[str, Any] = dict(zip(("chosen", "rejected"), map(image_file, seeds), strict=False))
     answer = send(client, dataset_id, {"prompt": "a red fox"} | fields, **images)
     assert answer.status_code == 200, answer.text
     body: dict[str, Any] = answer.json()
@@ -75,4 +75,4 @@ def processed_file(sessions: Sessions, blobs: Blobs, project_id: str, *pairs: Pr
 def refused(answer: Answer) -> dict[str | None, str]:
     """Of a 400 every fault's code by its field."""
     assert answer.status_code == 400, answer.text
-    return {fault["param"]: fault["code"] for fault in answer.json()["error"]["errors"]}
+    return {field_error["param"]: field_error["code"] for field_error in answer.json()["error"]["errors"]}

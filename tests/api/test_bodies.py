@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from api.files.receive import prepare_directory, temporary
-from api.http.body_limit import JSON_LIMIT
+from api.http.route_rules import JSON_LIMIT
 from store.settings import REPOSITORY
 from tests.api.open_request import START, answer, request, uploads
 from tests.api.polling import until

@@ -14,7 +14,7 @@ from api.errors.errors import InvalidRequest
 from api.fine_tuning import service
 from api.fine_tuning.run_spec import Offer
 from api.http.json_body import JsonBody
-from api.http.transactions import Work
+from api.http.transactions import UnitOfWork
 from store.base_models import RegisteredBase, read_bases
 from store.blobs.blobs import Blobs
 from store.database import Sessions
@@ -40,8 +40,8 @@ def refused(client: TestClient, document: Any) -> dict[str, str]:
     error = answer.json()["error"]
     assert error["type"] == "invalid_request_error"
     assert error["param"] == error["errors"][0]["param"]
-    assert all(fault["message"] in error["message"] for fault in error["errors"])
-    return {fault["param"]: fault["message"] for fault in error["errors"]}
+    assert all(field_error["message"] in error["message"] for field_error in error["errors"])
+    return {field_error["param"]: field_error["message"] for field_error in error["errors"]}
 
 
 def test_a_job_echoes_its_request_and_fills_openais_shape(client: TestClient, file_id: str, project: Tenant) -> None:
@@ -161,7 +161,7 @@ def test_the_operators_dinov2_reaches_the_run_and_no_client(
         key = str(client.headers["authorization"]).removeprefix("Bearer ")
         caller = api_keys.authenticate(session, key)
         offer = Offer(read_bases(settings.bases_file), dinov2=settings.home / "dinov2")
-        job = service.create(Work(session), offer, blobs, caller, body, is_retry=False)
+        job = service.create(UnitOfWork(session), offer, blobs, caller, body, is_retry=False)
         spec = session.get_one(Job, job.id).spec
     assert spec["dinov2"] == str(settings.home / "dinov2")
     assert "dinov2" not in job.model_dump_json()
@@ -176,9 +176,14 @@ def test_what_the_named_base_cannot_do_is_refused_at_once(
     with sessions() as session:
         caller = api_keys.authenticate(session, str(client.headers["authorization"]).removeprefix("Bearer "))
         with pytest.raises(InvalidRequest) as refusal:
-            service.create(Work(session), offer, blobs, caller, body, is_retry=False)
-    assert [fault.param for fault in refusal.value.faults] == ["adapter.text_encoder", "adapter.token"]
-    assert all("should be null for a base of family sd3" in fault.message for fault in refusal.value.faults)
+            service.create(UnitOfWork(session), offer, blobs, caller, body, is_retry=False)
+    assert [field_error.param for field_error in refusal.value.field_errors] == [
+        "adapter.text_encoder",
+        "adapter.token",
+    ]
+    assert all(
+        "should be null for a base of family sd3" in field_error.message for field_error in refusal.value.field_errors
+    )
     create(client, file_id, **options)  # on SDXL
 
 
@@ -235,7 +240,7 @@ def test_faults_of_form_and_of_references_come_together(client: TestClient, sess
         f"{hyperparameters}.lr",
         f"{hyperparameters}.n_epochs",
     }
-    assert found["model"] == "model: No such model: 'nope'. Base models here: tiny."
+    assert found["model"] == "model: No such model: 'nope'. Available base models: tiny."
     beta = found[f"{hyperparameters}.beta"]
     assert beta == f"{hyperparameters}.beta: should be greater than 0 or should be 'auto' (given: -1)."
     assert "learning_rate" in found[f"{hyperparameters}.lr"]

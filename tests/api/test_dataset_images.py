@@ -9,11 +9,11 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from store.blobs.blobs import Blobs
-from tests.api.dataset_steps import DATASETS, add, create, picture, send
+from tests.api.dataset_steps import DATASETS, add, create, image_file, send
 from tests.intake.build import encoded
 
 pytestmark = pytest.mark.integration
-LARGE = Image.open(io.BytesIO(picture(1, (900, 300))))
+LARGE = Image.open(io.BytesIO(image_file(1, (900, 300))))
 
 
 def image_path(pair: dict[str, str], side: str = "chosen") -> str:
@@ -22,7 +22,7 @@ def image_path(pair: dict[str, str], side: str = "chosen") -> str:
 
 @pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP"])
 def test_an_image_is_sent_as_it_is_stored_to_be_kept_for_ever(client: TestClient, blobs: Blobs, format_: str) -> None:
-    pair = send(client, create(client)["id"], chosen=encoded(LARGE, format_), rejected=picture(2)).json()
+    pair = send(client, create(client)["id"], chosen=encoded(LARGE, format_), rejected=image_file(2)).json()
     answer = client.get(image_path(pair))
     assert (answer.status_code, answer.headers["content-type"]) == (200, f"image/{format_.lower()}")
     assert answer.content == blobs.read(pair["chosen_sha256"])

@@ -1,4 +1,4 @@
-"""Jobs on data sets: which pairs they pin, and that they keep them."""
+"""Jobs on datasets: which pairs they pin, and that they keep them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from store.jobs import jobs
 from store.settings import Settings
 from store.tables.job import Job
 from tests import servers
-from tests.api.dataset_steps import DATASETS, add, create, picture, processed_file, refused
+from tests.api.dataset_steps import DATASETS, add, create, image_file, processed_file, refused
 from tests.api.job_steps import JOBS
 from tests.api.job_steps import create as create_job
 from tests.conftest import Tenant
@@ -137,7 +137,7 @@ def test_a_pair_sent_to_a_data_set_reaches_the_run_directory_with_its_sides(
     prepare(tmp_path / "run", inputs_of(sessions, job_id), blobs, lambda: None)
     data = tmp_path / "run" / "data"
     pairs = [Pair.model_validate_json(line) for line in (data / "manifest.jsonl").read_bytes().splitlines()]
-    sent = [normalise(picture(seed), Limits()).data for seed in (1, 2)]
+    sent = [normalise(image_file(seed), Limits()).data for seed in (1, 2)]
     found = [[(data / str(path)).read_bytes() for path in (pair.chosen, pair.rejected)] for pair in pairs]
     assert found == [sent, sent[::-1]]
 
@@ -171,4 +171,4 @@ def test_a_data_set_that_cannot_be_trained_on_is_refused_with_the_reason(client:
     for name in ("ds-none", f"{good}@", f"{good}@two", f"{good}@2@2", f"{good}@-1", f"{good}@{2**80}"):
         assert code(name)["training_file"] in ("dataset_not_found", "revision_not_found", "file_not_found")
     message = client.post(JOBS, json={"model": "tiny", "training_file": empty}).json()["error"]["message"]
-    assert message == f"training_file: {empty}@1 has no pairs; add some to the data set, or name a revision that has."
+    assert message == f"training_file: {empty}@1 has no pairs; add some to the dataset, or name a revision that has."

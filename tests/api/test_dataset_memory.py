@@ -12,10 +12,10 @@ import httpx
 import pytest
 from PIL import Image
 
-from api.datasets.pictures import DECODED_AT_ONCE
-from api.datasets.prepared import materialise, pairs_of
+from api.datasets.pair_images import DECODED_AT_ONCE
+from api.datasets.pair_lists import materialise, pairs_of
 from api.datasets.review import measure_missing, with_images
-from api.dependencies import open_backends
+from api.dependencies import open_dependencies
 from store.blobs.blobs import Blobs
 from store.datasets import datasets, image_facts
 from store.datasets.datasets import NewPair
@@ -69,19 +69,19 @@ def test_many_pairs_are_added_listed_for_a_job_and_looked_at_some_at_a_time(
     lines = [json.dumps({"row": number, "prompt": f"{number} {words}"} | row) for number in range(1, count + 1)]
     listed = blobs.put_bytes("".join(f"{line}\n" for line in lines).encode())
     del lines
-    with open_backends(settings) as backends:
-        with backends.sessions.begin() as session:
+    with open_dependencies(settings) as dependencies:
+        with dependencies.sessions.begin() as session:
             image_facts.save(session, [MeasuredImage(sha256, 8, 8, bytes(192)) for sha256 in (chosen, rejected)])
         tracemalloc.start()
         try:
-            with backends.sessions.begin() as session:
+            with dependencies.sessions.begin() as session:
                 pairs = (NewPair(one.prompt, one.chosen, one.rejected) for one in pairs_of(blobs, listed.sha256))
                 dataset = datasets.create(session, project.id, "many", None, pairs)
-            with backends.sessions.begin() as session:
+            with dependencies.sessions.begin() as session:
                 revision = datasets.revision(session, dataset, None)
                 materialise(session, blobs, revision)
-            measure_missing(backends, revision)
-            with backends.sessions() as session:
+            measure_missing(dependencies, revision)
+            with dependencies.sessions() as session:
                 seen = sum(1 for _ in with_images(session, revision))
             peak = tracemalloc.get_traced_memory()[1]
         finally:

@@ -13,21 +13,22 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from api.datasets import pictures
-from api.http.body_limit import FORM_OVERHEAD, PAIR_BYTES
+from api.datasets import pair_images
+from api.datasets.routes import PAIR_BYTES
+from api.http.route_rules import FORM_OVERHEAD
 from intake.images.normalise import normalise
 from intake.limits import Limits
 from store.blobs.blobs import Blobs
 from store.database import Sessions
 from store.settings import Settings
 from tests.api import open_request
-from tests.api.dataset_steps import DATASETS, Answer, add, create, picture, processed_file, refused, send
+from tests.api.dataset_steps import DATASETS, Answer, add, create, image_file, processed_file, refused, send
 from tests.api.serving import Live
 from tests.conftest import Tenant
 from tests.intake.build import encoded, png, zip_of
 
 pytestmark = pytest.mark.integration
-CHOSEN, REJECTED = picture(1), picture(2)
+CHOSEN, REJECTED = image_file(1), image_file(2)
 
 
 @pytest.fixture
@@ -141,7 +142,7 @@ def test_an_image_is_refused_as_in_an_archive(
 def test_an_image_file_over_the_cap_is_refused(
     client: TestClient, dataset_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pictures, "LIMITS", Limits(image_bytes=len(CHOSEN)))
+    monkeypatch.setattr(pair_images, "LIMITS", Limits(image_bytes=len(CHOSEN)))
     assert send(client, dataset_id, chosen=CHOSEN).status_code == 200
     assert refused(send(client, dataset_id, chosen=CHOSEN + b"1")) == {"chosen": "image_too_large"}
 
@@ -208,7 +209,7 @@ def test_pairs_that_come_at_once_are_all_there(live: Live) -> None:
     with httpx.Client(base_url=live.url, headers=headers, timeout=60) as client:
         dataset_id = client.post(DATASETS, json={"name": "busy"}).json()["id"]
         with ThreadPoolExecutor(12) as pool:
-            adds = [pool.submit(send, client, dataset_id, {"prompt": str(n)}, chosen=picture(n)) for n in range(24)]
+            adds = [pool.submit(send, client, dataset_id, {"prompt": str(n)}, chosen=image_file(n)) for n in range(24)]
             answers = [one.result() for one in adds]
         assert [answer.status_code for answer in answers] == [200] * 24
         assert sorted(answer.json()["added_in"] for answer in answers) == list(range(2, 26))
@@ -242,7 +243,7 @@ def _file(client: TestClient, dataset_id: str, file_id: str, key: str, variant: 
 
 
 def _pair(client: TestClient, dataset_id: str, file_id: str, key: str, variant: int) -> Answer:
-    return send(client, dataset_id, headers={"idempotency-key": key}, chosen=picture(variant))
+    return send(client, dataset_id, headers={"idempotency-key": key}, chosen=image_file(variant))
 
 
 @pytest.mark.parametrize("post", [_dataset, _file, _pair])
@@ -258,6 +259,6 @@ def test_a_change_sent_again_with_its_key_happens_once(
     changed = client.get(f"{DATASETS}/{dataset_id}").json()["revision"]
     assert changed == (1 if post is _dataset else 2)
     assert len(client.get(DATASETS).json()["data"]) == (2 if post is _dataset else 1)
-    if post is not _dataset:  # the same change of another data set is another request
+    if post is not _dataset:  # the same change of another dataset is another request
         elsewhere = create(client)["id"]
         assert post(client, elsewhere, file_id, "once", 1).status_code == 422

@@ -1,4 +1,4 @@
-"""The review of a data set, of whatever revision, with images from pairs and from files."""
+"""The review of a dataset, of whatever revision, with images from pairs and from files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from intake.images.normalise import normalise
 from intake.limits import Limits
 from store.blobs.blobs import Blobs
 from store.database import Sessions
-from tests.api.dataset_steps import DATASETS, add, create, picture, processed_file
+from tests.api.dataset_steps import DATASETS, add, create, image_file, processed_file
 from tests.conftest import Tenant
 
 pytestmark = pytest.mark.integration
@@ -26,7 +26,7 @@ def codes(client: TestClient, dataset_id: str, **asked: int) -> list[tuple[str, 
 
 
 def stored(blobs: Blobs, seed: int) -> str:
-    return blobs.put_bytes(normalise(picture(seed), Limits()).data).sha256
+    return blobs.put_bytes(normalise(image_file(seed), Limits()).data).sha256
 
 
 def test_a_revision_is_reviewed_as_a_file_is(client: TestClient) -> None:
@@ -49,7 +49,7 @@ def test_a_revision_is_reviewed_as_a_file_is(client: TestClient) -> None:
     words = client.get(f"{DATASETS}/{dataset_id}/report", params={"format": "text", "revision": 5})
     assert words.headers["content-type"].startswith("text/plain")
     assert words.text.startswith("dataset: 4 rows read, 4 pairs kept.\n")
-    assert "1 pairs repeat an earlier one" in words.text
+    assert "1 pair repeating an earlier one" in words.text
 
 
 def test_an_empty_data_set_has_a_report(client: TestClient) -> None:

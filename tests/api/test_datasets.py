@@ -1,4 +1,4 @@
-"""Data sets: what they are made of, how they change, what is shown of their past."""
+"""Datasets: what they are made of, how they change, what is shown of their past."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_data_set_begins_empty_with_its_first_revision(client: TestClient) -> 
 
 
 @pytest.mark.parametrize(
-    ("document", "faults"),
+    ("document", "field_errors"),
     [
         ({}, {"name": "missing_field"}),
         ({"name": " ", "colour": "red"}, {"name": "invalid_value", "colour": "unknown_field"}),
@@ -52,8 +52,8 @@ def test_a_data_set_begins_empty_with_its_first_revision(client: TestClient) -> 
         ),
     ],
 )
-def test_every_fault_of_a_create_is_named(client: TestClient, document: Any, faults: dict[str, str]) -> None:
-    assert refused(client.post(DATASETS, json=document)) == faults
+def test_every_fault_of_a_create_is_named(client: TestClient, document: Any, field_errors: dict[str, str]) -> None:
+    assert refused(client.post(DATASETS, json=document)) == field_errors
     assert client.get(DATASETS).json()["data"] == []
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from store.settings import REPOSITORY
-from tests.api.dataset_steps import picture
+from tests.api.dataset_steps import image_file
 from tests.api.serving import Live
 from tests.intake.build import good_files, zip_of
 
@@ -30,7 +30,7 @@ def test_the_guides_commands_run(live: Live, reading: None, tmp_path: Path) -> N
     (tmp_path / "var").mkdir()
     (tmp_path / "var" / "local.key").write_text(live.tenant.api_key + "\n")
     for seed, name in enumerate(("fox-1", "fox-2", "lighthouse")):
-        (tmp_path / f"{name}.png").write_bytes(picture(seed))
+        (tmp_path / f"{name}.png").write_bytes(image_file(seed))
     (tmp_path / "pairs.zip").write_bytes(zip_of(good_files().items()))
     strict = ["bash", "-euo", "pipefail", "-c", commands]
     ran = subprocess.run(strict, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from api.fine_tuning import service
 from api.fine_tuning.run_spec import Offer
 from api.http.json_body import JsonBody
-from api.http.transactions import Work
+from api.http.transactions import UnitOfWork
 from store.base_models import RegisteredBase
 from store.blobs.blobs import Blobs
 from store.database import Sessions
@@ -98,7 +98,7 @@ def test_a_retry_waits_for_a_first_try_that_is_still_in_flight(
     body = JsonBody.parse(request_body)
     with ThreadPoolExecutor(1) as pool:
         with sessions.begin() as session:
-            first = service.create(Work(session), offer, blobs, caller, body, is_retry=False)
+            first = service.create(UnitOfWork(session), offer, blobs, caller, body, is_retry=False)
             retry = pool.submit(post, client, request_body, "1")
             until(lambda: _waiting(sessions) == 1)
             assert not retry.done()

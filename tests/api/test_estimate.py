@@ -152,7 +152,7 @@ def test_a_dry_run_checks_everything_and_makes_nothing(
         session.get_one(File, file_id).pairs_count = 30
     asked = {"model": "tiny", "training_file": file_id, "dry_run": True, "method": {"type": "dreambooth"}}
     refused = client.post(JOBS, json=asked | {"seed": -1}, headers={"idempotency-key": "dry"})
-    assert {fault["param"] for fault in refused.json()["error"]["errors"]} >= {"seed"}
+    assert {field_error["param"] for field_error in refused.json()["error"]["errors"]} >= {"seed"}
     asked["method"] = {"type": "sft"}
     headers = {"idempotency-key": "dry", "x-stainless-retry-count": "1"}
     answer = client.post(JOBS, json=asked, headers=headers)

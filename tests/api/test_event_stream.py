@@ -16,7 +16,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.fine_tuning.live import event_hub, event_stream
-from api.fine_tuning.live.event_hub import News, Watch
+from api.fine_tuning.live.event_hub import EventBatch, EventHub
 from store.database import Sessions
 from store.job_status import JobStatus
 from store.jobs import events, job_leases, jobs
@@ -131,14 +131,14 @@ def test_many_followers_share_one_look_and_hold_no_connection(live: Live) -> Non
     count = 60
     following_now = threading.Barrier(count + 1)
 
-    def follow() -> list[str]:
+    def subscribe() -> list[str]:
         with streamed(live, job_id) as stream:
             found = [next(stream), next(stream)]
             following_now.wait(30)
             return texts(found + list(stream))
 
     with ThreadPoolExecutor(count) as pool:
-        followers = [pool.submit(follow) for _ in range(count)]
+        subscribers = [pool.submit(subscribe) for _ in range(count)]
         following_now.wait(30)
         headers = {"authorization": f"Bearer {live.tenant.api_key}"}
         assert httpx.get(f"{live.url}{JOBS}/{job_id}", headers=headers, timeout=5).status_code == 200
@@ -150,17 +150,17 @@ def test_many_followers_share_one_look_and_hold_no_connection(live: Live) -> Non
         tell(live.sessions, owned, "For everyone.")
         with live.sessions.begin() as session:
             job_leases.fail(session, owned, code="c", message="The end.")
-        assert {tuple(follower.result(30)[2:]) for follower in followers} == {("For everyone.", "The end.")}
+        assert {tuple(subscriber.result(30)[2:]) for subscriber in subscribers} == {("For everyone.", "The end.")}
 
 
-def collected(watch: Watch, job_id: str, *, between: Any = None) -> list[News]:
-    async def run() -> list[News]:
+def collected(hub: EventHub, job_id: str, *, between: Any = None) -> list[EventBatch]:
+    async def run() -> list[EventBatch]:
         found = []
-        async for news in watch.follow(job_id, 0):
-            found.append(news)
+        async for batch in hub.subscribe(job_id, 0):
+            found.append(batch)
             if between is not None:
                 await asyncio.to_thread(between, len(found))
-        await watch.close()
+        await hub.close()
         return found
 
     return asyncio.run(run())
@@ -175,10 +175,10 @@ def test_a_log_longer_than_one_look_is_told_whole_and_in_order(
     tell(sessions, owned, *[f"Number {number}." for number in range(10)])
     with sessions.begin() as session:
         job_leases.fail(session, owned, code="c", message="The end.")
-    found = collected(Watch(sessions, look_seconds=0.05), job_id)
-    told = [event.message for news in found for event in news.events]
+    found = collected(EventHub(sessions, poll_seconds=0.05), job_id)
+    told = [event.message for batch in found for event in batch.events]
     assert told[2:] == [*[f"Number {number}." for number in range(10)], "The end."]
-    assert [news.ended for news in found if news.ended] == [JobStatus.FAILED]
+    assert [batch.ended for batch in found if batch.ended] == [JobStatus.FAILED]
 
 
 def test_events_between_the_backlog_and_the_watch_are_neither_lost_nor_told_twice(
@@ -194,8 +194,8 @@ def test_events_between_the_backlog_and_the_watch_are_neither_lost_nor_told_twic
             with sessions.begin() as session:
                 job_leases.fail(session, owned, code="c", message="The end.")
 
-    found = collected(Watch(sessions, look_seconds=0.05), job_id, between=between)
-    told = [event.message for news in found for event in news.events]
+    found = collected(EventHub(sessions, poll_seconds=0.05), job_id, between=between)
+    told = [event.message for batch in found for event in batch.events]
     assert told[2:] == ["After 1.", "After 2.", "After 3.", "The end."]
 
 
@@ -204,21 +204,21 @@ def test_a_job_that_ends_during_a_look_tells_its_last_events_before_its_end(
 ) -> None:
     job_id = create(client, file_id)["id"]
     owned = claim(sessions, job_id)
-    read, looks = events.after_each, 0
+    read, polls = events.after_each, 0
 
     def read_and_end(*asked: Any, **named: Any) -> Any:
-        nonlocal looks
-        looks += 1
+        nonlocal polls
+        polls += 1
         found = read(*asked, **named)
-        if looks == 3:  # a look of the watch; the first two are the follower's own
+        if polls == 3:  # a look of the watch; the first two are the follower's own
             with sessions.begin() as session:
                 job_leases.fail(session, owned, code="c", message="The end.")
         return found
 
     monkeypatch.setattr(events, "after_each", read_and_end)
-    found = collected(Watch(sessions, look_seconds=0.05), job_id)
-    assert [event.message for news in found for event in news.events][2:] == ["The end."]
-    assert [news.ended for news in found if news.ended] == [JobStatus.FAILED]
+    found = collected(EventHub(sessions, poll_seconds=0.05), job_id)
+    assert [event.message for batch in found for event in batch.events][2:] == ["The end."]
+    assert [batch.ended for batch in found if batch.ended] == [JobStatus.FAILED]
 
 
 def test_a_look_that_began_before_a_follower_came_tells_it_nothing_twice(
@@ -227,15 +227,15 @@ def test_a_look_that_began_before_a_follower_came_tells_it_nothing_twice(
     """The watch's first look answers as of the log's beginning, as one does that was under way."""
     job_id = create(client, file_id)["id"]
     owned = claim(sessions, job_id)
-    watch = Watch(sessions, look_seconds=0.05)
-    read, looks = watch._read, 0
+    hub = EventHub(sessions, poll_seconds=0.05)
+    read, polls = hub._read, 0
 
     def late(seen: dict[str, int]) -> Any:
-        nonlocal looks
-        looks += 1
-        return read(dict.fromkeys(seen, 0) if looks > 2 and looks % 2 else seen)  # two are the follower's own
+        nonlocal polls
+        polls += 1
+        return read(dict.fromkeys(seen, 0) if polls > 2 and polls % 2 else seen)  # two are the follower's own
 
-    monkeypatch.setattr(watch, "_read", late)
+    monkeypatch.setattr(hub, "_read", late)
 
     def between(count: int) -> None:
         if count <= 3:
@@ -244,8 +244,8 @@ def test_a_look_that_began_before_a_follower_came_tells_it_nothing_twice(
             with sessions.begin() as session:
                 job_leases.fail(session, owned, code="c", message="The end.")
 
-    told = [event.message for news in collected(watch, job_id, between=between) for event in news.events]
-    assert looks > 3
+    told = [event.message for batch in collected(hub, job_id, between=between) for event in batch.events]
+    assert polls > 3
     assert told[2:] == ["After 1.", "After 2.", "After 3.", "The end."]
 
 
@@ -256,9 +256,9 @@ def test_a_client_that_does_not_read_is_cut_off_and_nobody_else(
     job_id = create(client, file_id)["id"]
     owned = claim(sessions, job_id)
 
-    async def run() -> News:
-        watch = Watch(sessions, look_seconds=0.02)
-        stalled = watch.follow(job_id, 0)
+    async def run() -> EventBatch:
+        hub = EventHub(sessions, poll_seconds=0.02)
+        stalled = hub.subscribe(job_id, 0)
         await anext(stalled)
         upcoming = asyncio.ensure_future(anext(stalled))
         for number in range(5):
@@ -268,7 +268,7 @@ def test_a_client_that_does_not_read_is_cut_off_and_nobody_else(
                 await upcoming
         while not (latest := await anext(stalled)).lagged:
             pass
-        await watch.close()
+        await hub.close()
         return latest
 
     assert asyncio.run(run()).lagged
@@ -281,13 +281,13 @@ def test_a_silent_stream_is_kept_alive(
     job_id = create(client, file_id)["id"]
 
     async def run() -> list[bytes]:
-        watch = Watch(sessions, look_seconds=0.05)
+        hub = EventHub(sessions, poll_seconds=0.05)
         found = []
-        async for part in event_stream.stream(watch, job_id, 0):
+        async for part in event_stream.stream(hub, job_id, 0):
             found.append(part)
-            if part == event_stream.ALIVE:
+            if part == event_stream.KEEP_ALIVE:
                 break
-        await watch.close()
+        await hub.close()
         return found
 
-    assert asyncio.run(run())[-1] == event_stream.ALIVE
+    assert asyncio.run(run())[-1] == event_stream.KEEP_ALIVE

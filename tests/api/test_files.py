@@ -38,9 +38,9 @@ def published(sessions: Sessions, file_id: str) -> bool:
         return bool(found.scalar_one())
 
 
-def faults(answer: Any) -> dict[str, str]:
+def field_errors(answer: Any) -> dict[str, str]:
     assert answer.status_code == 400, answer.text
-    return {fault["param"]: fault["code"] for fault in answer.json()["error"]["errors"]}
+    return {field_error["param"]: field_error["code"] for field_error in answer.json()["error"]["errors"]}
 
 
 def test_an_upload_is_stored_announced_and_leaves_no_temporary_file(
@@ -70,7 +70,7 @@ def test_an_upload_succeeds_while_the_broker_is_down_and_stays_unannounced(
 
 def test_every_fault_of_a_form_is_reported_at_once(client: TestClient) -> None:
     answer = client.post("/v1/files", files={"other": ("a", b"x")}, data={"purpose": "assistants"})
-    assert faults(answer) == {"other": "unknown_field", "file": "missing_field", "purpose": "invalid_value"}
+    assert field_errors(answer) == {"other": "unknown_field", "file": "missing_field", "purpose": "invalid_value"}
 
 
 def test_what_the_uploader_decided_about_doubtful_rows_is_kept(client: TestClient, sessions: Sessions) -> None:
@@ -85,7 +85,7 @@ def test_what_the_uploader_decided_about_doubtful_rows_is_kept(client: TestClien
 def test_a_wrong_decision_is_refused_with_every_other_fault(client: TestClient) -> None:
     data = {"purpose": "assistants", "ties": "flip", "strict": "perhaps", "invalid_rows": "", "prompt": "a\0b"}
     answer = client.post("/v1/files", files={"file": ("a.zip", CONTENT)}, data=data)
-    assert faults(answer).keys() == {"purpose", "ties", "strict", "invalid_rows", "prompt"}
+    assert field_errors(answer).keys() == {"purpose", "ties", "strict", "invalid_rows", "prompt"}
 
 
 def test_progress_is_shown_while_a_file_is_read(client: TestClient, sessions: Sessions) -> None:
@@ -103,7 +103,7 @@ def test_progress_is_shown_while_a_file_is_read(client: TestClient, sessions: Se
 
 def test_a_form_without_purpose_or_with_two_files_is_refused(client: TestClient, settings: Settings) -> None:
     two = client.post("/v1/files", files=[("file", ("a", b"x")), ("file", ("b", b"y"))])
-    assert faults(two) == {"file": "invalid_value", "purpose": "missing_field"}
+    assert field_errors(two) == {"file": "invalid_value", "purpose": "missing_field"}
     assert list(settings.upload_directory.iterdir()) == []
 
 

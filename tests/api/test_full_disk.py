@@ -21,14 +21,14 @@ from starlette.testclient import TestClient
 
 from store.database import Sessions, open_engine
 from store.settings import Settings
-from tests.api.dataset_steps import Answer, picture
+from tests.api.dataset_steps import Answer, image_file
 from tests.api.open_request import uploads
 from tests.api.serving import Live, serving
 
 pytestmark = pytest.mark.integration
-ROOM = 4 * 2**20  # bytes; what the small disk holds, or the largest file that may be written
-THIRD = random.Random(1).randbytes(ROOM // 3)
-TOO_MUCH = random.Random(2).randbytes(ROOM + 2**20)
+DISK_ERRORS = 4 * 2**20  # bytes; what the small disk holds, or the largest file that may be written
+THIRD = random.Random(1).randbytes(DISK_ERRORS // 3)
+TOO_MUCH = random.Random(2).randbytes(DISK_ERRORS + 2**20)
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class Cramped:
 def small_filesystem(at: Path) -> Iterator[Callable[[], None]]:
     """A tmpfs of ROOM; yields what makes it ten times as large."""
     at.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", str(at)]
+    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_ERRORS}", "tmpfs", str(at)]
     if subprocess.run(command, check=False, capture_output=True).returncode:
         pytest.skip("no permission to mount a small filesystem here")
     try:
-        yield lambda: _remount(at, 10 * ROOM)
+        yield lambda: _remount(at, 10 * DISK_ERRORS)
     finally:
         subprocess.run(["umount", "--lazy", str(at)], check=True)
 
@@ -65,7 +65,7 @@ def cramped(request: pytest.FixtureRequest, tmp_path: Path, postgres_url: str, v
     if request.param == "size limit":
         home.mkdir()
         with serving(
-            home, postgres_url, valkey_url, log=log, min_free_bytes=0, limits={resource.RLIMIT_FSIZE: ROOM}
+            home, postgres_url, valkey_url, log=log, min_free_bytes=0, limits={resource.RLIMIT_FSIZE: DISK_ERRORS}
         ) as server:
             unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
             yield Cramped(
@@ -133,7 +133,7 @@ def test_a_part_without_room_is_507_and_the_upload_goes_on_when_there_is_some(cr
 
 def test_a_completion_without_room_loses_no_part(cramped: Cramped) -> None:
     """The parts fit, and not the file beside them; under a size limit, three fit where two fill a disk."""
-    content = [random.Random(number).randbytes(ROOM * 2 // 5) for number in cramped.parts_that_fit]
+    content = [random.Random(number).randbytes(DISK_ERRORS * 2 // 5) for number in cramped.parts_that_fit]
     with cramped.client as client:
         upload = begin(client, sum(map(len, content)))
         sent = [client.post(f"{upload}/parts", files={"data": ("a", one)}).json()["id"] for one in content]
@@ -237,7 +237,7 @@ def test_a_tablespace_that_fills_up_is_507_until_there_is_room(
 
 
 def test_a_pair_without_room_is_507_and_makes_no_revision(cramped: Cramped) -> None:
-    larger_than_room = picture(1, (1400, 1100))  # 4.6 MB of noise, which PNG cannot make smaller
+    larger_than_room = image_file(1, (1400, 1100))  # 4.6 MB of noise, which PNG cannot make smaller
     with cramped.client as client:
         path = f"/datasets/{client.post('/datasets', json={'name': 'foxes'}).json()['id']}"
         pair: dict[str, Any] = {"data": {"prompt": "a fox"}, "files": {"chosen": ("a.png", larger_than_room)}}

@@ -81,11 +81,11 @@ def test_every_fault_is_told_at_once_and_nothing_is_queued(client: TestClient, b
     asked = {"model": "gpt", "prompt": "", "n": 11, "size": "10x4096", "steps": 0, "seed": -1, "quality": "hd"}
     answer = client.post(IMAGES, json=asked)
     assert answer.status_code == 400
-    faults = {fault["param"]: fault for fault in answer.json()["error"]["errors"]}
-    assert set(faults) == set(asked)
-    assert faults["model"]["code"] == "model_not_found"
-    assert "give steps, the denoising steps of an image" in faults["quality"]["message"]
-    assert "each side 16 to 2048 pixels" in faults["size"]["message"]
+    field_errors = {field_error["param"]: field_error for field_error in answer.json()["error"]["errors"]}
+    assert set(field_errors) == set(asked)
+    assert field_errors["model"]["code"] == "model_not_found"
+    assert "give steps, the denoising steps of an image" in field_errors["quality"]["message"]
+    assert "each side 16 to 2048 pixels" in field_errors["size"]["message"]
     with servers.broker_client(broker_url) as broker:
         assert broker.llen("draw") == 0
 

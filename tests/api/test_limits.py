@@ -135,11 +135,11 @@ def test_a_pair_beyond_the_quota_is_refused_until_a_data_set_goes(
     dataset = dataset_steps.create(client)["id"]
     dataset_steps.add(client, dataset, 1, 2)
     used = client.get("/v1/usage").json()["stored_bytes"]
-    assert 2 * len(dataset_steps.picture(1)) * 0.9 < used < 2 * len(dataset_steps.picture(1)) * 1.1
+    assert 2 * len(dataset_steps.image_file(1)) * 0.9 < used < 2 * len(dataset_steps.image_file(1)) * 1.1
     set_limits(sessions, project, stored_bytes=used + 10)
     blobs = Path(settings.effective_blob_url.removeprefix("file://"))
     before = len(list(blobs.rglob("*")))
-    images: dict[str, Any] = {"chosen": dataset_steps.picture(3), "rejected": dataset_steps.picture(4)}
+    images: dict[str, Any] = {"chosen": dataset_steps.image_file(3), "rejected": dataset_steps.image_file(4)}
     assert f"stored bytes is {used + 10}; {used} are used" in refusal(dataset_steps.send(client, dataset, **images))
     assert len(list(blobs.rglob("*"))) == before
     keyed = {"idempotency-key": "pair"}

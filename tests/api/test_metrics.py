@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client.metrics_core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
-from api.http.exposition import MEDIA_TYPE, Family, Sample, render
-from api.http.request_metrics import Answered, Requests
+from api.http.request_metrics import RequestMetrics
 from store.database import Sessions
 from store.files import file_leases
 from store.generations import generation_leases
@@ -31,33 +34,51 @@ DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 def figures(client: TestClient) -> dict[str, float]:
     """Each sample by its name and labels, as written."""
     answer = client.get("/metrics")
-    assert (answer.status_code, answer.headers["content-type"]) == (200, MEDIA_TYPE)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
     lines = [line for line in answer.text.splitlines() if not line.startswith("#")]
     matches = [match for match in map(LINE.fullmatch, lines) if match is not None]
     assert len(matches) == len(lines)
     return {f"{match['name']}{match['labels'] or ''}": float(match["value"]) for match in matches}
 
 
+def exposed(collector: Collector) -> str:
+    registry = CollectorRegistry()
+    registry.register(collector)
+    return generate_latest(registry).decode()
+
+
 @pytest.mark.unit
 def test_the_format_escapes_what_would_end_a_label_or_a_line() -> None:
-    family = Family("a", "gauge", "Two\nlines.", (Sample(1.5, {"worker": 'a"b\\c\n'}), Sample(2)))
-    assert render([family]) == (
-        "# HELP pairtune_a Two\\nlines.\n# TYPE pairtune_a gauge\n"
-        'pairtune_a{worker="a\\"b\\\\c\\n"} 1.5\npairtune_a 2\n'
+    class Escaped(Collector):
+        def collect(self) -> Iterator[Metric]:
+            family = GaugeMetricFamily("pairtune_a", "Two\nlines.", labels=["worker"])
+            family.add_metric(['a"b\\c\n'], 1.5)
+            yield family
+
+    assert exposed(Escaped()) == (
+        '# HELP pairtune_a Two\\nlines.\n# TYPE pairtune_a gauge\npairtune_a{worker="a\\"b\\\\c\\n"} 1.5\n'
     )
 
 
 @pytest.mark.unit
 def test_a_duration_counts_in_every_bucket_that_it_fits_into() -> None:
-    requests = Requests()
+    requests = RequestMetrics()
     for seconds in (0.005, 0.02, 700.0):
-        requests.answered(Answered("GET", "/v1/files", 200), seconds)
-    told = render(requests.families())
+        requests.answered("GET", "/v1/files", 200, seconds)
+    text = exposed(requests)
     labels = 'method="GET",route="/v1/files",status="200"'
-    for bound, count in (("0.005", 1), ("0.01", 1), ("0.025", 2), ("600", 2), ("+Inf", 3)):
-        assert f'pairtune_http_request_duration_seconds_bucket{{{labels},le="{bound}"}} {count}\n' in told
-    assert f"pairtune_http_request_duration_seconds_count{{{labels}}} 3\n" in told
-    assert f"pairtune_http_request_duration_seconds_sum{{{labels}}} 700.025\n" in told
+    for bound, count in (("0.005", 1), ("0.01", 1), ("0.025", 2), ("1", 2), ("600", 2), ("+Inf", 3)):
+        assert f'pairtune_http_request_duration_seconds_bucket{{le="{bound}",{labels}}} {count}.0\n' in text
+    assert f"pairtune_http_request_duration_seconds_count{{{labels}}} 3.0\n" in text
+    assert f"pairtune_http_request_duration_seconds_sum{{{labels}}} 700.025\n" in text
+    assert "_created" not in text
+
+
+@pytest.mark.unit
+def test_applications_in_one_process_count_their_own_requests() -> None:
+    one, another = RequestMetrics(), RequestMetrics()
+    one.answered("GET", "/v1/files", 200, 0.1)
+    assert "/v1/files" not in exposed(another)
 
 
 @pytest.mark.integration
@@ -169,6 +190,7 @@ def test_without_a_database_the_process_tells_what_it_knows(settings: Settings, 
 
 @pytest.mark.integration
 def test_the_operators_page_explains_every_figure_and_no_other(anonymous: TestClient, sessions: Sessions) -> None:
-    told = set(re.findall(r"^# TYPE (\S+)", anonymous.get("/metrics").text, re.MULTILINE))
+    exposed_names = set(re.findall(r"^# TYPE (\S+)", anonymous.get("/metrics").text, re.MULTILINE))
     page = (DOCS / "reference" / "metrics.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"^\| `(pairtune_[a-z_]+)", page, re.MULTILINE)) == told
+    rows = re.findall(r"^\| (`(?:pairtune|process|python)_.*?) \|", page, re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`([a-z_]+)`", row)} == exposed_names

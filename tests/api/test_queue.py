@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from starlette.testclient import TestClient
 
-from api.caches.queue_positions import Places
+from api.caches.queue_positions import QueuePositions
 from store.database import Sessions, open_reader
 from store.jobs import job_leases
 from tests import servers
@@ -59,14 +59,14 @@ def test_a_job_tells_its_priority_and_while_it_is_queued_its_place(
 def test_places_are_remembered_for_a_moment_and_a_job_that_came_since_has_one_at_once(
     client: TestClient, sessions: Sessions, file_id: str, database_url: str
 ) -> None:
-    reader, places = open_reader(database_url), Places()
+    reader, queue_positions = open_reader(database_url), QueuePositions()
     first = create(client, file_id)["id"]
-    before = places.of(reader, [first])
+    before = queue_positions.of(reader, [first])
     client.post(f"{JOBS}/{first}/cancel")
-    assert places.of(reader, [first]) == before
+    assert queue_positions.of(reader, [first]) == before
     second = create(client, file_id)["id"]
-    assert set(places.of(reader, [first, second])) == {second}
-    until(lambda: places.of(reader, [first]) == {}, seconds=5)
+    assert set(queue_positions.of(reader, [first, second])) == {second}
+    until(lambda: queue_positions.of(reader, [first]) == {}, seconds=5)
     client.post(f"{JOBS}/{second}/cancel")
     reader.dispose()
 

@@ -180,7 +180,7 @@ def test_errors_map_to_the_sdks_classes_with_their_request_id(sdk: OpenAI, live:
     assert all(error.value.request_id for error in (wrong_key, missing, bad))
     assert (missing.value.code, missing.value.param) == ("fine_tuning_job_not_found", "fine_tuning_job_id")
     assert isinstance(bad.value.body, dict)
-    assert {fault["param"] for fault in bad.value.body["errors"]} == {"model", "training_file", "seed"}
+    assert {field_error["param"] for field_error in bad.value.body["errors"]} == {"model", "training_file", "seed"}
     assert str(bad.value.request_id) in live.log.read_text()
 
 

@@ -47,7 +47,7 @@ def complete(client: TestClient, upload_id: str, part_ids: list[str], **sums: st
     return client.post(f"/v1/uploads/{upload_id}/complete", json={"part_ids": part_ids} | sums)
 
 
-def fault(answer: httpx2.Response) -> tuple[int, str, str]:
+def field_error(answer: httpx2.Response) -> tuple[int, str, str]:
     error = answer.json()["error"]
     return answer.status_code, error["param"], error["code"]
 
@@ -161,7 +161,7 @@ def test_a_wrong_checksum_is_refused_and_the_upload_stays_as_it_was(
     upload_id = begin(client)
     parts = [part_id(client, upload_id, half) for half in HALVES]
     wrong = {name: "0" * (32 if name == "md5" else 64)}
-    assert fault(complete(client, upload_id, parts, **wrong)) == (400, name, "checksum_mismatch")
+    assert field_error(complete(client, upload_id, parts, **wrong)) == (400, name, "checksum_mismatch")
     assert status(client, upload_id) == "pending"
     assert list(settings.upload_directory.iterdir()) == []
     assert client.get("/v1/files").json()["data"] == []
@@ -172,7 +172,7 @@ def test_a_part_with_a_wrong_checksum_is_refused(client: TestClient, settings: S
     upload_id = begin(client)
     right = hashlib.sha256(HALVES[0]).hexdigest()
     assert add(client, upload_id, HALVES[0], sha256=right).status_code == 200
-    assert fault(add(client, upload_id, HALVES[1], sha256=right)) == (400, "sha256", "checksum_mismatch")
+    assert field_error(add(client, upload_id, HALVES[1], sha256=right)) == (400, "sha256", "checksum_mismatch")
     assert len(client.get(f"/v1/uploads/{upload_id}/parts").json()["data"]) == 1
     assert list(settings.upload_directory.iterdir()) == []
 
@@ -182,9 +182,9 @@ def test_parts_that_are_not_the_uploads_own_are_all_named(client: TestClient) ->
     mine, foreign = part_id(client, upload_id, HALVES[0]), part_id(client, other, HALVES[1])
     answer = complete(client, upload_id, [mine, foreign, "part-none"])
     assert answer.status_code == 400
-    faults = {fault["param"]: fault["code"] for fault in answer.json()["error"]["errors"]}
-    assert faults == {"part_ids.1": "not_found", "part_ids.2": "not_found"}
-    assert fault(complete(client, upload_id, [mine, mine])) == (400, "part_ids", "invalid_value")
+    field_errors = {field_error["param"]: field_error["code"] for field_error in answer.json()["error"]["errors"]}
+    assert field_errors == {"part_ids.1": "not_found", "part_ids.2": "not_found"}
+    assert field_error(complete(client, upload_id, [mine, mine])) == (400, "part_ids", "invalid_value")
     assert status(client, upload_id) == "pending"
 
 
@@ -192,7 +192,7 @@ def test_parts_must_come_to_the_declared_size(client: TestClient) -> None:
     upload_id = begin(client)
     first, second = (part_id(client, upload_id, half) for half in HALVES)
     answer = complete(client, upload_id, [first])
-    assert fault(answer) == (400, "part_ids", "wrong_size")
+    assert field_error(answer) == (400, "part_ids", "wrong_size")
     assert "1000 bytes" in answer.json()["error"]["message"]
     assert "2560" in answer.json()["error"]["message"]
     assert complete(client, upload_id, [first, second]).status_code == 200
@@ -201,8 +201,8 @@ def test_parts_must_come_to_the_declared_size(client: TestClient) -> None:
 def test_every_fault_of_a_declaration_is_reported_at_once(client: TestClient) -> None:
     asked = {"bytes": 0, "mime_type": "application/zip", "purpose": "assistants", "expires_after": {}}
     answer = client.post("/v1/uploads", json=asked)
-    faults = {fault["param"]: fault["code"] for fault in answer.json()["error"]["errors"]}
-    assert faults == {
+    field_errors = {field_error["param"]: field_error["code"] for field_error in answer.json()["error"]["errors"]}
+    assert field_errors == {
         "filename": "missing_field",
         "bytes": "invalid_value",
         "purpose": "invalid_value",
@@ -213,15 +213,15 @@ def test_every_fault_of_a_declaration_is_reported_at_once(client: TestClient) ->
 def test_more_than_may_be_uploaded_is_refused_when_it_is_declared(client: TestClient) -> None:
     begin(client, MAX_UPLOAD)
     asked = {"filename": "a", "bytes": MAX_UPLOAD + 1, "mime_type": "application/zip", "purpose": "fine-tune"}
-    assert fault(client.post("/v1/uploads", json=asked)) == (400, "bytes", "invalid_value")
+    assert field_error(client.post("/v1/uploads", json=asked)) == (400, "bytes", "invalid_value")
 
 
 def test_a_part_needs_data_and_knows_no_other_field(client: TestClient) -> None:
     upload_id = begin(client)
     answer = client.post(f"/v1/uploads/{upload_id}/parts", files={"file": ("a", b"x")})
-    faults = {fault["param"]: fault["code"] for fault in answer.json()["error"]["errors"]}
-    assert faults == {"file": "unknown_field", "data": "missing_field"}
-    assert fault(add(client, upload_id, b"")) == (400, "data", "invalid_value")
+    field_errors = {field_error["param"]: field_error["code"] for field_error in answer.json()["error"]["errors"]}
+    assert field_errors == {"file": "unknown_field", "data": "missing_field"}
+    assert field_error(add(client, upload_id, b"")) == (400, "data", "invalid_value")
     json_body = client.post(f"/v1/uploads/{upload_id}/parts", json={})
     assert (json_body.status_code, json_body.json()["error"]["code"]) == (400, "invalid_form")
 
@@ -243,7 +243,7 @@ def test_a_cancelled_upload_leaves_nothing_and_takes_nothing_more(client: TestCl
     assert leftovers(settings, upload_id) == []
     assert client.post(f"/v1/uploads/{upload_id}/cancel").json() == cancelled
     for answer in (add(client, upload_id, HALVES[1]), complete(client, upload_id, [part])):
-        assert fault(answer) == (409, "upload_id", "invalid_upload_state")
+        assert field_error(answer) == (409, "upload_id", "invalid_upload_state")
         assert answer.headers["x-should-retry"] == "false"
     assert leftovers(settings, upload_id) == []
 
@@ -260,7 +260,7 @@ def test_a_part_whose_upload_is_cancelled_while_it_is_stored_leaves_nothing(
             uploads.cancel(session, project.id, upload_id)
 
     monkeypatch.setattr(upload_parts, "save", store_and_cancel)
-    assert fault(add(client, upload_id, CONTENT)) == (409, "upload_id", "invalid_upload_state")
+    assert field_error(add(client, upload_id, CONTENT)) == (409, "upload_id", "invalid_upload_state")
     assert leftovers(settings, upload_id) == []
 
 
@@ -268,7 +268,7 @@ def test_a_completed_upload_is_not_cancelled_nor_added_to(client: TestClient, se
     upload_id = begin(client)
     file = complete(client, upload_id, [part_id(client, upload_id, CONTENT)]).json()["file"]
     for answer in (client.post(f"/v1/uploads/{upload_id}/cancel"), add(client, upload_id, CONTENT)):
-        assert fault(answer) == (409, "upload_id", "invalid_upload_state")
+        assert field_error(answer) == (409, "upload_id", "invalid_upload_state")
     assert client.get(f"/v1/files/{file['id']}/content").content == CONTENT
     assert leftovers(settings, upload_id) == []
 
@@ -284,7 +284,7 @@ def test_an_upload_whose_time_is_over_is_expired_at_once(client: TestClient, ses
         complete(client, upload_id, [part]),
         client.post(f"/v1/uploads/{upload_id}/cancel"),
     ):
-        assert fault(answer) == (409, "upload_id", "invalid_upload_state")
+        assert field_error(answer) == (409, "upload_id", "invalid_upload_state")
 
 
 def test_the_file_of_an_upload_may_be_deleted(client: TestClient) -> None:
@@ -301,6 +301,6 @@ def test_another_projects_upload_takes_no_part_of_its_body(
     upload_id = begin(client)
     theirs = {"authorization": f"Bearer {other_project.api_key}"}
     answer = client.post(f"/v1/uploads/{upload_id}/parts", files={"data": ("a", CONTENT)}, headers=theirs)
-    assert fault(answer) == (404, "upload_id", "upload_not_found")
+    assert field_error(answer) == (404, "upload_id", "upload_not_found")
     assert client.get(f"/v1/uploads/{upload_id}/parts").json()["data"] == []
     assert leftovers(settings, upload_id) == []

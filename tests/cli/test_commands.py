@@ -221,9 +221,9 @@ def test_projects_are_listed_and_given_limits(run: Run, database_url: str, monke
     monkeypatch.setenv("PAIRTUNE_QUOTA_STORED_BYTES", "none")
     settings.cache_clear()
     given = ("--stored-bytes", "10 GiB", "--running-jobs", "2", "--requests-per-minute", "none", "--queued-jobs", "0")
-    answered = json.loads(run("projects", "set", "ours", *given, "--json").stdout)
+    call = json.loads(run("projects", "set", "ours", *given, "--json").stdout)
     [project] = json.loads(run("projects", "list", "--json").stdout)
-    assert answered == project
+    assert call == project
     own = ["queued_jobs", "requests_per_minute", "running_jobs", "stored_bytes"]
     assert (project.pop("id")[:5], project.pop("name"), project.pop("own")) == ("proj-", "ours", own)
     expected = {"stored_bytes": 10 * 2**30, "queued_jobs": 0, "running_jobs": 2, "uploads": 7}
@@ -249,7 +249,7 @@ def test_doctor_says_what_is_well_and_what_to_mend(run: Run, tmp_path: Path, mon
     ill = run("doctor")
     assert ill.exit_code == 1
     assert "torch cannot be used: ImportError: libcudart" in ill.stdout
-    assert "-> Install pairtune anew from its lock." in ill.stdout
+    assert "-> Reinstall pairtune from requirements.lock." in ill.stdout
 
 
 @pytest.mark.parametrize("command", [("keys", "list"), ("projects", "list"), ("keys", "create", "mine")])
@@ -286,7 +286,7 @@ def test_a_database_that_was_not_migrated_is_told(run: Run, postgres_url: str, m
         ("PAIRTUNE_PORT", "eighty", 2, "PAIRTUNE_PORT: "),
         ("PAIRTUNE_API_KEY", "schlüssel", 2, "characters in it that no key has"),
         ("PAIRTUNE_API_KEY", "pt-wrong", 4, "invalid_api_key"),
-        ("PAIRTUNE_URL", "http://127.0.0.1:port", 2, "is no URL"),
+        ("PAIRTUNE_URL", "http://127.0.0.1:port", 2, "is not a URL"),
         ("PAIRTUNE_URL", "localhost:8000", 3, "No answer from localhost:8000"),
         ("PAIRTUNE_URL", "http://127.0.0.1:9", 3, "pairtune up"),
     ],

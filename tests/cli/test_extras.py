@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from cli.command_options import told
+from cli.command_options import reports_errors
 from cli.extras import MissingExtra, missing_extra, require_extras
 
 pytestmark = pytest.mark.unit
@@ -64,7 +64,7 @@ def test_a_missing_module_of_no_extra_stays_an_error(name: str | None) -> None:
 
 
 def test_a_command_says_it_in_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    @told
+    @reports_errors
     def command() -> None:
         raise ModuleNotFoundError("no", name="absent_web")
 
@@ -76,7 +76,7 @@ def test_a_command_says_it_in_one_sentence(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_command_hides_no_fault_of_the_program() -> None:
-    @told
+    @reports_errors
     def command() -> None:
         raise ModuleNotFoundError("no", name="cli.gone")
 

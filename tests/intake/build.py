@@ -13,7 +13,7 @@ from typing import Literal
 
 from PIL import Image
 
-from intake import Finding, Policy, Prepared, prepare_upload
+from intake import Finding, Policy, PreparedUpload, prepare_upload
 from intake.limits import Limits
 
 Colour = tuple[int, ...]
@@ -69,7 +69,7 @@ def tar_of(
     return file.getvalue()
 
 
-def prepare(archive: bytes, folder: Path, limits: Limits | None = None, policy: Policy | None = None) -> Prepared:
+def prepare(archive: bytes, folder: Path, limits: Limits | None = None, policy: Policy | None = None) -> PreparedUpload:
     """Run intake on the bytes as an uploaded file, in ``folder``/work."""
     upload = folder / "upload"
     upload.write_bytes(archive)
@@ -81,7 +81,7 @@ def only(findings: Iterable[Finding]) -> Finding:
     return finding
 
 
-def codes(prepared: Prepared) -> list[str]:
+def codes(prepared: PreparedUpload) -> list[str]:
     return [finding.code for finding in prepared.findings]
 
 

@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from intake import Code, Finding, Policy, Prepared, PreparedPair, Report
+from intake import Code, Finding, Policy, PreparedPair, PreparedUpload, Report
 from intake.findings import ADVICE, FindingList, printable
 from intake.review import Review
 
@@ -55,7 +55,7 @@ def test_usable_means_pairs_and_no_error(
     pairs: tuple[PreparedPair, ...], findings: tuple[Finding, ...], usable: bool
 ) -> None:
     report = Report("archive", len(pairs), len(pairs), {}, Review("").figures(), findings)
-    assert Prepared(Path(), len(pairs), {}, report).usable is usable
+    assert PreparedUpload(Path(), len(pairs), {}, report).usable is usable
 
 
 def test_a_list_at_its_limit_omits_nothing() -> None:

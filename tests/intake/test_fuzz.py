@@ -21,8 +21,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from intake import Prepared
-from intake.errors import ImageRefused
+from intake import PreparedUpload
+from intake.errors import ImageError
 from intake.formats.folders import CHOSEN, REJECTED
 from intake.formats.layouts import LAYOUTS
 from intake.images import normalise as images_module
@@ -61,7 +61,7 @@ policies = st.builds(
 )
 
 
-def check(archive: bytes, policy: Policy | None = None) -> Prepared:
+def check(archive: bytes, policy: Policy | None = None) -> PreparedUpload:
     """Prepare in a fresh folder; every invariant of the outcome holds."""
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
@@ -217,7 +217,7 @@ def same_pixels(kept: bytes, original: bytes) -> bool:
 @bounded
 @given(data=st.sampled_from(list(WHOLE.values())), changes=edits)
 def test_any_damage_to_an_image(data: bytes, changes: list[tuple[float, bytes]]) -> None:
-    with contextlib.suppress(ImageRefused):
+    with contextlib.suppress(ImageError):
         damaged = edited(data, changes)
         result = normalise(damaged, Limits(image_pixels=10_000))
         assert 0 < result.width * result.height <= 10_000

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from intake.archives.entries import check_count, check_total
-from intake.errors import ArchiveRefused
+from intake.errors import ArchiveError
 from intake.limits import GIB, MIB, Limits
 
 pytestmark = pytest.mark.unit
@@ -17,7 +17,7 @@ DATA_PAGE = Path(__file__).parents[2] / "docs" / "reference" / "findings.md"
 def test_an_archive_may_unpack_to_exactly_its_limit() -> None:
     limits = Limits(archive_bytes=1000, compression_ratio=10, compression_ratio_from=100)
     check_total(1000, 1000, limits)
-    with pytest.raises(ArchiveRefused, match="1,000 bytes"):
+    with pytest.raises(ArchiveError, match="1,000 bytes"):
         check_total(1001, 1000, limits)
 
 
@@ -25,13 +25,13 @@ def test_a_high_ratio_counts_only_above_a_total() -> None:
     limits = Limits(archive_bytes=1000, compression_ratio=10, compression_ratio_from=100)
     check_total(100, 1, limits)
     check_total(500, 50, limits)
-    with pytest.raises(ArchiveRefused, match="10 times its size"):
+    with pytest.raises(ArchiveError, match="10 times its size"):
         check_total(501, 50, limits)
 
 
 def test_an_archive_may_have_exactly_as_many_entries_as_its_limit() -> None:
     check_count(10, Limits(archive_entries=10))
-    with pytest.raises(ArchiveRefused):
+    with pytest.raises(ArchiveError):
         check_count(11, Limits(archive_entries=10))
 
 

@@ -173,7 +173,7 @@ def test_findings_are_bounded_and_the_rest_is_counted(tmp_path: Path) -> None:
     archive = zip_of((good_files() | {"metadata.jsonl": jsonl(*rows)}).items())
     prepared = prepare(archive, tmp_path, Limits(findings=5))
     assert codes(prepared) == ["prompt_empty"] * 5 + ["findings_omitted"]
-    assert prepared.findings[-1].message.startswith("3 more errors and 0 more warnings")
+    assert prepared.findings[-1].message.startswith("Not listed: 3 more errors and 0 more warnings")
 
 
 def chosen_only(**row: object) -> dict[str, object]:
@@ -195,7 +195,7 @@ def test_pairs_without_a_rejected_image_are_usable_and_told_once(name: str, data
     prepared = prepare(zip_of((files | {name: data}).items()), tmp_path)
     finding = only(prepared.findings)
     assert (finding.code, finding.severity, finding.file, finding.row) == ("rejected_missing", "warning", name, None)
-    assert finding.message.startswith(f"{name}: 2 of 2 pairs have no rejected image; the base model draws")
+    assert finding.message.startswith(f"{name}: 2 of 2 pairs without a rejected image; the base model generates")
     assert prepared.usable
     assert [pair.rejected for pair in prepared.pairs] == [None, None]
     assert {pair.chosen for pair in prepared.pairs} <= prepared.images.keys()

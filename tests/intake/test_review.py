@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from intake import Prepared, PreparedPair, Report
+from intake import PreparedPair, PreparedUpload, Report
 from intake.images.image_folder import StoredImage
 from intake.review import Review, ReviewedPair
 from intake.review.agreement import krippendorff_alpha
@@ -26,18 +26,18 @@ def row(chosen: str = "a", rejected: str | None = "b", prompt: str = "a red fox"
     return {"prompt": prompt} | names | more
 
 
-def prepared(folder: Path, *rows: dict[str, Any], images: dict[str, bytes] = IMAGES) -> Prepared:
+def prepared(folder: Path, *rows: dict[str, Any], images: dict[str, bytes] = IMAGES) -> PreparedUpload:
     files = {"metadata.jsonl": jsonl(*rows)} | {f"{name}.png": data for name, data in images.items()}
     return prepare(zip_of(files.items()), folder)
 
 
-def told(found: Prepared) -> list[tuple[str, int | None]]:
+def fields(found: PreparedUpload) -> list[tuple[str, int | None]]:
     return [(finding.code, finding.row) for finding in found.findings]
 
 
 def test_a_sound_upload_shows_nothing(tmp_path: Path) -> None:
     found = prepared(tmp_path, row(), row("c", "d"), row("a", "b", prompt="another fox"))
-    assert told(found) == []
+    assert fields(found) == []
     figures = found.report.figures
     assert (figures.pairs, figures.prompts, figures.images, dict(figures.sizes)) == (3, 2, 4, {"96x64": 6})
     assert figures.agreement is None
@@ -45,7 +45,7 @@ def test_a_sound_upload_shows_nothing(tmp_path: Path) -> None:
 
 def test_the_same_pair_twice_is_told_with_the_row_it_repeats(tmp_path: Path) -> None:
     found = prepared(tmp_path, row(), row("c", "d"), row(prompt="A  RED fox"))
-    assert told(found) == [("pair_repeated", 3)]
+    assert fields(found) == [("pair_repeated", 3)]
     assert "row 1" in found.findings[0].message
     assert found.usable
 
@@ -55,13 +55,13 @@ def test_the_same_pair_twice_is_told_with_the_row_it_repeats(tmp_path: Path) -> 
 def test_a_row_that_names_nobody_may_repeat_anyones(
     first: dict[str, str], second: dict[str, str], tmp_path: Path
 ) -> None:
-    assert told(prepared(tmp_path, row(**first), row(**second))) == [("pair_repeated", 2)]
-    assert told(prepared(tmp_path, row("a", "b", **first), row("b", "a", **second))) == [("pair_contradicted", 2)]
+    assert fields(prepared(tmp_path, row(**first), row(**second))) == [("pair_repeated", 2)]
+    assert fields(prepared(tmp_path, row("a", "b", **first), row("b", "a", **second))) == [("pair_contradicted", 2)]
 
 
 def test_the_opposite_preference_is_a_contradiction(tmp_path: Path) -> None:
     found = prepared(tmp_path, row("a", "b"), row("b", "a"))
-    assert told(found) == [("pair_contradicted", 2)]
+    assert fields(found) == [("pair_contradicted", 2)]
     assert found.report.figures.contradicted == 1
 
 
@@ -81,7 +81,7 @@ def test_annotators_who_judge_alike_or_differently_are_neither(tmp_path: Path) -
         row("b", "a", annotator="sam"),
         row("c", "d", annotator="kim"),
     )
-    assert told(found) == []
+    assert fields(found) == []
     figures = found.report.figures
     assert (figures.annotators, figures.compared_again) == (3, 1)
     assert figures.agreement == pytest.approx(0.0)
@@ -91,7 +91,7 @@ def test_an_annotator_who_judges_again_counts_once_with_the_last_judgement(tmp_p
     alone = prepared(tmp_path, row("a", "b", annotator="kim"), row("a", "b", annotator="kim"))
     figures = alone.report.figures
     assert (figures.annotators, figures.compared_again, figures.agreement) == (1, 0, None)
-    assert told(alone) == [("pair_repeated", 2)]
+    assert fields(alone) == [("pair_repeated", 2)]
     changed = prepared(
         tmp_path,
         row("a", "b", annotator="kim"),
@@ -102,19 +102,19 @@ def test_an_annotator_who_judges_again_counts_once_with_the_last_judgement(tmp_p
     )
     figures = changed.report.figures
     assert (figures.annotators, figures.compared_again, figures.agreement) == (2, 2, 1.0)
-    assert told(changed) == [("pair_contradicted", 3)]
+    assert fields(changed) == [("pair_contradicted", 3)]
 
 
 @pytest.mark.parametrize("named_first", [True, False])
 def test_a_judgement_by_nobody_named_may_be_anyones(named_first: bool, tmp_path: Path) -> None:
     by = [{"annotator": "kim"}, {}] if named_first else [{}, {"annotator": "kim"}]
-    assert told(prepared(tmp_path, row("a", "b", **by[0]), row("b", "a", **by[1]))) == [("pair_contradicted", 2)]
-    assert told(prepared(tmp_path, row("a", "b", **by[0]), row("a", "b", **by[1]))) == [("pair_repeated", 2)]
+    assert fields(prepared(tmp_path, row("a", "b", **by[0]), row("b", "a", **by[1]))) == [("pair_contradicted", 2)]
+    assert fields(prepared(tmp_path, row("a", "b", **by[0]), row("a", "b", **by[1]))) == [("pair_repeated", 2)]
 
 
 def test_two_rows_of_one_image_without_a_rejected_one_are_the_same_pair(tmp_path: Path) -> None:
     found = prepared(tmp_path, row("a", None), row("a", None), row("b", None), row("a", "b"), row("b", "a"))
-    assert [one for one in told(found) if one[0] != "rejected_missing"] == [
+    assert [one for one in fields(found) if one[0] != "rejected_missing"] == [
         ("pair_repeated", 2),
         ("pair_contradicted", 5),
     ]
@@ -123,12 +123,12 @@ def test_two_rows_of_one_image_without_a_rejected_one_are_the_same_pair(tmp_path
 
 def test_images_that_hardly_differ_are_told(tmp_path: Path) -> None:
     images = {"a": png((200, 30, 60)), "b": png((201, 30, 60))}
-    assert told(prepared(tmp_path, row(), images=images)) == [("pair_near_identical", 1)]
+    assert fields(prepared(tmp_path, row(), images=images)) == [("pair_near_identical", 1)]
 
 
 def test_images_of_different_shapes_are_told_and_of_different_sizes_not(tmp_path: Path) -> None:
     images = IMAGES | {"b": png((0, 0, 255), (192, 128)), "d": png((9, 9, 9), (96, 96))}
-    assert told(prepared(tmp_path, row(), row("c", "d"), images=images)) == [("image_sizes_differ", 2)]
+    assert fields(prepared(tmp_path, row(), row("c", "d"), images=images)) == [("image_sizes_differ", 2)]
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_images_of_very_different_size_are_told_whatever_their_shape(
     """More than four times the pixels."""
     images = {"a": png((255, 0, 0), chosen), "b": png((0, 0, 255), rejected)}
     found = prepared(tmp_path, row(), images=images)
-    assert told(found) == ([("image_sizes_differ", 1)] if told_of else [])
+    assert fields(found) == ([("image_sizes_differ", 1)] if told_of else [])
     if told_of:
         assert (
             f"chosen is {chosen[0]}x{chosen[1]} and rejected {rejected[0]}x{rejected[1]}" in found.findings[0].message
@@ -156,7 +156,7 @@ def test_images_of_very_different_size_are_told_whatever_their_shape(
 def test_another_shape_and_size_is_one_finding(tmp_path: Path) -> None:
     images = {"a": png((255, 0, 0), (900, 300)), "b": png((0, 0, 255), (96, 64))}
     found = prepared(tmp_path, row(), images=images)
-    assert told(found) == [("image_sizes_differ", 1)]
+    assert fields(found) == [("image_sizes_differ", 1)]
     assert "one shape" in found.findings[0].message
     assert "sharpness" in found.findings[0].message
 
@@ -164,7 +164,7 @@ def test_another_shape_and_size_is_one_finding(tmp_path: Path) -> None:
 def test_small_images_are_told_once(tmp_path: Path) -> None:
     small = {name: png((50 * place, 0, 99), (40, 63)) for place, name in enumerate("abcd")}
     found = prepared(tmp_path, row(), row("c", "d"), images=small)
-    assert told(found) == [("image_small", 1)]
+    assert fields(found) == [("image_small", 1)]
     assert "2 of 2 pairs" in found.findings[0].message
 
 
@@ -176,7 +176,7 @@ def test_a_prompt_in_training_and_validation_is_told_once(tmp_path: Path) -> Non
         row("a", "d", split="validation"),
         row("b", "d", prompt="other", split="train"),
     )
-    assert told(found) == [("prompt_leaked", 2)]
+    assert fields(found) == [("prompt_leaked", 2)]
     assert found.report.figures.leaked_prompts == 1
     assert dict(found.report.figures.splits) == {"train": 2, "validation": 2}
 
@@ -185,17 +185,17 @@ def test_a_prompt_in_training_and_validation_is_told_once(tmp_path: Path) -> Non
 def test_rows_without_a_split_are_training_beside_a_validation_row(first: dict[str, str], tmp_path: Path) -> None:
     second = {} if first else {"split": "validation"}
     found = prepared(tmp_path, row(**first), row("c", "d", **second), row("a", "d", **second))
-    assert told(found) == [("prompt_leaked", 2)]
+    assert fields(found) == [("prompt_leaked", 2)]
     assert found.report.figures.leaked_prompts == 1
 
 
 def test_rows_without_a_split_and_none_for_validation_leak_nothing(tmp_path: Path) -> None:
-    assert told(prepared(tmp_path, row(), row("c", "d", split="train"), row("a", "d"))) == []
+    assert fields(prepared(tmp_path, row(), row("c", "d", split="train"), row("a", "d"))) == []
 
 
 def test_a_prompt_that_text_encoders_cut_is_told_by_family(tmp_path: Path) -> None:
     found = prepared(tmp_path, row(prompt="fox " * 76), row("c", "d", prompt="fox " * 256))
-    assert told(found) == [("prompt_truncated", 1), ("prompt_truncated", 2)]
+    assert fields(found) == [("prompt_truncated", 1), ("prompt_truncated", 2)]
     assert "sd1, sd2, sdxl drop" in found.findings[0].message
     assert dict(found.report.figures.truncated_prompts) == {"sd1": 2, "sd2": 2, "sdxl": 2, "sd3": 1}
 
@@ -245,7 +245,7 @@ def test_the_report_survives_json_and_is_readable(tmp_path: Path) -> None:
     assert report == found.report
     words = report.in_words()
     assert words.startswith("archive/metadata.jsonl: 4 rows read, 3 pairs kept.\n  1 dropped: image_missing\n")
-    assert "1 pairs repeat an earlier one." in words
+    assert "1 pair repeating an earlier one." in words
     assert "error: image_missing: " in words
 
 
@@ -272,4 +272,4 @@ def test_the_buckets_that_would_be_formed_are_told_by_family(tmp_path: Path) -> 
     found = prepared(tmp_path, *rows, images=wide | square)
     assert found.report.figures.buckets["sdxl"] == {"1408x736": 1, "1024x1024": 1}
     assert found.report.figures.buckets["sd1"] == {"640x384": 1, "512x512": 1}
-    assert "Training on sdxl: 1 pairs at 1408x736, 1 pairs at 1024x1024." in found.report.in_words()
+    assert "Training on sdxl: 1 pair at 1408x736, 1 pair at 1024x1024." in found.report.in_words()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from intake import Prepared, Progress, prepare_upload
+from intake import PreparedUpload, Progress, prepare_upload
 from intake.formats.tables import read_jsonl
 from intake.limits import Limits
 from tests.intake.build import ROW, codes, good_files, jsonl, only, png, prepare, zip_of
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.unit
 
 def prepare_metadata(
     data: bytes, tmp_path: Path, name: str = "metadata.jsonl", limits: Limits | None = None
-) -> Prepared:
+) -> PreparedUpload:
     files = good_files()
     del files["metadata.jsonl"]
     return prepare(zip_of((files | {name: data}).items()), tmp_path, limits)
@@ -169,10 +169,10 @@ def test_progress_says_of_how_many_rows_where_the_table_tells(
 ) -> None:
     files = {path: content for path, content in good_files().items() if path != "metadata.jsonl"}
     (tmp_path / "upload").write_bytes(zip_of((files | {name: data}).items()))
-    told: list[Progress] = []
-    prepare_upload(tmp_path / "upload", tmp_path / "work", progress=told.append)
-    assert {one.total for one in told} == {total}
-    assert total is None or told[-1].rows == total
+    fields: list[Progress] = []
+    prepare_upload(tmp_path / "upload", tmp_path / "work", progress=fields.append)
+    assert {one.total for one in fields} == {total}
+    assert total is None or fields[-1].rows == total
 
 
 def test_a_byte_order_mark_is_accepted(tmp_path: Path) -> None:

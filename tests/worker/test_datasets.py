@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from api.datasets.prepared import materialise, pairs_of
+from api.datasets.pair_lists import materialise, pairs_of
 from store.datasets import datasets
 from store.datasets.datasets import NewPair
 from store.jobs import jobs

@@ -32,6 +32,6 @@ def planned(spec: RunSpec, training: int | None, validation: int | None) -> Plan
     if training is not None and validation is not None:
         held_out = 0 if validation else round(training * spec.validation.share)
         return Planned(spec, training + validation, resolve(spec.method, max(1, training - held_out)))
-    asked = spec.method.hyperparameters
-    said = "auto" not in (asked.max_steps, asked.batch_size) and asked.n_epochs == "auto"
+    hyperparameters = spec.method.hyperparameters
+    said = "auto" not in (hyperparameters.max_steps, hyperparameters.batch_size) and hyperparameters.n_epochs == "auto"
     return Planned(spec, None, resolve(spec.method, 1) if said else None)

@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 
-from api.fine_tuning.live.event_hub import News, Watch
+from fastapi.sse import format_sse_event
+
+from api.fine_tuning.live.event_hub import EventBatch, EventHub
 from api.fine_tuning.schemas import FineTuningJobEvent
 from store.tables.job import JobEvent
 
-ALIVE_SECONDS = 15.0  # proxies close connections on which nothing comes
-ALIVE = b": still here\n\n"
+KEEP_ALIVE_SECONDS = 15.0  # proxies close connections on which nothing comes
+KEEP_ALIVE = format_sse_event(comment="still here")
 RETRY_MILLISECONDS = 2000
 
 
-async def stream(watch: Watch, job_id: str, sequence: int) -> AsyncIterator[bytes]:
+async def stream(hub: EventHub, job_id: str, sequence: int) -> AsyncIterator[bytes]:
     """One message an event, with its id; ``done`` with the job's status ends it."""
-    yield f"retry: {RETRY_MILLISECONDS}\n\n".encode()
-    news = watch.follow(job_id, sequence)
-    upcoming: asyncio.Task[News] | None = None
+    yield format_sse_event(retry=RETRY_MILLISECONDS)
+    batches = hub.subscribe(job_id, sequence)
+    upcoming: asyncio.Task[EventBatch] | None = None
     try:
         while True:
-            upcoming = upcoming or asyncio.ensure_future(anext(news))
-            done, _ = await asyncio.wait([upcoming], timeout=ALIVE_SECONDS)
+            upcoming = upcoming or asyncio.ensure_future(anext(batches))
+            done, _ = await asyncio.wait([upcoming], timeout=KEEP_ALIVE_SECONDS)
             if not done:
-                yield ALIVE
+                yield KEEP_ALIVE
                 continue
             latest, upcoming = upcoming.result(), None
             for event in latest.events:
                 yield message(event)
             if latest.ended is not None:
-                yield f'event: done\ndata: {{"status": "{latest.ended}"}}\n\n'.encode()
+                yield format_sse_event(event="done", data_str=json.dumps({"status": latest.ended}))
                 return
             if latest.lagged:
                 return
@@ -38,8 +41,9 @@ async def stream(watch: Watch, job_id: str, sequence: int) -> AsyncIterator[byte
         if upcoming is not None:
             upcoming.cancel()
             await asyncio.wait([upcoming])
-        await news.aclose()  # type: ignore[attr-defined]  # an async generator
+        await batches.aclose()  # type: ignore[attr-defined]  # an async generator
 
 
 def message(event: JobEvent) -> bytes:
-    return f"id: {event.id}\nevent: {event.type}\ndata: {FineTuningJobEvent.of(event).model_dump_json()}\n\n".encode()
+    data = FineTuningJobEvent.of(event).model_dump_json()
+    return format_sse_event(id=event.id, event=event.type, data_str=data)

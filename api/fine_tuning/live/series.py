@@ -44,9 +44,9 @@ class FineTuningJobMetrics(BaseModel):
 def series(session: Session, project_id: str, job_id: str, *, points: int | None) -> FineTuningJobMetrics:
     """``points``: at most so many of each series, evenly picked, first and last among them. Raises JobNotFound."""
     job = jobs.get(session, project_id, job_id)
-    told = [event.data for event in events.metrics(session, job.id) if event.data is not None]
-    training = _of([data for data in told if data.get("event") == "progress"], TRAINING)
-    measured = [data for data in told if data.get("event") == "metrics"]
+    found = [event.data for event in events.metrics(session, job.id) if event.data is not None]
+    training = _of([data for data in found if data.get("event") == "progress"], TRAINING)
+    measured = [data for data in found if data.get("event") == "metrics"]
     validation = _of([data for data in measured if not data.get("final")], VALIDATION)
     final = _of([data for data in measured if data.get("final")], VALIDATION)
     return FineTuningJobMetrics(
@@ -57,9 +57,9 @@ def series(session: Session, project_id: str, job_id: str, *, points: int | None
     )
 
 
-def _of(told: Sequence[dict[str, Any]], names: Sequence[str]) -> list[Point]:
+def _of(found: Sequence[dict[str, Any]], names: Sequence[str]) -> list[Point]:
     """By step. A run that went on from a checkpoint tells some steps twice: what was trained on counts."""
-    last = {data["step"]: {name: data.get(name) for name in names} for data in told}
+    last = {data["step"]: {name: data.get(name) for name in names} for data in found}
     return [last[step] for step in sorted(last)]
 
 
@@ -68,7 +68,7 @@ def picked(points: list[Point], count: int | None) -> list[Point]:
         return points
     if count == 1:
         return points[-1:]
-    return [points[round(place * (len(points) - 1) / (count - 1))] for place in range(count)]
+    return [points[round(index * (len(points) - 1) / (count - 1))] for index in range(count)]
 
 
 def as_csv(found: FineTuningJobMetrics) -> str:

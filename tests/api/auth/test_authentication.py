@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from sqlalchemy import select
 from starlette.routing import BaseRoute
 from starlette.testclient import TestClient
 
-from api.auth.authentication import guarded
 from api.caches.principals import KNOWN_SECONDS
+from api.http.route_rules import JSON_LIMIT, RouteRule, RouteRules, declared_rule, requires, under_v1
 from api.main import create_app
 from api.openapi.document import document
 from store.blobs.blobs import Blobs
@@ -103,7 +104,7 @@ def bearer(key: str) -> dict[str, str]:
 
 
 def ids_of(client: TestClient, sessions: Sessions, tenant: Tenant, settings: Settings) -> dict[str, str]:
-    """Real ids of a project: a file, an upload, a pair of a data set, a running job, the model that a finished job
+    """Real ids of a project: a file, an upload, a pair of a dataset, a running job, the model that a finished job
     made, the webhook that is told of it, and an image."""
     theirs = bearer(tenant.api_key)
     begun = {"filename": "a", "bytes": 1, "mime_type": "application/zip", "purpose": "fine-tune"}
@@ -168,7 +169,7 @@ def test_the_document_leaves_out_no_route_under_v1() -> None:
         Operation(method, route.path_format)
         for route in flat(create_app(Settings()).routes)
         for method in route.methods or ()
-        if guarded(route.path)
+        if under_v1(route.path)
     }
     assert routes == set(OPERATIONS)
 
@@ -182,6 +183,41 @@ def flat(routes: Iterable[BaseRoute]) -> Iterator[APIRoute]:
         else:
             assert isinstance(route, APIRoute), route
             yield route
+
+
+def test_every_route_has_a_rule_and_all_under_v1_need_a_key() -> None:
+    app = create_app(Settings())
+    assert [one.path for one in flat(app.routes) if declared_rule(one) is None] == []
+    public = {one.path for one in flat(app.routes) if declared_rule(one) == RouteRule(None)}
+    assert public == {"/healthz", "/readyz", "/metrics", "/openapi.json"}
+    assert [one.path for one in flat(app.routes) if under_v1(one.path) and one.path in public] == []
+
+
+def test_a_route_without_a_rule_gets_the_strictest() -> None:
+    router = APIRouter(prefix="/v1/new")
+    router.add_api_route("", lambda: None, methods=["GET"])
+    router.add_api_route("/open", requires(Role.READ_ONLY)(lambda: None), methods=["GET"])
+    rules = RouteRules([router])
+    assert rules.of("GET", "/v1/new").role is Role.ADMIN
+    assert rules.of("GET", "/v1/new").max_body(Settings()) == JSON_LIMIT
+    assert rules.of("GET", "/v1/new/open").role is Role.READ_ONLY
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "role"),
+    [
+        ("GET", "/v1/nothing", Role.READ_ONLY),
+        ("POST", "/v1/nothing", Role.MEMBER),
+        ("PUT", "/v1/models", Role.MEMBER),
+        ("PATCH", "/v1/webhooks/whook-1", Role.ADMIN),
+        ("POST", "/v1/webhooks/whook-1/nothing/else", Role.ADMIN),
+        ("GET", "/v1/webhooks/whook-1/nothing", Role.READ_ONLY),
+        ("POST", "/nothing", None),
+    ],
+)
+def test_what_no_route_answers_is_judged_too(method: str, path: str, role: Role | None) -> None:
+    rule = create_app(Settings()).state.rules.of(method, path)
+    assert (rule.role, rule.max_body(Settings())) == (role, JSON_LIMIT)
 
 
 @pytest.mark.parametrize("operation", OF_ONE, ids=name)

@@ -14,9 +14,9 @@ PRINCIPAL = Principal("key-1", "proj-1", Role.MEMBER, UNLIMITED, use_is_noted=Tr
 
 
 def test_a_key_is_remembered_from_the_moment_it_was_looked_up_and_not_from_the_answer() -> None:
-    known = Principals()
-    known.remember("quick", PRINCIPAL, time.monotonic())
-    known.remember("slow", PRINCIPAL, time.monotonic() - KNOWN_SECONDS)
-    assert known.known("quick") is PRINCIPAL
-    assert known.known("slow") is None
-    assert known.known("another") is None
+    get = Principals()
+    get.remember("quick", PRINCIPAL, time.monotonic())
+    get.remember("slow", PRINCIPAL, time.monotonic() - KNOWN_SECONDS)
+    assert get.get("quick") is PRINCIPAL
+    assert get.get("slow") is None
+    assert get.get("another") is None

@@ -37,7 +37,7 @@ def test_an_unknown_route_and_method_have_the_shape(client: TestClient) -> None:
 
 def test_query_faults_come_together_with_what_was_given(client: TestClient) -> None:
     error = client.get("/v1/files", params={"limit": "0", "order": "up"}).json()["error"]
-    assert [fault["param"] for fault in error["errors"]] == ["limit", "order"]
+    assert [field_error["param"] for field_error in error["errors"]] == ["limit", "order"]
     assert "given: '0'" in error["message"]
     assert "'asc' or 'desc'" in error["message"]
 
@@ -108,8 +108,8 @@ def test_an_id_of_nothing_in_a_body_is_answered_so_too(client: TestClient) -> No
     dataset = client.post("/v1/datasets", json={"name": "a"}).json()["id"]
     asked = {"model": "tiny", "training_file": f"{dataset}@7", "validation_file": "file-0"}
     told = client.post("/v1/fine_tuning/jobs", json=asked).json()["error"]["message"]
-    assert f"GET /v1/datasets/{dataset}/revisions lists those there are." in told
-    assert "GET /v1/files lists those there are." in told
+    assert f"GET /v1/datasets/{dataset}/revisions lists the existing ones." in told
+    assert "GET /v1/files lists the existing ones." in told
 
 
 def test_a_sane_request_id_is_kept_and_others_are_replaced(client: TestClient) -> None:

@@ -81,7 +81,7 @@ def test_an_answer_has_the_status_the_code_and_the_headers_of_its_row(row: Error
     configure_logs()  # to this test's stderr
     answer = respond(Request({"type": "http", "path_params": {}, "state": {}}), row.sample)
     error = json.loads(bytes(answer.body))["error"]
-    codes = {row.code, *(fault["code"] for fault in error.get("errors", []))}
+    codes = {row.code, *(field_error["code"] for field_error in error.get("errors", []))}
     assert (answer.status_code, error["code"] in codes) == (row.status, True)
     assert error["type"] == ("server_error" if row.status >= 500 else "invalid_request_error")
     assert row.headers_of(row.sample).items() <= dict(answer.headers).items()

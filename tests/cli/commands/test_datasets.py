@@ -78,9 +78,9 @@ def test_an_upload_that_cannot_be_used_ends_with_5_and_its_report_says_why(
     assert refused.exit_code == 5
     assert "image_unreadable: the parquet file row 2" in refused.stderr
     assert run("datasets", "add", dataset, table, "--invalid-rows", "drop").exit_code == 0
-    told = run("datasets", "report", table)
-    assert told.exit_code == 0
-    assert told.stdout.startswith("parquet/pick-a-pic: 2 rows read, 1 pairs kept.\n  1 dropped: image_unreadable\n")
+    reported = run("datasets", "report", table)
+    assert reported.exit_code == 0
+    assert reported.stdout.startswith("parquet/pick-a-pic: 2 rows read, 1 pair kept.\n  1 dropped: image_unreadable\n")
 
 
 @pytest.mark.usefixtures("intake")

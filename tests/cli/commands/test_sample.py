@@ -145,7 +145,7 @@ def test_every_option_reaches_the_drawing(run: Run, painter: Painter, server: Li
 def test_what_takes_longer_than_a_request_waits_is_followed_by_its_id(
     run: Run, server: Live, painter: Painter, tmp_path: Path, begun: bool
 ) -> None:
-    told = threading.Event()
+    reported = threading.Event()
 
     def late(live: Live, generation_id: str) -> None:
         """Only when the request was answered, and asked for by its id."""
@@ -154,7 +154,7 @@ def test_what_takes_longer_than_a_request_waits_is_followed_by_its_id(
                 generation_leases.claim(session, generation_id, worker="w", lease_seconds=60)
         asked = f'"path": "/v1/images/generations/{generation_id}"'
         until(lambda: asked in live.log.read_text())
-        told.set()
+        reported.set()
         if begun:
             with live.sessions.begin() as session:
                 row = session.get_one(Generation, generation_id)
@@ -165,7 +165,7 @@ def test_what_takes_longer_than_a_request_waits_is_followed_by_its_id(
     painter.work = late
     result = run("sample", "tiny", "a cat", "--seed", 5, "--to", tmp_path)
     assert result.exit_code == 0, result.output
-    assert told.is_set()
+    assert reported.is_set()
     assert ("Still drawing." if begun else "No worker has begun to draw yet.") in result.stderr
     assert (tmp_path / "tiny_a-cat_5.png").read_text() == "seed 5"
 

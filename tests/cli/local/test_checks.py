@@ -62,7 +62,7 @@ def test_a_broker_is_well_or_says_what_is_wrong(tmp_path: Path, valkey_url: str)
         assert_says(found, "error", f"{shown} does not answer", "Start Redis or Valkey, or correct PAIRTUNE_BROKER_URL")
     for wrong in ("foo://x", "redis://:se/cret@h:1/0"):
         found = checks.broker(of(tmp_path, broker_url=wrong))
-        assert_says(found, "error", "the URL is none of a broker", "Correct PAIRTUNE_BROKER_URL")
+        assert_says(found, "error", "it is not the URL of a broker", "Correct PAIRTUNE_BROKER_URL")
 
 
 def everything_in(folder: Path) -> list[Path]:

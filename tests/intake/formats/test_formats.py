@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from intake import Policy, Prepared
+from intake import Policy, PreparedUpload
 from intake.formats.label_studio import path_of
 from intake.formats.parquet import _address_space, read_parquet
 from intake.limits import Limits
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.unit
 RED, BLUE, GREEN = png((255, 0, 0)), png((0, 0, 255)), png((0, 200, 0))
 
 
-def preferred(prepared: Prepared) -> list[tuple[str, str, str | None]]:
+def preferred(prepared: PreparedUpload) -> list[tuple[str, str, str | None]]:
     """Prompt, and the colours of both images, of every pair."""
     names: dict[tuple[int, ...], str] = {(255, 0, 0): "red", (0, 0, 255): "blue", (0, 200, 0): "green"}
 
@@ -177,7 +177,7 @@ def test_invoke_trainings_preferences(tmp_path: Path) -> None:
     prepared = prepare(zip_of([("metadata.jsonl", table), ("a.png", RED), ("b.png", BLUE)]), tmp_path)
     assert prepared.format == "archive/invoke-training"
     assert preferred(prepared) == [("one", "red", "blue"), ("two", "blue", "red")]
-    assert only(prepared.findings).message.startswith("metadata.jsonl: 1 pairs of which neither image is preferred")
+    assert only(prepared.findings).message.startswith("metadata.jsonl: 1 pair of which neither image is preferred")
 
 
 def test_hpdv2_as_pairs_in_csv(tmp_path: Path) -> None:

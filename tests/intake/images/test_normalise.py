@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from intake.errors import ImageRefused
+from intake.errors import ImageError
 from intake.images.normalise import normalise
 from intake.limits import Limits
 from tests.intake import cmyk_profile
@@ -36,7 +36,7 @@ def first(data: bytes) -> tuple[int, ...]:
 
 
 def refusal(data: bytes, limits: Limits = LIMITS) -> str:
-    with pytest.raises(ImageRefused) as caught:
+    with pytest.raises(ImageError) as caught:
         normalise(data, limits)
     return caught.value.code
 

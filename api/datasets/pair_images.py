@@ -1,4 +1,4 @@
-"""Images of pairs: what a client sends becomes what intake makes of it; what is shown is that, or smaller."""
+"""Images of pairs: normalised as intake does when they are sent, and served whole or as thumbnails."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 from PIL import Image
 
 from api.datasets.request import LIMITS
-from api.errors.request_faults import Fault
+from api.errors.field_errors import FieldError
 from api.files.receive import ReceivedFile
-from intake.errors import ImageRefused
+from intake.errors import ImageError
 from intake.images.image_folder import StoredImage
 from intake.images.normalise import normalise
 from store.blobs.blobs import Blobs, StoredBlob
@@ -26,7 +26,7 @@ _MEDIA_TYPES = ((b"\x89PNG", "image/png"), (b"\xff\xd8\xff", "image/jpeg"), (b"R
 
 
 @dataclass(frozen=True)
-class Picture:
+class NormalisedImage:
     """A normalised image in ``path``, which may be moved away."""
 
     path: Path
@@ -34,23 +34,23 @@ class Picture:
     stored: StoredImage
 
 
-def read(column: str, file: ReceivedFile) -> Picture | Fault:
+def read(column: str, file: ReceivedFile) -> NormalisedImage | FieldError:
     """Normalise in place; the same limits and codes as for an image in an archive."""
     try:
         return _normalised(file)
-    except ImageRefused as refused:
-        return Fault(column, f"{column}: the image {refused.reason}.", refused.code)
+    except ImageError as refused:
+        return FieldError(column, f"{column}: the image {refused.reason}.", refused.code)
 
 
-def _normalised(file: ReceivedFile) -> Picture:
+def _normalised(file: ReceivedFile) -> NormalisedImage:
     if file.blob.bytes > LIMITS.image_bytes:
         reason = f"is larger than {LIMITS.image_bytes:,} bytes; scale it down or save it as JPEG"
-        raise ImageRefused("image_too_large", reason)
+        raise ImageError("image_too_large", reason)
     image = normalise(file.path.read_bytes(), LIMITS)
     file.path.write_bytes(image.data)
     sha256 = hashlib.sha256(image.data).hexdigest()
     stored = StoredImage(sha256, image.width, image.height, image.fingerprint, image.profile_ignored)
-    return Picture(file.path, StoredBlob(sha256, len(image.data)), stored)
+    return NormalisedImage(file.path, StoredBlob(sha256, len(image.data)), stored)
 
 
 def measured(blobs: Blobs, sha256: str) -> StoredImage:

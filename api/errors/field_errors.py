@@ -17,7 +17,7 @@ NO_HINTS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
-class Fault:
+class FieldError:
     """``param`` is the field's dotted path, None when the request as a whole is at fault."""
 
     param: str | None
@@ -27,22 +27,22 @@ class Fault:
 
 def describe(
     error: ValidationError, document: object, model: type[BaseModel], hints: Mapping[str, str] = NO_HINTS
-) -> list[Fault]:
+) -> list[FieldError]:
     """One fault per field. ``hints`` say, by an unknown field's name, what to write in its place."""
-    return [_fault(problem, hints) for problem in problems(error, document, model)]
+    return [_field_error(problem, hints) for problem in problems(error, document, model)]
 
 
-def _fault(problem: Problem, hints: Mapping[str, str]) -> Fault:
+def _field_error(problem: Problem, hints: Mapping[str, str]) -> FieldError:
     param = problem.path or None
     subject = f"{problem.path}: " if problem.path else ""
     match problem.kind:
         case "missing":
-            return Fault(param, f"{subject}required, but not given{_choice(problem)}.", "missing_field")
+            return FieldError(param, f"{subject}required, but not given{_choice(problem)}.", "missing_field")
         case "unknown":
             instead = hints.get(problem.path.rpartition(".")[2], problem.wanted)
-            return Fault(param, f"{subject}unknown field; {instead}.", "unknown_field")
+            return FieldError(param, f"{subject}unknown field; {instead}.", "unknown_field")
         case "invalid":
-            return Fault(param, f"{subject}{problem.wanted} (given: {_shown(problem.given)}).", "invalid_value")
+            return FieldError(param, f"{subject}{problem.wanted} (given: {_shown(problem.given)}).", "invalid_value")
 
 
 def _choice(problem: Problem) -> str:

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 
 from intake.archives.entries import Entry
 from intake.archives.lookup import Lookup
-from intake.errors import MetadataRefused
+from intake.errors import MetadataError
 from intake.formats.folders import subject_folder, two_folders
-from intake.formats.judgement import Source
+from intake.formats.judgement import JudgementSource
 from intake.formats.tables import metadata_file, read_table, several, tables_in
 from intake.limits import Limits
 from intake.rows import REQUIRED
 
 
-def recognise(files: Mapping[str, Entry], limits: Limits, prompt: str | None) -> tuple[Source, Lookup]:
+def detect(files: Mapping[str, Entry], limits: Limits, prompt: str | None) -> tuple[JudgementSource, Lookup]:
     """A table called metadata first, then two folders, the only other table, a folder of images.
 
     ``prompt`` is for images that come without one. Raises MetadataRefused.
@@ -33,7 +33,7 @@ def recognise(files: Mapping[str, Entry], limits: Limits, prompt: str | None) ->
         return images, Lookup(files)
     if tables:
         raise several(tables)
-    raise MetadataRefused(
+    raise MetadataError(
         "metadata_missing",
         "holds no metadata.jsonl or metadata.csv at the top or in its top folder; add one with the columns"
         f" {', '.join(REQUIRED)} and, where there is one, rejected. Images alone need captions"
@@ -41,5 +41,5 @@ def recognise(files: Mapping[str, Entry], limits: Limits, prompt: str | None) ->
     )
 
 
-def _table(name: str, files: Mapping[str, Entry], limits: Limits) -> tuple[Source, Lookup]:
+def _table(name: str, files: Mapping[str, Entry], limits: Limits) -> tuple[JudgementSource, Lookup]:
     return read_table(name, files[name], limits), Lookup(files, name.rpartition("/")[0])

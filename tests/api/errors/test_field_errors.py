@@ -11,8 +11,8 @@ pytestmark = pytest.mark.unit
 
 
 def messages(**options: object) -> list[str]:
-    _, faults = parse({"model": "m", "training_file": "f"} | options)
-    return [fault.message for fault in faults]
+    _, field_errors = parse({"model": "m", "training_file": "f"} | options)
+    return [field_error.message for field_error in field_errors]
 
 
 def test_the_arms_of_a_union_are_one_fault() -> None:
@@ -40,8 +40,8 @@ def test_a_long_value_is_cut_in_the_message() -> None:
 
 
 def test_a_missing_field_is_named() -> None:
-    _, faults = parse({"model": "m", "method": {"mapo": {}}})
-    assert {fault.message for fault in faults} == {
+    _, field_errors = parse({"model": "m", "method": {"mapo": {}}})
+    assert {field_error.message for field_error in field_errors} == {
         "training_file: required, but not given.",
         f"method.type: required, but not given; should be {listed(map(repr, METHODS))}.",
     }

@@ -1,4 +1,4 @@
-"""A data set's pairs in intake's form, and the list of them that a job's run directory is made from."""
+"""A dataset's pairs in intake's form, and the stored list from which a job's run directory is made."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from store.tables.dataset import DatasetPair, DatasetRevision
 SPLITS: dict[str | None, Split] = {split: split for split in get_args(Split)}
 
 
-def prepared(pair: DatasetPair) -> PreparedPair:
-    """As intake makes it of a row; its number in the data set stands for the row."""
+def intake_pair(pair: DatasetPair) -> PreparedPair:
+    """As intake makes it of a row; its number in the dataset stands for the row."""
     return PreparedPair(
         row=pair.number,
         prompt=pair.prompt,
@@ -41,7 +41,7 @@ def materialise(session: Session, blobs: Blobs, revision: DatasetRevision) -> No
         return
     with tempfile.NamedTemporaryFile() as listed:
         for pair in datasets.all_pairs(session, revision):
-            listed.write(json.dumps(vars(prepared(pair))).encode() + b"\n")
+            listed.write(json.dumps(vars(intake_pair(pair))).encode() + b"\n")
         listed.flush()
         blob = blobs.put_file(Path(listed.name))
     datasets.materialised(session, revision, blob.sha256)

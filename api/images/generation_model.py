@@ -1,4 +1,4 @@
-"""What a model's name stands for when images are drawn: a base, and the adapter's files on it."""
+"""The model that a generation names: a base, and the adapter's files on it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 from sqlalchemy.orm import Session
 
-from api.errors.request_faults import Fault
+from api.errors.field_errors import FieldError
 from api.errors.table import row_of
 from store.base_models import RegisteredBase
 from store.errors import JobNotFound, ModelNotFound
@@ -24,7 +24,7 @@ CHECKPOINT = ":ckpt-step-"  # between the model's name and the step
 
 
 @dataclass(frozen=True)
-class Drawable:
+class GenerationModel:
     """``spec`` are the fields of a DrawSpec that the model decides; ``weights`` maps its files to their blobs."""
 
     spec: Json
@@ -33,8 +33,8 @@ class Drawable:
 
 def find(
     session: Session, bases: dict[str, RegisteredBase], project_id: str, name: object
-) -> tuple[Drawable | None, list[Fault]]:
-    """What is drawn with, or what is wrong with the name; one that is no text is left to the check of the form."""
+) -> tuple[GenerationModel | None, list[FieldError]]:
+    """The model, or what is wrong with its name. A name that is no text is reported by the check of the form."""
     if not isinstance(name, str):
         return None, []
     tuned = jobs.by_fine_tuned_model(session, project_id, name)
@@ -44,24 +44,24 @@ def find(
     if checkpoint is not None:
         return checkpoint, []
     if name in bases:
-        return Drawable({"base": bases[name].pinned()}, {}), []
+        return GenerationModel({"base": bases[name].pinned()}, {}), []
     known = ", ".join(sorted(bases))
     error = ModelNotFound(name)
-    message = f"model: {error} Base models here: {known}; GET /v1/models lists the fine-tuned ones."
-    return None, [Fault("model", message, row_of(error).code)]
+    message = f"model: {error} Available base models: {known}; GET /v1/models lists the fine-tuned ones."
+    return None, [FieldError("model", message, row_of(error).code)]
 
 
-def _exported(session: Session, job: Job) -> tuple[Drawable | None, list[Fault]]:
+def _exported(session: Session, job: Job) -> tuple[GenerationModel | None, list[FieldError]]:
     results = {file.filename: file for file in files.by_ids(session, job.result_files) if file.filename in EXPORTED}
     gone = [file.id for file in results.values() if file.deleted_at is not None]
     if gone or EXPORTED[0] not in results:
-        message = f"model: the adapter file of {job.fine_tuned_model} was deleted; one of its checkpoints may do."
-        return None, [Fault("model", message, "adapter_deleted")]
+        message = f"model: the adapter file of {job.fine_tuned_model} was deleted; use one of its checkpoints."
+        return None, [FieldError("model", message, "adapter_deleted")]
     weights = {name: file.sha256 for name, file in results.items()}
-    return Drawable(_adapted(job, "export"), weights), []
+    return GenerationModel(_adapted(job, "export"), weights), []
 
 
-def _checkpoint(session: Session, project_id: str, name: str) -> Drawable | None:
+def _checkpoint(session: Session, project_id: str, name: str) -> GenerationModel | None:
     model, _, step = name.rpartition(CHECKPOINT)
     if not model or not step.isascii() or not step.isdigit() or len(step) > 9:
         return None
@@ -72,7 +72,7 @@ def _checkpoint(session: Session, project_id: str, name: str) -> Drawable | None
     found = jobs.checkpoint_at(session, job.id, int(step)) if fine_tuned_model_name(job) == model else None
     if found is None or CHECKPOINTED not in found.manifest:
         return None
-    return Drawable(_adapted(job, "checkpoint"), {CHECKPOINTED: found.manifest[CHECKPOINTED]["sha256"]})
+    return GenerationModel(_adapted(job, "checkpoint"), {CHECKPOINTED: found.manifest[CHECKPOINTED]["sha256"]})
 
 
 def _adapted(job: Job, weights: Literal["export", "checkpoint"]) -> Json:
