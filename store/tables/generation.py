@@ -23,8 +23,8 @@ class GenerationStatus(StrEnum):
 class Generation(Table):
     """Images to be drawn, then drawn. ``attempt`` is the fencing token, as of a job.
 
-    ``spec`` is a DrawSpec, ``weights`` the adapter's files that it needs (name -> SHA-256), ``model`` the name that was
-    asked for; ``result`` holds ``images`` (SHA-256 and bytes of each, in order) and how they came about.
+    ``spec`` is a SampleSpec, ``weights`` the adapter's files that it needs (name -> SHA-256), ``model`` the name that
+    was asked for; ``result`` holds ``images`` (SHA-256 and bytes of each, in order) and how they came about.
     ``key_id`` and ``request_sha256`` tell a client's retry of the same request from a second one.
     """
 

@@ -21,10 +21,10 @@ from typing import Self
 from torch import Tensor
 
 from trainer.cache.entry import Damaged, Tensors, pack, read_file, unpack, verify
-from trainer.cache.eviction import ROOM, evict, on_disk
+from trainer.cache.eviction import FREED_SHARE, evict, on_disk
 from trainer.cache.pins import Pins
 from trainer.cache.recently_read import RecentlyRead
-from trainer.runtime.atomic_io import explain_disk_full, write_file
+from trainer.runtime.atomic_io import explain_disk_full, write_atomically
 from trainer.runtime.errors import CacheEntryLost, DiskFull
 from trainer.spec.events import Warned
 
@@ -62,7 +62,7 @@ class Cache:
     def pin(self, keys: Iterable[str]) -> None:
         """Before asking whether it ``has`` them: no process evicts them while this one lives. Raises DiskFull."""
         wanted = list(keys)
-        self._with_room(lambda: self._pins.add(wanted))
+        self._evicting_when_full(lambda: self._pins.add(wanted))
 
     def has(self, key: str) -> bool:
         """False also for an entry that is damaged: its content is verified, once in this process."""
@@ -85,14 +85,14 @@ class Cache:
     def write(self, key: str, tensors: Mapping[str, Tensor]) -> None:
         """Raises DiskFull when nothing is left to evict either."""
         content = pack(key, tensors)
-        self._with_room(lambda: self._write(self._path(key), content))
+        self._evicting_when_full(lambda: self._write(self._path(key), content))
         self._recent.drop(key)
         self._sizes[key] = len(content)
         self._unscanned += on_disk(len(content))
-        if self._unscanned > max(SCAN_AFTER, ROOM * (self.max_bytes or 0)):
+        if self._unscanned > max(SCAN_AFTER, FREED_SHARE * (self.max_bytes or 0)):
             self._evict()
 
-    def settle(self) -> Warned | None:
+    def enforce_bound(self) -> Warned | None:
         """Once all that the run needs is there: bring the folder within its bound, and say if the run alone exceeds it.
 
         What is pinned stays, so the run goes on either way.
@@ -136,12 +136,12 @@ class Cache:
         with explain_disk_full(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            write_file(path, content, sync=False)
+            write_atomically(path, content, sync=False)
         except IsADirectoryError:
             shutil.rmtree(path)
-            write_file(path, content, sync=False)
+            write_atomically(path, content, sync=False)
 
-    def _with_room(self, act: Callable[[], None]) -> None:
+    def _evicting_when_full(self, act: Callable[[], None]) -> None:
         """Again and again while the disk is full and there is something to evict."""
         while True:
             try:

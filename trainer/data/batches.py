@@ -14,8 +14,8 @@ from trainer.cache.cache import Cache, Tensors
 from trainer.data.encoding import EncodedImage, EncodedPair
 from trainer.data.noise import Draw, keyed_generator, training_draw
 
-Source = TypeVar("Source")
-Loaded = TypeVar("Loaded")
+Input = TypeVar("Input")
+Output = TypeVar("Output")
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def collate(
     )
 
 
-def one_ahead(load: Callable[[Source], Loaded], sources: Iterable[Source]) -> Iterator[Loaded]:
+def prefetch(load: Callable[[Input], Output], sources: Iterable[Input]) -> Iterator[Output]:
     """``map(load, sources)``, the next one loading in a thread while the caller works on this one."""
     remaining = iter(sources)
     with ThreadPoolExecutor(max_workers=1) as thread:

@@ -13,14 +13,14 @@ import torch
 from trainer.data.encoding import EncodedImage, EncodedPair, Encoder
 from trainer.run_directory.run import ImageFile, PairFiles, Run
 from trainer.run_directory.split import selected
-from trainer.runtime.distributed import ALONE, World
+from trainer.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 from trainer.runtime.signals import StopRequest
 from trainer.spec.buckets import Bucket
 from trainer.spec.events import DataPrepared
 
 
 @dataclass(frozen=True)
-class Need:
+class DataRequirements:
     """What a method looks at: rejected images in training, class images under their prompt, the reference mismatch."""
 
     rejected: bool
@@ -31,7 +31,7 @@ class Need:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class DatasetFiles:
     """Pairs and class images as files; ``held_out`` are those that validation measures."""
 
     training: Sequence[PairFiles]
@@ -40,7 +40,7 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedDataset:
     """``held_out`` pairs have both images, ``training`` pairs where the method needs them.
 
     ``class_prompt_key`` is the prompt of ``class_images``.
@@ -52,57 +52,66 @@ class Encoded:
     class_prompt_key: str = ""
 
 
-def pairs_of(run: Run) -> Pairs:
-    return Pairs(run.training, selected(run.validation, run.spec.validation.max_pairs))
+def dataset_files_of(run: Run) -> DatasetFiles:
+    return DatasetFiles(run.training, selected(run.validation, run.spec.validation.max_pairs))
 
 
-def captions(pair: PairFiles, run: Run, need: Need) -> list[str]:
-    prompt = need.instance_prompt or pair.prompt
+def captions(pair: PairFiles, run: Run, requirements: DataRequirements) -> list[str]:
+    prompt = requirements.instance_prompt or pair.prompt
     return [template.replace("{prompt}", prompt) for template in run.spec.data.caption_templates]
 
 
-def prompts_of(pairs: Pairs, run: Run, need: Need) -> list[str]:
+def all_prompts(pairs: DatasetFiles, run: Run, requirements: DataRequirements) -> list[str]:
     """All that a run asks the text encoders, the prompts of its samples included."""
-    captioned = {caption for pair in (*pairs.training, *pairs.held_out) for caption in captions(pair, run, need)}
-    return sorted({"", *captioned, *run.spec.sampling.prompts, *([need.class_prompt] if need.class_prompt else [])})
+    captioned = {
+        caption for pair in (*pairs.training, *pairs.held_out) for caption in captions(pair, run, requirements)
+    }
+    return sorted(
+        {
+            "",
+            *captioned,
+            *run.spec.sampling.prompts,
+            *([requirements.class_prompt] if requirements.class_prompt else []),
+        }
+    )
 
 
-def plan(encoder: Encoder, pairs: Pairs, run: Run, need: Need) -> Encoded:
+def plan(encoder: Encoder, pairs: DatasetFiles, run: Run, requirements: DataRequirements) -> EncodedDataset:
     mirror = run.spec.data.horizontal_flip
-    return Encoded(
-        [encoder.pair(pair, captions(pair, run, need), may_mirror=mirror) for pair in pairs.training],
-        [encoder.pair(pair, captions(pair, run, need)) for pair in pairs.held_out],
+    return EncodedDataset(
+        [encoder.pair(pair, captions(pair, run, requirements), may_mirror=mirror) for pair in pairs.training],
+        [encoder.pair(pair, captions(pair, run, requirements)) for pair in pairs.held_out],
         [encoder.image(file, encoder.bucket(file)) for file in pairs.class_images],
-        encoder.prompt_key(need.class_prompt or ""),
+        encoder.prompt_key(requirements.class_prompt or ""),
     )
 
 
 def encode_pairs(
     encoder: Encoder,
-    pairs: Pairs,
+    pairs: DatasetFiles,
     run: Run,
-    need: Need,
+    requirements: DataRequirements,
     *,
     device: torch.device,
     stop: StopRequest,
     progress: Callable[[int, int], None],
-    world: World = ALONE,
-) -> Encoded:
+    process_group: ProcessGroup = SINGLE_PROCESS,
+) -> EncodedDataset:
     """Everything that is there through the encoders, so far as the cache lacks it."""
-    planned = plan(encoder, pairs, run, need)
+    planned = plan(encoder, pairs, run, requirements)
     images = [image for pair in (*planned.training, *planned.held_out) for image in pair.images]
     encoder.encode(
-        prompts_of(pairs, run, need),
+        all_prompts(pairs, run, requirements),
         [*images, *planned.class_images],
         device=device,
         stop=stop,
         progress=progress,
-        world=world,
+        process_group=process_group,
     )
     return planned
 
 
-def prepared(data: Encoded, drawn: int) -> DataPrepared:
+def prepared(data: EncodedDataset, drawn: int) -> DataPrepared:
     crops = [[image.crop for image in pair.images] for pair in data.training]
     return DataPrepared(
         training_pairs=len(data.training),
@@ -118,7 +127,7 @@ def _name(bucket: Bucket) -> str:
     return f"{bucket.width}x{bucket.height}"
 
 
-def spread(prompts: Sequence[str], count: int) -> list[int]:
+def pick_diverse(prompts: Sequence[str], count: int) -> list[int]:
     """Places of ``count`` pairs, of as many different prompts as there are, chosen by hash and not by order.
 
     Where there are fewer pairs, they come again.

@@ -69,9 +69,9 @@ def _colours(pixels: Vector) -> Vector:
     below, parts = zip(*(_neighbours(axis.ravel() * (LEVELS - 1), LEVELS) for axis in axes), strict=True)
     shares = np.zeros(LEVELS**3)
     for corner in product((0, 1), repeat=3):
-        places = np.ravel_multi_index([low + up for low, up in zip(below, corner, strict=True)], (LEVELS,) * 3)
+        positions = np.ravel_multi_index([low + up for low, up in zip(below, corner, strict=True)], (LEVELS,) * 3)
         weights = np.prod([part if up else 1 - part for part, up in zip(parts, corner, strict=True)], axis=0)
-        shares += np.bincount(places, weights=weights, minlength=LEVELS**3)
+        shares += np.bincount(positions, weights=weights, minlength=LEVELS**3)
     shares /= shares.sum()
     return shares
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.export.metadata import published
-from trainer.run_directory.output import ADAPTER, EMBEDDING, METRICS, SAMPLES, SPEC, Pictures
+from trainer.run_directory.output import ADAPTER, EMBEDDING, METRICS, SAMPLES, SPEC, SampleImages
 from trainer.run_directory.run import Run
 from trainer.spec.family_facts import FamilyFacts, family_facts
 from trainer.spec.method_facts import method_facts
@@ -41,7 +41,7 @@ class Card:
         best_step: int,
         beta: float | None,
         batch_size: int,
-        pictures: Pictures,
+        pictures: SampleImages,
         has_token: bool,
     ) -> str:
         """Markdown with the Hub's front matter.
@@ -93,9 +93,9 @@ def new_card(run: Run, versions: Mapping[str, str]) -> Card:
     )
 
 
-def shown(pictures: Pictures) -> str:
+def shown(pictures: SampleImages) -> str:
     if pictures.png is None:
-        return f"No samples: {pictures.lacking}."
+        return f"No samples: {pictures.missing_reason}."
     return f"![samples, the base's in the first row]({SAMPLES})"
 
 
@@ -188,7 +188,7 @@ def training(run: Run, method: str, shaping: Mapping[str, Any], batch_size: int)
     return [
         f"- data: {len(run.training)} pairs and {len(run.validation)} held out, `sha256:{run.dataset_digest}`",
         f"- method: {method}" + (f", {values}" if values else ""),
-        f"- at most {trained.max_steps} steps of {trained.step_size} pairs ({batch_size} at a time),"
+        f"- at most {trained.max_steps} steps of {trained.effective_batch_size} pairs ({batch_size} at a time),"
         f" {run.spec.compute.optimizer}, learning rate {trained.learning_rate:g} ({trained.lr_scheduler},"
         f" {trained.warmup_steps} warm-up steps), weight decay {trained.weight_decay:g}, gradients clipped at"
         f" {trained.max_grad_norm:g}, prompt dropout {trained.prompt_dropout:g}",

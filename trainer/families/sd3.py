@@ -33,7 +33,7 @@ from trainer.families.lora import ATTENTION, add_lora, lora_config, save_lora, w
 from trainer.families.precision import dtype_of, loading, placed
 from trainer.families.text_encoders import load_text_encoder, require_frozen_text_encoders, token_ids
 from trainer.spec.family_facts import T5_TOKENS, family_facts
-from trainer.spec.run import PLAIN_ADAPTER, PLAIN_COMPUTE, Adapter, Base, Compute
+from trainer.spec.run import DEFAULT_ADAPTER, DEFAULT_COMPUTE, Adapter, Base, Compute
 
 CLIP_PARTS = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
 T5_PARTS = ("tokenizer_3", "text_encoder_3")
@@ -42,7 +42,7 @@ T5_LENGTH = T5_TOKENS + 1  # with the end: 256, to which the pipelines cut promp
 TARGETS = tuple(f"attn.{name}" for name in (*ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"))
 
 
-def open_base(base: Base, adapter: Adapter = PLAIN_ADAPTER, compute: Compute = PLAIN_COMPUTE) -> Sd3Family:
+def open_base(base: Base, adapter: Adapter = DEFAULT_ADAPTER, compute: Compute = DEFAULT_COMPUTE) -> Sd3Family:
     folder = locate(base.source, base.revision, (*CLIP_PARTS, *T5_PARTS, "vae", "transformer", "scheduler"))
     require_family(folder, "sd3")
     require_frozen_text_encoders(adapter, "sd3")
@@ -57,7 +57,7 @@ class Sd3Family:
     base: Base
     folder: Path
     scheduler: Mapping[str, Any]
-    compute: Compute = PLAIN_COMPUTE
+    compute: Compute = DEFAULT_COMPUTE
 
     @cached_property
     def _transformer(self) -> dict[str, Any]:

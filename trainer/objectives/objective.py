@@ -23,8 +23,8 @@ class PairLosses:
 
     chosen: Tensor
     rejected: Tensor | None = None
-    base_chosen: Tensor | None = None
-    base_rejected: Tensor | None = None
+    reference_chosen: Tensor | None = None
+    reference_rejected: Tensor | None = None
     prior: Tensor | None = None
 
 
@@ -36,8 +36,8 @@ class Objective:
     """``loss`` gives each pair's value, (pairs,), not averaged."""
 
     loss: Loss
-    sees_rejected: bool
-    sees_base: bool
+    uses_rejected: bool
+    uses_reference: bool
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Terms(Generic[Own]):
         return self.chosen_beta
 
 
-def seen(losses: Tensor | None) -> Tensor:
+def required(losses: Tensor | None) -> Tensor:
     """For objectives: the losses that the method's facts say they need."""
     if losses is None:
         raise ValueError(

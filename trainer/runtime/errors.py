@@ -6,7 +6,7 @@ TrainerError
 ├── Interrupted      SIGTERM: run again to go on
 ├── NonFiniteLoss    training diverged
 ├── OutOfMemory      the batch does not fit the device, or the machine
-├── DrawingTooLarge  an image does not
+├── ImageTooLarge  an image does not
 ├── RunInUse         another process trains in this run directory
 ├── CacheEntryLost   what was cached is gone or damaged: run again
 ├── DiskFull         nowhere to write a checkpoint, a cache entry or the output
@@ -18,11 +18,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainer.runtime.oom import Exhausted
+from trainer.runtime.oom import ExhaustedMemory
 
 
 @dataclass(frozen=True)
-class Fault:
+class FieldError:
     """One thing to correct: where it is, what was given, and what would be accepted."""
 
     field: str
@@ -40,9 +40,9 @@ class TrainerError(Exception):
 
 
 class BadRun(TrainerError):
-    def __init__(self, faults: Sequence[Fault], code: str = "bad_spec") -> None:
-        super().__init__("\n".join(str(fault) for fault in faults))
-        self.faults = tuple(faults)
+    def __init__(self, field_errors: Sequence[FieldError], code: str = "bad_spec") -> None:
+        super().__init__("\n".join(str(field_error) for field_error in field_errors))
+        self.field_errors = tuple(field_errors)
         self.code = code
 
 
@@ -76,13 +76,13 @@ class NonFiniteLoss(TrainerError):
         self.pairs = tuple(pairs)
 
 
-def code_of(exhausted: Exhausted) -> str:
-    return "out_of_memory" if exhausted == "device" else "out_of_host_memory"
+def out_of_memory_code(exhausted_memory: ExhaustedMemory) -> str:
+    return "out_of_memory" if exhausted_memory == "device" else "out_of_host_memory"
 
 
-def ran_out(exhausted: Exhausted) -> str:
+def out_of_memory_message(exhausted_memory: ExhaustedMemory) -> str:
     """Where no size that the user chose is known to be the reason."""
-    whose = "GPU memory" if exhausted == "device" else "The machine's main memory"
+    whose = "GPU memory" if exhausted_memory == "device" else "The machine's main memory"
     return (
         f"{whose} ran out other than in a training step, so a smaller batch_size need not help. Use a smaller base or "
         f"base_precision, or a worker with more memory that nothing else uses."
@@ -93,24 +93,24 @@ class OutOfMemory(TrainerError):
     """The device's memory, or the machine's where the CPU is the device or something beside the network was too large
     for it."""
 
-    def __init__(self, exhausted: Exhausted, peak_bytes: int, batch_size: int) -> None:
-        whose = "GPU memory" if exhausted == "device" else "the machine's main memory"
+    def __init__(self, exhausted_memory: ExhaustedMemory, peak_bytes: int, batch_size: int) -> None:
+        whose = "GPU memory" if exhausted_memory == "device" else "the machine's main memory"
         super().__init__(
             f"Out of {whose} with batch_size {batch_size} (peak {peak_bytes / 2**20:.0f} MiB). "
             f"Halve batch_size and double gradient_accumulation: the training is the same, in smaller pieces."
         )
-        self.code = code_of(exhausted)
-        self.exhausted, self.peak_bytes, self.batch_size = exhausted, peak_bytes, batch_size
+        self.code = out_of_memory_code(exhausted_memory)
+        self.exhausted_memory, self.peak_bytes, self.batch_size = exhausted_memory, peak_bytes, batch_size
 
 
-class DrawingTooLarge(TrainerError):
-    def __init__(self, exhausted: Exhausted, width: int, height: int, peak_bytes: int) -> None:
-        whose = "GPU memory" if exhausted == "device" else "the machine's main memory"
+class ImageTooLarge(TrainerError):
+    def __init__(self, exhausted_memory: ExhaustedMemory, width: int, height: int, peak_bytes: int) -> None:
+        whose = "GPU memory" if exhausted_memory == "device" else "the machine's main memory"
         super().__init__(
             f"Out of {whose} drawing {width} x {height} pixels (peak {peak_bytes / 2**20:.0f} MiB). Ask for a smaller "
             f"size, or again when nothing else runs there."
         )
-        self.code = code_of(exhausted)
+        self.code = out_of_memory_code(exhausted_memory)
         self.width, self.height, self.peak_bytes = width, height, peak_bytes
 
 

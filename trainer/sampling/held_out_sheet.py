@@ -1,6 +1,6 @@
 """The result's own samples: held-out prompts, the base's images above the adapter's, from the same noise.
 
-Drawn at the end of every run that was asked for no other samples, so that no adapter comes without a picture.
+Sampled at the end of every run that was asked for no other samples, so that no adapter comes without a picture.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from trainer.data.noise import keyed_seed
-from trainer.data.pairs import spread
+from trainer.data.pairs import pick_diverse
 from trainer.sampling.grid import Row, grid
-from trainer.sampling.sampler import Artist
+from trainer.sampling.sampler import Sampler
 from trainer.spec.buckets import Bucket
 
 
@@ -28,7 +28,7 @@ class Sheet:
 
     def draw(
         self,
-        artist: Artist,
+        sampler: Sampler,
         without_adapter: Callable[[], AbstractContextManager[None]],
         check: Callable[[], None],
         progress: Callable[[int, int], None],
@@ -37,9 +37,9 @@ class Sheet:
         columns = len(self.prompts)
         progress(0, 2 * columns)
         with without_adapter():
-            base = artist.draw(self.prompt_keys, seeds=self.seeds, size=self.size, check=check)
+            base = sampler.draw(self.prompt_keys, seeds=self.seeds, size=self.size, check=check)
         progress(columns, 2 * columns)
-        adapter = artist.draw(self.prompt_keys, seeds=self.seeds, size=self.size, check=check)
+        adapter = sampler.draw(self.prompt_keys, seeds=self.seeds, size=self.size, check=check)
         content = io.BytesIO()
         grid(self.prompts, [Row("base", base), Row("this adapter", adapter)]).save(content, "PNG")
         return content.getvalue()
@@ -50,6 +50,6 @@ def held_out_sheet(
 ) -> Sheet:
     """As many different captions as there are, chosen by hash; where there are fewer than ``columns``, they come again
     from other noise."""
-    prompts = [captions[at] for at in spread(captions, columns)]
+    prompts = [captions[at] for at in pick_diverse(captions, columns)]
     seeds = [keyed_seed("sheet", seed, column) for column in range(columns)]
     return Sheet(prompts, [prompt_key(prompt) for prompt in prompts], seeds, size)

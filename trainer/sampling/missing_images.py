@@ -19,18 +19,18 @@ from PIL.PngImagePlugin import PngInfo
 
 from trainer.data.encoding import Encoder
 from trainer.data.noise import keyed_seed
-from trainer.data.pairs import Need, Pairs, captions
+from trainer.data.pairs import DataRequirements, DatasetFiles, captions
 from trainer.run_directory.run import PairFiles, Run, image_file
-from trainer.runtime.atomic_io import sweep, write_file
-from trainer.runtime.distributed import World
-from trainer.sampling.sampler import Artist, together
+from trainer.runtime.atomic_io import remove_partial_files, write_atomically
+from trainer.runtime.distributed import ProcessGroup
+from trainer.sampling.sampler import Sampler, together
 from trainer.spec.buckets import Bucket
 
 FOLDER, MANIFEST = "drawn", "manifest.jsonl"
 
 
 @dataclass(frozen=True)
-class Commission:
+class MissingImage:
     """``purpose`` says what for: "rejected image of pair 7", "class image 3"."""
 
     purpose: str
@@ -41,7 +41,7 @@ class Commission:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class ImageRecord:
     """What stands beside each drawn image, in the PNG and in the manifest."""
 
     purpose: str
@@ -59,31 +59,31 @@ class Recorded:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:32] + ".png"
 
 
-def recorded(commission: Commission, artist: Artist, base: str, revision: str) -> Recorded:
+def record_of(commission: MissingImage, sampler: Sampler, base: str, revision: str) -> ImageRecord:
     size = commission.size
-    return Recorded(
+    return ImageRecord(
         commission.purpose,
         commission.prompt,
         commission.seed,
         size.width,
         size.height,
-        artist.steps,
-        artist.guidance,
+        sampler.steps,
+        sampler.guidance,
         base,
         revision,
     )
 
 
 def carry_out(
-    commissions: Sequence[Commission],
-    artist: Artist,
+    commissions: Sequence[MissingImage],
+    sampler: Sampler,
     directory: Path,
     *,
     base: str,
     revision: str,
     check: Callable[[], None],
     progress: Callable[[int, int], None],
-    world: World,
+    process_group: ProcessGroup,
 ) -> list[Path]:
     """The images' paths, in order, once all are there; several processes share the drawing. The network draws as it is.
 
@@ -92,17 +92,17 @@ def carry_out(
     """
     folder = directory / FOLDER
     folder.mkdir(exist_ok=True)
-    records = [recorded(one, artist, base, revision) for one in commissions]
+    records = [record_of(one, sampler, base, revision) for one in commissions]
     paths = [folder / record.file_name for record in records]
-    groups = grouped(commissions)
+    groups = grouped_by_size(commissions)
     missing = [group for group in groups if any(not paths[at].exists() for at in group)]
-    if world.is_main:
-        sweep(folder)
-    world.gather(None)  # what one of them draws now, another must not find
-    mine, done = world.share(missing), 0
+    if process_group.is_main:
+        remove_partial_files(folder)
+    process_group.all_gather(None)  # what one of them draws now, another must not find
+    mine, done = process_group.shard(missing), 0
     for group in mine:
         progress(done, sum(map(len, mine)))
-        images = artist.draw(
+        images = sampler.draw(
             [commissions[at].prompt_key for at in group],
             seeds=[commissions[at].seed for at in group],
             size=commissions[group[0]].size,
@@ -110,28 +110,28 @@ def carry_out(
         )
         for at, image in zip(group, images, strict=True):
             if not paths[at].exists():
-                write_file(paths[at], png(image, records[at]))
+                write_atomically(paths[at], png(image, records[at]))
         done += len(group)
-    if world.is_main:
+    if process_group.is_main:
         lines = [json.dumps({"file": record.file_name, **asdict(record)}) + "\n" for record in records]
-        write_file(folder / MANIFEST, "".join(lines).encode())
-    world.gather(None)
+        write_atomically(folder / MANIFEST, "".join(lines).encode())
+    process_group.all_gather(None)
     return paths
 
 
-def grouped(commissions: Sequence[Commission]) -> list[list[int]]:
+def grouped_by_size(commissions: Sequence[MissingImage]) -> list[list[int]]:
     """Places of those that are drawn together: of one size, a few at a time."""
     alike: dict[Bucket, list[int]] = {}
     for at, commission in enumerate(commissions):
         alike.setdefault(commission.size, []).append(at)
     return [
-        places[start : start + together(size)]
-        for size, places in alike.items()
-        for start in range(0, len(places), together(size))
+        positions[start : start + together(size)]
+        for size, positions in alike.items()
+        for start in range(0, len(positions), together(size))
     ]
 
 
-def png(image: Image.Image, record: Recorded) -> bytes:
+def png(image: Image.Image, record: ImageRecord) -> bytes:
     info = PngInfo()
     for name, value in asdict(record).items():
         info.add_itxt(f"pairtune.{name}", str(value))
@@ -140,27 +140,31 @@ def png(image: Image.Image, record: Recorded) -> bytes:
     return content.getvalue()
 
 
-def lacking(pairs: Pairs, run: Run, need: Need, encoder: Encoder) -> list[Commission]:
+def find_missing_images(
+    pairs: DatasetFiles, run: Run, requirements: DataRequirements, encoder: Encoder
+) -> list[MissingImage]:
     """What is to be drawn: rejected images where they are looked at, then class images."""
-    looked_at = (*(pairs.training if need.rejected else ()), *pairs.held_out)
-    rejected = [_rejected(pair, run, need, encoder) for pair in dict.fromkeys(looked_at) if pair.rejected is None]
+    looked_at = (*(pairs.training if requirements.rejected else ()), *pairs.held_out)
+    rejected = [
+        _rejected(pair, run, requirements, encoder) for pair in dict.fromkeys(looked_at) if pair.rejected is None
+    ]
     native = encoder.native
-    class_prompt = need.class_prompt or ""
+    class_prompt = requirements.class_prompt or ""
     return rejected + [
-        Commission(
+        MissingImage(
             f"class image {index}",
             class_prompt,
             encoder.prompt_key(class_prompt),
             keyed_seed("class image", run.spec.seed, index),
             native,
         )
-        for index in range(need.class_images)
+        for index in range(requirements.class_images)
     ]
 
 
-def _rejected(pair: PairFiles, run: Run, need: Need, encoder: Encoder) -> Commission:
-    prompt = captions(pair, run, need)[0]
-    return Commission(
+def _rejected(pair: PairFiles, run: Run, requirements: DataRequirements, encoder: Encoder) -> MissingImage:
+    prompt = captions(pair, run, requirements)[0]
+    return MissingImage(
         f"rejected image of pair {pair.id}",
         prompt,
         encoder.prompt_key(prompt),
@@ -169,29 +173,29 @@ def _rejected(pair: PairFiles, run: Run, need: Need, encoder: Encoder) -> Commis
     )
 
 
-def completed(
-    pairs: Pairs,
-    commissions: Sequence[Commission],
+def with_sampled_images(
+    pairs: DatasetFiles,
+    commissions: Sequence[MissingImage],
     run: Run,
-    artist: Artist,
+    sampler: Sampler,
     *,
     check: Callable[[], None],
     progress: Callable[[int, int], None],
-    world: World,
-) -> Pairs:
-    """With what ``lacking`` named, drawn by the network as it is."""
+    process_group: ProcessGroup,
+) -> DatasetFiles:
+    """With what ``find_missing_images`` named, drawn by the network as it is."""
     paths = carry_out(
         commissions,
-        artist,
+        sampler,
         run.directory,
         base=run.spec.base.name,
         revision=run.spec.base.revision or "",
         check=check,
         progress=progress,
-        world=world,
+        process_group=process_group,
     )
     drawn = {commission.purpose: path for commission, path in zip(commissions, paths, strict=True)}
-    return Pairs(
+    return DatasetFiles(
         [_with_rejected(pair, drawn) for pair in pairs.training],
         [_with_rejected(pair, drawn) for pair in pairs.held_out],
         [image_file(path) for purpose, path in drawn.items() if purpose.startswith("class image ")],

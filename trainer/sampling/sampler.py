@@ -16,12 +16,12 @@ from trainer.families.family import Decoder, Denoiser
 from trainer.spec.buckets import Bucket
 
 # Images that share a forward pass, which guidance doubles. Large ones are alone: drawing fits where training does.
-TOGETHER = 4
-PIXELS_TOGETHER = 2**20
+MAX_IMAGES_PER_PASS = 4
+MAX_PIXELS_PER_PASS = 2**20
 
 
 @dataclass(frozen=True)
-class Artist:
+class Sampler:
     """``guidance`` is the scale of classifier-free guidance (arXiv 2207.12598); at 1 there is none."""
 
     denoiser: Denoiser
@@ -40,10 +40,10 @@ class Artist:
         count = together(size)
         for start in range(0, len(prompt_keys), count):
             part = slice(start, start + count)
-            images += self._draw_together(prompt_keys[part], seeds[part], size, check)
+            images += self._sample_together(prompt_keys[part], seeds[part], size, check)
         return images
 
-    def _draw_together(
+    def _sample_together(
         self, prompt_keys: Sequence[str], seeds: Sequence[int], size: Bucket, check: Callable[[], None]
     ) -> list[Image.Image]:
         shape = self.decoder.latent_shape(size)
@@ -64,7 +64,7 @@ class Artist:
 
 
 def together(size: Bucket) -> int:
-    return max(1, min(TOGETHER, PIXELS_TOGETHER // (size.width * size.height)))
+    return max(1, min(MAX_IMAGES_PER_PASS, MAX_PIXELS_PER_PASS // (size.width * size.height)))
 
 
 @torch.no_grad()

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from trainer.runtime.atomic_io import sweep, whole_directory, write_file
+from trainer.runtime.atomic_io import atomic_directory, remove_partial_files, write_atomically
 from trainer.sampling.grid import Row, fitted, grid
-from trainer.sampling.sampler import Artist
+from trainer.sampling.sampler import Sampler
 from trainer.spec.buckets import Bucket
 from trainer.spec.events import SampleWritten
 
@@ -32,7 +32,7 @@ class Samples:
     """What is drawn: image ``i`` from ``prompts[i]`` and a seed of its own."""
 
     directory: Path
-    artist: Artist
+    sampler: Sampler
     prompts: Sequence[str]
     prompt_keys: Sequence[str]
     seeds: Sequence[int]
@@ -44,12 +44,12 @@ class Samples:
         progress(0, len(self.prompts))
         folder = self.directory / FOLDER / f"step-{step:08d}"
         if not folder.exists():
-            images = self.artist.draw(self.prompt_keys, seeds=self.seeds, size=self.size, check=check)
-            with whole_directory(folder) as partial:
+            images = self.sampler.draw(self.prompt_keys, seeds=self.seeds, size=self.size, check=check)
+            with atomic_directory(folder) as partial:
                 for index, image in enumerate(images):
                     image.save(partial / f"{index}.png")
-        rows = [row for at in thinned(self._steps(), ROWS) if (row := self._row(at)) is not None]
-        write_file(self.directory / FOLDER / GRID, _png(grid(self.prompts, rows)))
+        rows = [row for at in thin_out(self._steps(), ROWS) if (row := self._row(at)) is not None]
+        write_atomically(self.directory / FOLDER / GRID, _png(grid(self.prompts, rows)))
         return SampleWritten(
             step=step,
             paths=tuple(f"{FOLDER}/{folder.name}/{index}.png" for index in range(len(self.prompts))),
@@ -57,10 +57,10 @@ class Samples:
             seconds=time.monotonic() - started,
         )
 
-    def forget_after(self, step: int) -> None:
+    def remove_after(self, step: int) -> None:
         """Steps that a resumed run will come to again, and what a killed one left unfinished; -1: everything."""
         if (self.directory / FOLDER).exists():
-            sweep(self.directory / FOLDER)
+            remove_partial_files(self.directory / FOLDER)
         for later in (at for at in self._steps() if at > step):
             shutil.rmtree(self.directory / FOLDER / f"step-{later:08d}")
 
@@ -77,11 +77,11 @@ class Samples:
         return Row("base" if step == 0 else f"step {step}", [_read(file) for file in files])
 
 
-def thinned(steps: Sequence[int], most: int) -> list[int]:
+def thin_out(steps: Sequence[int], most: int) -> list[int]:
     """The first, the last, and as many as fit between, evenly."""
     if len(steps) <= most:
         return list(steps)
-    return [steps[round(place * (len(steps) - 1) / (most - 1))] for place in range(most)]
+    return [steps[round(position * (len(steps) - 1) / (most - 1))] for position in range(most)]
 
 
 def _read(file: Path) -> Image.Image:

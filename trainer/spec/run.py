@@ -7,14 +7,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from trainer.spec.conflicts import Conflict, refuse
+from trainer.spec.conflicting_fields import ConflictingField, reject_conflicting_fields
 from trainer.spec.family_facts import FamilyName, family_facts
 from trainer.spec.methods import DreamboothHyperparameters, Method, Prompt
 from trainer.spec.strict import Auto, Flag, Real, Seed, Strict, Whole
 
 Rank = Annotated[Whole, Field(ge=1, le=512)]
 LearningRate = Annotated[Real, Field(gt=0, le=1)]
-OTHER_RESULTS = ("pytorch_lora_weights", "learned_embeds")  # .safetensors: the other adapter files of a run
+RESERVED_NAMES = ("pytorch_lora_weights", "learned_embeds")  # .safetensors: the other adapter files of a run
 
 
 class TextEncoderAdapter(Strict):
@@ -68,9 +68,9 @@ class Data(Strict):
 
     @model_validator(mode="after")
     def _templates_hold_the_prompt(self) -> Self:
-        lacking = [template for template in self.caption_templates if "{prompt}" not in template]
-        if lacking:
-            raise ValueError(f"caption templates without {{prompt}}: {', '.join(map(repr, lacking))}")
+        without_prompt = [template for template in self.caption_templates if "{prompt}" not in template]
+        if without_prompt:
+            raise ValueError(f"caption templates without {{prompt}}: {', '.join(map(repr, without_prompt))}")
         return self
 
 
@@ -139,7 +139,7 @@ class Compute(Strict):
     compile: Flag = Field(False, description="Compile the denoiser's repeated block.")
 
 
-PLAIN_ADAPTER, PLAIN_COMPUTE = Adapter(), Compute()
+DEFAULT_ADAPTER, DEFAULT_COMPUTE = Adapter(), Compute()
 
 
 class TrainingOptions(Strict):
@@ -157,29 +157,29 @@ class TrainingOptions(Strict):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        refuse([*self._conflicts(), *self._unused_token()])
+        reject_conflicting_fields([*self._conflicting_fields(), *self._unused_token()])
         return self
 
-    def _conflicts(self) -> Iterator[Conflict]:
+    def _conflicting_fields(self) -> Iterator[ConflictingField]:
         if self.compute.pairs == "streamed" and self.adapter.dropout > 0:
-            yield Conflict(
+            yield ConflictingField(
                 ("compute", "pairs"),
                 self.compute.pairs,
                 "a streamed pair passes the network twice, which adapter.dropout would make two different ones; "
                 'set adapter.dropout to 0, or this to "joint"',
             )
         if self.sampling.every_steps is not None and not self.sampling.prompts:
-            yield Conflict(
+            yield ConflictingField(
                 ("sampling", "every_steps"), self.sampling.every_steps, "nothing is drawn without sampling.prompts"
             )
 
-    def _unused_token(self) -> Iterator[Conflict]:
+    def _unused_token(self) -> Iterator[ConflictingField]:
         """Other prompts come with the data."""
         token, asked = self.adapter.token, self.method.hyperparameters
         if token is None or not isinstance(asked, DreamboothHyperparameters) or asked.instance_prompt is None:
             return
         if not any(token.text in text for text in (asked.instance_prompt, *self.data.caption_templates)):
-            yield Conflict(
+            yield ConflictingField(
                 ("adapter", "token", "text"),
                 token.text,
                 "stands neither in method.dreambooth.hyperparameters.instance_prompt nor in data.caption_templates, "
@@ -211,9 +211,9 @@ class RunSpec(TrainingOptions):
     def _fits_the_family(self) -> Self:
         asked = {"text_encoder": self.adapter.text_encoder, "token": self.adapter.token}
         wanted = f"should be null for a base of family {self.base.family}, of which the denoiser alone is trained"
-        refuse(
+        reject_conflicting_fields(
             [
-                Conflict(("adapter", name), given.model_dump(), wanted)
+                ConflictingField(("adapter", name), given.model_dump(), wanted)
                 for name, given in asked.items()
                 if given is not None and not family_facts(self.base.family).text_encoders
             ]
@@ -223,6 +223,6 @@ class RunSpec(TrainingOptions):
     @field_validator("name")
     @classmethod
     def _of_its_own(cls, name: str) -> str:
-        if name in OTHER_RESULTS:
+        if name in RESERVED_NAMES:
             raise ValueError(f"{name}.safetensors is another result's name")
         return name

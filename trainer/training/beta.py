@@ -14,53 +14,53 @@ from trainer.spec.events import BetaChosen
 from trainer.spec.family_facts import family_facts
 from trainer.spec.method_facts import method_facts
 from trainer.spec.methods import PRESET_BETAS, Hyperparameters, MapoHyperparameters
-from trainer.training.setup import Ready
+from trainer.training.setup import TrainingContext
 
 EPSILON_LOSS = 0.1  # what we take as usual for SDXL's noise prediction, averaged over timesteps
 
 
-def usual_beta(ready: Ready, hyperparameters: Hyperparameters, base: HeldOutLosses) -> float | None:
+def default_beta(context: TrainingContext, hyperparameters: Hyperparameters, base: HeldOutLosses) -> float | None:
     """As given, else what the method's facts say for the family; None for a method without beta."""
-    spec = ready.run.spec
-    if (earlier := _earlier(ready, getattr(hyperparameters, "beta", None))) is not None:
+    spec = context.run.spec
+    if (earlier := _earlier(context, getattr(hyperparameters, "beta", None))) is not None:
         return earlier
     facts, family = method_facts(spec.method.type), spec.base.family
     if facts.auto_beta is None:
         return None
-    return scaled(ready, base, facts.auto_beta(family_facts(family)), f"{facts.title}'s for {family}")
+    return scaled(context, base, facts.auto_beta(family_facts(family)), f"{facts.title}'s for {family}")
 
 
-def mapo_beta(ready: Ready, hyperparameters: MapoHyperparameters, base: HeldOutLosses) -> float:
+def mapo_beta(context: TrainingContext, hyperparameters: MapoHyperparameters, base: HeldOutLosses) -> float:
     """As given, else the preset's or by the measured reference mismatch."""
-    if (earlier := _earlier(ready, hyperparameters.beta)) is not None:
+    if (earlier := _earlier(context, hyperparameters.beta)) is not None:
         return earlier
     if hyperparameters.form == "reference-code":
         return 0.1  # that code's weight of the margin term, which is no factor of losses
     if hyperparameters.preset is not None:
-        return scaled(ready, base, PRESET_BETAS[hyperparameters.preset], f"preset {hyperparameters.preset}")
-    if ready.mismatch is None:
+        return scaled(context, base, PRESET_BETAS[hyperparameters.preset], f"preset {hyperparameters.preset}")
+    if context.mismatch is None:
         return scaled(
-            ready, base, PRESET_BETAS["general"], "preset general, as the reference mismatch was not measured"
+            context, base, PRESET_BETAS["general"], "preset general, as the reference mismatch was not measured"
         )
-    preset = preset_for(ready.mismatch.similarity, ready.mismatch.features)
-    measured = f"{ready.mismatch.similarity:.2f} ({ready.mismatch.features})"
+    preset = preset_for(context.mismatch.similarity, context.mismatch.features)
+    measured = f"{context.mismatch.similarity:.2f} ({context.mismatch.features})"
     reason = f"the base's own samples and the chosen images have a similarity of {measured}: as far apart as {preset}"
-    return scaled(ready, base, PRESET_BETAS[preset], reason)
+    return scaled(context, base, PRESET_BETAS[preset], reason)
 
 
-def _earlier(ready: Ready, given: float | str | None) -> float | None:
+def _earlier(context: TrainingContext, given: float | str | None) -> float | None:
     """The user's, or what an earlier call of this run chose."""
     if isinstance(given, float):
         return given
-    return ready.resumed.settled.beta if ready.resumed else None
+    return context.resumed.plan.beta if context.resumed else None
 
 
-def scaled(ready: Ready, base: HeldOutLosses, beta: float, reason: str) -> float:
+def scaled(context: TrainingContext, base: HeldOutLosses, beta: float, reason: str) -> float:
     """For the size of this network's losses; reports what was chosen and why."""
-    prediction = ready.learner.denoiser.prediction
+    prediction = context.learner.denoiser.prediction
     if prediction != "epsilon":
         size = base.chosen.mean().item()
         reason = f"{reason}, {beta:g} for losses of {EPSILON_LOSS:g}; this base's {prediction} losses are {size:.3g}"
         beta = beta * EPSILON_LOSS / size
-    ready.phases.report(BetaChosen(beta=beta, reason=reason))
+    context.phases.report(BetaChosen(beta=beta, reason=reason))
     return beta

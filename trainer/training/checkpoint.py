@@ -20,8 +20,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from trainer.evaluation.held_out import HeldOutLosses
-from trainer.runtime.atomic_io import sweep, whole_directory
-from trainer.runtime.errors import BadRun, Fault
+from trainer.runtime.atomic_io import atomic_directory, remove_partial_files
+from trainer.runtime.errors import BadRun, FieldError
 from trainer.training.memory_plan import MemoryPlan
 
 STATE, TENSORS, HISTORY, MANIFEST = "state.json", "tensors.safetensors", "metrics.jsonl", "manifest.json"
@@ -35,7 +35,7 @@ class Damaged(Exception):
 
 
 @dataclass(frozen=True)
-class Best:
+class BestAdapter:
     """The step with the lowest held-out objective so far, and the adapter it had."""
 
     step: int
@@ -44,7 +44,7 @@ class Best:
 
 
 @dataclass(frozen=True)
-class Settled:
+class ResolvedPlan:
     """What "auto" became: a resumed run goes on with the same, but plans its memory anew on another ``device``."""
 
     beta: float | None
@@ -57,8 +57,8 @@ class Checkpoint:
     """All that is needed to go on after ``step``.
 
     ``run`` is the digest of spec and data; ``optimizer`` is keyed "<parameter>.<state>"; ``base`` is the untrained
-    model on the held-out draws; ``validated`` says whether this step was measured on them too; ``settled`` is what
-    "auto" became on the way (beta, batch_size); ``history`` is metrics.jsonl so far.
+    model on the held-out draws; ``validated`` says whether this step was measured on them too; ``plan`` is what
+    "auto" became on the way (beta, batch_size); ``metrics_log`` is metrics.jsonl so far.
     """
 
     run: str
@@ -67,9 +67,9 @@ class Checkpoint:
     adapter: Weights
     optimizer: Weights
     base: HeldOutLosses
-    best: Best | None
-    settled: Settled
-    history: bytes
+    best: BestAdapter | None
+    plan: ResolvedPlan
+    metrics_log: bytes
 
 
 def path_of(folder: Path, step: int) -> Path:
@@ -84,10 +84,10 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     files = {
         STATE: json.dumps(_state(checkpoint)).encode(),
         TENSORS: save(_tensors(checkpoint)),
-        HISTORY: checkpoint.history,
+        HISTORY: checkpoint.metrics_log,
     }
     files[MANIFEST] = json.dumps({name: _sha256(content) for name, content in files.items()}).encode()
-    with whole_directory(path) as partial:
+    with atomic_directory(path) as partial:
         for name, content in files.items():
             (partial / name).write_bytes(content)
     return path
@@ -107,7 +107,7 @@ def newest_checkpoint(folder: Path, run: str, warn: Callable[[str, str], None]) 
     Raises BadRun if it was made by another spec or from other data.
     """
     if folder.exists():
-        sweep(folder)
+        remove_partial_files(folder)
     for step in reversed(_steps(folder)):
         path = path_of(folder, step)
         try:
@@ -119,7 +119,7 @@ def newest_checkpoint(folder: Path, run: str, warn: Callable[[str, str], None]) 
             continue
         if checkpoint.run != run:
             allowed = "spec and data must stay as they were; use another directory, or remove checkpoints/"
-            raise BadRun([Fault(f"checkpoints/{path.name}", "made by another spec or from other data", allowed)])
+            raise BadRun([FieldError(f"checkpoints/{path.name}", "made by another spec or from other data", allowed)])
         return checkpoint
     return None
 
@@ -150,7 +150,7 @@ def _state(checkpoint: Checkpoint) -> dict[str, object]:
         "validated": checkpoint.validated,
         "held_out_pairs": checkpoint.base.pairs,
         "timesteps": checkpoint.base.timesteps,
-        "settled": asdict(checkpoint.settled),
+        "settled": asdict(checkpoint.plan),
         "best": None if best is None else {"step": best.step, "objective": best.objective},
     }
 
@@ -169,7 +169,7 @@ def _tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
     }
 
 
-def _parse(state: dict[str, Any], tensors: Mapping[str, Tensor], history: bytes) -> Checkpoint:
+def _parse(state: dict[str, Any], tensors: Mapping[str, Tensor], metrics_log: bytes) -> Checkpoint:
     groups: dict[str, dict[str, Tensor]] = {"adapter": {}, "optimizer": {}, "base": {}, "best": {}}
     for key, tensor in tensors.items():
         group, _, name = key.partition("/")
@@ -182,9 +182,9 @@ def _parse(state: dict[str, Any], tensors: Mapping[str, Tensor], history: bytes)
         adapter=groups["adapter"],
         optimizer=groups["optimizer"],
         base=HeldOutLosses(tuple(state["held_out_pairs"]), tuple(state["timesteps"]), **groups["base"]),
-        best=Best(best["step"], best["objective"], groups["best"]) if best else None,
-        settled=Settled(**state["settled"] | {"memory": MemoryPlan(**state["settled"]["memory"])}),
-        history=history,
+        best=BestAdapter(best["step"], best["objective"], groups["best"]) if best else None,
+        plan=ResolvedPlan(**state["settled"] | {"memory": MemoryPlan(**state["settled"]["memory"])}),
+        metrics_log=metrics_log,
     )
 
 

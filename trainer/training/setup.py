@@ -10,24 +10,32 @@ import torch
 
 from trainer.cache.cache import Cache
 from trainer.data.encoding import EncodedPair, Encoder, new_encoder
-from trainer.data.pairs import Encoded, Need, Pairs, encode_pairs, pairs_of, prepared, prompts_of
+from trainer.data.pairs import (
+    DataRequirements,
+    DatasetFiles,
+    EncodedDataset,
+    all_prompts,
+    dataset_files_of,
+    encode_pairs,
+    prepared,
+)
 from trainer.evaluation.diagnostics import warnings
 from trainer.evaluation.held_out import HeldOutLosses, held_out_losses
 from trainer.evaluation.measure_mismatch import DEFAULT_SAMPLES, features_of, measure_mismatch
 from trainer.families import open_family
 from trainer.families.family import Family
-from trainer.families.precision import compute_faults
-from trainer.families.text import token_faults
-from trainer.run_directory.metrics_log import History
+from trainer.families.precision import compute_field_errors
+from trainer.families.text import token_field_errors
+from trainer.run_directory.metrics_log import MetricsLog
 from trainer.run_directory.output import METRICS
 from trainer.run_directory.run import Run
 from trainer.runtime.device import choose_device, free_memory
-from trainer.runtime.distributed import World
+from trainer.runtime.distributed import ProcessGroup
 from trainer.runtime.errors import BadRun
-from trainer.runtime.event_stream import Phases, watched
+from trainer.runtime.event_stream import PhaseReporter, heartbeat_check
 from trainer.runtime.signals import StopRequest
-from trainer.sampling.missing_images import completed, lacking
-from trainer.sampling.sampler import Artist
+from trainer.sampling.missing_images import find_missing_images, with_sampled_images
+from trainer.sampling.sampler import Sampler
 from trainer.spec.events import Metrics, MismatchMeasured, Started, Warned
 from trainer.spec.strict import Auto
 from trainer.training.checkpoint import Checkpoint, newest_checkpoint
@@ -37,27 +45,27 @@ HELD_OUT_WARNINGS = {
     "pair": "All pairs have the same prompt: validation pairs share it with training.",
     "nothing": "There is one pair only: it is trained on and validated on.",
 }
-HELD_OUT_TOGETHER = 4  # pairs in a forward pass without gradient, which fits wherever a step does
+HELD_OUT_BATCH = 4  # pairs in a forward pass without gradient, which fits wherever a step does
 
 
 @dataclass(frozen=True)
-class Ready:
+class TrainingContext:
     """``pairs`` are the files that ``data`` was encoded from, drawn ones too; ``mismatch`` only where it was wanted."""
 
     run: Run
-    need: Need
+    requirements: DataRequirements
     device: torch.device
     family: Family
     encoder: Encoder
     learner: Learner
-    pairs: Pairs
-    data: Encoded
+    pairs: DatasetFiles
+    data: EncodedDataset
     mismatch: MismatchMeasured | None
     resumed: Checkpoint | None
-    history: History
-    phases: Phases
+    metrics_log: MetricsLog
+    phases: PhaseReporter
     stop: StopRequest
-    world: World
+    process_group: ProcessGroup
 
     @property
     def cache(self) -> Cache:
@@ -65,11 +73,11 @@ class Ready:
 
     @cached_property
     def check(self) -> Callable[[], None]:
-        return watched(self.phases, self.stop)
+        return heartbeat_check(self.phases, self.stop)
 
     @cached_property
-    def artist(self) -> Artist:
-        return new_artist(self.run, self.family, self.encoder, self.learner, self.device)
+    def sampler(self) -> Sampler:
+        return new_sampler(self.run, self.family, self.encoder, self.learner, self.device)
 
     def measure(self, pairs: Sequence[EncodedPair], batch_size: int) -> HeldOutLosses:
         """The network as it is now, on the fixed draws of these pairs."""
@@ -83,33 +91,45 @@ class Ready:
             device=self.device,
             stop=self.stop,
             progress=self.phases.progress,
-            world=self.world,
+            process_group=self.process_group,
         )
 
     def note(self, measured: Metrics) -> None:
         """Tell and write down what was measured, and what that warns of."""
         self.phases.report(measured)
-        self.history.append([{"kind": "validation", **measured.model_dump(exclude={"event"})}])
+        self.metrics_log.append([{"kind": "validation", **measured.model_dump(exclude={"event"})}])
         if measured.final:
             return
-        for warned in warnings(self.history.rows(), self.run.hyperparameters.max_steps):
+        for warned in warnings(self.metrics_log.rows(), self.run.hyperparameters.max_steps):
             self.phases.report(warned)
-            self.history.append([{"kind": "warning", "step": measured.step, **warned.model_dump(exclude={"event"})}])
+            self.metrics_log.append(
+                [{"kind": "warning", "step": measured.step, **warned.model_dump(exclude={"event"})}]
+            )
 
 
-def prepare(run: Run, cache: Cache, need: Need, phases: Phases, stop: StopRequest, world: World) -> Ready:
+def prepare(
+    run: Run,
+    cache: Cache,
+    requirements: DataRequirements,
+    phases: PhaseReporter,
+    stop: StopRequest,
+    process_group: ProcessGroup,
+) -> TrainingContext:
     """Raises BadRun for data or a base that cannot be used, Interrupted where a stop was asked for."""
     spec, report = run.spec, phases.report
-    device, check = choose_device(), watched(phases, stop)
-    pairs = pairs_of(run)
-    resumed = world.main_first(
+    device, check = choose_device(), heartbeat_check(phases, stop)
+    pairs = dataset_files_of(run)
+    resumed = process_group.main_first(
         lambda: newest_checkpoint(
             run.directory / "checkpoints", run.digest, lambda code, text: report(Warned(code=code, message=text))
         )
     )
-    faults = [*compute_faults(spec.compute, device), *token_faults(spec.adapter, prompts_of(pairs, run, need))]
-    if faults:
-        raise BadRun(faults)
+    field_errors = [
+        *compute_field_errors(spec.compute, device),
+        *token_field_errors(spec.adapter, all_prompts(pairs, run, requirements)),
+    ]
+    if field_errors:
+        raise BadRun(field_errors)
     family = open_family(spec.base, spec.adapter, spec.compute)
     report(
         Started(
@@ -126,43 +146,61 @@ def prepare(run: Run, cache: Cache, need: Need, phases: Phases, stop: StopReques
 
     phases.enter("caching")
     encoder = new_encoder(family, cache, spec.data.resolution)
-    data = encode_pairs(encoder, pairs, run, need, device=device, stop=stop, progress=phases.progress, world=world)
+    data = encode_pairs(
+        encoder,
+        pairs,
+        run,
+        requirements,
+        device=device,
+        stop=stop,
+        progress=phases.progress,
+        process_group=process_group,
+    )
     free_memory(device)
     stop.check()
 
     phases.enter("loading")
     asked = run.hyperparameters
     learner = new_learner(family, spec, device, learning_rate=asked.learning_rate, weight_decay=asked.weight_decay)
-    commissions = lacking(pairs, run, need, encoder)
+    commissions = find_missing_images(pairs, run, requirements, encoder)
     if commissions:
         phases.enter("drawing")
         with learner.denoiser.without_adapter():
-            pairs = completed(
+            pairs = with_sampled_images(
                 pairs,
                 commissions,
                 run,
-                new_artist(run, family, encoder, learner, device),
+                new_sampler(run, family, encoder, learner, device),
                 check=check,
                 progress=phases.progress,
-                world=world,
+                process_group=process_group,
             )
         phases.enter("caching")
-        data = encode_pairs(encoder, pairs, run, need, device=device, stop=stop, progress=phases.progress, world=world)
+        data = encode_pairs(
+            encoder,
+            pairs,
+            run,
+            requirements,
+            device=device,
+            stop=stop,
+            progress=phases.progress,
+            process_group=process_group,
+        )
         free_memory(device)
-    if (too_small := cache.settle()) is not None:
+    if (too_small := cache.enforce_bound()) is not None:
         report(too_small)
     report(prepared(data, drawn=len(commissions)))
-    samples = wanted_samples(spec.mismatch.samples, need) if resumed is None else 0
+    samples = wanted_samples(spec.mismatch.samples, requirements) if resumed is None else 0
     mismatch = None
     if samples:
         phases.enter("drawing")
         with learner.denoiser.without_adapter():
-            artist = new_artist(run, family, encoder, learner, device)
+            sampler = new_sampler(run, family, encoder, learner, device)
             features = features_of(spec.dinov2, device)
-            (mismatch, *_) = world.gather(
+            (mismatch, *_) = process_group.all_gather(
                 measure_mismatch(
                     data.training,
-                    artist,
+                    sampler,
                     features,
                     samples,
                     seed=spec.seed,
@@ -174,23 +212,38 @@ def prepare(run: Run, cache: Cache, need: Need, phases: Phases, stop: StopReques
     if resumed:
         learner.load_weights(resumed.adapter)
         learner.load_optimizer_state(resumed.optimizer)
-    history = History(run.directory / (METRICS if world.is_main else f".{METRICS}.process-{world.rank}"))
-    history.restore(resumed.history if resumed else b"")
-    return Ready(
-        run, need, device, family, encoder, learner, pairs, data, mismatch, resumed, history, phases, stop, world
+    metrics_log = MetricsLog(
+        run.directory / (METRICS if process_group.is_main else f".{METRICS}.process-{process_group.rank}")
+    )
+    metrics_log.restore(resumed.metrics_log if resumed else b"")
+    return TrainingContext(
+        run,
+        requirements,
+        device,
+        family,
+        encoder,
+        learner,
+        pairs,
+        data,
+        mismatch,
+        resumed,
+        metrics_log,
+        phases,
+        stop,
+        process_group,
     )
 
 
-def wanted_samples(asked: int | Auto, need: Need) -> int:
+def wanted_samples(asked: int | Auto, requirements: DataRequirements) -> int:
     """How many images the reference mismatch is measured on; a resumed run has used it already."""
     if asked == "auto":
-        return DEFAULT_SAMPLES if need.mismatch else 0
+        return DEFAULT_SAMPLES if requirements.mismatch else 0
     return asked
 
 
-def new_artist(run: Run, family: Family, encoder: Encoder, learner: Learner, device: torch.device) -> Artist:
+def new_sampler(run: Run, family: Family, encoder: Encoder, learner: Learner, device: torch.device) -> Sampler:
     asked = run.spec.sampling
-    return Artist(
+    return Sampler(
         denoiser=learner.denoiser,
         decoder=family.load_decoder(device),
         cache=encoder.cache,
@@ -201,10 +254,10 @@ def new_artist(run: Run, family: Family, encoder: Encoder, learner: Learner, dev
     )
 
 
-def measure_base(ready: Ready) -> HeldOutLosses:
+def measure_base(context: TrainingContext) -> HeldOutLosses:
     """The held-out pairs before training; the best adapter is measured on the same draws at the end."""
-    if ready.resumed:
-        return ready.resumed.base
-    ready.phases.enter("validating")
-    with ready.learner.denoiser.without_adapter():
-        return ready.measure(ready.data.held_out, HELD_OUT_TOGETHER)
+    if context.resumed:
+        return context.resumed.base
+    context.phases.enter("validating")
+    with context.learner.denoiser.without_adapter():
+        return context.measure(context.data.held_out, HELD_OUT_BATCH)

@@ -13,7 +13,7 @@ from trainer.cache.cache import Cache, key_of
 from trainer.data.encoding import EncodedImage, EncodedPair
 from trainer.data.noise import keyed_generator, validation_noise
 from trainer.evaluation.held_out import HeldOutLosses, accuracy, held_out_losses, interval, metrics, pairs_within_budget
-from trainer.objectives.objective import Objective, seen
+from trainer.objectives.objective import Objective, required
 from trainer.run_directory.run import ImageFile
 from trainer.run_directory.split import selected
 from trainer.runtime.errors import NonFiniteLoss
@@ -23,8 +23,12 @@ from trainer.spec.buckets import Bucket, centre_crop
 pytestmark = pytest.mark.unit
 
 
-SUM_OF_BOTH = Objective(lambda pair: pair.chosen + 10 * seen(pair.rejected), sees_rejected=True, sees_base=False)
-AGAINST_BASE = Objective(lambda pair: pair.chosen - seen(pair.base_chosen), sees_rejected=False, sees_base=True)
+SUM_OF_BOTH = Objective(
+    lambda pair: pair.chosen + 10 * required(pair.rejected), uses_rejected=True, uses_reference=False
+)
+AGAINST_BASE = Objective(
+    lambda pair: pair.chosen - required(pair.reference_chosen), uses_rejected=False, uses_reference=True
+)
 
 
 def losses(chosen: list[list[float]], rejected: list[list[float]]) -> HeldOutLosses:
@@ -85,17 +89,21 @@ def test_a_check_up_of_some_pairs_is_compared_with_the_base_on_the_same() -> Non
     assert result.objective == pytest.approx(-0.05)
 
 
-@pytest.mark.parametrize(("every", "step_size", "draws"), [(75, 8, 4), (500, 8, 4), (100, 1, 1), (50, 128, 10)])
-def test_a_check_up_costs_at_most_a_twentieth_of_the_steps_before_it(every: int, step_size: int, draws: int) -> None:
-    pairs = pairs_within_budget(every=every, step_size=step_size, draws=draws, available=10**6)
+@pytest.mark.parametrize(
+    ("every", "effective_batch_size", "draws"), [(75, 8, 4), (500, 8, 4), (100, 1, 1), (50, 128, 10)]
+)
+def test_a_check_up_costs_at_most_a_twentieth_of_the_steps_before_it(
+    every: int, effective_batch_size: int, draws: int
+) -> None:
+    pairs = pairs_within_budget(every=every, effective_batch_size=effective_batch_size, draws=draws, available=10**6)
     assert pairs > 2
-    assert 2 * pairs * draws <= 0.05 * every * step_size * 2.5
-    assert 2 * (pairs + 1) * draws > 0.05 * every * step_size * 2.5
-    assert pairs_within_budget(every=every, step_size=step_size, draws=draws, available=3) == 3
+    assert 2 * pairs * draws <= 0.05 * every * effective_batch_size * 2.5
+    assert 2 * (pairs + 1) * draws > 0.05 * every * effective_batch_size * 2.5
+    assert pairs_within_budget(every=every, effective_batch_size=effective_batch_size, draws=draws, available=3) == 3
 
 
 def test_at_least_two_pairs_are_measured_however_short_the_run() -> None:
-    assert pairs_within_budget(every=1, step_size=1, draws=4, available=100) == 2
+    assert pairs_within_budget(every=1, effective_batch_size=1, draws=4, available=100) == 2
 
 
 def test_a_pair_without_a_finite_loss_is_named() -> None:

@@ -69,16 +69,16 @@ def test_a_resumed_run_forgets_the_steps_it_will_come_to_again(tmp_path: Path) -
     these = samples(tmp_path, Painter())
     for step in (0, 10, 20):
         these.write(step, nothing, ignore)
-    these.forget_after(10)
+    these.remove_after(10)
     assert sorted(path.name for path in (tmp_path / "samples").glob("step-*")) == ["step-00000000", "step-00000010"]
 
 
 def test_a_run_that_starts_anew_forgets_all_samples_and_what_was_half_written(tmp_path: Path) -> None:
     these = samples(tmp_path, Painter())
-    these.forget_after(-1)
+    these.remove_after(-1)
     these.write(0, nothing, ignore)
     (tmp_path / "samples/.step-00000010.0a0b0c0d.partial").mkdir()
-    these.forget_after(-1)
+    these.remove_after(-1)
     assert [path.name for path in (tmp_path / "samples").iterdir()] == ["grid.png"]
 
 

@@ -209,7 +209,7 @@ def test_on_a_cpu_nothing_is_traded_for_memory_that_was_not_asked_to_be(
     options = {"max_steps": 1, "batch_size": "auto", "gradient_accumulation": 1}
     directory = saved(tmp_path / "run", tiny_base, options)
     (plan,) = (event for event in finished(directory, cache).events if isinstance(event, MemoryPlanned))
-    assert (plan.step_size, plan.batch_size) == (8, 8)
+    assert (plan.effective_batch_size, plan.batch_size) == (8, 8)
     assert (plan.streamed, plan.gradient_checkpointing) == (False, False)
 
 

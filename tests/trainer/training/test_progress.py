@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from trainer.run_directory.metrics_log import History
+from trainer.run_directory.metrics_log import MetricsLog
 from trainer.runtime.errors import NonFiniteLoss
 from trainer.spec.events import Event, Progress
-from trainer.training.progress import ProgressLine
+from trainer.training.progress import ProgressReporter
 from trainer.training.step import StepRecord
 
 pytestmark = pytest.mark.unit
@@ -42,10 +42,10 @@ def record(step: int, losses: list[list[float]], grad_norm: float = 1.0) -> Step
     return StepRecord(step, pairs, torch.tensor(losses), torch.tensor(grad_norm), 0.5 / step)
 
 
-def new_line(folder: Path, events: list[Event], max_steps: int = 10, every: int = 5) -> ProgressLine:
-    history = History(folder / "metrics.jsonl")
-    history.restore(b"")
-    line = ProgressLine(events.append, history, CPU, max_steps, every)
+def new_line(folder: Path, events: list[Event], max_steps: int = 10, every: int = 5) -> ProgressReporter:
+    metrics_log = MetricsLog(folder / "metrics.jsonl")
+    metrics_log.restore(b"")
+    line = ProgressReporter(events.append, metrics_log, CPU, max_steps, every)
     line.restart()  # by the test's clock
     return line
 

@@ -10,20 +10,20 @@ from trainer.spec.methods import Prompt
 from trainer.spec.run import Adapter, Base
 from trainer.spec.strict import Auto, Real, Seed, Strict, Whole
 
-MOST_IMAGES = 10  # of one request, as in OpenAI's API
-LONGEST_SIDE = 2048  # pixels
-LAST_SEED = 2**31 - 1
+MAX_IMAGES = 10  # of one request, as in OpenAI's API
+MAX_SIDE = 2048  # pixels
+MAX_SEED = 2**31 - 1
 
-Side = Annotated[Whole, Field(ge=16, le=LONGEST_SIDE)]
+Side = Annotated[Whole, Field(ge=16, le=MAX_SIDE)]
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8", "nf4"]
 
 
-class DrawingOptions(Strict):
+class SampleOptions(Strict):
     """What a client may choose about a drawing beside its size."""
 
     prompt: Prompt
     negative_prompt: Annotated[str, Field(max_length=4000)] = Field("", description="What guidance leads away from.")
-    n: Annotated[Whole, Field(ge=1, le=MOST_IMAGES)] = Field(1, description="How many images.")
+    n: Annotated[Whole, Field(ge=1, le=MAX_IMAGES)] = Field(1, description="How many images.")
     steps: Annotated[Whole, Field(ge=1, le=200)] = Field(25, description="Denoising steps of an image.")
     guidance: Annotated[Real, Field(ge=1, le=30)] | Auto = Field("auto", description="auto: usual for the family.")
     adapter_scale: Annotated[Real, Field(ge=0, le=2)] = Field(
@@ -31,7 +31,7 @@ class DrawingOptions(Strict):
     )
 
 
-class DrawSpec(DrawingOptions):
+class SampleSpec(SampleOptions):
     """Everything that determines the images; image ``i`` is drawn from the noise of ``seed + i`` alone.
 
     ``weights`` says what lies under ``adapter/``: nothing, an exported adapter or a checkpoint's tensors, of a run
@@ -57,4 +57,4 @@ class DrawSpec(DrawingOptions):
     @property
     def seeds(self) -> list[int]:
         """One an image; after the last seed comes the first."""
-        return [(self.seed + index) % (LAST_SEED + 1) for index in range(self.n)]
+        return [(self.seed + index) % (MAX_SEED + 1) for index in range(self.n)]

@@ -10,7 +10,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 
 @dataclass(frozen=True)
-class Conflict:
+class ConflictingField:
     """``path`` leads to the field from the model whose validator finds this."""
 
     path: tuple[str, ...]
@@ -18,7 +18,7 @@ class Conflict:
     wanted: str
 
 
-def refuse(conflicts: Sequence[Conflict]) -> None:
+def reject_conflicting_fields(conflicts: Sequence[ConflictingField]) -> None:
     """Called in a model's validator. Raises pydantic.ValidationError with all of them, each at its own field."""
     if conflicts:
         raise ValidationError.from_exception_data(
