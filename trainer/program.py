@@ -17,7 +17,7 @@ from types import TracebackType
 
 from trainer.export.metadata import versions
 from trainer.export.model_card import new_card
-from trainer.run_directory.output import finished
+from trainer.run_directory.output import finished_result
 from trainer.run_directory.run import read_run, read_sample_spec
 from trainer.run_directory.run_lock import lock_run_directory
 from trainer.runtime.errors import BadRun, Interrupted, TrainerError, out_of_memory_code, out_of_memory_message
@@ -72,7 +72,7 @@ def train(directory: Path, cache: Path, cache_bytes: int | None, report: Report,
 def train_alone(directory: Path, cache: Path, cache_bytes: int | None, report: Report, stop: StopRequest) -> Done:
     # Heavy imports come after the run is known to be sound: a bad one fails in a fraction of a second.
     run = read_run(directory)
-    done = finished(run)
+    done = finished_result(run)
     if done is not None:
         return done
     card = new_card(run, versions())  # a fact that its tables lack ends the run here, not at the export

@@ -1,16 +1,18 @@
-"""A training run from top to bottom, and the table of what sets one method apart from another."""
+"""The training recipe: a run from top to bottom, and the table of what differs between methods."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from trainer.cache.cache import Cache
+from trainer.data.encoding import EncodedPair
 from trainer.data.pairs import DataRequirements
-from trainer.evaluation.held_out import HeldOutLosses
+from trainer.evaluation.evaluator import Evaluator
+from trainer.evaluation.held_out import HELD_OUT_BATCH, HeldOutLosses
 from trainer.export.model_card import Card
-from trainer.export.results import evaluate, write_results
+from trainer.export.results import evaluate_best, write_results
 from trainer.objectives.dco import dco
 from trainer.objectives.dpo import dpo
 from trainer.objectives.mapo import mapo
@@ -18,15 +20,15 @@ from trainer.objectives.objective import Loss, Objective, Terms
 from trainer.objectives.sft import dreambooth, sft
 from trainer.run_directory.run import Run
 from trainer.runtime.distributed import ProcessGroup
-from trainer.runtime.event_stream import PhaseReporter
+from trainer.runtime.event_stream import PhaseReporter, Report
 from trainer.runtime.signals import StopRequest
 from trainer.spec.events import Done
 from trainer.spec.method_facts import MethodFacts, MethodName, method_facts
 from trainer.spec.methods import DreamboothHyperparameters, Hyperparameters, MapoHyperparameters, Method
-from trainer.training.beta import default_beta, mapo_beta
+from trainer.training.beta import BaseMeasurements, default_beta, mapo_beta
 from trainer.training.loop import fit
 from trainer.training.memory_probe import resolve_plan
-from trainer.training.setup import TrainingContext, measure_base, prepare
+from trainer.training.setup import prepare
 
 Own = TypeVar("Own", bound=Hyperparameters)
 
@@ -42,7 +44,7 @@ def mapo_requirements(facts: MethodFacts, hyperparameters: MapoHyperparameters) 
 
 
 def dreambooth_requirements(facts: MethodFacts, hyperparameters: DreamboothHyperparameters) -> DataRequirements:
-    """Class images are drawn only where their loss counts."""
+    """Class images are sampled only where their loss counts."""
     prompt = hyperparameters.instance_prompt
     if hyperparameters.prior_weight == 0 or hyperparameters.class_prompt is None:
         return DataRequirements(rejected=facts.needs_rejected, instance_prompt=prompt)
@@ -63,7 +65,7 @@ class Recipe(Generic[Own]):
 
     loss: Callable[[Terms[Own]], Loss]
     requirements: Callable[[MethodFacts, Own], DataRequirements] = default_requirements
-    beta: Callable[[TrainingContext, Own, HeldOutLosses], float | None] = default_beta
+    beta: Callable[[MethodFacts, Own, BaseMeasurements, Report], float | None] = default_beta
 
 
 RECIPES: Mapping[MethodName, Recipe[Any]] = {
@@ -80,20 +82,32 @@ def train(
 ) -> Done:
     """Raises Interrupted after writing a checkpoint; call again to go on."""
     method = run.spec.method
-    recipe = recipe_of(method)
-    # Open the base, encode pairs and prompts once, draw what is missing, and take up the last checkpoint.
-    context = prepare(run, cache, requirements_of(method), phases, stop, process_group)
-    # The base on the held-out pairs: what the adapter is compared with.
-    base = measure_base(context)
-    beta = recipe.beta(context, method.hyperparameters, base)
+    recipe, facts = recipe_of(method), method_facts(method.type)
+    # Open the base, encode pairs and prompts once, sample missing images, and load the last checkpoint.
+    context, evaluator, resumed, mismatch = prepare(run, cache, requirements_of(method), phases, stop, process_group)
+    # Measure the base on the held-out pairs: what the adapter is compared with.
+    base = resumed.base if resumed else measure_base(evaluator, context.dataset.held_out)
+    if resumed:
+        beta = resumed.plan.beta
+    else:
+        prediction = context.learner.denoiser.prediction
+        measured = BaseMeasurements(run.spec.base.family, prediction, base.chosen.mean().item(), mismatch)
+        beta = recipe.beta(facts, method.hyperparameters, measured, phases.report)
     objective = objective_of(method, beta, context.family.num_train_timesteps)
     # Find the largest batch that fits the device.
-    plan = resolve_plan(context, objective, beta)
-    # The training loop, with an evaluation and a checkpoint every so many steps.
-    best = fit(context, objective, base, plan)
-    # The best adapter on all held-out pairs, its samples, and the files of the result.
-    evaluate(context, objective, base, best)
+    plan = resolve_plan(context, objective, beta, resumed.plan if resumed else None)
+    # Train, with an evaluation and a checkpoint every so many steps.
+    best = fit(context, evaluator, objective, base, plan, resumed)
+    # Evaluate the best adapter on all held-out pairs, sample from it, and write the files of the result.
+    evaluate_best(context, evaluator, objective, base, best)
     return write_results(context, card, plan, best)
+
+
+def measure_base(evaluator: Evaluator, held_out: Sequence[EncodedPair]) -> HeldOutLosses:
+    """The held-out pairs before training; the best adapter is measured on the same draws at the end."""
+    evaluator.phases.enter("validating")
+    with evaluator.denoiser.without_adapter():
+        return evaluator.measure(held_out, HELD_OUT_BATCH)
 
 
 def recipe_of(method: Method) -> Recipe[Any]:

@@ -26,7 +26,7 @@ from trainer.runtime.device import choose_device, explain_out_of_memory, free_me
 from trainer.runtime.errors import BadRun, FieldError, ImageTooLarge, OutOfMemory
 from trainer.runtime.event_stream import PhaseReporter, heartbeat_check
 from trainer.runtime.signals import StopRequest
-from trainer.sampling.sampler import image_of, sample, stacked
+from trainer.sampling.sampler import image_of, sample_latents, stacked
 from trainer.spec.buckets import Bucket
 from trainer.spec.events import Sampled
 from trainer.spec.run import DEFAULT_ADAPTER, Compute
@@ -53,7 +53,7 @@ class Drawing:
         """Alone in its forward passes, so that it depends on its seed and not on how many are drawn with it."""
         shape = self.decoder.latent_shape(self.size)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-        latents = sample(
+        latents = sample_latents(
             self.denoiser,
             noise[None].to(self.device),
             stacked([self.prompt], self.device),

@@ -25,14 +25,14 @@ from benchmarks.trainer.subjects import BATCH, base_of, write_run
 from trainer.cache.cache import Cache
 from trainer.data.batches import Batch
 from trainer.data.encoding import pixels
-from trainer.recipe import objective_of, requirements_of
+from trainer.recipe import measure_base, objective_of, requirements_of
 from trainer.run_directory.run import read_run
 from trainer.runtime.distributed import SINGLE_PROCESS
 from trainer.runtime.event_stream import PhaseReporter
 from trainer.runtime.signals import StopRequest
 from trainer.training.loop import Training, new_batches
 from trainer.training.memory_probe import resolve_plan
-from trainer.training.setup import TrainingContext, measure_base, prepare
+from trainer.training.setup import TrainingContext, prepare
 
 # What a run imports as it goes is imported before memory is looked at.
 LIBRARIES = (
@@ -77,7 +77,7 @@ def main(case: str, subject: str, steps: int, folder: Path) -> None:
 
 def recipe_acts(case: str, method: str, directory: Path, cache: Path) -> dict[str, Callable[[], None]]:
     run = read_run(directory)
-    context = prepare(
+    context, evaluator, _, _ = prepare(
         run,
         Cache(cache),
         requirements_of(run.spec.method),
@@ -86,9 +86,9 @@ def recipe_acts(case: str, method: str, directory: Path, cache: Path) -> dict[st
         SINGLE_PROCESS,
     )
     objective = objective_of(run.spec.method, BETAS[method], context.family.num_train_timesteps)
-    base = measure_base(context)
-    plan = resolve_plan(context, objective, None)
-    training = Training(context, objective, base, plan, 10_000, new_batches(context, objective))
+    base = measure_base(evaluator, context.dataset.held_out)
+    plan = resolve_plan(context, objective, None, None)
+    training = Training(context, evaluator, objective, base, plan, 10_000, new_batches(context, objective))
     steps = training.steps()
     first, _ = next(steps)
     if case == "channels last":
@@ -123,7 +123,7 @@ def bare(context: TrainingContext, batch: Batch) -> Callable[[], None]:
 def uncached(context: TrainingContext, step: Callable[[], None]) -> Callable[[], None]:
     """The same step, with a batch's images and prompts through the encoders before it."""
     encoders = context.family.load_encoders(context.device)
-    pairs = list(zip(context.data.training, context.pairs.training, strict=True))[
+    pairs = list(zip(context.dataset.training, context.run.training, strict=True))[
         : context.run.hyperparameters.effective_batch_size
     ]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from tests.trainer.tiny_sdxl import save_run
 from trainer.cache.cache import Cache
 from trainer.data.pairs import DataRequirements
-from trainer.export.results import pictures
+from trainer.export.results import sample_images
 from trainer.families.sdxl import SdxlDenoiser
 from trainer.recipe import objective_of
 from trainer.run_directory.output import SampleImages
@@ -86,7 +86,7 @@ HELD = 5
 def context(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingContext:
     folder = tmp_path_factory.mktemp("memory")
     run = read_run(save_run(folder / "run", tiny_base, max_steps=4, preset="style"))
-    made = prepare(
+    made, *_ = prepare(
         run,
         Cache(folder / "cache"),
         DataRequirements(rejected=True),
@@ -113,14 +113,14 @@ def test_a_device_without_room_to_draw_costs_the_samples_and_says_so(context: Tr
     denoiser = context.learner.denoiser
     full = Full(**{name: getattr(denoiser, name) for name in denoiser.__dataclass_fields__})  # type: ignore[attr-defined]
     cramped = replace(context, learner=replace(context.learner, denoiser=full), phases=PhaseReporter(told.append))
-    assert pictures(cramped) == SampleImages(None, "the device had no memory left to draw them")
+    assert sample_images(cramped) == SampleImages(None, "the device had no memory left to draw them")
     assert [event.code for event in told if isinstance(event, Warned)] == ["no_samples"]
 
 
 @pytest.mark.integration
 def test_a_run_that_wants_no_samples_draws_none_and_says_why(context: TrainingContext) -> None:
     spec = context.run.spec.model_copy(update={"sampling": Sampling(held_out=0)})
-    assert pictures(replace(context, run=replace(context.run, spec=spec))) == SampleImages(
+    assert sample_images(replace(context, run=replace(context.run, spec=spec))) == SampleImages(
         None, "sampling.held_out is 0"
     )
 

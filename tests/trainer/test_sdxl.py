@@ -16,7 +16,7 @@ from tests.trainer.tiny_sdxl import PROMPTS, save_run
 from trainer.cache.cache import Cache
 from trainer.data.batches import Batches, prefetch
 from trainer.data.encoding import new_encoder
-from trainer.data.pairs import DataRequirements, EncodedDataset, dataset_files_of, encode_pairs
+from trainer.data.pairs import DataRequirements, EncodedDataset, dataset_files_of, encode_dataset
 from trainer.evaluation.held_out import fixed_batches
 from trainer.export.export import write_kohya
 from trainer.export.model_card import new_card
@@ -63,7 +63,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
 
 
 def encoded(run: Run, family: Family, cache: Cache, *, stop: bool = False) -> EncodedDataset:
-    return encode_pairs(
+    return encode_dataset(
         new_encoder(family, cache, "auto"),
         dataset_files_of(run),
         run,

@@ -53,7 +53,7 @@ class EncodedPair:
 
 
 @dataclass(frozen=True)
-class Encoder:
+class CachingEncoder:
     """Plans and fills the cache for one base; keys follow from what an encoding depends on."""
 
     family: Family
@@ -150,14 +150,14 @@ class Encoder:
         return any(not self.cache.has(key) for key in keys)
 
 
-def new_encoder(family: Family, cache: Cache, resolution: int | Auto) -> Encoder:
+def new_encoder(family: Family, cache: Cache, resolution: int | Auto) -> CachingEncoder:
     """Raises BadRun where the base can train at no size near ``resolution``."""
     native = family.native_size if resolution == "auto" else resolution
     sizes = tuple(buckets(native, family.size_multiple, family.largest_side))
     if not sizes:
         allowed = f"sides are multiples of {family.size_multiple}, at most {family.largest_side or 'any size'}"
         raise BadRun([FieldError("data.resolution", str(resolution), allowed)])
-    return Encoder(family, cache, sizes)
+    return CachingEncoder(family, cache, sizes)
 
 
 def _by_bucket(images: Iterable[EncodedImage]) -> Iterator[list[EncodedImage]]:

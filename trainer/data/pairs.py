@@ -1,4 +1,4 @@
-"""A run's pairs as training sees them: with captions and encoded."""
+"""A run's dataset: which data a method requires, its pairs as files, and the same pairs encoded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itertools import cycle, islice
 
 import torch
 
-from trainer.data.encoding import EncodedImage, EncodedPair, Encoder
+from trainer.data.encoding import CachingEncoder, EncodedImage, EncodedPair
 from trainer.run_directory.run import ImageFile, PairFiles, Run
 from trainer.run_directory.split import selected
 from trainer.runtime.distributed import SINGLE_PROCESS, ProcessGroup
@@ -21,7 +21,7 @@ from trainer.spec.events import DataPrepared
 
 @dataclass(frozen=True)
 class DataRequirements:
-    """What a method looks at: rejected images in training, class images under their prompt, the reference mismatch."""
+    """What a method needs: rejected images in training, class images under their prompt, the reference mismatch."""
 
     rejected: bool
     instance_prompt: str | None = None
@@ -32,7 +32,7 @@ class DataRequirements:
 
 @dataclass(frozen=True)
 class DatasetFiles:
-    """Pairs and class images as files; ``held_out`` are those that validation measures."""
+    """The dataset as image files: training pairs, the held-out pairs that are measured, and class images."""
 
     training: Sequence[PairFiles]
     held_out: Sequence[PairFiles]
@@ -41,15 +41,17 @@ class DatasetFiles:
 
 @dataclass(frozen=True)
 class EncodedDataset:
-    """``held_out`` pairs have both images, ``training`` pairs where the method needs them.
+    """The dataset as keys of cache entries.
 
-    ``class_prompt_key`` is the prompt of ``class_images``.
+    ``held_out`` pairs have both images, ``training`` pairs where the method needs them. ``held_out_captions`` are the
+    held-out pairs' captions from the first template. ``class_prompt_key`` is the prompt of ``class_images``.
     """
 
     training: Sequence[EncodedPair]
     held_out: Sequence[EncodedPair]
     class_images: Sequence[EncodedImage] = ()
     class_prompt_key: str = ""
+    held_out_captions: Sequence[str] = ()
 
 
 def dataset_files_of(run: Run) -> DatasetFiles:
@@ -61,10 +63,10 @@ def captions(pair: PairFiles, run: Run, requirements: DataRequirements) -> list[
     return [template.replace("{prompt}", prompt) for template in run.spec.data.caption_templates]
 
 
-def all_prompts(pairs: DatasetFiles, run: Run, requirements: DataRequirements) -> list[str]:
-    """All that a run asks the text encoders, the prompts of its samples included."""
+def all_prompts(files: DatasetFiles, run: Run, requirements: DataRequirements) -> list[str]:
+    """All prompts that a run encodes, those of its samples included."""
     captioned = {
-        caption for pair in (*pairs.training, *pairs.held_out) for caption in captions(pair, run, requirements)
+        caption for pair in (*files.training, *files.held_out) for caption in captions(pair, run, requirements)
     }
     return sorted(
         {
@@ -76,19 +78,22 @@ def all_prompts(pairs: DatasetFiles, run: Run, requirements: DataRequirements) -
     )
 
 
-def plan(encoder: Encoder, pairs: DatasetFiles, run: Run, requirements: DataRequirements) -> EncodedDataset:
+def plan_encoding(
+    encoder: CachingEncoder, files: DatasetFiles, run: Run, requirements: DataRequirements
+) -> EncodedDataset:
     mirror = run.spec.data.horizontal_flip
     return EncodedDataset(
-        [encoder.pair(pair, captions(pair, run, requirements), may_mirror=mirror) for pair in pairs.training],
-        [encoder.pair(pair, captions(pair, run, requirements)) for pair in pairs.held_out],
-        [encoder.image(file, encoder.bucket(file)) for file in pairs.class_images],
+        [encoder.pair(pair, captions(pair, run, requirements), may_mirror=mirror) for pair in files.training],
+        [encoder.pair(pair, captions(pair, run, requirements)) for pair in files.held_out],
+        [encoder.image(file, encoder.bucket(file)) for file in files.class_images],
         encoder.prompt_key(requirements.class_prompt or ""),
+        [captions(pair, run, requirements)[0] for pair in files.held_out],
     )
 
 
-def encode_pairs(
-    encoder: Encoder,
-    pairs: DatasetFiles,
+def encode_dataset(
+    encoder: CachingEncoder,
+    files: DatasetFiles,
     run: Run,
     requirements: DataRequirements,
     *,
@@ -97,11 +102,11 @@ def encode_pairs(
     progress: Callable[[int, int], None],
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> EncodedDataset:
-    """Everything that is there through the encoders, so far as the cache lacks it."""
-    planned = plan(encoder, pairs, run, requirements)
+    """Encode all files that exist and are not yet in the cache."""
+    planned = plan_encoding(encoder, files, run, requirements)
     images = [image for pair in (*planned.training, *planned.held_out) for image in pair.images]
     encoder.encode(
-        all_prompts(pairs, run, requirements),
+        all_prompts(files, run, requirements),
         [*images, *planned.class_images],
         device=device,
         stop=stop,
@@ -111,12 +116,12 @@ def encode_pairs(
     return planned
 
 
-def prepared(data: EncodedDataset, drawn: int) -> DataPrepared:
+def dataset_report(data: EncodedDataset, sampled_images: int) -> DataPrepared:
     crops = [[image.crop for image in pair.images] for pair in data.training]
     return DataPrepared(
         training_pairs=len(data.training),
         validation_pairs=len(data.held_out),
-        drawn_images=drawn,
+        drawn_images=sampled_images,
         buckets=dict(Counter(_name(pair.bucket) for pair in data.training)),
         upscaled_pairs=sum(any(crop.is_upscaled for crop in pair) for pair in crops),
         largest_crop=max(crop.left_out for pair in crops for crop in pair),
@@ -128,9 +133,9 @@ def _name(bucket: Bucket) -> str:
 
 
 def pick_diverse(prompts: Sequence[str], count: int) -> list[int]:
-    """Places of ``count`` pairs, of as many different prompts as there are, chosen by hash and not by order.
+    """Indices of ``count`` pairs with as many different prompts as possible, chosen by hash and not by order.
 
-    Where there are fewer pairs, they come again.
+    Where there are fewer pairs, they repeat.
     """
     by_hash = sorted(range(len(prompts)), key=lambda at: hashlib.sha256(f"{prompts[at]}\0{at}".encode()).digest())
     first: dict[str, int] = {}

@@ -27,8 +27,9 @@ from trainer.runtime.signals import StopRequest
 from trainer.spec.buckets import Bucket
 from trainer.spec.events import Metrics, TimestepBin
 
+HELD_OUT_BATCH = 4  # pairs in a forward pass without gradient, which fits wherever a step does
 RESAMPLES = 2000
-BUDGET = 0.05  # of the time of the steps between two check-ups
+BUDGET = 0.05  # of the time of the steps between two evaluations
 STEP_COST = 2.5  # forward passes
 
 
@@ -107,11 +108,11 @@ def _groups(pairs: Sequence[EncodedPair], size: int) -> Iterator[list[EncodedPai
 
 
 def pairs_within_budget(*, every: int, effective_batch_size: int, draws: int, available: int) -> int:
-    """How many held-out pairs a check-up measures so that it costs at most 5% of the ``every`` steps before it.
+    """How many held-out pairs an evaluation measures so that it costs at most 5% of the ``every`` steps before it.
 
-    In forward passes of one image: a check-up takes 2 a pair and draw; a step of the method that costs least, on chosen
-    images alone, takes about 2.5 a pair, its backward pass being 1.5 with frozen weights. The same number for every
-    method, so that they can be compared; at least 2.
+    In forward passes of one image: an evaluation takes 2 a pair and draw; a step of the method that costs least, on
+    chosen images alone, takes about 2.5 a pair, its backward pass being 1.5 with frozen weights. The number is the same
+    for every method, so that methods can be compared; at least 2.
     """
     affordable = BUDGET * every * effective_batch_size * STEP_COST / (2 * draws)
     return min(available, max(2, int(affordable)))

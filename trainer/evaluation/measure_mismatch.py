@@ -44,7 +44,7 @@ def measure_mismatch(
         progress(number, len(positions))
         pair = pairs[position]
         seeds = [keyed_seed("mismatch", seed, pair.id, number // len(pairs))]
-        drawn += sampler.draw(pair.prompt_keys[:1], seeds=seeds, size=pair.bucket, check=check)
+        drawn += sampler.sample(pair.prompt_keys[:1], seeds=seeds, size=pair.bucket, check=check)
     found = similarity(drawn, [as_trained(pairs[position].images[0]) for position in positions], positions, features)
     return MismatchMeasured(
         similarity=found.value,

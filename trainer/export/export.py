@@ -48,7 +48,7 @@ def export(
     best_step: int,
     plan: ResolvedPlan,
     native_size: int,
-    pictures: SampleImages,
+    sample_images: SampleImages,
 ) -> Done:
     """Write ``output/`` from the network's present adapter. Raises ExportMismatch if a file does not load as itself.
 
@@ -69,14 +69,14 @@ def export(
         require_same_adapter(denoiser, partial, named, spec.base.family, batch)
         (partial / METRICS).write_bytes(metrics)
         (partial / SPEC).write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        if pictures.png is not None:
-            (partial / SAMPLES).write_bytes(pictures.png)
+        if sample_images.png is not None:
+            (partial / SAMPLES).write_bytes(sample_images.png)
         readme = card.filled(
             parse_rows(metrics),
             best_step=best_step,
             beta=plan.beta,
             batch_size=plan.memory.batch_size,
-            pictures=pictures,
+            sample_images=sample_images,
             has_token=has_token,
         )
         (partial / CARD).write_text(readme, encoding="utf-8")

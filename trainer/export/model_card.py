@@ -41,7 +41,7 @@ class Card:
         best_step: int,
         beta: float | None,
         batch_size: int,
-        pictures: SampleImages,
+        sample_images: SampleImages,
         has_token: bool,
     ) -> str:
         """Markdown with the Hub's front matter.
@@ -52,7 +52,7 @@ class Card:
             [
                 *self.opening,
                 "",
-                shown(pictures),
+                shown(sample_images),
                 "",
                 "## How it measured",
                 "",
@@ -93,9 +93,9 @@ def new_card(run: Run, versions: Mapping[str, str]) -> Card:
     )
 
 
-def shown(pictures: SampleImages) -> str:
-    if pictures.png is None:
-        return f"No samples: {pictures.missing_reason}."
+def shown(sample_images: SampleImages) -> str:
+    if sample_images.png is None:
+        return f"No samples: {sample_images.missing_reason}."
     return f"![samples, the base's in the first row]({SAMPLES})"
 
 

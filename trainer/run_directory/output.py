@@ -24,7 +24,7 @@ class SampleImages:
     missing_reason: str = ""
 
 
-def finished(run: Run) -> Done | None:
+def finished_result(run: Run) -> Done | None:
     """What an earlier call left in ``output/``. Raises BadRun if that was another run."""
     output = run.directory / "output"
     if not output.exists():

@@ -17,13 +17,13 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from trainer.data.encoding import Encoder
+from trainer.data.encoding import CachingEncoder
 from trainer.data.noise import keyed_seed
 from trainer.data.pairs import DataRequirements, DatasetFiles, captions
 from trainer.run_directory.run import PairFiles, Run, image_file
 from trainer.runtime.atomic_io import remove_partial_files, write_atomically
 from trainer.runtime.distributed import ProcessGroup
-from trainer.sampling.sampler import Sampler, together
+from trainer.sampling.sampler import Sampler, images_per_pass
 from trainer.spec.buckets import Bucket
 
 FOLDER, MANIFEST = "drawn", "manifest.jsonl"
@@ -102,7 +102,7 @@ def carry_out(
     mine, done = process_group.shard(missing), 0
     for group in mine:
         progress(done, sum(map(len, mine)))
-        images = sampler.draw(
+        images = sampler.sample(
             [commissions[at].prompt_key for at in group],
             seeds=[commissions[at].seed for at in group],
             size=commissions[group[0]].size,
@@ -125,9 +125,9 @@ def grouped_by_size(commissions: Sequence[MissingImage]) -> list[list[int]]:
     for at, commission in enumerate(commissions):
         alike.setdefault(commission.size, []).append(at)
     return [
-        positions[start : start + together(size)]
+        positions[start : start + images_per_pass(size)]
         for size, positions in alike.items()
-        for start in range(0, len(positions), together(size))
+        for start in range(0, len(positions), images_per_pass(size))
     ]
 
 
@@ -141,7 +141,7 @@ def png(image: Image.Image, record: ImageRecord) -> bytes:
 
 
 def find_missing_images(
-    pairs: DatasetFiles, run: Run, requirements: DataRequirements, encoder: Encoder
+    pairs: DatasetFiles, run: Run, requirements: DataRequirements, encoder: CachingEncoder
 ) -> list[MissingImage]:
     """What is to be drawn: rejected images where they are looked at, then class images."""
     looked_at = (*(pairs.training if requirements.rejected else ()), *pairs.held_out)
@@ -162,7 +162,7 @@ def find_missing_images(
     ]
 
 
-def _rejected(pair: PairFiles, run: Run, requirements: DataRequirements, encoder: Encoder) -> MissingImage:
+def _rejected(pair: PairFiles, run: Run, requirements: DataRequirements, encoder: CachingEncoder) -> MissingImage:
     prompt = captions(pair, run, requirements)[0]
     return MissingImage(
         f"rejected image of pair {pair.id}",

@@ -32,12 +32,12 @@ class Sampler:
     guidance: float
     device: torch.device
 
-    def draw(
+    def sample(
         self, prompt_keys: Sequence[str], *, seeds: Sequence[int], size: Bucket, check: Callable[[], None]
     ) -> list[Image.Image]:
         """One image a prompt, from noise that its seed alone determines. ``check`` runs before each step, may raise."""
         images: list[Image.Image] = []
-        count = together(size)
+        count = images_per_pass(size)
         for start in range(0, len(prompt_keys), count):
             part = slice(start, start + count)
             images += self._sample_together(prompt_keys[part], seeds[part], size, check)
@@ -49,12 +49,12 @@ class Sampler:
         shape = self.decoder.latent_shape(size)
         noise = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         prompts = stacked([self.cache.read(key) for key in prompt_keys], self.device)
-        nothing = stacked([self.cache.read(self.empty_prompt_key)] * len(seeds), self.device)
-        latents = sample(
+        empty_prompts = stacked([self.cache.read(self.empty_prompt_key)] * len(seeds), self.device)
+        latents = sample_latents(
             self.denoiser,
             torch.stack(noise).to(self.device),
             prompts,
-            nothing,
+            empty_prompts,
             size=size,
             steps=self.steps,
             guidance=self.guidance,
@@ -63,30 +63,32 @@ class Sampler:
         return [image_of(pixels) for pixels in self.decoder.decode(latents)]
 
 
-def together(size: Bucket) -> int:
+def images_per_pass(size: Bucket) -> int:
     return max(1, min(MAX_IMAGES_PER_PASS, MAX_PIXELS_PER_PASS // (size.width * size.height)))
 
 
 @torch.no_grad()
-def sample(
+def sample_latents(
     denoiser: Denoiser,
     noise: Tensor,
     prompts: Tensors,
-    nothing: Tensors,
+    empty_prompts: Tensors,
     *,
     size: Bucket,
     steps: int,
     guidance: float,
     check: Callable[[], None],
 ) -> Tensor:
-    """Latents (n, channels, h, w) from ``noise`` of that shape; ``prompts`` and ``nothing`` as the cache has them.
+    """Latents (n, channels, h, w) from ``noise`` of that shape; the prompts as the cache has them.
 
     ``check`` runs before each of the steps, which may take a while, and may raise.
     """
     scheduler: Any = denoiser.new_scheduler()
     scheduler.set_timesteps(steps, device=noise.device)
     guided = guidance != 1
-    tensors = {name: torch.cat([nothing[name], tensor]) for name, tensor in prompts.items()} if guided else prompts
+    tensors = (
+        {name: torch.cat([empty_prompts[name], tensor]) for name, tensor in prompts.items()} if guided else prompts
+    )
     condition = denoiser.condition(tensors)
     size_ids = torch.tensor(
         [[size.height, size.width, 0, 0, size.height, size.width]], dtype=torch.float32, device=noise.device

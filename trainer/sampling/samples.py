@@ -17,7 +17,7 @@ from pathlib import Path
 from PIL import Image
 
 from trainer.runtime.atomic_io import atomic_directory, remove_partial_files, write_atomically
-from trainer.sampling.grid import Row, fitted, grid
+from trainer.sampling.grid import GridRow, fitted, grid
 from trainer.sampling.sampler import Sampler
 from trainer.spec.buckets import Bucket
 from trainer.spec.events import SampleWritten
@@ -44,7 +44,7 @@ class Samples:
         progress(0, len(self.prompts))
         folder = self.directory / FOLDER / f"step-{step:08d}"
         if not folder.exists():
-            images = self.sampler.draw(self.prompt_keys, seeds=self.seeds, size=self.size, check=check)
+            images = self.sampler.sample(self.prompt_keys, seeds=self.seeds, size=self.size, check=check)
             with atomic_directory(folder) as partial:
                 for index, image in enumerate(images):
                     image.save(partial / f"{index}.png")
@@ -70,11 +70,11 @@ class Samples:
             return []
         return sorted(int(match[1]) for entry in folder.iterdir() if (match := _STEP.fullmatch(entry.name)))
 
-    def _row(self, step: int) -> Row | None:
+    def _row(self, step: int) -> GridRow | None:
         files = [self.directory / FOLDER / f"step-{step:08d}" / f"{index}.png" for index in range(len(self.prompts))]
         if not all(file.exists() for file in files):
             return None
-        return Row("base" if step == 0 else f"step {step}", [_read(file) for file in files])
+        return GridRow("base" if step == 0 else f"step {step}", [_read(file) for file in files])
 
 
 def thin_out(steps: Sequence[int], most: int) -> list[int]:

@@ -1,8 +1,8 @@
-"""The training loop: steps, and every ``checkpoints.every_steps`` and after the last one a check-up.
+"""The training loop: steps, evaluations and checkpoints.
 
-A check-up measures the held-out pairs, tells what they show and writes a checkpoint. The adapter with the lowest
-held-out objective is the one that is kept. Where check-ups are far apart, checkpoints are written in between after
-``checkpoints.every_seconds``: nothing but where a run can go on depends on them.
+An evaluation is due every ``checkpoints.every_steps`` steps and after the last one: it measures held-out pairs, reports
+the metrics and writes a checkpoint. The adapter with the lowest held-out objective is exported. Between
+evaluations, the loop writes checkpoints every ``checkpoints.every_seconds``: they decide only where a run can resume.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from trainer.data.batches import Batch, Batches, prefetch
 from trainer.data.encoding import EncodedPair
 from trainer.data.noise import keyed_seed
 from trainer.evaluation.diagnostics import should_stop
+from trainer.evaluation.evaluator import Evaluator
 from trainer.evaluation.held_out import HeldOutLosses, metrics, pairs_within_budget
 from trainer.objectives.objective import Objective
 from trainer.runtime.device import explain_out_of_memory
@@ -33,27 +34,35 @@ from trainer.training.setup import TrainingContext
 from trainer.training.step import StepRecord, training_step
 
 
-def fit(context: TrainingContext, objective: Objective, base: HeldOutLosses, plan: ResolvedPlan) -> BestAdapter:
-    """Train from the last checkpoint or from the start to the last step; returns the best validated adapter.
+def fit(
+    context: TrainingContext,
+    evaluator: Evaluator,
+    objective: Objective,
+    base: HeldOutLosses,
+    plan: ResolvedPlan,
+    resumed: Checkpoint | None,
+) -> BestAdapter:
+    """Train from ``resumed`` or from the start to the last step; returns the best evaluated adapter.
 
     Raises Interrupted after writing a checkpoint, NonFiniteLoss, OutOfMemory, DiskFull.
     """
     every = context.run.spec.checkpoints.every_steps or math.ceil(context.run.hyperparameters.max_steps / 4)
     with explain_out_of_memory(context.device, plan.memory.batch_size):
         batches = new_batches(context, objective)
-        return Training(context, objective, base, plan, every, batches, samples=new_samples(context)).run()
+        samples = new_samples(context)
+        return Training(context, evaluator, objective, base, plan, every, batches, resumed, samples).run()
 
 
 def new_batches(context: TrainingContext, objective: Objective) -> Batches:
     return Batches(
-        context.cache,
+        context.encoder.cache,
         seed=context.run.spec.seed,
         sides=2 if objective.uses_rejected else 1,
         timestep_at=context.family.timestep_at,
         prompt_dropout=context.run.hyperparameters.prompt_dropout,
         empty_prompt_key=context.encoder.prompt_key(""),
-        class_images=context.data.class_images,
-        class_prompt_key=context.data.class_prompt_key,
+        class_images=context.dataset.class_images,
+        class_prompt_key=context.dataset.class_prompt_key,
     )
 
 
@@ -73,31 +82,33 @@ def new_samples(context: TrainingContext) -> Samples | None:
 
 @dataclass
 class Training:
-    """``base`` is the untrained model on the held-out draws; ``every`` counts the steps between check-ups.
+    """``base`` is the untrained model on the held-out draws; ``every`` counts the steps between evaluations.
 
-    ``validated`` and ``saved`` (a step) say what was done about ``step`` already; ``saved_at`` is the monotonic time of
-    the last checkpoint, or of the start.
+    ``validated`` says whether ``step`` was evaluated, ``saved`` is the step of the last checkpoint, and ``saved_at``
+    its monotonic time, or that of the start.
     """
 
     context: TrainingContext
+    evaluator: Evaluator
     objective: Objective
     base: HeldOutLosses
     plan: ResolvedPlan
     every: int
     batches: Batches
+    resumed: Checkpoint | None = None
+    samples: Samples | None = None
     step: int = 0
     validated: bool = True
     saved: int = 0
     saved_at: float = field(default_factory=time.monotonic)
     best: BestAdapter | None = None
-    samples: Samples | None = None
-    drawn: set[int] = field(default_factory=set)
+    sampled_steps: set[int] = field(default_factory=set)
     line: ProgressReporter = field(init=False)
 
     def __post_init__(self) -> None:
-        context, resumed = self.context, self.context.resumed
+        context, resumed = self.context, self.resumed
         self.line = ProgressReporter(
-            context.phases.report, context.metrics_log, context.device, self.asked.max_steps, self.every
+            context.phases.report, context.metrics_log, context.device, self.hyperparameters.max_steps, self.every
         )
         if resumed:
             self.step, self.saved, self.validated, self.best = (
@@ -108,11 +119,11 @@ class Training:
             )
 
     @property
-    def asked(self) -> Resolved:
+    def hyperparameters(self) -> Resolved:
         return self.context.run.hyperparameters
 
     def run(self) -> BestAdapter:
-        last = self.asked.max_steps
+        last = self.hyperparameters.max_steps
         steps = self.steps()
         try:
             self.begin()
@@ -135,10 +146,10 @@ class Training:
 
     def begin(self) -> None:
         context = self.context
-        if context.resumed is None:
-            context.note(metrics(0, self.base, self.base, self.objective, last_good_step=0))
+        if self.resumed is None:
+            self.evaluator.record(metrics(0, self.base, self.base, self.objective, last_good_step=0))
         if self.samples is not None and context.process_group.is_main:
-            self.samples.remove_after(self.step if context.resumed else -1)  # whatever lies there is of another run
+            self.samples.remove_after(self.step if self.resumed else -1)  # earlier files are another run's
             with context.learner.denoiser.without_adapter():
                 self.write_samples(0)
         context.phases.enter("training")
@@ -151,11 +162,11 @@ class Training:
         """
         process_group = self.context.process_group
         order = BatchSampler(
-            self.context.data.training,
-            [pair.bucket for pair in self.context.data.training],
+            self.context.dataset.training,
+            [pair.bucket for pair in self.context.dataset.training],
             seed=self.context.run.spec.seed,
             batch_size=self.plan.memory.batch_size * process_group.size,
-            effective_batch_size=self.asked.effective_batch_size,
+            effective_batch_size=self.hyperparameters.effective_batch_size,
         )
 
         def load(numbered: tuple[int, list[list[EncodedPair]]]) -> tuple[list[Batch], list[str]]:
@@ -165,16 +176,16 @@ class Training:
             return batches, [pair.id for group in groups for pair in group]
 
         numbered = zip(count(self.step + 1), order.steps(self.step + 1), strict=False)
-        return prefetch(load, islice(numbered, self.asked.max_steps - self.step))
+        return prefetch(load, islice(numbered, self.hyperparameters.max_steps - self.step))
 
     def advance(self, batches: list[Batch], pairs: list[str]) -> StepRecord:
-        asked, learner = self.asked, self.context.learner
+        options, learner = self.hyperparameters, self.context.learner
         rate = learning_rate(
             self.step + 1,
-            peak=asked.learning_rate,
-            warmup_steps=asked.warmup_steps,
-            max_steps=asked.max_steps,
-            kind=asked.lr_scheduler,
+            peak=options.learning_rate,
+            warmup_steps=options.warmup_steps,
+            max_steps=options.max_steps,
+            kind=options.lr_scheduler,
         )
         with learner.training(self.context.run.spec.seed, self.step + 1, self.context.process_group.rank):
             record = training_step(
@@ -184,7 +195,7 @@ class Training:
                 self.objective,
                 step=self.step + 1,
                 learning_rate=rate,
-                max_grad_norm=asked.max_grad_norm,
+                max_grad_norm=options.max_grad_norm,
                 streamed=self.plan.memory.streamed,
                 process_group=self.context.process_group,
                 pairs=pairs,
@@ -194,15 +205,15 @@ class Training:
         return record
 
     @cached_property
-    def heartbeat_check(self) -> int:
-        """How many held-out pairs a check-up measures; all of them are at the start and at the end."""
-        asked, available = self.context.run.spec.validation, len(self.context.data.held_out)
-        if asked.pairs_at_checkpoints != "auto":
-            return min(available, asked.pairs_at_checkpoints)
+    def pairs_per_evaluation(self) -> int:
+        """How many held-out pairs an evaluation measures; the first and the final one measure all of them."""
+        options, available = self.context.run.spec.validation, len(self.context.dataset.held_out)
+        if options.pairs_at_checkpoints != "auto":
+            return min(available, options.pairs_at_checkpoints)
         return pairs_within_budget(
             every=self.every,
-            effective_batch_size=self.asked.effective_batch_size,
-            draws=asked.draws,
+            effective_batch_size=self.hyperparameters.effective_batch_size,
+            draws=options.draws,
             available=available,
         )
 
@@ -217,10 +228,10 @@ class Training:
 
     @property
     def is_evaluation_step(self) -> bool:
-        return self.step % self.every == 0 or self.step == self.asked.max_steps
+        return self.step % self.every == 0 or self.step == self.hyperparameters.max_steps
 
     def sample_and_evaluate_if_due(self) -> None:
-        """Between two steps: samples and a check-up, where they are due."""
+        """Between two steps: write samples and evaluate, where they are due."""
         evaluation_due, samples_due = self.is_evaluation_step and not self.validated, self.samples_due()
         if not evaluation_due and not samples_due:
             return
@@ -229,7 +240,7 @@ class Training:
             self.write_samples(self.step)
         if evaluation_due:
             self.evaluate()
-        if self.step < self.asked.max_steps:
+        if self.step < self.hyperparameters.max_steps:
             self.context.phases.enter("training")
             self.line.restart()
 
@@ -238,32 +249,35 @@ class Training:
         context.phases.enter("validating")
         measured = metrics(
             self.step,
-            context.measure(context.data.held_out[: self.heartbeat_check], self.plan.memory.batch_size),
+            self.evaluator.measure(context.dataset.held_out[: self.pairs_per_evaluation], self.plan.memory.batch_size),
             self.base,
             self.objective,
             last_good_step=self.saved,
         )
         if self.best is None or measured.objective < self.best.objective:
             self.best = BestAdapter(self.step, measured.objective, context.learner.weights())
-        context.note(measured)
+        self.evaluator.record(measured)
         self.validated = True
         self.save()
 
     def samples_due(self) -> bool:
         every = self.context.run.spec.sampling.every_steps or self.every
-        is_time = self.step % every == 0 or self.step == self.asked.max_steps
+        at_step = self.step % every == 0 or self.step == self.hyperparameters.max_steps
         return (
-            self.samples is not None and self.context.process_group.is_main and self.step not in self.drawn and is_time
+            self.samples is not None
+            and self.context.process_group.is_main
+            and self.step not in self.sampled_steps
+            and at_step
         )
 
     def write_samples(self, step: int) -> None:
         if self.samples is not None:
-            self.drawn.add(step)
+            self.sampled_steps.add(step)
             self.context.phases.enter("sampling")
             self.context.phases.report(self.samples.write(step, self.context.check, self.context.phases.progress))
 
     def save_due(self) -> bool:
-        """In between, where no check-up is about to write one. The main process alone writes, and goes by its clock."""
+        """Between evaluations, which write their own. Only the main process writes, by its own clock."""
         every = self.context.run.spec.checkpoints.every_seconds
         if every is None or self.is_evaluation_step or not self.context.process_group.is_main:
             return False

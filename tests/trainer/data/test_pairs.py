@@ -11,8 +11,8 @@ import pytest
 from tests.trainer.data.test_encoding import Mean
 from tests.trainer.evaluation.test_measure_mismatch import Painter
 from trainer.cache.cache import Cache
-from trainer.data.encoding import Encoder, new_encoder
-from trainer.data.pairs import DataRequirements, DatasetFiles, all_prompts, captions, dataset_files_of, plan
+from trainer.data.encoding import CachingEncoder, new_encoder
+from trainer.data.pairs import DataRequirements, DatasetFiles, all_prompts, captions, dataset_files_of, plan_encoding
 from trainer.run_directory.images import decode
 from trainer.run_directory.run import ImageFile, PairFiles, Run
 from trainer.runtime.distributed import SINGLE_PROCESS
@@ -39,7 +39,7 @@ def run(training: list[PairFiles], held_out: list[PairFiles], **options: Any) ->
     return Run(Path(), spec, resolved, tuple(training), tuple(held_out), "data", "d", "r")
 
 
-def encoder(folder: Path) -> Encoder:
+def encoder(folder: Path) -> CachingEncoder:
     return new_encoder(Mean(16), Cache(folder), "auto")
 
 
@@ -60,14 +60,14 @@ def test_training_pairs_may_be_mirrored_where_it_was_asked_for_and_held_out_ones
     tmp_path: Path, flip: bool
 ) -> None:
     of = run([pair("a")], [pair("b")], data={"horizontal_flip": flip})
-    planned = plan(encoder(tmp_path), dataset_files_of(of), of, BOTH)
+    planned = plan_encoding(encoder(tmp_path), dataset_files_of(of), of, BOTH)
     assert [image.mirror is not None for image in planned.training[0].images] == [flip, flip]
     assert [image.mirror for image in planned.held_out[0].images] == [None, None]
 
 
 def test_pairs_are_planned_with_both_images_in_order_under_their_own_captions(tmp_path: Path) -> None:
     of, planner = run([pair("a"), pair("b")], [pair("c")]), encoder(tmp_path)
-    planned = plan(planner, dataset_files_of(of), of, BOTH)
+    planned = plan_encoding(planner, dataset_files_of(of), of, BOTH)
     assert [[image.file.sha256 for image in one.images] for one in planned.training] == [["a-w", "a-l"], ["b-w", "b-l"]]
     assert [one.prompt_keys for one in planned.training] == [
         (planner.prompt_key(f"prompt of {name}"),) for name in "ab"
@@ -78,7 +78,7 @@ def test_pairs_are_planned_with_both_images_in_order_under_their_own_captions(tm
 def test_class_images_are_planned_under_the_class_prompt_each_in_its_own_bucket(tmp_path: Path) -> None:
     of, planner = run([pair("a")], [pair("b")]), encoder(tmp_path)
     wide = ImageFile(Path("wide"), "wide", (64, 16))
-    planned = plan(planner, DatasetFiles(of.training, of.validation, [wide]), of, INSTANCE)
+    planned = plan_encoding(planner, DatasetFiles(of.training, of.validation, [wide]), of, INSTANCE)
     assert [image.crop.bucket for image in planned.class_images] == [planner.bucket(wide)] != [planner.native]
     assert planned.class_prompt_key == planner.prompt_key("a photo")
 

@@ -32,7 +32,7 @@ class Painter:
     steps: int = 1
     guidance: float = 1.0
 
-    def draw(
+    def sample(
         self, prompt_keys: Sequence[str], *, seeds: Sequence[int], size: Bucket, check: Callable[[], None]
     ) -> list[Image.Image]:
         check()

@@ -50,9 +50,11 @@ def on(run: Run, base: Base, **options: Any) -> Run:
     return replace(run, spec=RunSpec.model_validate(run.spec.model_dump() | {"base": base.model_dump()} | options))
 
 
-def card(run: Run, rows: list[dict[str, Any]] = ROWS, *, pictures: SampleImages = NONE, has_token: bool = False) -> str:
+def card(
+    run: Run, rows: list[dict[str, Any]] = ROWS, *, sample_images: SampleImages = NONE, has_token: bool = False
+) -> str:
     drafted = new_card(run, {"torch": "2"})
-    return drafted.filled(rows, best_step=10, beta=64.0, batch_size=2, pictures=pictures, has_token=has_token)
+    return drafted.filled(rows, best_step=10, beta=64.0, batch_size=2, sample_images=sample_images, has_token=has_token)
 
 
 def front_matter(content: str) -> dict[str, Any]:
@@ -122,7 +124,7 @@ def test_what_it_was_made_from_is_told(run: Run) -> None:
 
 @pytest.mark.unit
 def test_samples_are_shown_where_there_are_some(run: Run) -> None:
-    assert "(samples.png)" in card(run, pictures=SampleImages(b"PNG"))
+    assert "(samples.png)" in card(run, sample_images=SampleImages(b"PNG"))
     assert "samples.png" not in card(run)
     assert "No samples: nobody asked." in card(run).splitlines()
 

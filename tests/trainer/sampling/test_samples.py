@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from trainer.sampling.grid import CELL, GAP, HEADER, MARGIN, Row, grid
+from trainer.sampling.grid import CELL, GAP, HEADER, MARGIN, GridRow, grid
 from trainer.sampling.samples import ROWS, Samples
 from trainer.spec.buckets import Bucket
 
@@ -23,7 +23,7 @@ class Painter:
     colour: str = "red"
     asked: list[tuple[Sequence[str], Sequence[int]]] = field(default_factory=list)
 
-    def draw(
+    def sample(
         self, prompt_keys: Sequence[str], *, seeds: Sequence[int], size: Bucket, check: Callable[[], None]
     ) -> list[Image.Image]:
         check()
@@ -96,11 +96,11 @@ def test_the_grid_of_a_long_run_keeps_the_base_and_the_last_step_and_stays_small
 
 
 def test_large_images_are_scaled_down_and_small_ones_up_by_whole_factors() -> None:
-    sheet = grid(["p"], [Row("base", [Image.new("RGB", (1024, 512), "red")])])
+    sheet = grid(["p"], [GridRow("base", [Image.new("RGB", (1024, 512), "red")])])
     assert sheet.size == (MARGIN + CELL + GAP, HEADER + CELL // 2 + GAP)
-    assert grid(["p"], [Row("base", [Image.new("RGB", (100, 100))])]).size[0] == MARGIN + 200 + GAP
+    assert grid(["p"], [GridRow("base", [Image.new("RGB", (100, 100))])]).size[0] == MARGIN + 200 + GAP
 
 
 def test_a_prompt_of_any_length_fits_its_column() -> None:
     for prompt in ("", "word " * 300, "w" * 500):
-        assert grid([prompt], [Row("base", [Image.new("RGB", (32, 32))])]).size[0] == MARGIN + CELL + GAP
+        assert grid([prompt], [GridRow("base", [Image.new("RGB", (32, 32))])]).size[0] == MARGIN + CELL + GAP

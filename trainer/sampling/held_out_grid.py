@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 from trainer.data.noise import keyed_seed
 from trainer.data.pairs import pick_diverse
-from trainer.sampling.grid import Row, grid
+from trainer.sampling.grid import GridRow, grid
 from trainer.sampling.sampler import Sampler
 from trainer.spec.buckets import Bucket
 
 
 @dataclass(frozen=True)
-class Sheet:
+class HeldOutGrid:
     """Column ``i`` is ``prompts[i]`` from ``seeds[i]``."""
 
     prompts: Sequence[str]
@@ -26,7 +26,7 @@ class Sheet:
     seeds: Sequence[int]
     size: Bucket
 
-    def draw(
+    def sample(
         self,
         sampler: Sampler,
         without_adapter: Callable[[], AbstractContextManager[None]],
@@ -37,19 +37,19 @@ class Sheet:
         columns = len(self.prompts)
         progress(0, 2 * columns)
         with without_adapter():
-            base = sampler.draw(self.prompt_keys, seeds=self.seeds, size=self.size, check=check)
+            base = sampler.sample(self.prompt_keys, seeds=self.seeds, size=self.size, check=check)
         progress(columns, 2 * columns)
-        adapter = sampler.draw(self.prompt_keys, seeds=self.seeds, size=self.size, check=check)
+        adapter = sampler.sample(self.prompt_keys, seeds=self.seeds, size=self.size, check=check)
         content = io.BytesIO()
-        grid(self.prompts, [Row("base", base), Row("this adapter", adapter)]).save(content, "PNG")
+        grid(self.prompts, [GridRow("base", base), GridRow("this adapter", adapter)]).save(content, "PNG")
         return content.getvalue()
 
 
-def held_out_sheet(
+def held_out_grid(
     captions: Sequence[str], prompt_key: Callable[[str], str], *, columns: int, size: Bucket, seed: int
-) -> Sheet:
+) -> HeldOutGrid:
     """As many different captions as there are, chosen by hash; where there are fewer than ``columns``, they come again
     from other noise."""
     prompts = [captions[at] for at in pick_diverse(captions, columns)]
     seeds = [keyed_seed("sheet", seed, column) for column in range(columns)]
-    return Sheet(prompts, [prompt_key(prompt) for prompt in prompts], seeds, size)
+    return HeldOutGrid(prompts, [prompt_key(prompt) for prompt in prompts], seeds, size)
