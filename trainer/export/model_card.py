@@ -1,11 +1,14 @@
-"""The model card: what an adapter is, what it was made from, how it measured, how to load it."""
+"""The model card: what the adapter is, how it was trained, its held-out metrics, and how to load it.
+
+A card is drafted before torch is imported, so ``huggingface_hub`` is imported only where the card is filled.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainer.export.metadata import published
 from trainer.run_directory.output import ADAPTER, EMBEDDING, METRICS, SAMPLES, SPEC, SampleImages
@@ -15,18 +18,24 @@ from trainer.spec.method_facts import method_facts
 from trainer.spec.methods import DreamboothMethod
 from trainer.spec.run import RunSpec, Token
 
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
 KINDS = {"lora": "A LoRA", "rslora": "A rank-stabilised LoRA", "dora": "A DoRA"}
+TASK = "text-to-image"  # the Hub's pipeline tag
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Card:
-    """A run's model card without its figures: made before training, so that the export meets no missing fact.
+    """A run's model card without its metrics: drafted before training, so that the export meets no missing fact.
 
-    ``loss_hyperparameters`` are the values of the method's facts' by name, "auto" among them.
+    ``metadata`` are arguments of ``huggingface_hub.ModelCardData``. ``loss_hyperparameters`` are the values of the
+    method's facts' by name, "auto" among them.
     """
 
     run: Run
+    metadata: Mapping[str, Any]
     opening: Sequence[str]
     loading: Sequence[str]
     loading_with_word: Sequence[str]
@@ -50,6 +59,7 @@ class Card:
         """
         return "\n".join(
             [
+                *front_matter(self.metadata, eval_results(rows, self.run.dataset_digest)),
                 *self.opening,
                 "",
                 shown(sample_images),
@@ -79,8 +89,8 @@ def new_card(run: Run, versions: Mapping[str, str]) -> Card:
     base = f"`{spec.base.name}`" + (f" at revision `{spec.base.revision}`" if spec.base.revision else "")
     return Card(
         run=run,
+        metadata=metadata_of(spec),
         opening=[
-            *front_matter(spec),
             f"# {spec.name}",
             "",
             f"{KINDS[spec.adapter.type]} of rank {spec.adapter.rank} for {base}, by {method.summary}.",
@@ -99,20 +109,52 @@ def shown(sample_images: SampleImages) -> str:
     return f"![samples, the base's in the first row]({SAMPLES})"
 
 
-def front_matter(spec: RunSpec) -> list[str]:
-    """YAML; strings are written as JSON, which is YAML too."""
-    tags = ["text-to-image", "lora", "diffusers", "diffusers-training", "pairtune", spec.method.type]
-    asked = spec.method.hyperparameters if isinstance(spec.method, DreamboothMethod) else None
+def metadata_of(spec: RunSpec) -> dict[str, Any]:
+    """What the Hub's front matter says of a published spec. The base's license is not known here, so none is named."""
+    dreambooth = spec.method.hyperparameters if isinstance(spec.method, DreamboothMethod) else None
+    prompts = spec.sampling.prompts
+    return {
+        "base_model": spec.base.source if on_the_hub(spec) else None,
+        "base_model_relation": "adapter" if on_the_hub(spec) else None,
+        "instance_prompt": dreambooth.instance_prompt if dreambooth else None,
+        "library_name": "diffusers",
+        "model_name": spec.name,
+        "pipeline_tag": TASK,
+        "tags": [TASK, "lora", "diffusers", "diffusers-training", "pairtune", spec.method.type],
+        "widget": [{"text": prompt} for prompt in prompts] or None,
+    }
+
+
+def eval_results(rows: Sequence[Row], dataset_digest: str) -> list[EvalResult]:
+    """The exported adapter's accuracies on the held-out pairs; none where it was not measured."""
+    from huggingface_hub import EvalResult
+
+    finals = [row for row in rows if row["kind"] == "validation" and row["final"]]
     return [
-        "---",
-        *([f"base_model: {json.dumps(spec.base.source)}"] if on_the_hub(spec) else []),
-        *([f"instance_prompt: {json.dumps(asked.instance_prompt)}"] if asked and asked.instance_prompt else []),
-        "library_name: diffusers",
-        "tags:",
-        *(f"- {tag}" for tag in tags),
-        "---",
-        "",
+        EvalResult(
+            task_type=TASK,
+            dataset_type="preference-pairs",
+            dataset_name="held-out pairs of the training data",
+            dataset_revision=f"sha256:{dataset_digest}",
+            dataset_args={"pairs": row["pairs"], "draws": row["draws"]},
+            metric_type="accuracy",
+            metric_name=name,
+            metric_value=round(row[measure], 4),
+        )
+        for row in finals[-1:]
+        for measure, name in (
+            ("implicit_accuracy", "implicit accuracy"),
+            ("reference_corrected_accuracy", "reference-corrected accuracy"),
+        )
     ]
+
+
+def front_matter(metadata: Mapping[str, Any], results: Sequence[EvalResult]) -> list[str]:
+    """YAML between two lines of dashes, as the Hub reads it."""
+    from huggingface_hub import ModelCardData
+
+    data = ModelCardData(**metadata, eval_results=list(results) or None)
+    return ["---", *data.to_yaml().splitlines(), "---", ""]
 
 
 def on_the_hub(spec: RunSpec) -> bool:

@@ -70,6 +70,31 @@ def test_the_hub_finds_base_library_and_task(run: Run) -> None:
     told = front_matter(card(on(run, HUB)))
     assert (told["base_model"], told["library_name"]) == ("someone/sdxl", "diffusers")
     assert {"lora", "diffusers", "text-to-image", "mapo"} <= set(told["tags"])
+    assert (told["pipeline_tag"], told["base_model_relation"]) == ("text-to-image", "adapter")
+
+
+@pytest.mark.unit
+def test_the_hub_reads_the_held_out_accuracies(run: Run) -> None:
+    (index,) = front_matter(card(on(run, HUB)))["model-index"]
+    (results,) = index["results"]
+    assert index["name"] == run.spec.name
+    assert results["dataset"]["args"] == {"pairs": 20, "draws": 4}
+    assert {metric["name"]: metric["value"] for metric in results["metrics"]} == {
+        "implicit accuracy": 0.8,
+        "reference-corrected accuracy": 0.75,
+    }
+
+
+@pytest.mark.unit
+def test_a_card_without_a_final_evaluation_claims_no_accuracy(run: Run) -> None:
+    assert "model-index" not in front_matter(card(on(run, HUB), ROWS[:-1]))
+
+
+@pytest.mark.unit
+def test_sampling_prompts_become_the_hubs_examples(run: Run) -> None:
+    prompted = on(run, HUB, sampling={"prompts": ["a: cat", "a dog"]})
+    assert front_matter(card(prompted))["widget"] == [{"text": "a: cat"}, {"text": "a dog"}]
+    assert "widget" not in front_matter(card(on(run, HUB)))
 
 
 @pytest.mark.unit
