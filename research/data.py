@@ -73,7 +73,7 @@ def specification(trial: Trial, base: Path) -> dict[str, Any]:
         "method": method(trial),
         "adapter": {"rank": RANK, "target_modules": list(TARGETS)},
         "validation": {"draws": DRAWS, "pairs_at_checkpoints": 2},
-        # One check-up, after the last step: nothing of the test pairs chooses a checkpoint.
+        # One evaluation, after the last step: nothing of the test pairs chooses a checkpoint.
         "checkpoints": {"every_steps": STEPS},
         "mismatch": {"samples": 0},
         "sampling": {"held_out": 0},  # the benchmark draws its own, of all prompts

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str], stop: StopRequest) -> int:
     run.add_argument("directory", type=Path, metavar="DIR")
     run.add_argument("--cache", type=Path, metavar="DIR", help="shared between runs; default: DIR/cache")
     run.add_argument("--cache-bytes", type=int, metavar="N", help="how large the cache may grow; default: any size")
-    sampling = commands.add_parser("sample", help="draw images")
+    sampling = commands.add_parser("sample", help="sample images")
     sampling.add_argument("directory", type=Path, metavar="DIR")
     given = parser.parse_args(arguments)
     report = claim_stdout()
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str], stop: StopRequest) -> int:
 
 
 def train(directory: Path, cache: Path, cache_bytes: int | None, report: Report, stop: StopRequest) -> Done:
-    """Raises RunInUse where another process trains in ``directory``; processes of one world are one."""
+    """Raises RunInUse where another process trains in ``directory``; a process group counts as one."""
     with lock_run_directory(directory) if IS_MAIN else nullcontext():
         return train_alone(directory, cache, cache_bytes, report, stop)
 
@@ -75,7 +75,7 @@ def train_alone(directory: Path, cache: Path, cache_bytes: int | None, report: R
     done = finished_result(run)
     if done is not None:
         return done
-    card = new_card(run, versions())  # a fact that its tables lack ends the run here, not at the export
+    card = new_card(run, versions())  # a missing fact ends the run here, not at the export
     phases = PhaseReporter(report)
     phases.enter("loading")
     stop.check()
@@ -85,25 +85,25 @@ def train_alone(directory: Path, cache: Path, cache_bytes: int | None, report: R
     from trainer.runtime.distributed import join_process_group
 
     with join_process_group() as process_group, Cache(cache, cache_bytes) as opened:
-        stop.alone = process_group.size == 1
+        stop.single_process = process_group.size == 1
         stop.agree(process_group.any(stop.requested))
         return recipe.train(run, card, opened, phases, stop, process_group)
 
 
 def sample(directory: Path, report: Report, stop: StopRequest) -> Sampled:
-    """What was there before is drawn anew."""
+    """Images that exist already are sampled again."""
     spec = read_sample_spec(directory)
     phases = PhaseReporter(report)
     phases.enter("loading")
     stop.check()
     quiet_libraries()
-    from trainer.sample_request import carry_out
+    from trainer.sample_request import run_sample_request
 
-    return carry_out(spec, directory, phases, stop)
+    return run_sample_request(spec, directory, phases, stop)
 
 
 def ignore(_event: Event) -> None:
-    """What processes beside the main one tell: it would be the same."""
+    """The reports of processes other than the main one, which would be the same."""
 
 
 def quiet_libraries() -> None:
@@ -120,13 +120,13 @@ Hook = Callable[[type[BaseException], BaseException, TracebackType | None], None
 
 
 def unexpected(report: Report) -> Hook:
-    """Whatever nobody foresaw still ends in a Failed event; the traceback goes to stderr, the exit code is 1."""
+    """A hook that reports an unexpected exception as Failed; the traceback goes to stderr, the exit code is 1."""
 
     def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
         which = exhausted_memory(error)
         if which is not None:
             report(Failed(code=out_of_memory_code(which), message=out_of_memory_message(which)))
-        elif not isinstance(error, BrokenPipeError):  # nobody is left to read events
+        elif not isinstance(error, BrokenPipeError):  # no reader of events is left
             report(Failed(code="internal_error", message=f"{kind.__name__}: {error}"))
         sys.__excepthook__(kind, error, traceback)
 

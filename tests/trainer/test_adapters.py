@@ -21,7 +21,7 @@ from trainer.families.lora import ADAPTER_FILE
 from trainer.families.precision import compute_field_errors
 from trainer.families.text import token_field_errors
 from trainer.runtime.errors import BadRun
-from trainer.sample_request import put_on
+from trainer.sample_request import apply_adapter
 from trainer.spec.events import Failed, Metrics, Progress
 from trainer.spec.family_facts import FamilyName
 from trainer.spec.methods import SftMethod
@@ -125,7 +125,7 @@ def test_the_files_load_into_a_network_that_was_never_trained(family: FamilyName
     opened = Base(name="tiny", family=family, source=str(base))
     fresh = open_family(opened, adapter).load_denoiser(CPU)
     asked = SampleSpec(base=opened, prompt="a cat", seed=0, adapter=adapter, weights="export")
-    put_on(fresh, asked, tmp_path)
+    apply_adapter(fresh, asked, tmp_path)
     with torch.no_grad():
         torch.testing.assert_close(prediction(fresh, prompt), prediction(made.denoiser, prompt), rtol=0, atol=1e-5)
 

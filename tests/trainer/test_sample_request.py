@@ -24,7 +24,7 @@ from trainer.run_directory.run import read_sample_spec
 from trainer.runtime.errors import BadRun
 from trainer.runtime.event_stream import PhaseReporter
 from trainer.runtime.signals import StopRequest
-from trainer.sample_request import carry_out
+from trainer.sample_request import run_sample_request
 from trainer.spec.events import EXIT_BAD_SPEC, Event, Failed, Sampled, parse_event
 from trainer.spec.sample_spec import MAX_SEED, SampleSpec
 
@@ -64,7 +64,7 @@ def draw(tmp_path: Path, tiny_base: Path) -> Draw:
         asked = {"base": base, "prompt": PROMPTS[0], "seed": 3, "steps": 3} | fields
         (directory / "draw.json").write_text(json.dumps(asked))
         return Drawing(
-            directory, carry_out(read_sample_spec(directory), directory, PhaseReporter(ignore), StopRequest())
+            directory, run_sample_request(read_sample_spec(directory), directory, PhaseReporter(ignore), StopRequest())
         )
 
     return run

@@ -1,7 +1,8 @@
-"""A cache entry as a file: safetensors whose metadata prove the rest of the file, read in one pass.
+"""The file of a cache entry: safetensors with a checksum of everything else in its metadata.
 
-The proof is a CRC-32 of the key and of every other byte, header included. It guards against what disks and file
-systems do; who may write to the cache could as well write a new proof. (Of 512 KiB it takes 0.07 ms, SHA-256 0.26 ms.)
+The checksum is a CRC-32 of the key and of every other byte, header included. It guards against what disks and file
+systems do; who may write to the cache could as well write a new checksum. (Of
+512 KiB it takes 0.07 ms, SHA-256 0.26 ms.)
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _DTYPES = {
 }
 
 
-class Damaged(Exception):
+class CorruptEntry(Exception):
     """The file is not the one that was written."""
 
 
@@ -53,13 +54,13 @@ def read_file(path: Path) -> bytearray:
 
 
 def verify(key: str, content: bytearray) -> None:
-    """Raises Damaged."""
+    """Raises CorruptEntry."""
     where = _checksum_slice(content)
     given, content[where] = bytes(content[where]), _NO_CHECKSUM.encode()
     found = _checksum(key, content)
     content[where] = given
     if found != given:
-        raise Damaged("its content is not what was written")
+        raise CorruptEntry("its content is not what was written")
 
 
 def unpack(content: bytearray) -> Tensors:
@@ -85,7 +86,7 @@ def _body(content: bytearray) -> int:
 def _checksum_slice(content: bytearray) -> slice:
     at = content.find(_CHECKSUM_KEY, 0, _body(content))
     if at < 0:
-        raise Damaged("it has no proof of its content")
+        raise CorruptEntry("it has no checksum of its content")
     start = at + len(_CHECKSUM_KEY)
     return slice(start, start + len(_NO_CHECKSUM))
 

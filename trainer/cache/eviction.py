@@ -1,4 +1,4 @@
-"""Keeping a cache within its size: what no live run needs goes, least recently used first.
+"""Evict cache entries that no live run needs, least recently used first.
 
 Recency is a file's modification time, which ``Cache`` sets when a run first uses an entry. Sizes are in whole blocks,
 as file systems allot them. A scan costs about 8 us an entry (1.5 s for 200,000), so it is made rarely.
@@ -42,8 +42,8 @@ class Entry(NamedTuple):
 def evict(cache: Path, max_bytes: int | None, *, at_least: int = 0, wait: bool = False) -> int:
     """Bring the cache below ``max_bytes`` if it exceeds them, and free ``at_least`` bytes. Returns the bytes freed.
 
-    None for no bound. Less is freed where live runs need the rest; nothing where another process is at it, unless told
-    to ``wait``.
+    None for no bound. Less is freed where live runs need the rest; nothing where another process is evicting, without
+    ``wait``.
     """
     cache.mkdir(parents=True, exist_ok=True)
     try:

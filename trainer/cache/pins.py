@@ -1,4 +1,4 @@
-"""What the runs that live now need of a cache: one file a process in ``pins/``, locked for as long as it lives.
+"""Pins: the cache entries that live processes need, one locked file a process in ``pins/``.
 
 A file whose lock is free is of a process that ended, kill -9 included. Whoever decides from the pins what to remove
 holds ``reading_pins`` until it is removed, so that nothing is pinned, and then found, in between.

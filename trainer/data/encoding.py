@@ -1,4 +1,4 @@
-"""Every image and prompt of a run through the frozen encoders, once: afterwards all that training reads is cached."""
+"""Encode every image and prompt of a run once with the frozen encoders, into the cache."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import torch
 
 from trainer.data.encoding import CachingEncoder, EncodedImage, EncodedPair
 from trainer.run_directory.run import ImageFile, PairFiles, Run
-from trainer.run_directory.split import selected
+from trainer.run_directory.split import select_by_hash
 from trainer.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 from trainer.runtime.signals import StopRequest
 from trainer.spec.buckets import Bucket
@@ -55,7 +55,7 @@ class EncodedDataset:
 
 
 def dataset_files_of(run: Run) -> DatasetFiles:
-    return DatasetFiles(run.training, selected(run.validation, run.spec.validation.max_pairs))
+    return DatasetFiles(run.training, select_by_hash(run.validation, run.spec.validation.max_pairs))
 
 
 def captions(pair: PairFiles, run: Run, requirements: DataRequirements) -> list[str]:

@@ -1,6 +1,6 @@
-"""What a run's own numbers warn of, with advice: read from metrics.jsonl, so that a resumed run says the same.
+"""Diagnose a run from metrics.jsonl: each diagnosis is a warning with advice, the same after a resume.
 
-A change counts where its bootstrap interval says so: a warning that comes with every run is not read.
+A change counts where its bootstrap interval says so, because nobody reads a warning that comes with every run.
 """
 
 from __future__ import annotations
@@ -13,34 +13,34 @@ from typing import Any
 
 from trainer.spec.events import Warned
 
-Row = Mapping[str, Any]
+LoggedRow = Mapping[str, Any]  # of metrics.jsonl
 
 FEW_PAIRS = 12  # their accuracy's interval is about half of the scale wide
 
 
 @dataclass(frozen=True)
 class MetricsHistory:
-    """A run so far: ``evaluations`` of the base (step 0) and of checkpoints, ``windows`` of the steps between them."""
+    """A run so far: ``evaluations`` of the base (step 0) and of checkpoints; ``windows`` are the steps between them."""
 
-    evaluations: Sequence[Row]
-    windows: Sequence[Sequence[Row]]
+    evaluations: Sequence[LoggedRow]
+    windows: Sequence[Sequence[LoggedRow]]
     max_steps: int
 
     @property
-    def base(self) -> Row:
+    def base(self) -> LoggedRow:
         return self.evaluations[0]
 
     @property
-    def last(self) -> Row:
+    def last(self) -> LoggedRow:
         return self.evaluations[-1]
 
     @property
-    def trained(self) -> Sequence[Row]:
-        """Check-ups of checkpoints."""
+    def trained(self) -> Sequence[LoggedRow]:
+        """Evaluations of checkpoints."""
         return self.evaluations[1:]
 
 
-def metrics_history(rows: Sequence[Row], max_steps: int) -> MetricsHistory:
+def metrics_history(rows: Sequence[LoggedRow], max_steps: int) -> MetricsHistory:
     """From the rows of metrics.jsonl."""
     evaluations = [row for row in rows if row["kind"] == "validation" and not row["final"]]
     trainings = [row for row in rows if row["kind"] == "train"]
@@ -51,20 +51,20 @@ def metrics_history(rows: Sequence[Row], max_steps: int) -> MetricsHistory:
     return MetricsHistory(evaluations, windows, max_steps)
 
 
-def warnings(rows: Sequence[Row], max_steps: int) -> list[Warned]:
-    """What the last check-up gives reason to warn of and no warning row has said yet."""
-    said = {row["code"] for row in rows if row["kind"] == "warning"}
+def warnings(rows: Sequence[LoggedRow], max_steps: int) -> list[Warned]:
+    """Warnings that the last evaluation gives reason for and that no row has yet."""
+    reported = {row["code"] for row in rows if row["kind"] == "warning"}
     so_far = metrics_history(rows, max_steps)
     found = []
-    for code, sign in DIAGNOSTICS.items():
-        message = None if code in said else sign(so_far)
+    for code, diagnose in DIAGNOSTICS.items():
+        message = None if code in reported else diagnose(so_far)
         if message is not None:
             found.append(Warned(code=code, message=message))
     return found
 
 
-def should_stop(rows: Sequence[Row], patience: int | None) -> bool:
-    """Whether ``patience`` check-ups in a row were no better than the best before them."""
+def should_stop(rows: Sequence[LoggedRow], patience: int | None) -> bool:
+    """Whether ``patience`` evaluations in a row were no better than the best before them."""
     objectives = [row["objective"] for row in metrics_history(rows, 0).trained]
     if patience is None or not objectives:
         return False

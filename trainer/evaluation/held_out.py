@@ -1,4 +1,4 @@
-"""Held-out pairs, measured on the same timesteps and noise at every checkpoint and in every run.
+"""Measure held-out pairs on the same timesteps and noise at every evaluation and in every run.
 
 Each pair is scored on ``draws`` fixed draws (stratified timesteps, noise keyed by pair and draw, the posterior's mean
 as latents, no prompt dropout) and prefers the image whose loss, averaged over its draws, is lower. Without a

@@ -1,4 +1,4 @@
-"""Measuring a run's reference mismatch: some of its prompts drawn by the base, and compared with the chosen images."""
+"""Measure the reference mismatch: sample some prompts from the base and compare with the chosen images."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def measure_mismatch(
     """Of ``count`` images, two at least; where there are fewer pairs, each gets several. The network draws as it is."""
     started = time.monotonic()
     positions = pick_diverse([pair.prompt_keys[0] for pair in pairs], max(2, count))
-    drawn: list[Image.Image] = []
+    sampled: list[Image.Image] = []
     for number, position in enumerate(positions):
         progress(number, len(positions))
         pair = pairs[position]
         seeds = [keyed_seed("mismatch", seed, pair.id, number // len(pairs))]
-        drawn += sampler.sample(pair.prompt_keys[:1], seeds=seeds, size=pair.bucket, check=check)
-    found = similarity(drawn, [as_trained(pairs[position].images[0]) for position in positions], positions, features)
+        sampled += sampler.sample(pair.prompt_keys[:1], seeds=seeds, size=pair.bucket, check=check)
+    found = similarity(sampled, [as_trained(pairs[position].images[0]) for position in positions], positions, features)
     return MismatchMeasured(
         similarity=found.value,
         low=found.low,

@@ -1,4 +1,4 @@
-"""``output/``: the adapter in both formats, proven to load, with what explains it. Appears whole, once.
+"""Write ``output/`` atomically: the adapter in both formats, verified, with its card and metrics.
 
 The same run on the same machine and versions writes the same bytes.
 """

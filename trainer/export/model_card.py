@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from trainer.evaluation.diagnostics import LoggedRow
 from trainer.export.metadata import published
 from trainer.run_directory.output import ADAPTER, EMBEDDING, METRICS, SAMPLES, SPEC, SampleImages
 from trainer.run_directory.run import Run
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 KINDS = {"lora": "A LoRA", "rslora": "A rank-stabilised LoRA", "dora": "A DoRA"}
 TASK = "text-to-image"  # the Hub's pipeline tag
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Card:
 
     def filled(
         self,
-        rows: Sequence[Row],
+        rows: Sequence[LoggedRow],
         *,
         best_step: int,
         beta: float | None,
@@ -125,7 +125,7 @@ def metadata_of(spec: RunSpec) -> dict[str, Any]:
     }
 
 
-def eval_results(rows: Sequence[Row], dataset_digest: str) -> list[EvalResult]:
+def eval_results(rows: Sequence[LoggedRow], dataset_digest: str) -> list[EvalResult]:
     """The exported adapter's accuracies on the held-out pairs; none where it was not measured."""
     from huggingface_hub import EvalResult
 
@@ -162,8 +162,8 @@ def on_the_hub(spec: RunSpec) -> bool:
     return "/" in spec.base.source
 
 
-def measured(rows: Sequence[Row], best_step: int) -> list[str]:
-    """The base beside the exported adapter and, if it is another, the last check-up's; then what was warned of."""
+def measured(rows: Sequence[LoggedRow], best_step: int) -> list[str]:
+    """Metrics of the base, the exported adapter and, if it is another, the last one; then the warnings."""
     validations = [row for row in rows if row["kind"] == "validation"]
     finals = [row for row in validations if row["final"]]
     if not finals:
@@ -191,8 +191,8 @@ def measured(rows: Sequence[Row], best_step: int) -> list[str]:
     ]
 
 
-def of_base(first: Row, exported: Row) -> dict[str, str]:
-    """``first`` is the check-up of step 0, whose intervals are the base's where it looked at the same pairs."""
+def of_base(first: LoggedRow, exported: LoggedRow) -> dict[str, str]:
+    """``first`` is the evaluation of step 0, whose intervals are the base's if it measured the same pairs."""
     same_pairs = first["step"] == 0 and first["pairs"] == exported["pairs"]
     return {
         "objective": f"{first['objective']:.4f}" if same_pairs else "",
@@ -204,7 +204,7 @@ def of_base(first: Row, exported: Row) -> dict[str, str]:
     }
 
 
-def of_adapter(row: Row) -> dict[str, str]:
+def of_adapter(row: LoggedRow) -> dict[str, str]:
     return {
         "objective": f"{row['objective']:.4f}",
         "chosen loss": f"{row['chosen_loss']:.4f}",
@@ -215,7 +215,7 @@ def of_adapter(row: Row) -> dict[str, str]:
     }
 
 
-def interval(row: Row, measure: str) -> str:
+def interval(row: LoggedRow, measure: str) -> str:
     """Empty where none was measured."""
     if f"{measure}_low" not in row:
         return ""

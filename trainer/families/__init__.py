@@ -1,4 +1,4 @@
-"""Model families: how a kind of base model encodes, predicts and keeps its adapter. One file a family."""
+"""Model families, one file each: how a base model encodes, predicts and saves its adapter."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from trainer.spec.run import DEFAULT_ADAPTER, DEFAULT_COMPUTE, Adapter, Base, Co
 
 
 def open_family(base: Base, adapter: Adapter = DEFAULT_ADAPTER, compute: Compute = DEFAULT_COMPUTE) -> Family:
-    """Look at the base model's files, loading no weights.
+    """Open the base model's files without loading weights.
 
     Raises BadRun for one that cannot be trained, BaseUnavailable if the hub cannot be reached for it.
     """

@@ -1,4 +1,4 @@
-"""Which family a base model's files are of, by what they say of their own architecture."""
+"""Recognise a base model's family from the configuration of its networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of a base model in diffusers' layout: found, checked, never unpickled."""
+"""Find and check the files of a base model in diffusers' layout; no pickle is loaded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHA256 = re.compile("[0-9a-f]{64}")
 def locate(source: str, revision: str | None, components: Sequence[str]) -> Path:
     """The base's folder: a local directory as it is, or the hub's files of ``components`` at a pinned revision.
 
-    Raises BadRun for one that is not there or not for us, BaseUnavailable when the hub cannot tell or send it.
+    Raises BadRun for one that is not there or not for us, BaseUnavailable when the hub does not answer or send it.
     """
     if Path(source).is_dir():
         return Path(source)
@@ -45,7 +45,7 @@ def _not_found(given: str, allowed: str) -> BadRun:
 
 
 def _is_refusal(error: BaseException | None) -> bool:
-    """Whether the hub answered, and will answer the same again; being asked too often is not that."""
+    """Whether the hub answered, and will answer the same again; a rate limit is not that."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     return status is not None and 400 <= status < 500 and status not in (408, 429)
 

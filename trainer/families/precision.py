@@ -1,4 +1,4 @@
-"""The frozen base's precision, and what a machine lacks for what was asked."""
+"""The frozen base's precision, and which compute options this machine does not support."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUANTISED = ("int8", "nf4")
 
 
 def compute_field_errors(compute: Compute, device: torch.device) -> list[FieldError]:
-    """What this machine cannot do; told before any work."""
+    """Options that this machine does not support; checked before any work."""
     field_errors = []
     reason = _why_no_bitsandbytes(device)
     if compute.base_precision in QUANTISED and reason:

@@ -168,7 +168,7 @@ class SdDenoiser:
         return EulerDiscreteScheduler.from_config(dict(self.scheduler))
 
     def predict(self, noisy: Tensor, timesteps: Tensor, prompt: Mapping[str, Tensor], size_ids: Tensor) -> Tensor:
-        """``size_ids`` are not looked at: SD has no size conditioning."""
+        """``size_ids`` are not used: SD has no size conditioning."""
         prediction: Tensor = self.network(
             noisy.to(self.dtype, memory_format=self.memory_format),
             timesteps,

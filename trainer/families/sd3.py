@@ -37,7 +37,7 @@ from trainer.spec.run import DEFAULT_ADAPTER, DEFAULT_COMPUTE, Adapter, Base, Co
 
 CLIP_PARTS = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
 T5_PARTS = ("tokenizer_3", "text_encoder_3")
-T5_LENGTH = T5_TOKENS + 1  # with the end: 256, to which the pipelines cut prompts unless told otherwise
+T5_LENGTH = T5_TOKENS + 1  # with the end: 256, to which the pipelines cut prompts by default
 # Of both streams, image and text, as diffusers' own script adapts them.
 TARGETS = tuple(f"attn.{name}" for name in (*ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"))
 
@@ -208,7 +208,7 @@ class Sd3Denoiser:
         return FlowMatchEulerDiscreteScheduler.from_config(dict(self.scheduler))
 
     def predict(self, noisy: Tensor, timesteps: Tensor, prompt: Mapping[str, Tensor], size_ids: Tensor) -> Tensor:
-        """``size_ids`` are not looked at: SD3 has no size conditioning."""
+        """``size_ids`` are not used: SD3 has no size conditioning."""
         prediction: Tensor = self.network(
             noisy.to(self.dtype),
             encoder_hidden_states=prompt["hidden"].to(self.dtype),

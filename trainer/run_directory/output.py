@@ -1,4 +1,4 @@
-"""``output/`` as others find it: its files, and whether this run has already written it. Imports no torch."""
+"""Names and hashes of the files in ``output/``, and whether this run has written them. Imports no torch."""
 
 from __future__ import annotations
 

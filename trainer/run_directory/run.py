@@ -1,4 +1,4 @@
-"""A run directory, read and checked as a whole before anything heavy is imported.
+"""Read and check a run directory as a whole, before anything heavy is imported.
 
 ``spec.json``, ``data/manifest.jsonl`` and the images it names. Whatever is wrong with any of them is collected and
 raised at once.
@@ -49,7 +49,7 @@ class PairFiles:
 
 @dataclass(frozen=True)
 class Run:
-    """``digest`` changes with anything that was asked for; ``dataset_digest`` with the data alone.
+    """``digest`` changes with anything in the request; ``dataset_digest`` with the data alone.
 
     Not with defaults: a later version that has one field more, or one fewer, goes on with a run of this one.
     """

@@ -1,4 +1,4 @@
-"""One process, or group of processes, at a time trains in a run directory."""
+"""Lock a run directory: one process, or one group of processes, trains in it at a time."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ LOCK = ".lock"
 @contextmanager
 def lock_run_directory(directory: Path) -> Iterator[None]:
     """Raises RunInUse at once where another process is in its own block; one that was killed holds nothing."""
-    with ExitStack() as held:
+    with ExitStack() as stack:
         try:
-            held.enter_context(file_lock(directory / LOCK, wait=False))
+            stack.enter_context(file_lock(directory / LOCK, wait=False))
         except BlockingIOError as error:
             raise RunInUse(str(directory)) from error
         yield

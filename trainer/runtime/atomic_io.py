@@ -1,4 +1,4 @@
-"""Files and directories that are there whole or not at all, whenever the process or the machine stops."""
+"""Atomic writes: a file or directory appears whole or not at all, even if the process or machine stops."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ PARTIAL = ".partial"
 def write_atomically(path: Path, content: bytes, *, sync: bool = True) -> None:
     """Readers, other processes too, see the old state or all of ``content``; without ``sync`` until a power cut.
 
-    The partial file is locked (flock) until it has its name, so that others can tell it from one left by a killed
-    process.
+    The partial file is locked (flock) until it has its name, which distinguishes it from one that a killed
+    process left.
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
     with explain_disk_full(path):

@@ -1,4 +1,4 @@
-"""Where a run computes, in which precision, and how much memory it took."""
+"""The device of a run: which one, its default precision, and its memory."""
 
 from __future__ import annotations
 

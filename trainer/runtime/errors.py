@@ -1,4 +1,4 @@
-"""Everything that ends a run early.
+"""The trainer's errors: everything that ends a run early.
 
 TrainerError
 ├── BadRun           the run directory can never train: all faults of spec and data at once
@@ -65,12 +65,12 @@ class NonFiniteLoss(TrainerError):
 
     def __init__(self, step: int, pairs: Sequence[str], last_good_step: int, *, gradient_alone: bool = False) -> None:
         what = "The gradient was not finite, though the loss was," if gradient_alone else "The loss was not finite"
-        cure = "Lower learning_rate or max_grad_norm, or look at these pairs."
+        advice = "Lower learning_rate or max_grad_norm, or look at these pairs."
         if gradient_alone:
-            cure += " A base in fp16 overflows more easily than one in bf16."
+            advice += " A base in fp16 overflows more easily than one in bf16."
         super().__init__(
             f"{what} at step {step}, pairs {', '.join(pairs)}. "
-            f"Stopped; the last good checkpoint is step {last_good_step}. {cure}"
+            f"Stopped; the last good checkpoint is step {last_good_step}. {advice}"
         )
         self.step = step
         self.pairs = tuple(pairs)
@@ -90,8 +90,8 @@ def out_of_memory_message(exhausted_memory: ExhaustedMemory) -> str:
 
 
 class OutOfMemory(TrainerError):
-    """The device's memory, or the machine's where the CPU is the device or something beside the network was too large
-    for it."""
+    """The device's memory, or the machine's main memory where the CPU is the device or something other than the network
+    was too large for it."""
 
     def __init__(self, exhausted_memory: ExhaustedMemory, peak_bytes: int, batch_size: int) -> None:
         whose = "GPU memory" if exhausted_memory == "device" else "the machine's main memory"
@@ -127,7 +127,7 @@ class CacheEntryLost(TrainerError):
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(
-            f"The cache has lost what this run put there: {path} ({reason}). Run again: it will be computed anew."
+            f"The cache has lost what this run put there: {path} ({reason}). Run again: it will be computed again."
         )
         self.path = path
 

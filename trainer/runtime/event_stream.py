@@ -1,4 +1,4 @@
-"""Events out: JSON lines on the stdout that the supervisor reads, and nothing else on it."""
+"""Report events to the supervisor as JSON lines on stdout, and keep everything else off it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class PhaseReporter:
         self.current, self._since, self._last_line, self._counts = phase, now, now, None
 
     def progress(self, done: int, total: int) -> None:
-        """A line about once a second, so that a long phase can be told from a hanging one."""
+        """Report about once a second, which distinguishes a long phase from a hanging one."""
         now, self._counts = time.monotonic(), (done, total)
         if self.current is not None and now - self._last_line >= 1:
             self.report(PhaseProgress(phase=self.current, done=done, total=total))
@@ -56,8 +56,8 @@ class PhaseReporter:
 
 
 def heartbeat_check(phases: PhaseReporter, stop: StopRequest) -> Callable[[], None]:
-    """For long work to call between its pieces: it tells that the program is alive, and raises Interrupted once a stop
-    was asked for."""
+    """A check for long work to call between its pieces: it reports a heartbeat, and raises Interrupted once a stop is
+    requested."""
 
     def check() -> None:
         stop.check()

@@ -1,4 +1,4 @@
-"""Locks between processes (flock): the kernel frees one when its holder ends, however it ends."""
+"""File locks between processes (flock): the kernel frees a lock when its holder ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which memory ran out: the device's, or the machine's own. Told from an error without importing torch."""
+"""Recognise out-of-memory errors, of the device or the machine, without importing torch."""
 
 from __future__ import annotations
 

@@ -1,21 +1,17 @@
-"""Images that a run needs and nobody has: drawn from the base once, before training, with recorded seeds.
+"""Sample the images that the dataset lacks from the base, once before training, with recorded seeds.
 
 Rejected images for pairs that have none (arXiv 2406.06424v2, "Unifying T2I fine-tuning as preference alignment"), and
-DreamBooth's class images. They lie in ``drawn/`` under names that follow from all that determines them, so a run that
-was killed goes on with what is there.
+DreamBooth's class images. They are stored in ``drawn/`` under names that follow from all that determines them, so a
+resumed run finds the images that exist already.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from trainer.data.encoding import CachingEncoder
 from trainer.data.noise import keyed_seed
@@ -23,7 +19,7 @@ from trainer.data.pairs import DataRequirements, DatasetFiles, captions
 from trainer.run_directory.run import PairFiles, Run, image_file
 from trainer.runtime.atomic_io import remove_partial_files, write_atomically
 from trainer.runtime.distributed import ProcessGroup
-from trainer.sampling.sampler import Sampler, images_per_pass
+from trainer.sampling.sampler import Sampler, images_per_pass, png_bytes
 from trainer.spec.buckets import Bucket
 
 FOLDER, MANIFEST = "drawn", "manifest.jsonl"
@@ -42,7 +38,7 @@ class MissingImage:
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """What stands beside each drawn image, in the PNG and in the manifest."""
+    """The metadata of a sampled image, in the PNG and in the manifest."""
 
     purpose: str
     prompt: str
@@ -59,14 +55,13 @@ class ImageRecord:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:32] + ".png"
 
 
-def record_of(commission: MissingImage, sampler: Sampler, base: str, revision: str) -> ImageRecord:
-    size = commission.size
+def record_of(image: MissingImage, sampler: Sampler, base: str, revision: str) -> ImageRecord:
     return ImageRecord(
-        commission.purpose,
-        commission.prompt,
-        commission.seed,
-        size.width,
-        size.height,
+        image.purpose,
+        image.prompt,
+        image.seed,
+        image.size.width,
+        image.size.height,
         sampler.steps,
         sampler.guidance,
         base,
@@ -74,8 +69,8 @@ def record_of(commission: MissingImage, sampler: Sampler, base: str, revision: s
     )
 
 
-def carry_out(
-    commissions: Sequence[MissingImage],
+def sample_missing_images(
+    missing: Sequence[MissingImage],
     sampler: Sampler,
     directory: Path,
     *,
@@ -85,32 +80,31 @@ def carry_out(
     progress: Callable[[int, int], None],
     process_group: ProcessGroup,
 ) -> list[Path]:
-    """The images' paths, in order, once all are there; several processes share the drawing. The network draws as it is.
+    """The images' paths, in order, once all exist. Several processes share the work; the network samples as it is.
 
-    What is drawn together does not depend on what is there already: an image is the same whether or not the run was
-    interrupted. One that is there is left as it is. The seed's noise is ``torch.randn`` on the CPU.
+    Which images share a forward pass does not depend on the files that exist already: an image is the same whether or
+    not the run was interrupted. An existing file stays as it is. The seed's noise is ``torch.randn`` on the CPU.
     """
     folder = directory / FOLDER
     folder.mkdir(exist_ok=True)
-    records = [record_of(one, sampler, base, revision) for one in commissions]
+    records = [record_of(image, sampler, base, revision) for image in missing]
     paths = [folder / record.file_name for record in records]
-    groups = grouped_by_size(commissions)
-    missing = [group for group in groups if any(not paths[at].exists() for at in group)]
+    groups = [group for group in grouped_by_size(missing) if any(not paths[at].exists() for at in group)]
     if process_group.is_main:
         remove_partial_files(folder)
-    process_group.all_gather(None)  # what one of them draws now, another must not find
-    mine, done = process_group.shard(missing), 0
+    process_group.all_gather(None)  # a file that one process writes from here on must not change another's groups
+    mine, done = process_group.shard(groups), 0
     for group in mine:
         progress(done, sum(map(len, mine)))
         images = sampler.sample(
-            [commissions[at].prompt_key for at in group],
-            seeds=[commissions[at].seed for at in group],
-            size=commissions[group[0]].size,
+            [missing[at].prompt_key for at in group],
+            seeds=[missing[at].seed for at in group],
+            size=missing[group[0]].size,
             check=check,
         )
         for at, image in zip(group, images, strict=True):
             if not paths[at].exists():
-                write_atomically(paths[at], png(image, records[at]))
+                write_atomically(paths[at], png_bytes(image, asdict(records[at])))
         done += len(group)
     if process_group.is_main:
         lines = [json.dumps({"file": record.file_name, **asdict(record)}) + "\n" for record in records]
@@ -119,35 +113,24 @@ def carry_out(
     return paths
 
 
-def grouped_by_size(commissions: Sequence[MissingImage]) -> list[list[int]]:
-    """Places of those that are drawn together: of one size, a few at a time."""
-    alike: dict[Bucket, list[int]] = {}
-    for at, commission in enumerate(commissions):
-        alike.setdefault(commission.size, []).append(at)
+def grouped_by_size(missing: Sequence[MissingImage]) -> list[list[int]]:
+    """Indices of the images that share a forward pass: of one size, a few at a time."""
+    by_size: dict[Bucket, list[int]] = {}
+    for at, image in enumerate(missing):
+        by_size.setdefault(image.size, []).append(at)
     return [
-        positions[start : start + images_per_pass(size)]
-        for size, positions in alike.items()
-        for start in range(0, len(positions), images_per_pass(size))
+        indices[start : start + images_per_pass(size)]
+        for size, indices in by_size.items()
+        for start in range(0, len(indices), images_per_pass(size))
     ]
-
-
-def png(image: Image.Image, record: ImageRecord) -> bytes:
-    info = PngInfo()
-    for name, value in asdict(record).items():
-        info.add_itxt(f"pairtune.{name}", str(value))
-    content = io.BytesIO()
-    image.save(content, "PNG", pnginfo=info)
-    return content.getvalue()
 
 
 def find_missing_images(
-    pairs: DatasetFiles, run: Run, requirements: DataRequirements, encoder: CachingEncoder
+    files: DatasetFiles, run: Run, requirements: DataRequirements, encoder: CachingEncoder
 ) -> list[MissingImage]:
-    """What is to be drawn: rejected images where they are looked at, then class images."""
-    looked_at = (*(pairs.training if requirements.rejected else ()), *pairs.held_out)
-    rejected = [
-        _rejected(pair, run, requirements, encoder) for pair in dict.fromkeys(looked_at) if pair.rejected is None
-    ]
+    """Rejected images that training or evaluation needs, then class images."""
+    needed = dict.fromkeys((*(files.training if requirements.rejected else ()), *files.held_out))
+    rejected = [missing_rejected_image(pair, run, requirements, encoder) for pair in needed if pair.rejected is None]
     native = encoder.native
     class_prompt = requirements.class_prompt or ""
     return rejected + [
@@ -162,7 +145,9 @@ def find_missing_images(
     ]
 
 
-def _rejected(pair: PairFiles, run: Run, requirements: DataRequirements, encoder: CachingEncoder) -> MissingImage:
+def missing_rejected_image(
+    pair: PairFiles, run: Run, requirements: DataRequirements, encoder: CachingEncoder
+) -> MissingImage:
     prompt = captions(pair, run, requirements)[0]
     return MissingImage(
         f"rejected image of pair {pair.id}",
@@ -174,8 +159,8 @@ def _rejected(pair: PairFiles, run: Run, requirements: DataRequirements, encoder
 
 
 def with_sampled_images(
-    pairs: DatasetFiles,
-    commissions: Sequence[MissingImage],
+    files: DatasetFiles,
+    missing: Sequence[MissingImage],
     run: Run,
     sampler: Sampler,
     *,
@@ -183,9 +168,9 @@ def with_sampled_images(
     progress: Callable[[int, int], None],
     process_group: ProcessGroup,
 ) -> DatasetFiles:
-    """With what ``find_missing_images`` named, drawn by the network as it is."""
-    paths = carry_out(
-        commissions,
+    """The dataset with the ``missing`` images, sampled by the network as it is."""
+    paths = sample_missing_images(
+        missing,
         sampler,
         run.directory,
         base=run.spec.base.name,
@@ -194,14 +179,14 @@ def with_sampled_images(
         progress=progress,
         process_group=process_group,
     )
-    drawn = {commission.purpose: path for commission, path in zip(commissions, paths, strict=True)}
+    sampled = {image.purpose: path for image, path in zip(missing, paths, strict=True)}
     return DatasetFiles(
-        [_with_rejected(pair, drawn) for pair in pairs.training],
-        [_with_rejected(pair, drawn) for pair in pairs.held_out],
-        [image_file(path) for purpose, path in drawn.items() if purpose.startswith("class image ")],
+        [_with_rejected(pair, sampled) for pair in files.training],
+        [_with_rejected(pair, sampled) for pair in files.held_out],
+        [image_file(path) for purpose, path in sampled.items() if purpose.startswith("class image ")],
     )
 
 
-def _with_rejected(pair: PairFiles, drawn: dict[str, Path]) -> PairFiles:
-    path = drawn.get(f"rejected image of pair {pair.id}")
+def _with_rejected(pair: PairFiles, sampled: dict[str, Path]) -> PairFiles:
+    path = sampled.get(f"rejected image of pair {pair.id}")
     return pair if path is None else replace(pair, rejected=image_file(path))

@@ -1,21 +1,23 @@
-"""Sampling from a denoiser that is loaded for training: no pipeline is built, prompts come from the cache."""
+"""Sample from the denoiser that is loaded for training, with prompts from the cache and without a pipeline."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import io
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from trainer.cache.cache import Cache, Tensors
 from trainer.families.family import Decoder, Denoiser
 from trainer.spec.buckets import Bucket
 
-# Images that share a forward pass, which guidance doubles. Large ones are alone: drawing fits where training does.
+# Images that share a forward pass, which guidance doubles. Large ones go alone: sampling fits where training does.
 MAX_IMAGES_PER_PASS = 4
 MAX_PIXELS_PER_PASS = 2**20
 
@@ -114,3 +116,13 @@ def image_of(pixels: Tensor) -> Image.Image:
     """From (3, height, width), -1 to 1."""
     levels = (pixels.clamp(-1, 1) + 1) * 127.5
     return Image.fromarray(np.asarray(levels.round().byte().permute(1, 2, 0)))
+
+
+def png_bytes(image: Image.Image, metadata: Mapping[str, object] | None = None) -> bytes:
+    """A PNG whose text chunks ``pairtune.<name>`` hold ``metadata``, in its order."""
+    info = PngInfo()
+    for name, value in (metadata or {}).items():
+        info.add_itxt(f"pairtune.{name}", str(value))
+    content = io.BytesIO()
+    image.save(content, "PNG", pnginfo=info)
+    return content.getvalue()

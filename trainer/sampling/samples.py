@@ -1,12 +1,11 @@
-"""The same prompts from the same seeds, drawn as training goes on: ``samples/`` of a run directory.
+"""Sample the same prompts from the same seeds as training goes on: ``samples/`` of a run directory.
 
-``samples/step-00000100/0.png``, ... and ``samples/grid.png``, a row for each step, the base's first, or for
-as many as a picture can hold.
+``samples/step-00000100/0.png``, ... and ``samples/grid.png``: a row for each step, the base's first; of many steps,
+``ROWS`` of them.
 """
 
 from __future__ import annotations
 
-import io
 import re
 import shutil
 import time
@@ -18,18 +17,18 @@ from PIL import Image
 
 from trainer.runtime.atomic_io import atomic_directory, remove_partial_files, write_atomically
 from trainer.sampling.grid import GridRow, fitted, grid
-from trainer.sampling.sampler import Sampler
+from trainer.sampling.sampler import Sampler, png_bytes
 from trainer.spec.buckets import Bucket
 from trainer.spec.events import SampleWritten
 
 FOLDER, GRID = "samples", "grid.png"
-ROWS = 24  # of the grid, however many steps were drawn: with 16 prompts 150 MB while it is put together
+ROWS = 24  # of the grid, however many steps were sampled: with 16 prompts 150 MB while it is put together
 _STEP = re.compile(r"step-(\d{8,})")
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What is drawn: image ``i`` from ``prompts[i]`` and a seed of its own."""
+    """Image ``i`` is sampled from ``prompts[i]`` and ``seeds[i]``."""
 
     directory: Path
     sampler: Sampler
@@ -39,7 +38,7 @@ class Samples:
     size: Bucket
 
     def write(self, step: int, check: Callable[[], None], progress: Callable[[int, int], None]) -> SampleWritten:
-        """Draw with the network as it is; a step that is there already is not drawn again."""
+        """Sample with the network as it is; a step whose files exist is not sampled again."""
         started = time.monotonic()
         progress(0, len(self.prompts))
         folder = self.directory / FOLDER / f"step-{step:08d}"
@@ -49,7 +48,7 @@ class Samples:
                 for index, image in enumerate(images):
                     image.save(partial / f"{index}.png")
         rows = [row for at in thin_out(self._steps(), ROWS) if (row := self._row(at)) is not None]
-        write_atomically(self.directory / FOLDER / GRID, _png(grid(self.prompts, rows)))
+        write_atomically(self.directory / FOLDER / GRID, png_bytes(grid(self.prompts, rows)))
         return SampleWritten(
             step=step,
             paths=tuple(f"{FOLDER}/{folder.name}/{index}.png" for index in range(len(self.prompts))),
@@ -77,20 +76,14 @@ class Samples:
         return GridRow("base" if step == 0 else f"step {step}", [_read(file) for file in files])
 
 
-def thin_out(steps: Sequence[int], most: int) -> list[int]:
+def thin_out(steps: Sequence[int], limit: int) -> list[int]:
     """The first, the last, and as many as fit between, evenly."""
-    if len(steps) <= most:
+    if len(steps) <= limit:
         return list(steps)
-    return [steps[round(position * (len(steps) - 1) / (most - 1))] for position in range(most)]
+    return [steps[round(position * (len(steps) - 1) / (limit - 1))] for position in range(limit)]
 
 
 def _read(file: Path) -> Image.Image:
     """As large as the grid shows it: all of them are in memory together."""
     with Image.open(file) as image:
         return fitted(image.convert("RGB"))
-
-
-def _png(image: Image.Image) -> bytes:
-    content = io.BytesIO()
-    image.save(content, "PNG")
-    return content.getvalue()

@@ -1,4 +1,4 @@
-"""Rules across the fields of a spec: what breaks one is a fault of the field to change, like any other fault."""
+"""Report fields of a spec that conflict with each other as errors of the field to change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the trainer tells its supervisor: one JSON object per line on stdout, told apart by ``event``.
+"""The events that the trainer reports: one JSON object per line on stdout, distinguished by ``event``.
 
 Times are seconds, memory is bytes, paths are relative to the run directory.
 """
@@ -66,7 +66,7 @@ class MismatchMeasured(Strict):
 
 
 class SampleWritten(Strict):
-    """``seconds`` went to drawing, not to training."""
+    """``seconds`` went to sampling, not to training."""
 
     event: Literal["sample"] = "sample"
     step: int
@@ -175,7 +175,7 @@ class Metrics(Strict):
 
 
 class StoppedEarly(Strict):
-    """The held-out objective was not bettered for ``patience`` check-ups, as the user asked to watch for."""
+    """The held-out objective did not improve for ``patience`` evaluations, the user's limit."""
 
     event: Literal["stopped_early"] = "stopped_early"
     step: int

@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a document, told by the paths and fields of the document itself."""
+"""Translate pydantic's errors into one invalid field each, by the document's own paths."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-TAG = "type"  # the field that tells the arms of our unions apart
+TAG = "type"  # the discriminator of our unions
 _OBJECT_TYPES = ("model_type", "model_attributes_type", "dict_type")
 _SUBJECT = re.compile(r"^(Input|String|Tuple|List|Dictionary|Value) should")
 Path = tuple[str, ...]
@@ -76,7 +76,7 @@ def _walk(
 ) -> tuple[Path, Sequence[str], Models]:
     """pydantic's location without the names of union arms, which are no part of the document.
 
-    Also the fields that are known beside the last part of the path, and the models that may stand there.
+    Also returns the fields that its parent knows, and the models that are valid at this path.
     """
     path: list[str] = []
     known: Sequence[str] = ()

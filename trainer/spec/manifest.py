@@ -1,4 +1,4 @@
-"""``data/manifest.jsonl`` of a run directory: one line per pair, image paths relative to ``data/``."""
+"""The dataset manifest, ``data/manifest.jsonl``: one line per pair, image paths relative to ``data/``."""
 
 from __future__ import annotations
 

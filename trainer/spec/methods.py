@@ -1,7 +1,7 @@
 """Training methods and their hyperparameters, in the request shape of OpenAI's fine-tuning API.
 
 Every hyperparameter may be ``"auto"``; ``trainer.spec.resolved`` says what that becomes. What is true of every run by
-a method stands in ``trainer.spec.method_facts``.
+a method is in ``trainer.spec.method_facts``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is to be drawn: ``draw.json`` of a directory, and the ``spec`` of a generation's row."""
+"""The sample specification: ``draw.json`` of a directory, and the ``spec`` of a generation's row."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16", "int8", "nf4"]
 
 
 class SampleOptions(Strict):
-    """What a client may choose about a drawing beside its size."""
+    """The options of a client's request for images, without their size."""
 
     prompt: Prompt
     negative_prompt: Annotated[str, Field(max_length=4000)] = Field("", description="What guidance leads away from.")
@@ -32,7 +32,7 @@ class SampleOptions(Strict):
 
 
 class SampleSpec(SampleOptions):
-    """Everything that determines the images; image ``i`` is drawn from the noise of ``seed + i`` alone.
+    """Everything that determines the images; image ``i`` is sampled from the noise of ``seed + i`` alone.
 
     ``weights`` says what lies under ``adapter/``: nothing, an exported adapter or a checkpoint's tensors, of a run
     whose adapter was ``adapter``. Without ``width`` and ``height`` the size is the base's own.

@@ -1,4 +1,4 @@
-"""Checkpoints: directories that appear whole, are never changed, and prove their content when read.
+"""Checkpoints: directories that are written atomically, never change, and are verified when read.
 
 ``checkpoints/step-00000100/`` holds state.json, tensors.safetensors and metrics.jsonl, and manifest.json with their
 SHA-256.
@@ -30,7 +30,7 @@ _NAME = re.compile(r"step-(\d{8,})")
 Weights = Mapping[str, Tensor]
 
 
-class Damaged(Exception):
+class CorruptCheckpoint(Exception):
     """A checkpoint whose files are not the ones that were written."""
 
 
@@ -45,7 +45,7 @@ class BestAdapter:
 
 @dataclass(frozen=True)
 class ResolvedPlan:
-    """What "auto" became: a resumed run goes on with the same, but plans its memory anew on another ``device``."""
+    """What "auto" resolved to: a resumed run uses the same, but plans its memory again on another ``device``."""
 
     beta: float | None
     device: str
@@ -54,11 +54,11 @@ class ResolvedPlan:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that is needed to go on after ``step``.
+    """All that is needed to resume after ``step``.
 
     ``run`` is the digest of spec and data; ``optimizer`` is keyed "<parameter>.<state>"; ``base`` is the untrained
     model on the held-out draws; ``validated`` says whether this step was measured on them too; ``plan`` is what
-    "auto" became on the way (beta, batch_size); ``metrics_log`` is metrics.jsonl so far.
+    "auto" resolved to (beta, batch_size); ``metrics_log`` is metrics.jsonl so far.
     """
 
     run: str
@@ -94,7 +94,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
 
 
 def prune(folder: Path, best_step: int | None) -> None:
-    """Keep the best, the last, and the one before it, which stands in should the last be damaged."""
+    """Keep the best, the last, and the one before it, which replaces the last one if that is corrupt."""
     steps = _steps(folder)
     for step in steps[:-2]:
         if step != best_step:
@@ -112,7 +112,7 @@ def newest_checkpoint(folder: Path, run: str, warn: Callable[[str, str], None]) 
         path = path_of(folder, step)
         try:
             checkpoint = _read(path)
-        except Damaged as error:
+        except CorruptCheckpoint as error:
             aside = path.with_name(f"{path.name}.damaged-{secrets.token_hex(4)}")
             path.rename(aside)
             warn("checkpoint_damaged", f"{path.name} is damaged ({error}) and was set aside as {aside.name}.")
@@ -135,10 +135,10 @@ def _read(path: Path) -> Checkpoint:
         manifest = json.loads((path / MANIFEST).read_bytes())
         files = {name: (path / name).read_bytes() for name in (STATE, TENSORS, HISTORY)}
     except (OSError, ValueError) as error:
-        raise Damaged(str(error)) from error
+        raise CorruptCheckpoint(str(error)) from error
     for name, content in files.items():
         if manifest.get(name) != _sha256(content):
-            raise Damaged(f"{name} does not match its SHA-256")
+            raise CorruptCheckpoint(f"{name} does not match its SHA-256")
     return _parse(json.loads(files[STATE]), load(files[TENSORS]), files[HISTORY])
 
 

@@ -1,4 +1,4 @@
-"""How a step is made to fit the device: how many pairs a forward pass takes, and what is traded for memory."""
+"""Memory plans: how many pairs a forward pass takes, and which techniques save memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Progress of training: step records gathered on the device, looked at about once a second."""
+"""Report progress: step records are collected on the device and read about once a second."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from trainer.run_directory.metrics_log import MetricsLog, Row
+from trainer.run_directory.metrics_log import MetricsLog, MetricsRow
 from trainer.runtime.device import peak_memory
 from trainer.runtime.errors import NonFiniteLoss
 from trainer.runtime.event_stream import Report
@@ -23,8 +23,8 @@ SIDES = ("chosen_loss", "rejected_loss")
 class ProgressReporter:
     """Losses of all steps since the last line.
 
-    Time between ``flush`` and ``restart`` does not count for the speed; that of a check-up, due after every ``every``
-    steps and after the last, counts for the remaining time.
+    Time between ``flush`` and ``restart`` does not count for the speed. The time of an evaluation, due after every
+    ``every`` steps and after the last, counts for the remaining time.
     """
 
     report: Report
@@ -46,7 +46,7 @@ class ProgressReporter:
         return time.monotonic() - self._since >= EVERY_SECONDS
 
     def restart(self, *, after_evaluation: bool = True) -> None:
-        """Steps go on after a check-up, or after what comes at no fixed step and so into no estimate."""
+        """Continue after an evaluation, or after an interruption at no fixed step, which no estimate includes."""
         now = time.monotonic()
         if self._steps and after_evaluation:
             self._evaluations += 1
@@ -54,7 +54,7 @@ class ProgressReporter:
         self._since = now
 
     def flush(self, last_good_step: int) -> None:
-        """Wait for the device, write down every step, report their means. Raises NonFiniteLoss."""
+        """Wait for the device, log every step, report their means. Raises NonFiniteLoss."""
         if not self._records:
             return
         rows, pairs = _read(self._records, last_good_step)
@@ -90,11 +90,11 @@ class ProgressReporter:
         )
 
 
-def _read(records: list[StepRecord], last_good_step: int) -> tuple[list[Row], int]:
+def _read(records: list[StepRecord], last_good_step: int) -> tuple[list[MetricsRow], int]:
     """The records as rows, and how many pairs they saw; one transfer from the device for all of them."""
     norms = torch.stack([record.grad_norm for record in records])
     values = torch.cat([record.losses.flatten() for record in records] + [norms]).tolist()
-    rows: list[Row] = []
+    rows: list[MetricsRow] = []
     position = 0
     for record, grad_norm in zip(records, values[-len(records) :], strict=True):
         pairs, kinds = len(record.pairs), len(record.losses)
@@ -111,5 +111,5 @@ def _read(records: list[StepRecord], last_good_step: int) -> tuple[list[Row], in
     return rows, sum(len(record.pairs) for record in records)
 
 
-def _mean(rows: list[Row], name: str) -> float:
+def _mean(rows: list[MetricsRow], name: str) -> float:
     return sum(float(row[name]) for row in rows) / len(rows)

@@ -1,4 +1,4 @@
-"""One optimizer step, without waiting for the device: its losses stay there until someone looks."""
+"""One optimizer step, without waiting for the device: the losses stay there until they are read."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ FP16_SCALE = 4096.0
 
 @dataclass(frozen=True)
 class StepRecord:
-    """``losses`` (2 or 3, pairs): objective, chosen and, where it is seen, rejected loss of each pair.
+    """``losses`` (2 or 3, pairs): objective, chosen and, where it is used, rejected loss of each pair.
 
-    They are on the device, as ``grad_norm`` is. ``stop_requested`` says whether any process was asked to stop.
+    They are on the device, as ``grad_norm`` is. ``stop_requested`` says whether any process received a stop request.
     """
 
     step: int
@@ -94,7 +94,9 @@ def training_step(
     losses = [backward(denoiser, batch, objective, len(names) / scale) for batch in batches]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     if process_group.size > 1:
-        everything, stop_requested = add_up(process_group, parameters, losses, own, names, objective, stop_requested)
+        everything, stop_requested = reduce_gradients(
+            process_group, parameters, losses, own, names, objective, stop_requested
+        )
     else:
         everything = torch.cat(losses, dim=1)
     if scale != 1:
@@ -109,7 +111,7 @@ def training_step(
     return StepRecord(step, tuple(names), everything, grad_norm, learning_rate, stop_requested)
 
 
-def add_up(
+def reduce_gradients(
     process_group: ProcessGroup,
     parameters: Sequence[nn.Parameter],
     losses: list[Tensor],
@@ -120,7 +122,7 @@ def add_up(
 ) -> tuple[Tensor, bool]:
     """Gradients of all processes into ``parameters``; returns all pairs' losses and whether any process is to stop.
 
-    One message for everything: losses stand at their pair's place, zeros elsewhere, so that their sum is themselves.
+    One message for everything: losses are at their pair's index, zeros elsewhere, so that their sum is themselves.
     """
     device = parameters[0].device
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
@@ -128,8 +130,8 @@ def add_up(
     if losses:
         positions = {name: position for position, name in enumerate(names)}
         everything[:, [positions[name] for name in own]] = torch.cat(losses, dim=1)
-    asked = torch.tensor([float(stop_requested)], device=device)
-    message = torch.cat([*(gradient.flatten() for gradient in gradients), everything.flatten(), asked])
+    requested = torch.tensor([float(stop_requested)], device=device)
+    message = torch.cat([*(gradient.flatten() for gradient in gradients), everything.flatten(), requested])
     process_group.all_reduce(message)
     *parts, sums, stop = torch.split(message, [*map(torch.Tensor.numel, gradients), everything.numel(), 1])
     for parameter, part in zip(parameters, parts, strict=True):

@@ -1,4 +1,4 @@
-"""What training changes: the adapter's parameters and the optimizer's state, and their plain copies in checkpoints."""
+"""What training changes: the adapter's parameters and the optimizer's state, and their copies in checkpoints."""
 
 from __future__ import annotations
 

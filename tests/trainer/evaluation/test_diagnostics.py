@@ -11,7 +11,7 @@ from trainer.evaluation.diagnostics import should_stop, warnings
 pytestmark = pytest.mark.unit
 
 Row = dict[str, Any]
-STEPS = 25  # between check-ups
+STEPS = 25  # between evaluations
 
 
 def evaluation(step: int, objective: float, chosen: float = -0.02, margin: float = 0.03, **changes: Any) -> Row:
@@ -146,11 +146,11 @@ def test_every_warning_holds_its_numbers_and_advice() -> None:
         ([0.4, 0.41, 0.42], None, False),
     ],
 )
-def test_patience_counts_check_ups_since_the_best(objectives: list[float], patience: int | None, stops: bool) -> None:
+def test_patience_counts_evaluations_since_the_best(objectives: list[float], patience: int | None, stops: bool) -> None:
     assert should_stop(healthy(objectives), patience) is stops
 
 
-def test_the_final_measurement_is_no_check_up_of_the_course() -> None:
+def test_the_final_measurement_is_no_evaluation_of_the_course() -> None:
     """It is of the best adapter, measured once more."""
     final = evaluation(50, 0.40) | {"final": True}
     assert not should_stop([*healthy([0.4, 0.39]), final, final], 1)

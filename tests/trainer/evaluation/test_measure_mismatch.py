@@ -25,7 +25,7 @@ CHOSEN, REJECTED = ("red", "crimson", "firebrick", "darkred"), ("blue", "navy", 
 
 @dataclass
 class Painter:
-    """An artist who knows what each prompt looks like; records the requests."""
+    """A sampler who knows what each prompt looks like; records the requests."""
 
     colours: dict[str, str]
     requests: list[tuple[str, int, Bucket]] = field(default_factory=list)

@@ -129,7 +129,7 @@ def test_a_base_measured_on_other_pairs_lends_no_interval(run: Run) -> None:
 
 
 @pytest.mark.unit
-def test_the_last_check_up_is_not_shown_twice(run: Run) -> None:
+def test_the_last_evaluation_is_not_shown_twice(run: Run) -> None:
     assert "not kept" not in card(run, [ROWS[0], ROWS[2], ROWS[5]])
 
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.unit
 
 @dataclass
 class Painter:
-    """An artist whose images are blue with the adapter and red without."""
+    """A sampler whose images are blue with the adapter and red without."""
 
     adapted: bool = True
     asked: list[tuple[bool, Sequence[str], Sequence[int]]] = field(default_factory=list)

@@ -126,7 +126,7 @@ def test_every_checkpoint_has_the_best_adapter_beside_its_own(worsening: tuple[P
     assert all(torch.equal(stored_best[name], tensor) for name, tensor in best_weights.items())
 
 
-def test_a_run_stops_after_as_many_check_ups_without_a_better_one_as_patience_says(
+def test_a_run_stops_after_as_many_evaluations_without_a_better_one_as_patience_says(
     worsening: tuple[Path, Outcome],
 ) -> None:
     _, outcome = worsening
