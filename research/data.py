@@ -81,11 +81,11 @@ def specification(trial: Trial, base: Path) -> dict[str, Any]:
 
 
 def method(trial: Trial) -> dict[str, Any]:
-    asked: dict[str, Any] = {"max_steps": STEPS, "batch_size": BATCH, "learning_rate": trial.learning_rate}
+    hyperparameters: dict[str, Any] = {"max_steps": STEPS, "batch_size": BATCH, "learning_rate": trial.learning_rate}
     if trial.beta is not None:
-        asked["beta"] = trial.beta
+        hyperparameters["beta"] = trial.beta
     if trial.method == "mapo-code":
-        return {"type": "mapo", "mapo": {"hyperparameters": asked | {"form": "reference-code"}}}
+        return {"type": "mapo", "mapo": {"hyperparameters": hyperparameters | {"form": "reference-code"}}}
     if trial.method == "dreambooth":
-        asked |= {"class_prompt": CLASS_PROMPT, "class_images": CLASS_IMAGES}
-    return {"type": trial.method, trial.method: {"hyperparameters": asked}}
+        hyperparameters |= {"class_prompt": CLASS_PROMPT, "class_images": CLASS_IMAGES}
+    return {"type": trial.method, trial.method: {"hyperparameters": hyperparameters}}

@@ -1,4 +1,4 @@
-"""A worker: takes the next trial that nobody has taken, trains it, scores it, writes the result; until none is left."""
+"""The worker: claim the next free trial, train it, score it and write the result, until none is left."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from trainer.run_directory.images import upright_size
 from trainer.run_directory.split import Split, hold_out
 from trainer.runtime.errors import BadRun, FieldError
 from trainer.spec.invalid_fields import invalid_fields
-from trainer.spec.manifest import Pair
+from trainer.spec.manifest import ManifestPair
 from trainer.spec.resolved import Resolved, resolve
 from trainer.spec.run import RunSpec
 from trainer.spec.sample_spec import SampleSpec
@@ -109,7 +109,7 @@ def _read_spec(path: Path, model: type[Spec], field_errors: list[FieldError]) ->
     return None
 
 
-def _read_pairs(data: Path, field_errors: list[FieldError]) -> list[tuple[Pair, PairFiles]]:
+def _read_pairs(data: Path, field_errors: list[FieldError]) -> list[tuple[ManifestPair, PairFiles]]:
     manifest = data / "manifest.jsonl"
     try:
         lines = manifest.read_bytes().split(b"\n")  # as text, splitlines() would split inside prompts too
@@ -133,18 +133,18 @@ def _read_pairs(data: Path, field_errors: list[FieldError]) -> list[tuple[Pair, 
     return [(pair, files) for pair in parsed if (files := _read_images(pair, data, field_errors)) is not None]
 
 
-def _read_line(line: bytes, where: str, field_errors: list[FieldError]) -> Pair | None:
+def _read_line(line: bytes, where: str, field_errors: list[FieldError]) -> ManifestPair | None:
     try:
         given = from_json(line)
-        return Pair.model_validate(given)
+        return ManifestPair.model_validate(given)
     except ValidationError as error:
-        field_errors.extend(model_field_errors(error, given, Pair, prefix=f"{where} "))
+        field_errors.extend(model_field_errors(error, given, ManifestPair, prefix=f"{where} "))
     except ValueError as error:
         field_errors.append(FieldError(where, "no JSON", str(error)))
     return None
 
 
-def _read_images(pair: Pair, data: Path, field_errors: list[FieldError]) -> PairFiles | None:
+def _read_images(pair: ManifestPair, data: Path, field_errors: list[FieldError]) -> PairFiles | None:
     chosen = _read_image(data, pair.chosen, f"pair {pair.id} chosen", field_errors)
     rejected = _read_image(data, pair.rejected, f"pair {pair.id} rejected", field_errors) if pair.rejected else None
     if chosen is None or (rejected is None and pair.rejected):
@@ -185,7 +185,7 @@ def model_field_errors(
     ]
 
 
-def _identity(pair: Pair, files: PairFiles) -> list[str | None]:
+def _identity(pair: ManifestPair, files: PairFiles) -> list[str | None]:
     rejected = files.rejected.sha256 if files.rejected else None
     return [pair.id, pair.prompt, files.chosen.sha256, rejected, pair.split]
 

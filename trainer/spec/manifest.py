@@ -7,7 +7,7 @@ from typing import Literal
 from trainer.spec.strict import Strict
 
 
-class Pair(Strict):
+class ManifestPair(Strict):
     """Without ``rejected``, the base draws it before training."""
 
     id: str

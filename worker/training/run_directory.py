@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from store.blobs.blobs import Blobs
-from trainer.spec.manifest import Pair
+from trainer.spec.manifest import ManifestPair
 from trainer.spec.run import RunSpec
 
 Split = Literal["train", "validation"]
@@ -26,7 +26,7 @@ class Inputs:
     checkpoint: Mapping[str, Any]
 
 
-def prepare(folder: Path, inputs: Inputs, blobs: Blobs, check: Callable[[], None]) -> list[Pair]:
+def prepare(folder: Path, inputs: Inputs, blobs: Blobs, check: Callable[[], None]) -> list[ManifestPair]:
     """The pairs; ``check`` is called between files and may raise: copying a large data set takes a while."""
     images = folder / "data" / "images"
     images.mkdir(parents=True)
@@ -45,7 +45,7 @@ def prepare(folder: Path, inputs: Inputs, blobs: Blobs, check: Callable[[], None
     return pairs
 
 
-def assign_splits(inputs: Inputs, blobs: Blobs) -> list[Pair]:
+def assign_splits(inputs: Inputs, blobs: Blobs) -> list[ManifestPair]:
     """What the data says of its split; where it says nothing all is "train", and the trainer holds out a share.
 
     Rows that the training file marks "validation" are never trained on, also beside a validation file.
@@ -56,9 +56,9 @@ def assign_splits(inputs: Inputs, blobs: Blobs) -> list[Pair]:
     return pairs
 
 
-def _pair(row: dict[str, Any], split: Split, prefix: str) -> Pair:
+def _pair(row: dict[str, Any], split: Split, prefix: str) -> ManifestPair:
     """The id names the file and its row: the trainer's noise is keyed by it, so it must not change between runs."""
-    return Pair(
+    return ManifestPair(
         id=f"{prefix}{row['row']}",
         prompt=row["prompt"],
         chosen=f"images/{row['chosen']}",
