@@ -134,7 +134,7 @@ def eval_results(rows: Sequence[LoggedRow], dataset_digest: str) -> list[EvalRes
         EvalResult(
             task_type=TASK,
             dataset_type="preference-pairs",
-            dataset_name="held-out pairs of the training data",
+            dataset_name="held-out preference pairs",
             dataset_revision=f"sha256:{dataset_digest}",
             dataset_args={"pairs": row["pairs"], "draws": row["draws"]},
             metric_type="accuracy",
