@@ -107,7 +107,7 @@ class ImageTooLarge(TrainerError):
     def __init__(self, exhausted_memory: ExhaustedMemory, width: int, height: int, peak_bytes: int) -> None:
         whose = "GPU memory" if exhausted_memory == "device" else "the machine's main memory"
         super().__init__(
-            f"Out of {whose} drawing {width} x {height} pixels (peak {peak_bytes / 2**20:.0f} MiB). Ask for a smaller "
+            f"Out of {whose} sampling {width} x {height} pixels (peak {peak_bytes / 2**20:.0f} MiB). Ask for a smaller "
             f"size, or again when nothing else runs there."
         )
         self.code = out_of_memory_code(exhausted_memory)
