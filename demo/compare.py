@@ -38,7 +38,7 @@ class Comparison:
     seeds: int  # of each prompt
 
 
-def compare(base: Path, adapter: Path, picture: Path) -> Comparison:
+def compare(base: Path, adapter: Path, path: Path) -> Comparison:
     """Sample both, write the picture, and score them."""
     catalogue = openmoji.catalogue()
     held_out = [emoji for emoji in catalogue if emoji.held_out]
@@ -48,19 +48,19 @@ def compare(base: Path, adapter: Path, picture: Path) -> Comparison:
     before = _sample_rows(pipeline, prompts)
     pipeline.load_lora_weights(adapter)
     after = _sample_rows(pipeline, prompts)
-    _draw(prompts, before[0], after[0], [openmoji.render(one.key, "line", IMAGE_SIZE) for one in held_out], picture)
+    _draw(prompts, before[0], after[0], [openmoji.render(one.key, "line", IMAGE_SIZE) for one in held_out], path)
 
-    return scored(before, after, places=[catalogue.index(emoji) for emoji in held_out])
+    return scored(before, after, indices=[catalogue.index(emoji) for emoji in held_out])
 
 
-def scored(before: Rows, after: Rows, *, places: Sequence[int]) -> Comparison:
-    """``before``: samples of the base, ``after``: of the adapter; ``places``: each prompt's emoji in the catalogue."""
+def scored(before: Rows, after: Rows, *, indices: Sequence[int]) -> Comparison:
+    """``before``: samples of the base, ``after``: of the adapter; ``indices``: each prompt's emoji in the catalogue."""
     scorers, line_art = load_scorers(), LABELS.index("line")
     base_scores, adapter_scores = (  # (prompts, seeds)
         np.stack([scorers.renditions(images)[:, line_art] for images in rows], axis=1) for rows in (before, after)
     )
     base_fidelity, adapter_fidelity = (
-        float(np.mean([scorers.shown(images) == np.array(places) for images in rows])) for rows in (before, after)
+        float(np.mean([scorers.shown(images) == np.array(indices) for images in rows])) for rows in (before, after)
     )
     return Comparison(
         win_rate=win_rate(adapter_scores, base_scores),
@@ -95,8 +95,8 @@ def _draw(
     columns = np.linspace(0, len(prompts) - 1, SHOWN_COLUMNS).round().astype(int).tolist()
     left, top, bottom, gap = 118, 44, 26, 6
     size = (left + SHOWN_COLUMNS * (CELL + gap), top + 3 * (CELL + gap) + bottom)
-    sheet = Image.new("RGB", size, "#f4f4f5")
-    draw = ImageDraw.Draw(sheet)
+    canvas = Image.new("RGB", size, "#f4f4f5")
+    draw = ImageDraw.Draw(canvas)
     small, normal = ImageFont.load_default(11), ImageFont.load_default(14)
     rows = (("base", before), ("MaPO adapter", after), ("wanted style", wanted))
     for row, (label, images) in enumerate(rows):
@@ -104,11 +104,11 @@ def _draw(
         draw.text((10, y + CELL // 2 - 8), label, fill="#18181b", font=normal)
         for column, index in enumerate(columns):
             cell = images[index].resize((CELL, CELL), Image.Resampling.LANCZOS)
-            sheet.paste(cell, (left + column * (CELL + gap), y))
+            canvas.paste(cell, (left + column * (CELL + gap), y))
     for column, index in enumerate(columns):
         name = prompts[index].removeprefix("an emoji of ")
         draw.text((left + column * (CELL + gap), top - 20), name, fill="#18181b", font=small)
     draw.text((left, 6), "Held-out prompts: no pair of these emoji was trained on", fill="#52525b", font=normal)
     draw.text((10, size[1] - 20), f"Same seeds in each column. {openmoji.ATTRIBUTION}", fill="#52525b", font=small)
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    canvas.save(path)

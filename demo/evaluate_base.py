@@ -145,9 +145,9 @@ def sheet(samples: list[Image.Image], rows: int) -> Image.Image:
     """Samples in rows of twelve, evenly picked."""
     picked = np.linspace(0, len(samples) - 1, SHEET_COLUMNS * rows).round().astype(int).tolist()
     page = Image.new("RGB", (SHEET_COLUMNS * CELL, rows * CELL), "white")
-    for place, index in enumerate(picked):
+    for position, index in enumerate(picked):
         cell = samples[index].resize((CELL, CELL), Image.Resampling.LANCZOS)
-        page.paste(cell, (place % SHEET_COLUMNS * CELL, place // SHEET_COLUMNS * CELL))
+        page.paste(cell, (position % SHEET_COLUMNS * CELL, position // SHEET_COLUMNS * CELL))
     return page
 
 

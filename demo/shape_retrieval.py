@@ -1,4 +1,4 @@
-"""Which real image is a sample nearest to? A measure of content that needs no learned features."""
+"""Shape retrieval: the real image that a sample is nearest to, without learned features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the adapter is better than its base, so that a run that trained backwards does not pass for a success."""
+"""The verdict: whether the adapter beats its base, so that a run that trained backwards fails."""
 
 from __future__ import annotations
 

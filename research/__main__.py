@@ -28,18 +28,18 @@ def main() -> int:
 
         print(train_scorers())
         return 0
-    asked = edition(given.edition, given.home)
+    chosen = edition(given.edition, given.home)
     started = time.monotonic()
     if given.command in ("all", "work"):
         try:
-            run_workers(given.workers, asked)
+            run_workers(given.workers, chosen)
         except Stopped as stopped:
             print("Stopped. The same command goes on from the trials that are finished.", file=sys.stderr)
             return 128 + stopped.signal
-    if given.command in ("all", "measure") and asked.name != "quick":
-        measure(asked)
+    if given.command in ("all", "measure") and chosen.name != "quick":
+        measure(chosen)
     if given.command in ("all", "report"):
-        report(asked)
+        report(chosen)
         print(f"Took {_minutes(time.monotonic() - started)}, of the processors {_minutes(_processor_seconds())}.")
     return 0
 
@@ -50,35 +50,37 @@ def _arguments() -> argparse.Namespace:
     )
     which = parser.add_mutually_exclusive_group()
     names: tuple[EditionName, ...] = ("quick", "fresh")
-    for name, told in zip(names, ("one domain, two methods, two seeds", "all from nothing"), strict=True):
-        which.add_argument(f"--{name}", dest="edition", action="store_const", const=name, default="kept", help=told)
+    for name, explanation in zip(names, ("one domain, two methods, two seeds", "all from nothing"), strict=True):
+        which.add_argument(
+            f"--{name}", dest="edition", action="store_const", const=name, default="kept", help=explanation
+        )
     parser.add_argument("--home", type=Path, help="where what is made lies; default: under var/benchmark")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that train; default: cores")
     parser.add_argument("command", nargs="?", default="all", choices=("all", "work", "measure", "report", "scorers"))
     return parser.parse_args()
 
 
-def measure(asked: Edition) -> None:
+def measure(chosen: Edition) -> None:
     """Reference mismatch and cost, each alone on the machine."""
     from research import cost, mismatch
     from research.work import Worker
 
-    worker = Worker(BASE.resolve(), asked.home, asked.results, asked.scope)
+    worker = Worker(BASE.resolve(), chosen.home, chosen.results, chosen.scope)
     mismatch.measure(worker)
-    if not cost.read(asked.results.folder):
+    if not cost.read(chosen.results.folder):
         cost.measure(worker)
 
 
-def report(asked: Edition) -> None:
+def report(chosen: Edition) -> None:
     from research.agreement import agreement
     from research.report import write_quick, write_report
 
-    if asked.name == "quick":
-        write_quick(asked.scope, asked.results, asked.page)
+    if chosen.name == "quick":
+        write_quick(chosen.scope, chosen.results, chosen.page)
     else:
-        write_report(asked.results, asked.home, asked.page, asked.pictures)
-    if asked.name != "kept":
-        print(agreement(set(wanted(asked.scope, asked.results)), asked.results, KEPT))
+        write_report(chosen.results, chosen.home, chosen.page, chosen.pictures)
+    if chosen.name != "kept":
+        print(agreement(set(wanted(chosen.scope, chosen.results)), chosen.results, KEPT))
 
 
 def _minutes(seconds: float) -> str:

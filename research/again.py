@@ -1,4 +1,4 @@
-"""How a reader makes the results again, and how long that takes."""
+"""The report's section on reproducing the results: commands and time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far results agree with those of another run: the same trials, made again."""
+"""Compare two runs of the same trials: how far their results agree."""
 
 from __future__ import annotations
 

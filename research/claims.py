@@ -1,4 +1,4 @@
-"""The paper's claims one by one, and what each came to here. Every verdict is chosen by an interval."""
+"""The paper's claims one by one, with our result of each; an interval decides every verdict."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def claims(compared: Mapping[Name, Comparison], costs: Mapping[MethodName, Cost]
 def _ahead_of_dpo(far: Mapping[Name, Comparison]) -> Claim:
     return Claim(
         "MaPO is ahead of Diffusion-DPO in culture, safety and style",
-        _told({name: one.over_dpo for name, one in far.items()}) + _unlearnt(far),
+        _differences_text({name: one.over_dpo for name, one in far.items()}) + _unlearnt(far),
         _verdict([one.over_dpo for one in far.values() if one.live["dpo"]]),
     )
 
@@ -74,7 +74,7 @@ def _largest_in_style(far: Mapping[Name, Comparison]) -> Claim:
     tested = [gap for name, gap in gaps.items() if far[name].live["dpo"]] if far["style"].live["dpo"] else []
     return Claim(
         "Of these three the gap to Diffusion-DPO is largest in style",
-        f"gap in style less that in {_told(gaps)}{_unlearnt(far)}",
+        f"gap in style less that in {_differences_text(gaps)}{_unlearnt(far)}",
         _verdict(tested),
     )
 
@@ -94,7 +94,9 @@ def _of(one: Comparison, other: Comparison) -> Interval:
 
 def _ahead_of_sft(domains: Mapping[Name, Comparison]) -> Claim:
     over = {name: one.over_sft for name, one in domains.items()}
-    return Claim(f"MaPO is ahead of SFT in {' and '.join(domains)}", _told(over), _verdict(list(over.values())))
+    return Claim(
+        f"MaPO is ahead of SFT in {' and '.join(domains)}", _differences_text(over), _verdict(list(over.values()))
+    )
 
 
 def _dpo_ahead_of_sft(culture: Comparison) -> Claim:
@@ -124,8 +126,8 @@ def _grows(compared: Mapping[Name, Comparison]) -> Claim:
 def _subject(method: MethodName, subject: Comparison) -> Claim:
     says = f"MaPO is ahead of {TITLES[method]} for a new subject"
     if not subject.live[method]:
-        told = f"{signed(subject.subject[method])}; no setting of {TITLES[method]} learnt anything"
-        return Claim(says, told, "not testable here")
+        result_text = f"{signed(subject.subject[method])}; no setting of {TITLES[method]} learnt anything"
+        return Claim(says, result_text, "not testable here")
     return Claim(says, signed(subject.subject[method]), _verdict([subject.subject[method]]))
 
 
@@ -152,7 +154,7 @@ def _verdict(differences: list[Interval]) -> Verdict:
     return "not reproduced" if differences else "not testable here"
 
 
-def _told(differences: Mapping[Name, Interval]) -> str:
+def _differences_text(differences: Mapping[Name, Interval]) -> str:
     return ", ".join(f"{name} {signed(one)}" for name, one in differences.items())
 
 

@@ -1,4 +1,4 @@
-"""How the methods of one domain differ: paired differences of success over the same seeds and held-out prompts."""
+"""Compare the methods of one domain by paired differences over the same seeds and held-out prompts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each method costs: time of a step and peak memory, each run in a process of its own, in turns.
+"""Measure each method's cost: step time and peak memory, each run in its own process, in turns.
 
 Turns, so that whatever else the machine does meets all methods alike; ratios are taken within a turn.
 """
@@ -68,11 +68,11 @@ def one_run(worker: Worker, method: MethodName) -> tuple[float, int]:
     folder = worker.home / "runs" / f"cost-{method}"
     shutil.rmtree(folder, ignore_errors=True)
     write_run(folder, trial, worker.base, worker.drawn_by_base(trial))
-    asked = specification(trial, worker.base)
-    (hyperparameters,) = (asked["method"][kind]["hyperparameters"] for kind in asked["method"] if kind != "type")
+    spec = specification(trial, worker.base)
+    (hyperparameters,) = (spec["method"][kind]["hyperparameters"] for kind in spec["method"] if kind != "type")
     hyperparameters["max_steps"] = STEPS
-    asked["checkpoints"]["every_steps"] = STEPS
-    (folder / "spec.json").write_text(json.dumps(asked), encoding="utf-8")
+    spec["checkpoints"]["every_steps"] = STEPS
+    (folder / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
     ran = subprocess.run(
         [sys.executable, "-m", "trainer", "run", str(folder), "--cache", str(worker.home / "cache")],
         check=True,

@@ -73,7 +73,7 @@ def specification(trial: Trial, base: Path) -> dict[str, Any]:
         "method": method(trial),
         "adapter": {"rank": RANK, "target_modules": list(TARGETS)},
         "validation": {"draws": DRAWS, "pairs_at_checkpoints": 2},
-        # One check-up, after the last step: nothing of the test pairs chooses a checkpoint.
+        # One evaluation, after the last step: nothing of the test pairs chooses a checkpoint.
         "checkpoints": {"every_steps": STEPS},
         "mismatch": {"samples": 0},
         "sampling": {"held_out": 0},  # the benchmark draws its own, of all prompts
@@ -81,11 +81,11 @@ def specification(trial: Trial, base: Path) -> dict[str, Any]:
 
 
 def method(trial: Trial) -> dict[str, Any]:
-    asked: dict[str, Any] = {"max_steps": STEPS, "batch_size": BATCH, "learning_rate": trial.learning_rate}
+    hyperparameters: dict[str, Any] = {"max_steps": STEPS, "batch_size": BATCH, "learning_rate": trial.learning_rate}
     if trial.beta is not None:
-        asked["beta"] = trial.beta
+        hyperparameters["beta"] = trial.beta
     if trial.method == "mapo-code":
-        return {"type": "mapo", "mapo": {"hyperparameters": asked | {"form": "reference-code"}}}
+        return {"type": "mapo", "mapo": {"hyperparameters": hyperparameters | {"form": "reference-code"}}}
     if trial.method == "dreambooth":
-        asked |= {"class_prompt": CLASS_PROMPT, "class_images": CLASS_IMAGES}
-    return {"type": trial.method, trial.method: {"hyperparameters": asked}}
+        hyperparameters |= {"class_prompt": CLASS_PROMPT, "class_images": CLASS_IMAGES}
+    return {"type": trial.method, trial.method: {"hyperparameters": hyperparameters}}

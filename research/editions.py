@@ -1,4 +1,4 @@
-"""The three ways to run the benchmark: on with the kept results, all anew, or a narrow look."""
+"""The three editions of the benchmark: resume the stored results, run everything fresh, or a quick subset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report's sections on what success depends on, mismatch, number of pairs and beta, and on what a step costs."""
+"""The report's sections on the effects of mismatch, number of pairs and beta, and on the cost of a step."""
 
 from __future__ import annotations
 
@@ -115,8 +115,8 @@ def beta_section(results: Results, folder: Path) -> Iterator[str]:
     beta, best = max(points, key=lambda point: point[1].mean)
     ahead = success(by_beta[beta])
     alike = [f"{at:g}" for at in BETAS if at != beta and interval(ahead - success(by_beta[at])).low <= 0]
-    told = f"not told apart from {', '.join(alike)}" if alike else "above all others"
-    yield f"Best here: {beta:g} ({best.mean:.2f}), {told} by the intervals of the paired differences."
+    statement = f"not told apart from {', '.join(alike)}" if alike else "above all others"
+    yield f"Best here: {beta:g} ({best.mean:.2f}), {statement} by the intervals of the paired differences."
     yield ""
 
 

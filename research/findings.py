@@ -1,4 +1,4 @@
-"""What the figures support, in sentences: each is chosen by an interval, never by hand."""
+"""The report's findings in sentences: an interval decides each, never a hand."""
 
 from __future__ import annotations
 

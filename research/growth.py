@@ -1,4 +1,4 @@
-"""Whether an advantage over Diffusion-DPO grows with the reference mismatch: rank correlation over the domains.
+"""Test whether an advantage over Diffusion-DPO grows with the reference mismatch: rank correlation of domains.
 
 They are few, so that one of them can make or undo it: it is told with each left out in turn, too.
 """

@@ -1,11 +1,11 @@
-"""The report's account of how it was measured."""
+"""The report's section on how the benchmark measures."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from demo.emoji.domains import SUBJECT_PROMPT, SUBJECT_PROMPTS
-from demo.emoji.scorers import Scorers, Told
+from demo.emoji.scorers import Accuracy, Scorers
 from demo.win_rate import TIE
 from research.data import BATCH, DRAWS, RANK, STEPS
 from research.intervals import wilson
@@ -68,8 +68,8 @@ def _judges(scorers: Scorers) -> Iterator[str]:
     blind = colour_blindness(scorers)
     yield (
         "- **Judges.** Two small networks trained on real drawings only. One tells how an image is drawn: right on "
-        f"{told(scorers.accuracies.rendition)} held-out drawings. The other tells which of the 262 emoji it shows: right on "
-        f"{told(scorers.accuracies.identity)} held-out placements of drawings that it knows. Drawings of one emoji are alike, so "
+        f"{accuracy_text(scorers.accuracies.rendition)} held-out drawings. The other tells which of the 262 emoji it shows: right on "
+        f"{accuracy_text(scorers.accuracies.identity)} held-out placements of drawings that it knows. Drawings of one emoji are alike, so "
         "that both intervals are too narrow. They are not people, and know no beauty."
     )
     yield (
@@ -79,7 +79,7 @@ def _judges(scorers: Scorers) -> Iterator[str]:
     )
 
 
-def told(accuracy: Told) -> str:
+def accuracy_text(accuracy: Accuracy) -> str:
     """Right on how many of how many, with Wilson's interval."""
     found = wilson(accuracy.right, accuracy.of)
     return f"{accuracy.right} of {accuracy.of} ({found.mean:.3f}, 95% {found.low:.3f} to {found.high:.3f})"

@@ -1,4 +1,4 @@
-"""How far the judges can be trusted, measured on real drawings each time that the report is made."""
+"""Measure how far the judges can be trusted, on real drawings, each time that the report is made."""
 
 from __future__ import annotations
 

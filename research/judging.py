@@ -1,4 +1,4 @@
-"""What a split's prompts are, what the base and an adapter draw for them, and how the scorers judge it."""
+"""Sample a split's prompts from the base and from an adapter, and score the samples."""
 
 from __future__ import annotations
 
@@ -60,33 +60,35 @@ def prompts_for(name: Name, split: Split) -> Prompts:
     catalogue = openmoji.catalogue()
     emoji = emoji_of(split) if name == "personalization" else telling(DOMAINS[name], split)
     captions = tuple(one.caption for one in emoji)
-    places = tuple(catalogue.index(one) for one in emoji)
+    indices = tuple(catalogue.index(one) for one in emoji)
     if name == "personalization":
-        return Prompts(SUBJECT_PROMPTS[split], SUBJECT_SEEDS[split], SUBJECT_NOISE[split], captions, places)
-    return Prompts(captions, SEEDS[split], 0, (), places)
+        return Prompts(SUBJECT_PROMPTS[split], SUBJECT_SEEDS[split], SUBJECT_NOISE[split], captions, indices)
+    return Prompts(captions, SEEDS[split], 0, (), indices)
 
 
 def judge(pipeline: StableDiffusionXLPipeline, scorers: Scorers, name: Name, split: Split) -> Judged:
     """Draw with the pipeline as it is, base or adapter: the same prompts and seeds for everyone."""
-    asked = prompts_for(name, split)
-    count, first = len(asked.of_domain), asked.noise
-    drawn = _sample(pipeline, asked.of_domain * asked.seeds, first)
+    prompts = prompts_for(name, split)
+    count, first = len(prompts.of_domain), prompts.noise
+    samples = _sample(pipeline, prompts.of_domain * prompts.seeds, first)
     label = LABELS.index("subject" if name == "personalization" else DOMAINS[name].wanted)
-    score = scorers.renditions(drawn)[:, label].reshape(asked.seeds, count)
-    if asked.others:
-        others = _sample(pipeline, asked.others, first)
-        fidelity = (scorers.shown(others) == np.array(asked.shown)).astype(np.float64)[None]
-        return Judged(score, fidelity, score, (*drawn[: SHOWN // 2], *_spread(others, SHOWN // 2)))
-    fidelity = (scorers.shown(drawn) == np.array(asked.shown * asked.seeds)).astype(np.float64).reshape(score.shape)
-    return Judged(score, fidelity, score * fidelity, tuple(_spread(drawn[:count], SHOWN)))
+    score = scorers.renditions(samples)[:, label].reshape(prompts.seeds, count)
+    if prompts.others:
+        others = _sample(pipeline, prompts.others, first)
+        fidelity = (scorers.shown(others) == np.array(prompts.shown)).astype(np.float64)[None]
+        return Judged(score, fidelity, score, (*samples[: SHOWN // 2], *_spread(others, SHOWN // 2)))
+    fidelity = (
+        (scorers.shown(samples) == np.array(prompts.shown * prompts.seeds)).astype(np.float64).reshape(score.shape)
+    )
+    return Judged(score, fidelity, score * fidelity, tuple(_spread(samples[:count], SHOWN)))
 
 
 def shown_prompts(name: Name, split: Split) -> list[str]:
     """Of ``Judged.shown``, in its order."""
-    asked = prompts_for(name, split)
-    if asked.others:
-        return [*asked.of_domain[: SHOWN // 2], *_spread(asked.others, SHOWN // 2)]
-    return _spread(asked.of_domain, SHOWN)
+    prompts = prompts_for(name, split)
+    if prompts.others:
+        return [*prompts.of_domain[: SHOWN // 2], *_spread(prompts.others, SHOWN // 2)]
+    return _spread(prompts.of_domain, SHOWN)
 
 
 def _spread(every: Sequence[Each], count: int) -> list[Each]:

@@ -1,4 +1,4 @@
-"""Each domain's reference mismatch, measured by the trainer as it measures any job's."""
+"""Measure each domain's reference mismatch with the trainer, as for any job."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def measure_one(domain: Name, worker: Worker) -> Measured:
     folder = worker.home / "runs" / f"mismatch-{domain}"
     shutil.rmtree(folder, ignore_errors=True)
     write_run(folder, trial, worker.base, worker.drawn_by_base(trial))
-    asked = specification(trial, worker.base)
-    asked["mismatch"] = {"samples": SAMPLES}
-    asked["method"]["mapo"]["hyperparameters"]["max_steps"] = 1  # it is measured before the first step
-    (folder / "spec.json").write_text(json.dumps(asked), encoding="utf-8")
+    spec = specification(trial, worker.base)
+    spec["mismatch"] = {"samples": SAMPLES}
+    spec["method"]["mapo"]["hyperparameters"]["max_steps"] = 1  # it is measured before the first step
+    (folder / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
     found: list[MismatchMeasured] = []
 
     def watch(event: Event) -> None:

@@ -1,4 +1,4 @@
-"""Which trials the benchmark consists of. Later ones depend on what earlier ones showed, so it is asked repeatedly.
+"""The benchmark's plan: which trials it consists of. Later trials depend on earlier results, so it is recomputed.
 
 For every domain and method five trials choose learning rate and beta on the validation emoji: three learning rates at
 the usual beta, then two other betas at the best of them or, for methods without one, two nearer learning rates. If the

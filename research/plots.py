@@ -1,4 +1,4 @@
-"""The report's pictures: plots as SVG, the same bytes for the same figures, and sheets of samples."""
+"""The report's images: plots as SVG, the same bytes for the same figures, and grids of samples."""
 
 from __future__ import annotations
 

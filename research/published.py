@@ -1,4 +1,4 @@
-"""Which of the results are published: those of domains and methods whose trials are all finished."""
+"""Select the published results: those of domains and methods whose trials are all finished."""
 
 from __future__ import annotations
 

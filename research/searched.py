@@ -1,4 +1,4 @@
-"""What the search for hyperparameters chose, from how much, and how far that can be trusted."""
+"""The report's section on the hyperparameter search: what it chose, from what, and how far to trust it."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def search_notes(found: Sequence[Choice], results: Results) -> Iterator[str]:
 
 def _betas_of_dpo(found: Sequence[Choice], results: Results) -> Iterator[str]:
     """How much hangs on a beta that steps by eight: the first run at each, at the rate that was chosen."""
-    told = []
+    statements = []
     for one in found:
         if one.trial.method != "dpo" or not one.live:
             continue
@@ -131,9 +131,9 @@ def _betas_of_dpo(found: Sequence[Choice], results: Results) -> Iterator[str]:
         ]
         by_beta = {trial.beta or 0: mean(done.success) for trial in at_rate if (done := results.get(trial)) is not None}
         values = ", ".join(f"{by_beta[beta]:.2f} at {beta:g}" for beta in sorted(by_beta))
-        told.append(f"{one.trial.domain} {values}")
-    if told:
-        yield f"Betas step by eight, which is coarse. Diffusion-DPO's success at the chosen rate: {'; '.join(told)}."
+        statements.append(f"{one.trial.domain} {values}")
+    if statements:
+        yield f"Betas step by eight, which is coarse. Diffusion-DPO's success at the chosen rate: {'; '.join(statements)}."
 
 
 def untried_rate(domain: Name, results: Results) -> Iterator[str]:

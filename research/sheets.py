@@ -1,4 +1,4 @@
-"""The report's sheets of samples."""
+"""The report's grids of samples, one a domain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One training run of the benchmark: what it is made of, and what came of it as a small JSON document."""
+"""A trial, one training run of the benchmark, and its result as a small JSON document."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker: takes the next trial that nobody has taken, trains it, scores it, writes the result; until none is left."""
+"""The worker: claim the next free trial, train it, score it and write the result, until none is left."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from research.judging import GUIDANCE, Judged, judge, open_base
 from research.plan import Scope, wanted
 from research.trial import Result, Results, Trial
 from trainer.program import train
-from trainer.runtime.locks import holding
+from trainer.runtime.locks import file_lock
 from trainer.runtime.signals import StopRequest
 from trainer.spec.events import Event, Metrics, Phase
 
@@ -68,7 +68,7 @@ class Worker:
         claims = self.home / "claims"
         claims.mkdir(parents=True, exist_ok=True)
         try:
-            with holding(claims / trial.key, wait=False):
+            with file_lock(claims / trial.key, wait=False):
                 yield True
         except BlockingIOError:
             yield False

@@ -17,8 +17,8 @@ def main() -> None:
     parser.add_argument("parent", type=int, help="the process id with which this one ends")
     given = parser.parse_args()
     die_with_parent(given.parent)
-    asked = edition(given.edition, given.home)
-    Worker(BASE.resolve(), asked.home, asked.results, asked.scope).work()
+    chosen = edition(given.edition, given.home)
+    Worker(BASE.resolve(), chosen.home, chosen.results, chosen.scope).work()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The processes that share the trials: started together, and ended with the one that started them, however it ends."""
+"""Start the processes that share the trials; they end with the process that started them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m trainer``: signals first, so that a stop is clean however early it comes."""
+"""``python -m trainer``: install the signal handlers first, then import and run the program."""
 
 from trainer.runtime.signals import stop_on_signals
 

@@ -17,14 +17,14 @@ from types import TracebackType
 
 from trainer.export.metadata import versions
 from trainer.export.model_card import new_card
-from trainer.run_directory.output import finished
-from trainer.run_directory.run import read_draw, read_run
-from trainer.run_directory.run_lock import only_run_in
-from trainer.runtime.errors import BadRun, Interrupted, TrainerError, code_of, ran_out
-from trainer.runtime.event_stream import Phases, Report, claim_stdout
-from trainer.runtime.oom import exhausted
+from trainer.run_directory.output import finished_result
+from trainer.run_directory.run import read_run, read_sample_spec
+from trainer.run_directory.run_lock import lock_run_directory
+from trainer.runtime.errors import BadRun, Interrupted, TrainerError, out_of_memory_code, out_of_memory_message
+from trainer.runtime.event_stream import PhaseReporter, Report, claim_stdout
+from trainer.runtime.oom import exhausted_memory
 from trainer.runtime.signals import StopRequest
-from trainer.spec.events import EXIT_BAD_SPEC, EXIT_DONE, EXIT_INTERRUPTED, Done, Drawn, Event, Failed
+from trainer.spec.events import EXIT_BAD_SPEC, EXIT_DONE, EXIT_INTERRUPTED, Done, Event, Failed, Sampled
 
 EXIT_FAILED = 1
 IS_MAIN = os.environ.get("RANK", "0") == "0"  # as accelerate launch and torchrun number their processes
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str], stop: StopRequest) -> int:
     run.add_argument("directory", type=Path, metavar="DIR")
     run.add_argument("--cache", type=Path, metavar="DIR", help="shared between runs; default: DIR/cache")
     run.add_argument("--cache-bytes", type=int, metavar="N", help="how large the cache may grow; default: any size")
-    sampling = commands.add_parser("sample", help="draw images")
+    sampling = commands.add_parser("sample", help="sample images")
     sampling.add_argument("directory", type=Path, metavar="DIR")
     given = parser.parse_args(arguments)
     report = claim_stdout()
@@ -64,46 +64,46 @@ def main(arguments: Sequence[str], stop: StopRequest) -> int:
 
 
 def train(directory: Path, cache: Path, cache_bytes: int | None, report: Report, stop: StopRequest) -> Done:
-    """Raises RunInUse where another process trains in ``directory``; processes of one world are one."""
-    with only_run_in(directory) if IS_MAIN else nullcontext():
+    """Raises RunInUse where another process trains in ``directory``; a process group counts as one."""
+    with lock_run_directory(directory) if IS_MAIN else nullcontext():
         return train_alone(directory, cache, cache_bytes, report, stop)
 
 
 def train_alone(directory: Path, cache: Path, cache_bytes: int | None, report: Report, stop: StopRequest) -> Done:
     # Heavy imports come after the run is known to be sound: a bad one fails in a fraction of a second.
     run = read_run(directory)
-    done = finished(run)
+    done = finished_result(run)
     if done is not None:
         return done
-    card = new_card(run, versions())  # a fact that its tables lack ends the run here, not at the export
-    phases = Phases(report)
+    card = new_card(run, versions())  # a missing fact ends the run here, not at the export
+    phases = PhaseReporter(report)
     phases.enter("loading")
     stop.check()
     quiet_libraries()
     from trainer import recipe
     from trainer.cache.cache import Cache
-    from trainer.runtime.distributed import join_world
+    from trainer.runtime.distributed import join_process_group
 
-    with join_world() as world, Cache(cache, cache_bytes) as opened:
-        stop.alone = world.size == 1
-        stop.agree(world.any(stop.requested))
-        return recipe.train(run, card, opened, phases, stop, world)
+    with join_process_group() as process_group, Cache(cache, cache_bytes) as opened:
+        stop.single_process = process_group.size == 1
+        stop.agree(process_group.any(stop.requested))
+        return recipe.train(run, card, opened, phases, stop, process_group)
 
 
-def sample(directory: Path, report: Report, stop: StopRequest) -> Drawn:
-    """What was there before is drawn anew."""
-    spec = read_draw(directory)
-    phases = Phases(report)
+def sample(directory: Path, report: Report, stop: StopRequest) -> Sampled:
+    """Images that exist already are sampled again."""
+    spec = read_sample_spec(directory)
+    phases = PhaseReporter(report)
     phases.enter("loading")
     stop.check()
     quiet_libraries()
-    from trainer.sample_request import carry_out
+    from trainer.sample_request import run_sample_request
 
-    return carry_out(spec, directory, phases, stop)
+    return run_sample_request(spec, directory, phases, stop)
 
 
 def ignore(_event: Event) -> None:
-    """What processes beside the main one tell: it would be the same."""
+    """The reports of processes other than the main one, which would be the same."""
 
 
 def quiet_libraries() -> None:
@@ -120,13 +120,13 @@ Hook = Callable[[type[BaseException], BaseException, TracebackType | None], None
 
 
 def unexpected(report: Report) -> Hook:
-    """Whatever nobody foresaw still ends in a Failed event; the traceback goes to stderr, the exit code is 1."""
+    """A hook that reports an unexpected exception as Failed; the traceback goes to stderr, the exit code is 1."""
 
     def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-        which = exhausted(error)
+        which = exhausted_memory(error)
         if which is not None:
-            report(Failed(code=code_of(which), message=ran_out(which)))
-        elif not isinstance(error, BrokenPipeError):  # nobody is left to read events
+            report(Failed(code=out_of_memory_code(which), message=out_of_memory_message(which)))
+        elif not isinstance(error, BrokenPipeError):  # no reader of events is left
             report(Failed(code="internal_error", message=f"{kind.__name__}: {error}"))
         sys.__excepthook__(kind, error, traceback)
 

@@ -1,52 +1,54 @@
-"""A training run from top to bottom, and the table of what sets one method apart from another."""
+"""The training recipe: a run from top to bottom, and the table of what differs between methods."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from trainer.cache.cache import Cache
-from trainer.data.pairs import Need
-from trainer.evaluation.held_out import HeldOutLosses
+from trainer.data.encoding import EncodedPair
+from trainer.data.pairs import DataRequirements
+from trainer.evaluation.evaluator import Evaluator
+from trainer.evaluation.held_out import HELD_OUT_BATCH, HeldOutLosses
 from trainer.export.model_card import Card
-from trainer.export.results import evaluate, write_results
+from trainer.export.results import evaluate_best, write_results
 from trainer.objectives.dco import dco
 from trainer.objectives.dpo import dpo
 from trainer.objectives.mapo import mapo
 from trainer.objectives.objective import Loss, Objective, Terms
 from trainer.objectives.sft import dreambooth, sft
 from trainer.run_directory.run import Run
-from trainer.runtime.distributed import World
-from trainer.runtime.event_stream import Phases
+from trainer.runtime.distributed import ProcessGroup
+from trainer.runtime.event_stream import PhaseReporter, Report
 from trainer.runtime.signals import StopRequest
 from trainer.spec.events import Done
 from trainer.spec.method_facts import MethodFacts, MethodName, method_facts
 from trainer.spec.methods import DreamboothHyperparameters, Hyperparameters, MapoHyperparameters, Method
-from trainer.training.beta import mapo_beta, usual_beta
+from trainer.training.beta import BaseMeasurements, default_beta, mapo_beta
 from trainer.training.loop import fit
-from trainer.training.memory_probe import settle
-from trainer.training.setup import Ready, measure_base, prepare
+from trainer.training.memory_probe import resolve_plan
+from trainer.training.setup import prepare
 
 Own = TypeVar("Own", bound=Hyperparameters)
 
 
-def usual_need(facts: MethodFacts, _hyperparameters: Hyperparameters) -> Need:
-    return Need(rejected=facts.needs_rejected)
+def default_requirements(facts: MethodFacts, _hyperparameters: Hyperparameters) -> DataRequirements:
+    return DataRequirements(rejected=facts.needs_rejected)
 
 
-def mapo_need(facts: MethodFacts, hyperparameters: MapoHyperparameters) -> Need:
+def mapo_requirements(facts: MethodFacts, hyperparameters: MapoHyperparameters) -> DataRequirements:
     """The reference mismatch is measured where nothing else decides beta."""
     undecided = hyperparameters.form == "paper" and hyperparameters.beta == "auto" and hyperparameters.preset is None
-    return Need(rejected=facts.needs_rejected, mismatch=undecided)
+    return DataRequirements(rejected=facts.needs_rejected, mismatch=undecided)
 
 
-def dreambooth_need(facts: MethodFacts, hyperparameters: DreamboothHyperparameters) -> Need:
-    """Class images are drawn only where their loss counts."""
+def dreambooth_requirements(facts: MethodFacts, hyperparameters: DreamboothHyperparameters) -> DataRequirements:
+    """Class images are sampled only where their loss counts."""
     prompt = hyperparameters.instance_prompt
     if hyperparameters.prior_weight == 0 or hyperparameters.class_prompt is None:
-        return Need(rejected=facts.needs_rejected, instance_prompt=prompt)
-    return Need(
+        return DataRequirements(rejected=facts.needs_rejected, instance_prompt=prompt)
+    return DataRequirements(
         rejected=facts.needs_rejected,
         instance_prompt=prompt,
         class_prompt=hyperparameters.class_prompt,
@@ -56,40 +58,56 @@ def dreambooth_need(facts: MethodFacts, hyperparameters: DreamboothHyperparamete
 
 @dataclass(frozen=True)
 class Recipe(Generic[Own]):
-    """``loss`` makes a method's loss; ``need`` says what data it takes, and ``beta`` what beta becomes, where the
-    method's facts alone do not."""
+    """``loss`` makes a method's loss; ``requirements`` says what data it takes; ``beta`` says what beta becomes.
+
+    The defaults follow from the method's facts alone.
+    """
 
     loss: Callable[[Terms[Own]], Loss]
-    need: Callable[[MethodFacts, Own], Need] = usual_need
-    beta: Callable[[Ready, Own, HeldOutLosses], float | None] = usual_beta
+    requirements: Callable[[MethodFacts, Own], DataRequirements] = default_requirements
+    beta: Callable[[MethodFacts, Own, BaseMeasurements, Report], float | None] = default_beta
 
 
 RECIPES: Mapping[MethodName, Recipe[Any]] = {
-    "mapo": Recipe(mapo, need=mapo_need, beta=mapo_beta),
+    "mapo": Recipe(mapo, requirements=mapo_requirements, beta=mapo_beta),
     "dpo": Recipe(dpo),
     "sft": Recipe(sft),
     "dco": Recipe(dco),
-    "dreambooth": Recipe(dreambooth, need=dreambooth_need),
+    "dreambooth": Recipe(dreambooth, requirements=dreambooth_requirements),
 }
 
 
-def train(run: Run, card: Card, cache: Cache, phases: Phases, stop: StopRequest, world: World) -> Done:
+def train(
+    run: Run, card: Card, cache: Cache, phases: PhaseReporter, stop: StopRequest, process_group: ProcessGroup
+) -> Done:
     """Raises Interrupted after writing a checkpoint; call again to go on."""
     method = run.spec.method
-    recipe = recipe_of(method)
-    # Open the base, encode pairs and prompts once, draw what is missing, and take up the last checkpoint.
-    ready = prepare(run, cache, need_of(method), phases, stop, world)
-    # The base on the held-out pairs: what the adapter is compared with.
-    base = measure_base(ready)
-    beta = recipe.beta(ready, method.hyperparameters, base)
-    objective = objective_of(method, beta, ready.family.num_train_timesteps)
+    recipe, facts = recipe_of(method), method_facts(method.type)
+    # Open the base, encode pairs and prompts once, sample missing images, and load the last checkpoint.
+    context, evaluator, resumed, mismatch = prepare(run, cache, requirements_of(method), phases, stop, process_group)
+    # Measure the base on the held-out pairs: what the adapter is compared with.
+    base = resumed.base if resumed else measure_base(evaluator, context.dataset.held_out)
+    if resumed:
+        beta = resumed.plan.beta
+    else:
+        prediction = context.learner.denoiser.prediction
+        measured = BaseMeasurements(run.spec.base.family, prediction, base.chosen.mean().item(), mismatch)
+        beta = recipe.beta(facts, method.hyperparameters, measured, phases.report)
+    objective = objective_of(method, beta, context.family.num_train_timesteps)
     # Find the largest batch that fits the device.
-    settled = settle(ready, objective, beta)
-    # The training loop, with an evaluation and a checkpoint every so many steps.
-    best = fit(ready, objective, base, settled)
-    # The best adapter on all held-out pairs, its samples, and the files of the result.
-    evaluate(ready, objective, base, best)
-    return write_results(ready, card, settled, best)
+    plan = resolve_plan(context, objective, beta, resumed.plan if resumed else None)
+    # Train, with an evaluation and a checkpoint every so many steps.
+    best = fit(context, evaluator, objective, base, plan, resumed)
+    # Evaluate the best adapter on all held-out pairs, sample from it, and write the files of the result.
+    evaluate_best(context, evaluator, objective, base, best)
+    return write_results(context, card, plan, best)
+
+
+def measure_base(evaluator: Evaluator, held_out: Sequence[EncodedPair]) -> HeldOutLosses:
+    """The held-out pairs before training; the best adapter is measured on the same draws at the end."""
+    evaluator.phases.enter("validating")
+    with evaluator.denoiser.without_adapter():
+        return evaluator.measure(held_out, HELD_OUT_BATCH)
 
 
 def recipe_of(method: Method) -> Recipe[Any]:
@@ -99,12 +117,12 @@ def recipe_of(method: Method) -> Recipe[Any]:
     return RECIPES[method.type]
 
 
-def need_of(method: Method) -> Need:
-    return recipe_of(method).need(method_facts(method.type), method.hyperparameters)
+def requirements_of(method: Method) -> DataRequirements:
+    return recipe_of(method).requirements(method_facts(method.type), method.hyperparameters)
 
 
 def objective_of(method: Method, beta: float | None, num_train_timesteps: int) -> Objective:
     """The method's loss at this beta, and which of a pair's losses have to be computed for it."""
     facts = method_facts(method.type)
     loss = recipe_of(method).loss(Terms(method.hyperparameters, beta, num_train_timesteps))
-    return Objective(loss, sees_rejected=facts.needs_rejected, sees_base=facts.needs_reference)
+    return Objective(loss, uses_rejected=facts.needs_rejected, uses_reference=facts.needs_reference)

@@ -1,9 +1,8 @@
-"""Drawing what somebody asked for: a base or an adapter, a prompt, some seeds; no run and no cache."""
+"""Sample images from a base or an adapter by a sample specification, without a run or a cache."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,33 +11,32 @@ from pathlib import Path
 import torch
 from peft.tuners.lora import LoraLayer
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from safetensors import safe_open
 from torch import Tensor
 
 from trainer.cache.cache import Tensors
 from trainer.families import open_family
 from trainer.families.family import Decoder, Denoiser, Family
-from trainer.families.precision import compute_faults
+from trainer.families.precision import compute_field_errors
 from trainer.run_directory.output import ADAPTER, EMBEDDING
-from trainer.runtime.atomic_io import write_file
+from trainer.runtime.atomic_io import write_atomically
 from trainer.runtime.device import choose_device, explain_out_of_memory, free_memory
-from trainer.runtime.errors import BadRun, DrawingTooLarge, Fault, OutOfMemory
-from trainer.runtime.event_stream import Phases, watched
+from trainer.runtime.errors import BadRun, FieldError, ImageTooLarge, OutOfMemory
+from trainer.runtime.event_stream import PhaseReporter, heartbeat_check
 from trainer.runtime.signals import StopRequest
-from trainer.sampling.sampler import image_of, sample, stacked
+from trainer.sampling.sampler import image_of, png_bytes, sample_latents, stacked
 from trainer.spec.buckets import Bucket
-from trainer.spec.draw import DrawSpec
-from trainer.spec.events import Drawn
-from trainer.spec.run import PLAIN_ADAPTER, Compute
+from trainer.spec.events import Sampled
+from trainer.spec.run import DEFAULT_ADAPTER, Compute
+from trainer.spec.sample_spec import SampleSpec
 from trainer.training.checkpoint import TENSORS
 
 IMAGES, WEIGHTS = "images", "adapter"  # folders
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """All that one image takes beside its seed."""
+class RequestSampler:
+    """Samples the images of one request, each from its seed."""
 
     denoiser: Denoiser
     decoder: Decoder
@@ -50,10 +48,10 @@ class Drawing:
     device: torch.device
 
     def image(self, seed: int, check: Callable[[], None]) -> Image.Image:
-        """Alone in its forward passes, so that it depends on its seed and not on how many are drawn with it."""
+        """One image a forward pass, so that it depends on its seed and not on the images sampled with it."""
         shape = self.decoder.latent_shape(self.size)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-        latents = sample(
+        latents = sample_latents(
             self.denoiser,
             noise[None].to(self.device),
             stacked([self.prompt], self.device),
@@ -67,28 +65,28 @@ class Drawing:
         return image_of(pixels)
 
 
-def carry_out(spec: DrawSpec, directory: Path, phases: Phases, stop: StopRequest) -> Drawn:
-    """Write ``images/0.png``, ... Raises BadRun, BaseUnavailable, DrawingTooLarge, Interrupted."""
+def run_sample_request(spec: SampleSpec, directory: Path, phases: PhaseReporter, stop: StopRequest) -> Sampled:
+    """Write ``images/0.png``, ... Raises BadRun, BaseUnavailable, ImageTooLarge, Interrupted."""
     started = time.monotonic()
     device, compute = choose_device(), Compute(base_precision=spec.base_precision)
-    faults = compute_faults(compute, device)
-    if faults:
-        raise BadRun(faults)
-    family = open_family(spec.base, spec.adapter or PLAIN_ADAPTER, compute)
+    field_errors = compute_field_errors(compute, device)
+    if field_errors:
+        raise BadRun(field_errors)
+    family = open_family(spec.base, spec.adapter or DEFAULT_ADAPTER, compute)
     size = size_of(spec, family)
     stop.check()
     try:
         with explain_out_of_memory(device, 1):
-            drawing = load(spec, family, size, directory / WEIGHTS, device)
+            sampler = load_sampler(spec, family, size, directory / WEIGHTS, device)
             phases.enter("drawing")
-            files = draw(drawing, spec, directory / IMAGES, phases, stop)
+            files = sample_images(sampler, spec, directory / IMAGES, phases, stop)
     except OutOfMemory as error:
-        raise DrawingTooLarge(error.exhausted, size.width, size.height, error.peak_bytes) from error
+        raise ImageTooLarge(error.exhausted_memory, size.width, size.height, error.peak_bytes) from error
     seconds = time.monotonic() - started
-    return Drawn(files=files, width=size.width, height=size.height, guidance=drawing.guidance, seconds=seconds)
+    return Sampled(files=files, width=size.width, height=size.height, guidance=sampler.guidance, seconds=seconds)
 
 
-def size_of(spec: DrawSpec, family: Family) -> Bucket:
+def size_of(spec: SampleSpec, family: Family) -> Bucket:
     """Raises BadRun for a size that the base's networks cannot have."""
     if spec.width is None or spec.height is None:
         return Bucket(family.native_size, family.native_size)
@@ -99,21 +97,21 @@ def size_of(spec: DrawSpec, family: Family) -> Bucket:
         allowed = f"sides of {spec.base.name} are at most {largest}"
     else:
         return size
-    raise BadRun([Fault("size", f"{size.width}x{size.height}", allowed)], code="invalid_size")
+    raise BadRun([FieldError("size", f"{size.width}x{size.height}", allowed)], code="invalid_size")
 
 
-def load(spec: DrawSpec, family: Family, size: Bucket, weights: Path, device: torch.device) -> Drawing:
+def load_sampler(spec: SampleSpec, family: Family, size: Bucket, weights: Path, device: torch.device) -> RequestSampler:
     """Text encoders are gone from the device before the denoiser comes."""
     prompt, negative = family.load_encoders(device).encode_prompts([spec.prompt, spec.negative_prompt])
     free_memory(device)
     denoiser = family.load_denoiser(device)
-    put_on(denoiser, spec, weights)
+    apply_adapter(denoiser, spec, weights)
     guidance = family.guidance if spec.guidance == "auto" else spec.guidance
-    return Drawing(denoiser, family.load_decoder(device), prompt, negative, size, spec.steps, guidance, device)
+    return RequestSampler(denoiser, family.load_decoder(device), prompt, negative, size, spec.steps, guidance, device)
 
 
-def put_on(denoiser: Denoiser, spec: DrawSpec, weights: Path) -> None:
-    """The adapter, as strong as was asked for; ``weights`` is the folder with its files."""
+def apply_adapter(denoiser: Denoiser, spec: SampleSpec, weights: Path) -> None:
+    """Load the adapter at the requested strength; ``weights`` is the folder with its files."""
     if spec.adapter is None:
         return
     if spec.weights == "export":
@@ -130,14 +128,14 @@ def put_on(denoiser: Denoiser, spec: DrawSpec, weights: Path) -> None:
 
 
 @torch.no_grad()
-def load_checkpoint(denoiser: Denoiser, spec: DrawSpec, tensors: Path) -> None:
+def load_checkpoint(denoiser: Denoiser, spec: SampleSpec, tensors: Path) -> None:
     """Raises BadRun for a checkpoint of another base or adapter."""
     if spec.adapter is None:
         raise AssertionError("a checkpoint is an adapter's")
     parameters = denoiser.add_adapter(spec.adapter, seed=0)
     found = adapter_of(tensors)
     if found.keys() != parameters.keys():
-        raise BadRun([Fault("model", spec.base.name, "the base that the checkpoint was trained on")], "wrong_base")
+        raise BadRun([FieldError("model", spec.base.name, "the base that the checkpoint was trained on")], "wrong_base")
     for name, parameter in parameters.items():
         parameter.copy_(found[name])
 
@@ -150,21 +148,25 @@ def adapter_of(tensors: Path) -> Mapping[str, Tensor]:
         return {name.removeprefix(group): file.get_tensor(name) for name in names}
 
 
-def draw(drawing: Drawing, spec: DrawSpec, folder: Path, phases: Phases, stop: StopRequest) -> dict[str, str]:
+def sample_images(
+    sampler: RequestSampler, spec: SampleSpec, folder: Path, phases: PhaseReporter, stop: StopRequest
+) -> dict[str, str]:
     """Names and SHA-256 of the images, in the order of their seeds."""
     folder.mkdir(exist_ok=True)
     files: dict[str, str] = {}
     for index, seed in enumerate(spec.seeds):
         phases.progress(index, spec.n)
-        content = png(drawing.image(seed, watched(phases, stop)), spec, seed, drawing.guidance)
-        write_file(folder / f"{index}.png", content)
+        content = png_bytes(
+            sampler.image(seed, heartbeat_check(phases, stop)), metadata_of(spec, seed, sampler.guidance)
+        )
+        write_atomically(folder / f"{index}.png", content)
         files[f"{index}.png"] = hashlib.sha256(content).hexdigest()
     return files
 
 
-def png(image: Image.Image, spec: DrawSpec, seed: int, guidance: float) -> bytes:
-    """With what it takes to draw it again."""
-    told = {
+def metadata_of(spec: SampleSpec, seed: int, guidance: float) -> dict[str, object]:
+    """What it takes to sample the image again."""
+    return {
         "prompt": spec.prompt,
         "negative_prompt": spec.negative_prompt,
         "seed": seed,
@@ -173,9 +175,3 @@ def png(image: Image.Image, spec: DrawSpec, seed: int, guidance: float) -> bytes
         "base": spec.base.name,
         "base_revision": spec.base.revision or "",
     }
-    info = PngInfo()
-    for name, value in told.items():
-        info.add_itxt(f"pairtune.{name}", str(value))
-    content = io.BytesIO()
-    image.save(content, "PNG", pnginfo=info)
-    return content.getvalue()

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from trainer.spec.problems import Problem, problems
+from trainer.spec.invalid_fields import InvalidField, invalid_fields
 
 SHOWN = 80  # characters of a given value that a message repeats
 NO_HINTS: Mapping[str, str] = MappingProxyType({})
@@ -29,24 +29,24 @@ def describe(
     error: ValidationError, document: object, model: type[BaseModel], hints: Mapping[str, str] = NO_HINTS
 ) -> list[FieldError]:
     """One fault per field. ``hints`` say, by an unknown field's name, what to write in its place."""
-    return [_field_error(problem, hints) for problem in problems(error, document, model)]
+    return [_field_error(invalid, hints) for invalid in invalid_fields(error, document, model)]
 
 
-def _field_error(problem: Problem, hints: Mapping[str, str]) -> FieldError:
-    param = problem.path or None
-    subject = f"{problem.path}: " if problem.path else ""
-    match problem.kind:
+def _field_error(invalid: InvalidField, hints: Mapping[str, str]) -> FieldError:
+    param = invalid.path or None
+    subject = f"{invalid.path}: " if invalid.path else ""
+    match invalid.kind:
         case "missing":
-            return FieldError(param, f"{subject}required, but not given{_choice(problem)}.", "missing_field")
+            return FieldError(param, f"{subject}required, but not given{_choice(invalid)}.", "missing_field")
         case "unknown":
-            instead = hints.get(problem.path.rpartition(".")[2], problem.wanted)
+            instead = hints.get(invalid.path.rpartition(".")[2], invalid.wanted)
             return FieldError(param, f"{subject}unknown field; {instead}.", "unknown_field")
         case "invalid":
-            return FieldError(param, f"{subject}{problem.wanted} (given: {_shown(problem.given)}).", "invalid_value")
+            return FieldError(param, f"{subject}{invalid.wanted} (given: {_shown(invalid.given)}).", "invalid_value")
 
 
-def _choice(problem: Problem) -> str:
-    return "" if problem.wanted == "required" else f"; {problem.wanted}"
+def _choice(invalid: InvalidField) -> str:
+    return "" if invalid.wanted == "required" else f"; {invalid.wanted}"
 
 
 def _shown(value: Any) -> str:

@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 from trainer.spec.methods import Method
-from trainer.spec.run import OTHER_RESULTS
+from trainer.spec.run import RESERVED_NAMES
 
 LONGEST = 64
 TAIL = 8  # characters of the job's id, from its random end
@@ -15,7 +15,7 @@ TAIL = 8  # characters of the job's id, from its random end
 def adapter_name(suffix: str | None, method: Method, job_id: str) -> str:
     """The suffix as far as plain ASCII can tell it, otherwise the method and the end of the job's id."""
     given = _plain(suffix or "")
-    return given if given and given not in OTHER_RESULTS else f"{method.type}-{job_id[-TAIL:]}"
+    return given if given and given not in RESERVED_NAMES else f"{method.type}-{job_id[-TAIL:]}"
 
 
 def _plain(text: str) -> str:

@@ -25,7 +25,7 @@ CHECKPOINT = ":ckpt-step-"  # between the model's name and the step
 
 @dataclass(frozen=True)
 class GenerationModel:
-    """``spec`` are the fields of a DrawSpec that the model decides; ``weights`` maps its files to their blobs."""
+    """``spec`` are the fields of a SampleSpec that the model decides; ``weights`` maps its files to their blobs."""
 
     spec: Json
     weights: dict[str, str]

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from api.errors.field_errors import FieldError, describe
-from trainer.spec.draw import LONGEST_SIDE, DrawingOptions
+from trainer.spec.sample_spec import MAX_SIDE, SampleOptions
 from trainer.spec.strict import Seed
 
 SHORTEST_SIDE = 16
@@ -29,7 +29,7 @@ OPENAI_FIELDS = {
 Form = Literal["b64_json", "url"]
 
 
-class CreateImage(DrawingOptions):
+class CreateImage(SampleOptions):
     """A `null` means what leaving the field out means."""
 
     model_config = ConfigDict(
@@ -41,7 +41,7 @@ class CreateImage(DrawingOptions):
     model: str = Field(description="A base model, a fine-tuned model, or a job's `fine_tuned_model_checkpoint`.")
     size: str = Field(
         "auto",
-        description=f"`<width>x<height>` in pixels, each {SHORTEST_SIDE} to {LONGEST_SIDE} and a multiple of what the "
+        description=f"`<width>x<height>` in pixels, each {SHORTEST_SIDE} to {MAX_SIDE} and a multiple of what the "
         "base takes (mostly 8); auto: the base's own.",
     )
     response_format: Form = Field("b64_json", description="`url`: an address here, which needs the key.")
@@ -58,10 +58,8 @@ class CreateImage(DrawingOptions):
     @field_validator("size")
     @classmethod
     def _pixels(cls, given: str) -> str:
-        if given != "auto" and not all(SHORTEST_SIDE <= side <= LONGEST_SIDE for side in _sides(given)):
-            raise ValueError(
-                f'should be "auto" or "<width>x<height>", each side {SHORTEST_SIDE} to {LONGEST_SIDE} pixels'
-            )
+        if given != "auto" and not all(SHORTEST_SIDE <= side <= MAX_SIDE for side in _sides(given)):
+            raise ValueError(f'should be "auto" or "<width>x<height>", each side {SHORTEST_SIDE} to {MAX_SIDE} pixels')
         return given
 
     @property

@@ -24,7 +24,7 @@ from store.generations.generations import NewGeneration
 from store.jobs import jobs
 from store.tables.generation import Generation, GenerationStatus
 from store.tenants.api_keys import Principal
-from trainer.spec.draw import LAST_SEED, DrawingOptions, DrawSpec
+from trainer.spec.sample_spec import MAX_SEED, SampleOptions, SampleSpec
 
 # Longer than a client retries automatically; a later request with the same body starts a new generation.
 RETRY_WINDOW = timedelta(minutes=30)
@@ -56,11 +56,11 @@ def begin(
     return Accepted(id=row.id)
 
 
-def _spec(request: CreateImage, model: GenerationModel) -> DrawSpec:
-    options = {name: getattr(request, name) for name in DrawingOptions.model_fields}
+def _spec(request: CreateImage, model: GenerationModel) -> SampleSpec:
+    options = {name: getattr(request, name) for name in SampleOptions.model_fields}
     width, height = request.sides or (None, None)
-    seed = secrets.randbelow(LAST_SEED + 1) if request.seed is None else request.seed
-    return DrawSpec.model_validate({**options, **model.spec, "seed": seed, "width": width, "height": height})
+    seed = secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed
+    return SampleSpec.model_validate({**options, **model.spec, "seed": seed, "width": width, "height": height})
 
 
 def answer(row: Generation, blobs: Blobs, origin: str, form: Form) -> ImagesResponse:
@@ -80,7 +80,7 @@ def answer(row: Generation, blobs: Blobs, origin: str, form: Form) -> ImagesResp
 
 def generation(row: Generation, blobs: Blobs, origin: str, form: Form) -> ImageGeneration:
     """``origin`` is the scheme and host of the images' URLs."""
-    spec, result = DrawSpec.model_validate(row.spec), row.result or {}
+    spec, result = SampleSpec.model_validate(row.spec), row.result or {}
     width, height = result.get("width", spec.width), result.get("height", spec.height)
     return ImageGeneration(
         id=row.id,
@@ -97,7 +97,7 @@ def generation(row: Generation, blobs: Blobs, origin: str, form: Form) -> ImageG
     )
 
 
-def _images(row: Generation, spec: DrawSpec, blobs: Blobs, origin: str, form: Form) -> list[DrawnImage]:
+def _images(row: Generation, spec: SampleSpec, blobs: Blobs, origin: str, form: Form) -> list[DrawnImage]:
     made = (row.result or {}).get("images", [])
     if form == "url":
         urls = [f"{origin}/v1/images/generations/{row.id}/images/{index}" for index in range(len(made))]

@@ -134,8 +134,10 @@ def write(figures: Sequence[Figure]) -> None:
     RESULT.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     table = ["| figure | network | ratio | range of rounds | must reach | |", "|---|---|---|---|---|---|"]
     for one in figures:
-        spread = f"{one.low:.3f} - {one.high:.3f}"
-        table.append(f"| {one.name} | {one.subject} | {one.ratio:.3f} | {spread} | {one.must_reach} | {verdict(one)} |")
+        interval = f"{one.low:.3f} - {one.high:.3f}"
+        table.append(
+            f"| {one.name} | {one.subject} | {one.ratio:.3f} | {interval} | {one.must_reach} | {verdict(one)} |"
+        )
     print("\n".join(table))
     head, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     where = f"On {about['device']}, {about['threads']} threads of {about['cores']} cores, torch {about['torch']}."

@@ -25,14 +25,14 @@ from benchmarks.trainer.subjects import BATCH, base_of, write_run
 from trainer.cache.cache import Cache
 from trainer.data.batches import Batch
 from trainer.data.encoding import pixels
-from trainer.recipe import need_of, objective_of
+from trainer.recipe import measure_base, objective_of, requirements_of
 from trainer.run_directory.run import read_run
-from trainer.runtime.distributed import ALONE
-from trainer.runtime.event_stream import Phases
+from trainer.runtime.distributed import SINGLE_PROCESS
+from trainer.runtime.event_stream import PhaseReporter
 from trainer.runtime.signals import StopRequest
 from trainer.training.loop import Training, new_batches
-from trainer.training.memory_probe import settle
-from trainer.training.setup import Ready, measure_base, prepare
+from trainer.training.memory_probe import resolve_plan
+from trainer.training.setup import TrainingContext, prepare
 
 # What a run imports as it goes is imported before memory is looked at.
 LIBRARIES = (
@@ -77,15 +77,22 @@ def main(case: str, subject: str, steps: int, folder: Path) -> None:
 
 def recipe_acts(case: str, method: str, directory: Path, cache: Path) -> dict[str, Callable[[], None]]:
     run = read_run(directory)
-    ready = prepare(run, Cache(cache), need_of(run.spec.method), Phases(lambda _: None), StopRequest(), ALONE)
-    objective = objective_of(run.spec.method, BETAS[method], ready.family.num_train_timesteps)
-    base = measure_base(ready)
-    settled = settle(ready, objective, None)
-    training = Training(ready, objective, base, settled, 10_000, new_batches(ready, objective))
+    context, evaluator, _, _ = prepare(
+        run,
+        Cache(cache),
+        requirements_of(run.spec.method),
+        PhaseReporter(lambda _: None),
+        StopRequest(),
+        SINGLE_PROCESS,
+    )
+    objective = objective_of(run.spec.method, BETAS[method], context.family.num_train_timesteps)
+    base = measure_base(evaluator, context.dataset.held_out)
+    plan = resolve_plan(context, objective, None, None)
+    training = Training(context, evaluator, objective, base, plan, 10_000, new_batches(context, objective))
     steps = training.steps()
     first, _ = next(steps)
     if case == "channels last":
-        ready.learner.denoiser.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stub
+        context.learner.denoiser.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stub
 
     def step() -> None:
         training.line.add(training.advance(*next(steps)))
@@ -93,30 +100,32 @@ def recipe_acts(case: str, method: str, directory: Path, cache: Path) -> dict[st
             training.line.flush(last_good_step=0)
 
     if case == "bare":
-        return {"bare": bare(ready, first[0]), "step": step}
+        return {"bare": bare(context, first[0]), "step": step}
     if case == "uncached":
-        return {"uncached": uncached(ready, step)}
+        return {"uncached": uncached(context, step)}
     return {case: step}
 
 
-def bare(ready: Ready, batch: Batch) -> Callable[[], None]:
+def bare(context: TrainingContext, batch: Batch) -> Callable[[], None]:
     """The network alone, its adapter included, on inputs made beforehand."""
-    denoiser = ready.learner.denoiser
+    denoiser = context.learner.denoiser
     noise, timesteps = batch.noise.repeat(2, 1, 1, 1), batch.timesteps.repeat(2)
     noisy = denoiser.add_noise(batch.latents, noise, timesteps)
     prompt = {name: torch.cat([tensor, tensor]) for name, tensor in batch.prompt.items()}
 
     def act() -> None:
         F.mse_loss(denoiser.predict(noisy, timesteps, prompt, batch.size_ids), noise).backward()  # type: ignore[no-untyped-call]
-        ready.learner.optimizer.zero_grad(set_to_none=True)
+        context.learner.optimizer.zero_grad(set_to_none=True)
 
     return act
 
 
-def uncached(ready: Ready, step: Callable[[], None]) -> Callable[[], None]:
+def uncached(context: TrainingContext, step: Callable[[], None]) -> Callable[[], None]:
     """The same step, with a batch's images and prompts through the encoders before it."""
-    encoders = ready.family.load_encoders(ready.device)
-    pairs = list(zip(ready.data.training, ready.pairs.training, strict=True))[: ready.run.hyperparameters.step_size]
+    encoders = context.family.load_encoders(context.device)
+    pairs = list(zip(context.dataset.training, context.run.training, strict=True))[
+        : context.run.hyperparameters.effective_batch_size
+    ]
 
     def act() -> None:
         encoders.encode_prompts([files.prompt for _, files in pairs])

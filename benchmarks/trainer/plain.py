@@ -1,4 +1,4 @@
-"""A plain loop: what the public MaPO LoRA script does at every step (github.com/mapo-t2i/mapo), written anew.
+"""A plain loop: what the public MaPO LoRA script does at every step (github.com/mapo-t2i/mapo), written again.
 
 The VAE in fp32 and both text encoders run again at every step; images are decoded, and the rejected one stretched to
 the chosen one's size, at every step; the loss is the reference code's; several values are read back from the device.

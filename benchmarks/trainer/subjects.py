@@ -1,4 +1,4 @@
-"""What is trained: line art preferred to colour, on emoji-xl and on a mid-size network of SDXL's shape."""
+"""The benchmark's subjects: emoji-xl and a mid-size network of SDXL's shape, trained to prefer line art."""
 
 from __future__ import annotations
 

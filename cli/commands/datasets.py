@@ -20,9 +20,7 @@ datasets_app = typer.Typer(no_args_is_help=True, help="Datasets: pairs gathered 
 DATASETS, FILES = "/v1/datasets", "/v1/files"
 POLL_SECONDS = 0.5
 DatasetId = Annotated[str, typer.Argument(help="The dataset's id, ds-...")]
-Files = Annotated[
-    list[str], typer.Argument(help="Uploads (docs/reference/formats.md), or ids of files.")
-]
+Files = Annotated[list[str], typer.Argument(help="Uploads (docs/reference/formats.md), or ids of files.")]
 Ties = Annotated[str | None, typer.Option(help="drop, both or error: what to do with pairs that prefer neither image.")]
 InvalidRows = Annotated[str | None, typer.Option(help="refuse or drop: what to do with rows that cannot be used.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Take every warning for an error.")]

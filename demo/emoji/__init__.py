@@ -1,1 +1,1 @@
-"""The emoji that everything here is made of: drawings, the five domains, and the networks that judge samples."""
+"""The emoji data: drawings, the five domains, and the networks that judge samples."""

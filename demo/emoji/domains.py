@@ -93,8 +93,8 @@ SUBJECT_RULE = (
 
 def split_of(index: int) -> Split:
     """Of the emoji at this place of the catalogue."""
-    place = index % openmoji.HELD_OUT_EVERY
-    return "validation" if place == VALIDATION else "test" if place == TEST else "train"
+    position = index % openmoji.HELD_OUT_EVERY
+    return "validation" if position == VALIDATION else "test" if position == TEST else "train"
 
 
 @cache

@@ -1,4 +1,4 @@
-"""How each domain's images are drawn from OpenMoji: 64 x 64 pixels on white, the same bytes every time."""
+"""Render each domain's images from OpenMoji: 64 x 64 pixels on white, the same bytes every time."""
 
 from __future__ import annotations
 

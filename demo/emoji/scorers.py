@@ -39,8 +39,8 @@ Examples = Callable[[torch.Generator], tuple[Tensor, Tensor]]  # images and the 
 
 
 @dataclass(frozen=True)
-class Told:
-    """How many images were told right, of how many."""
+class Accuracy:
+    """How many images a judge classified right, of how many."""
 
     right: int
     of: int
@@ -54,8 +54,8 @@ class Told:
 class Accuracies:
     """Of held-out real images."""
 
-    rendition: Told
-    identity: Told
+    rendition: Accuracy
+    identity: Accuracy
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ def tensor(images: Sequence[Image.Image]) -> Tensor:
 
 
 def load_scorers(folder: Path = FOLDER) -> Scorers:
-    kept = json.loads((folder / "accuracies.json").read_text(encoding="utf-8"))
-    accuracies = Accuracies(**{name: Told(**told) for name, told in kept.items()})
+    content = json.loads((folder / "accuracies.json").read_text(encoding="utf-8"))
+    accuracies = Accuracies(**{name: Accuracy(**stored) for name, stored in content.items()})
     networks = []
     for name, classes in (("rendition", len(LABELS)), ("identity", len(openmoji.catalogue()))):
         judge = network(classes).eval().requires_grad_(False)
@@ -261,6 +261,6 @@ def _moved(images: Tensor, chance: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def _accuracy(judge: nn.Module, images: Tensor, labels: Tensor) -> Told:
+def _accuracy(judge: nn.Module, images: Tensor, labels: Tensor) -> Accuracy:
     right = torch.cat([judge(part).argmax(dim=1) for part in torch.split(images, 256)]) == labels
-    return Told(int(right.sum()), len(right))
+    return Accuracy(int(right.sum()), len(right))

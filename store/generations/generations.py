@@ -17,7 +17,7 @@ from store.tables.generation import Generation, GenerationStatus
 
 @dataclass(frozen=True)
 class NewGeneration:
-    """``spec`` is a DrawSpec as JSON; ``weights`` maps the adapter's files to their blobs."""
+    """``spec`` is a SampleSpec as JSON; ``weights`` maps the adapter's files to their blobs."""
 
     project_id: str
     model: str

@@ -24,7 +24,7 @@ class GenerationStatus(StrEnum):
 class Generation(Leased, Table):
     """Images to be generated, then generated; a generation worker leases them.
 
-    ``spec`` is a DrawSpec, ``weights`` the adapter's files that it needs (name -> SHA-256), ``model`` the name in the
+    ``spec`` is a SampleSpec, ``weights`` the adapter's files that it needs (name -> SHA-256), ``model`` the name in the
     request; ``result`` holds ``images`` (SHA-256 and bytes of each, in order) and how they were generated.
     ``key_id`` and ``request_sha256`` distinguish a client's retry of the same request from a second one.
     """

@@ -22,7 +22,7 @@ from tests.api.dataset_steps import DATASETS, add, create, image_file, processed
 from tests.api.job_steps import JOBS
 from tests.api.job_steps import create as create_job
 from tests.conftest import Tenant
-from trainer.spec.manifest import Pair
+from trainer.spec.manifest import ManifestPair
 from trainer.spec.run import RunSpec
 from worker.training.run_directory import Inputs, assign_splits, prepare
 
@@ -136,7 +136,7 @@ def test_a_pair_sent_to_a_data_set_reaches_the_run_directory_with_its_sides(
     job_id = create_job(client, dataset_id)["id"]
     prepare(tmp_path / "run", inputs_of(sessions, job_id), blobs, lambda: None)
     data = tmp_path / "run" / "data"
-    pairs = [Pair.model_validate_json(line) for line in (data / "manifest.jsonl").read_bytes().splitlines()]
+    pairs = [ManifestPair.model_validate_json(line) for line in (data / "manifest.jsonl").read_bytes().splitlines()]
     sent = [normalise(image_file(seed), Limits()).data for seed in (1, 2)]
     found = [[(data / str(path)).read_bytes() for path in (pair.chosen, pair.rejected)] for pair in pairs]
     assert found == [sent, sent[::-1]]

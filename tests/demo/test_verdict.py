@@ -78,9 +78,9 @@ def test_samples_in_the_wanted_style_win_over_those_in_the_rejected_one() -> Non
     held_out = [emoji for emoji in catalogue if emoji.held_out][:8]
     places = [catalogue.index(emoji) for emoji in held_out]
     line, colour = ([[openmoji.render(one.key, kind, IMAGE_SIZE) for one in held_out]] for kind in ("line", "color"))
-    good = scored(colour, line, places=places)
+    good = scored(colour, line, indices=places)
     assert good.win_rate.low > 0.5
     assert good.adapter_score > good.base_score
-    bad = scored(line, colour, places=places)
+    bad = scored(line, colour, indices=places)
     assert bad.win_rate.high < 0.5
     assert bad.adapter_score < bad.base_score

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from store.settings import REPOSITORY
-from trainer.evaluation.diagnostics import SIGNS
-from trainer.runtime.errors import TrainerError, code_of
+from trainer.evaluation.diagnostics import DIAGNOSTICS
+from trainer.runtime.errors import TrainerError, out_of_memory_code
 from worker.training.conclusion import TRANSIENT
 
 pytestmark = pytest.mark.unit
@@ -50,7 +50,7 @@ def _of_the_trainer() -> set[str]:
     errors = {kind.code for kind in TrainerError.__subclasses__() if "code" in vars(kind)}
     by_place = [call.args[1] for name, call in _calls("trainer") if name == "BadRun" and len(call.args) > 1]
     named = _keyword_codes("trainer", "BadRun", "Failed") | _texts(by_place)
-    return errors | {"bad_spec", code_of("device"), code_of("host")} | named
+    return errors | {"bad_spec", out_of_memory_code("device"), out_of_memory_code("host")} | named
 
 
 def _of_the_worker(*names: str) -> set[str]:
@@ -65,7 +65,7 @@ def _of_failures() -> set[str]:
 
 
 def _of_warnings() -> set[str]:
-    return set(SIGNS) | _keyword_codes("trainer", "Warned") | _keyword_codes("worker", "Warned")
+    return set(DIAGNOSTICS) | _keyword_codes("trainer", "Warned") | _keyword_codes("worker", "Warned")
 
 
 def _table(page: str, heading: str) -> dict[str, list[str]]:

@@ -78,7 +78,7 @@ def test_every_run_is_one_that_the_trainer_accepts(tmp_path: Path, domain: str, 
     drawn = {"train": [drawings.colour(TIGER)] * len(subject.TRAINING), "test": [drawings.colour(TIGER)] * 4}
     write_run(tmp_path, trial, Path("demo/base/emoji-xl").resolve(), drawn)  # type: ignore[arg-type]
     run = read_run(tmp_path)
-    assert (run.hyperparameters.max_steps, run.hyperparameters.step_size) == (STEPS, BATCH)
+    assert (run.hyperparameters.max_steps, run.hyperparameters.effective_batch_size) == (STEPS, BATCH)
 
 
 def test_fewer_pairs_are_spread_over_the_catalogue(tmp_path: Path) -> None:

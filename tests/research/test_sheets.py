@@ -36,7 +36,7 @@ def test_for_the_subject_its_test_poses_are_wanted_and_other_emoji_as_they_are()
     assert images[-1].tobytes() == drawings.colour(last).tobytes()
 
 
-def test_a_sheet_holds_its_images_under_their_heads(tmp_path: Path) -> None:
+def test_a_grid_holds_its_images_under_their_heads(tmp_path: Path) -> None:
     red, blue = (Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), colour) for colour in ("red", "blue"))
     plots.sheet(tmp_path / "sheet.png", ["one", "another"], [("wanted", [red, blue]), ("base", [blue, red])])
     page = Image.open(tmp_path / "sheet.png").convert("RGB")
@@ -49,7 +49,7 @@ def test_a_sheet_holds_its_images_under_their_heads(tmp_path: Path) -> None:
     assert [page.getpixel(place) for place in places] == [(255, 0, 0), (0, 0, 255), (0, 0, 255), (255, 0, 0)]
 
 
-def test_every_domain_has_a_sheet_as_high_as_its_rows() -> None:
+def test_every_domain_has_a_grid_as_high_as_its_rows() -> None:
     for name, methods in (("style", 4), ("personalization", 6)):
         with Image.open(edition("kept").pictures / f"{name}.webp") as sheet:
             rows = methods + len(("wanted", "base"))

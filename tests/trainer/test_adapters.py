@@ -18,15 +18,15 @@ from tests.trainer.tiny_sdxl import PROMPTS, save_run, write_spec
 from trainer.families import open_family
 from trainer.families.family import Denoiser
 from trainer.families.lora import ADAPTER_FILE
-from trainer.families.precision import compute_faults
-from trainer.families.text import token_faults
+from trainer.families.precision import compute_field_errors
+from trainer.families.text import token_field_errors
 from trainer.runtime.errors import BadRun
-from trainer.sample_request import put_on
-from trainer.spec.draw import DrawSpec
+from trainer.sample_request import apply_adapter
 from trainer.spec.events import Failed, Metrics, Progress
 from trainer.spec.family_facts import FamilyName
 from trainer.spec.methods import SftMethod
 from trainer.spec.run import Adapter, Base, Compute, RunSpec
+from trainer.spec.sample_spec import SampleSpec
 from trainer.training.trainable import Learner, new_learner
 
 pytestmark = pytest.mark.integration
@@ -124,8 +124,8 @@ def test_the_files_load_into_a_network_that_was_never_trained(family: FamilyName
     assert made.denoiser.save_token(tmp_path / "learned_embeds.safetensors") == (adapter.token is not None)
     opened = Base(name="tiny", family=family, source=str(base))
     fresh = open_family(opened, adapter).load_denoiser(CPU)
-    asked = DrawSpec(base=opened, prompt="a cat", seed=0, adapter=adapter, weights="export")
-    put_on(fresh, asked, tmp_path)
+    asked = SampleSpec(base=opened, prompt="a cat", seed=0, adapter=adapter, weights="export")
+    apply_adapter(fresh, asked, tmp_path)
     with torch.no_grad():
         torch.testing.assert_close(prediction(fresh, prompt), prediction(made.denoiser, prompt), rtol=0, atol=1e-5)
 
@@ -213,9 +213,9 @@ def test_optimizer_state_of_all_groups_comes_back(tiny_base: Path) -> None:
 
 def test_a_word_that_no_prompt_holds_is_a_fault() -> None:
     adapter = Adapter.model_validate({"token": TOKEN})
-    (fault,) = token_faults(adapter, ["a cat"])
-    assert "'<toy>'" in str(fault)
-    assert token_faults(adapter, ["a cat", "my <toy>"]) == []
+    (field_error,) = token_field_errors(adapter, ["a cat"])
+    assert "'<toy>'" in str(field_error)
+    assert token_field_errors(adapter, ["a cat", "my <toy>"]) == []
 
 
 def test_modules_that_are_not_there_are_refused_with_some_that_are(tiny_base: Path) -> None:
@@ -234,10 +234,10 @@ def test_an_fp32_adapter_learns_on_a_half_precision_base(tiny_base: Path, precis
 
 @pytest.mark.parametrize("compute", [{"base_precision": "int8"}, {"base_precision": "nf4"}, {"optimizer": "adamw8bit"}])
 def test_what_needs_cuda_is_refused_where_there_is_none(compute: dict[str, str]) -> None:
-    (fault,) = compute_faults(Compute.model_validate(compute), CPU)
+    (field_error,) = compute_field_errors(Compute.model_validate(compute), CPU)
     ((field, value),) = compute.items()
-    assert str(fault).startswith(f"compute.{field}: given '{value}'; here a")
-    assert "CUDA" in str(fault)
+    assert str(field_error).startswith(f"compute.{field}: given '{value}'; here a")
+    assert "CUDA" in str(field_error)
 
 
 def whole_run(directory: Path, base: Path, cache: Path, adapter: dict[str, Any], **options: Any) -> Any:

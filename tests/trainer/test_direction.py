@@ -41,7 +41,7 @@ CLEAR = 0.002  # of a loss, which is about 1: the least change that counts, 20 t
 
 @dataclass(frozen=True)
 class Case:
-    """``sees_rejected``: its objective looks at rejected images.
+    """``uses_rejected``: its objective looks at rejected images.
 
     ``at_base``: the objective of a network that is its own reference, whatever the pair.
     ``text_encoders_alone``: hyperparameters with which its push shows through the text encoders alone, None if it is
@@ -50,22 +50,22 @@ class Case:
 
     method: str
     hyperparameters: dict[str, Any]
-    sees_rejected: bool
+    uses_rejected: bool
     at_base: float | None = None
     text_encoders_alone: dict[str, Any] | None = None
 
 
 CASES = {
-    "mapo paper": Case("mapo", {"form": "paper", "beta": 8}, sees_rejected=True),
-    "mapo reference-code": Case("mapo", {"form": "reference-code"}, sees_rejected=True, text_encoders_alone={}),
-    "dpo": Case("dpo", {"beta": 2000}, sees_rejected=True, at_base=math.log(2), text_encoders_alone={"beta": 200}),
-    "sft": Case("sft", {}, sees_rejected=False),
-    "dco": Case("dco", {"beta": 100}, sees_rejected=False, at_base=math.log(2)),
+    "mapo paper": Case("mapo", {"form": "paper", "beta": 8}, uses_rejected=True),
+    "mapo reference-code": Case("mapo", {"form": "reference-code"}, uses_rejected=True, text_encoders_alone={}),
+    "dpo": Case("dpo", {"beta": 2000}, uses_rejected=True, at_base=math.log(2), text_encoders_alone={"beta": 200}),
+    "sft": Case("sft", {}, uses_rejected=False),
+    "dco": Case("dco", {"beta": 100}, uses_rejected=False, at_base=math.log(2)),
     # So little of the class images' loss that learning them in place of the chosen ones would show.
     "dreambooth": Case(
         "dreambooth",
         {"class_prompt": "a drawing of a thing", "class_images": 2, "prior_weight": 0.1},
-        sees_rejected=False,
+        uses_rejected=False,
     ),
 }
 
@@ -157,7 +157,7 @@ def require_promise(learned: Learned, case: Case) -> None:
     if case.at_base is not None:
         assert base.objective == pytest.approx(case.at_base, abs=1e-6)
     progress = learned.progress
-    if case.sees_rejected:
+    if case.uses_rejected:
         assert progress.rejected_loss is not None
         assert progress.margin == pytest.approx(progress.rejected_loss - progress.chosen_loss, abs=1e-6)
         first, *_, last = learned.steps
@@ -211,7 +211,7 @@ def test_two_processes_learn_the_chosen_images_from_streamed_pairs(
     require_promise(learned, CASES[name])
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.sees_rejected])
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.uses_rejected])
 def test_a_method_of_chosen_images_learns_the_same_without_rejected_ones(name: str, learn_once: Learn) -> None:
     adapters = [
         load_file(learned.directory / "output/pytorch_lora_weights.safetensors")
@@ -226,8 +226,8 @@ def in_two_processes() -> Iterator[Run]:
     """As ``accelerate launch`` starts them, with gloo between them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    main, other = (Server(world | {"RANK": rank, "LOCAL_RANK": rank}) for rank in ("0", "1"))
+        rendezvous = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    main, other = (Server(rendezvous | {"RANK": rank, "LOCAL_RANK": rank}) for rank in ("0", "1"))
 
     def run(directory: Path, encodings: Path) -> Outcome:
         arguments = ["run", str(directory), "--cache", str(encodings)]

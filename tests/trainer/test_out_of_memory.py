@@ -13,24 +13,24 @@ from torch import Tensor
 
 from tests.trainer.tiny_sdxl import save_run
 from trainer.cache.cache import Cache
-from trainer.data.pairs import Need
-from trainer.export.results import pictures
+from trainer.data.pairs import DataRequirements
+from trainer.export.results import sample_images
 from trainer.families.sdxl import SdxlDenoiser
 from trainer.recipe import objective_of
-from trainer.run_directory.output import Pictures
+from trainer.run_directory.output import SampleImages
 from trainer.run_directory.run import read_run
 from trainer.runtime.device import explain_out_of_memory
-from trainer.runtime.distributed import ALONE
+from trainer.runtime.distributed import SINGLE_PROCESS
 from trainer.runtime.errors import OutOfMemory
-from trainer.runtime.event_stream import Phases
+from trainer.runtime.event_stream import PhaseReporter
 from trainer.runtime.signals import StopRequest
 from trainer.spec.events import Event, Warned
 from trainer.spec.methods import MapoMethod
 from trainer.spec.run import Compute, Sampling
 from trainer.training.loop import new_batches
-from trainer.training.memory_plan import MemoryPlan, first_that_fits, plans
+from trainer.training.memory_plan import MemoryPlan, candidate_plans, first_that_fits
 from trainer.training.memory_probe import try_plan
-from trainer.training.setup import Ready, prepare
+from trainer.training.setup import TrainingContext, prepare
 
 CPU = torch.device("cpu")
 
@@ -83,10 +83,17 @@ HELD = 5
 
 
 @pytest.fixture(scope="module")
-def ready(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Ready:
+def context(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingContext:
     folder = tmp_path_factory.mktemp("memory")
     run = read_run(save_run(folder / "run", tiny_base, max_steps=4, preset="style"))
-    made = prepare(run, Cache(folder / "cache"), Need(rejected=True), Phases(lambda _: None), StopRequest(), ALONE)
+    made, *_ = prepare(
+        run,
+        Cache(folder / "cache"),
+        DataRequirements(rejected=True),
+        PhaseReporter(lambda _: None),
+        StopRequest(),
+        SINGLE_PROCESS,
+    )
     denoiser = made.learner.denoiser
     assert isinstance(denoiser, SdxlDenoiser)
     small = Small(**{name: getattr(denoiser, name) for name in denoiser.__dataclass_fields__})
@@ -101,24 +108,26 @@ class Full(SdxlDenoiser):
 
 
 @pytest.mark.integration
-def test_a_device_without_room_to_draw_costs_the_samples_and_says_so(ready: Ready) -> None:
+def test_a_device_without_room_to_draw_costs_the_samples_and_says_so(context: TrainingContext) -> None:
     told: list[Event] = []
-    denoiser = ready.learner.denoiser
+    denoiser = context.learner.denoiser
     full = Full(**{name: getattr(denoiser, name) for name in denoiser.__dataclass_fields__})  # type: ignore[attr-defined]
-    cramped = replace(ready, learner=replace(ready.learner, denoiser=full), phases=Phases(told.append))
-    assert pictures(cramped) == Pictures(None, "the device had no memory left to draw them")
+    cramped = replace(context, learner=replace(context.learner, denoiser=full), phases=PhaseReporter(told.append))
+    assert sample_images(cramped) == SampleImages(None, "the device had no memory left to draw them")
     assert [event.code for event in told if isinstance(event, Warned)] == ["no_samples"]
 
 
 @pytest.mark.integration
-def test_a_run_that_wants_no_samples_draws_none_and_says_why(ready: Ready) -> None:
-    spec = ready.run.spec.model_copy(update={"sampling": Sampling(held_out=0)})
-    assert pictures(replace(ready, run=replace(ready.run, spec=spec))) == Pictures(None, "sampling.held_out is 0")
+def test_a_run_that_wants_no_samples_draws_none_and_says_why(context: TrainingContext) -> None:
+    spec = context.run.spec.model_copy(update={"sampling": Sampling(held_out=0)})
+    assert sample_images(replace(context, run=replace(context.run, spec=spec))) == SampleImages(
+        None, "sampling.held_out is 0"
+    )
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize(
-    ("step_size", "compute", "plan"),
+    ("effective_batch_size", "compute", "plan"),
     [
         (2, {}, (2, False, False)),
         (12, {}, (2, False, False)),
@@ -127,11 +136,11 @@ def test_a_run_that_wants_no_samples_draws_none_and_says_why(ready: Ready) -> No
     ],
 )
 def test_the_largest_batch_that_fits_is_found_by_trying(
-    ready: Ready, step_size: int, compute: dict[str, object], plan: tuple[int, bool, bool]
+    context: TrainingContext, effective_batch_size: int, compute: dict[str, object], plan: tuple[int, bool, bool]
 ) -> None:
     """Halves of 12: 12, 6, 3, 2. A pair is two images, streamed it is one at a time."""
     objective = objective_of(MapoMethod(type="mapo"), 64.0, num_train_timesteps=1000)
-    attempt = partial(try_plan, ready, objective, new_batches(ready, objective))
-    found = first_that_fits(plans("auto", step_size, Compute.model_validate(compute)), attempt)
+    attempt = partial(try_plan, context, objective, new_batches(context, objective))
+    found = first_that_fits(candidate_plans("auto", effective_batch_size, Compute.model_validate(compute)), attempt)
     assert found == MemoryPlan(plan[0], gradient_checkpointing=plan[1], streamed=plan[2])
-    assert all(parameter.grad is None for parameter in ready.learner.parameters.values())
+    assert all(parameter.grad is None for parameter in context.learner.parameters.values())

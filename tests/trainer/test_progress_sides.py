@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainer.run_directory.metrics_log import History
+from trainer.run_directory.metrics_log import MetricsLog
 from trainer.spec.events import Event, Progress
-from trainer.training.progress import ProgressLine
+from trainer.training.progress import ProgressReporter
 from trainer.training.step import StepRecord
 
 pytestmark = pytest.mark.unit
@@ -20,8 +20,8 @@ OBJECTIVE, CHOSEN, REJECTED = [0.5, 0.7], [0.1, 0.3], [0.6, 1.0]  # of two pairs
 def reported(path: Path, *losses: list[float]) -> tuple[Progress, dict[str, float]]:
     """The event and the row of one step with these losses."""
     events: list[Event] = []
-    history = History(path)
-    line = ProgressLine(events.append, history, torch.device("cpu"), max_steps=1, every=1)
+    history = MetricsLog(path)
+    line = ProgressReporter(events.append, history, torch.device("cpu"), max_steps=1, every=1)
     line.add(StepRecord(1, ("a", "b"), torch.tensor(losses), torch.tensor(2.0), 1e-3))
     line.flush(0)
     [event], [row] = events, history.rows()

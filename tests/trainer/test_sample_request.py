@@ -20,13 +20,13 @@ from tests.trainer.program import run_program
 from tests.trainer.tiny_sdxl import PROMPTS, save_run, write_spec
 from tests.trainer.warm import ROOT
 from trainer.program import ignore
-from trainer.run_directory.run import read_draw
+from trainer.run_directory.run import read_sample_spec
 from trainer.runtime.errors import BadRun
-from trainer.runtime.event_stream import Phases
+from trainer.runtime.event_stream import PhaseReporter
 from trainer.runtime.signals import StopRequest
-from trainer.sample_request import carry_out
-from trainer.spec.draw import LAST_SEED, DrawSpec
-from trainer.spec.events import EXIT_BAD_SPEC, Drawn, Event, Failed, parse_event
+from trainer.sample_request import run_sample_request
+from trainer.spec.events import EXIT_BAD_SPEC, Event, Failed, Sampled, parse_event
+from trainer.spec.sample_spec import MAX_SEED, SampleSpec
 
 Given = dict[str, Any]
 
@@ -43,7 +43,7 @@ class Trained:
 @dataclass(frozen=True)
 class Drawing:
     directory: Path
-    drawn: Drawn
+    drawn: Sampled
 
     def pixels(self, index: int = 0) -> np.ndarray:
         return np.asarray(Image.open(self.directory / "images" / f"{index}.png"), dtype=int)
@@ -63,7 +63,9 @@ def draw(tmp_path: Path, tiny_base: Path) -> Draw:
         base = {"name": "tiny", "family": "sdxl", "source": str(tiny_base)}
         asked = {"base": base, "prompt": PROMPTS[0], "seed": 3, "steps": 3} | fields
         (directory / "draw.json").write_text(json.dumps(asked))
-        return Drawing(directory, carry_out(read_draw(directory), directory, Phases(ignore), StopRequest()))
+        return Drawing(
+            directory, run_sample_request(read_sample_spec(directory), directory, PhaseReporter(ignore), StopRequest())
+        )
 
     return run
 
@@ -97,10 +99,10 @@ def difference(one: Drawing, other: Drawing, index: int = 0) -> int:
 
 @pytest.mark.integration
 def test_an_image_depends_on_its_seed_and_not_on_how_many_are_drawn_with_it(draw: Draw) -> None:
-    several = draw(n=2, seed=LAST_SEED)
+    several = draw(n=2, seed=MAX_SEED)
     assert list(several.drawn.files) == ["0.png", "1.png"]
     assert (several.drawn.width, several.drawn.height, several.drawn.guidance) == (32, 32, 5.0)
-    again, other = draw(seed=LAST_SEED), draw(seed=0)
+    again, other = draw(seed=MAX_SEED), draw(seed=0)
     assert again.drawn.files["0.png"] == several.drawn.files["0.png"]
     assert other.drawn.files["0.png"] == several.drawn.files["1.png"]  # the seed after the last
     assert difference(again, other) > 1
@@ -129,7 +131,7 @@ def program(directory: Path) -> tuple[int, Event]:
 def test_the_program_draws_the_same_and_tells_what_it_wrote(draw: Draw) -> None:
     before = draw()
     code, last = program(before.directory)
-    assert isinstance(last, Drawn)
+    assert isinstance(last, Sampled)
     assert (code, last.files) == (0, before.drawn.files)
     content = (before.directory / "images" / "0.png").read_bytes()
     assert last.files["0.png"] == hashlib.sha256(content).hexdigest()
@@ -177,5 +179,5 @@ def test_a_checkpoint_of_another_adapter_is_refused(draw: Draw, trained: Trained
 @pytest.mark.unit
 def test_seeds_follow_one_another_and_begin_again_after_the_last() -> None:
     base = {"name": "tiny", "family": "sdxl", "source": "/tiny"}
-    asked = DrawSpec.model_validate({"base": base, "prompt": "a cat", "seed": LAST_SEED - 1, "n": 3})
-    assert asked.seeds == [LAST_SEED - 1, LAST_SEED, 0]
+    asked = SampleSpec.model_validate({"base": base, "prompt": "a cat", "seed": MAX_SEED - 1, "n": 3})
+    assert asked.seeds == [MAX_SEED - 1, MAX_SEED, 0]

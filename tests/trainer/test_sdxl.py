@@ -14,9 +14,9 @@ from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defin
 
 from tests.trainer.tiny_sdxl import PROMPTS, save_run
 from trainer.cache.cache import Cache
-from trainer.data.batches import Batches, one_ahead
+from trainer.data.batches import Batches, prefetch
 from trainer.data.encoding import new_encoder
-from trainer.data.pairs import Encoded, Need, encode_pairs, pairs_of
+from trainer.data.pairs import DataRequirements, EncodedDataset, dataset_files_of, encode_dataset
 from trainer.evaluation.held_out import fixed_batches
 from trainer.export.export import write_kohya
 from trainer.export.model_card import new_card
@@ -26,9 +26,9 @@ from trainer.families.sdxl import SdxlDenoiser, SdxlEncoders, SdxlFamily, open_b
 from trainer.recipe import train
 from trainer.run_directory.output import ADAPTER
 from trainer.run_directory.run import Run, read_run
-from trainer.runtime.distributed import ALONE
+from trainer.runtime.distributed import SINGLE_PROCESS
 from trainer.runtime.errors import BadRun, Interrupted, NonFiniteLoss
-from trainer.runtime.event_stream import Phases
+from trainer.runtime.event_stream import PhaseReporter
 from trainer.runtime.signals import StopRequest
 from trainer.spec.events import CheckpointWritten, Event, Metrics
 from trainer.spec.run import Adapter, Base
@@ -62,12 +62,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
     return Cache(tmp_path_factory.mktemp("cache"))
 
 
-def encoded(run: Run, family: Family, cache: Cache, *, stop: bool = False) -> Encoded:
-    return encode_pairs(
+def encoded(run: Run, family: Family, cache: Cache, *, stop: bool = False) -> EncodedDataset:
+    return encode_dataset(
         new_encoder(family, cache, "auto"),
-        pairs_of(run),
+        dataset_files_of(run),
         run,
-        Need(rejected=True),
+        DataRequirements(rejected=True),
         device=CPU,
         stop=StopRequest(requested=stop),
         progress=lambda *_: None,
@@ -206,7 +206,10 @@ def test_every_image_that_cannot_be_decoded_is_named(tiny_base: Path, family: Sd
     run = read_run(directory)
     with pytest.raises(BadRun) as raised:
         encoded(run, family, Cache(tmp_path / "cache"))
-    assert sorted(fault.given for fault in raised.value.faults) == ["'0-chosen.png'", "'3-rejected.png'"]
+    assert sorted(field_error.given for field_error in raised.value.field_errors) == [
+        "'0-chosen.png'",
+        "'3-rejected.png'",
+    ]
 
 
 def test_a_pair_gets_the_same_batch_row_in_any_company(run: Run, family: SdxlFamily, cache: Cache) -> None:
@@ -235,7 +238,7 @@ def test_a_pair_without_finite_loss_stops_the_run_and_is_named(tiny_base: Path, 
     cache.write(poisoned.images[0].key, {"mean": torch.full((4, 16, 16), torch.nan), "std": torch.zeros(4, 16, 16)})
     events: list[Event] = []
     with pytest.raises(NonFiniteLoss) as raised:
-        train(run, new_card(run, {"torch": "2"}), cache, Phases(events.append), StopRequest(), ALONE)
+        train(run, new_card(run, {"torch": "2"}), cache, PhaseReporter(events.append), StopRequest(), SINGLE_PROCESS)
     assert raised.value.pairs == (poisoned.id,)
     assert any(isinstance(event, Metrics) and event.step == 0 for event in events)
     assert all(event.step < raised.value.step for event in events if isinstance(event, CheckpointWritten))
@@ -261,7 +264,7 @@ def test_an_adapter_on_a_half_precision_base_predicts_the_same_once_reloaded(
 
 
 def test_one_ahead_yields_everything_in_order_and_passes_errors_on() -> None:
-    assert list(one_ahead(lambda number: number * 2, range(5))) == [0, 2, 4, 6, 8]
-    assert list(one_ahead(lambda number: number, range(0))) == []
+    assert list(prefetch(lambda number: number * 2, range(5))) == [0, 2, 4, 6, 8]
+    assert list(prefetch(lambda number: number, range(0))) == []
     with pytest.raises(ZeroDivisionError):
-        list(one_ahead(lambda number: 1 / number, [1, 0]))
+        list(prefetch(lambda number: 1 / number, [1, 0]))

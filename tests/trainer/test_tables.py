@@ -38,7 +38,7 @@ from trainer.spec.family_facts import FAMILIES, FamilyName
 from trainer.spec.method_facts import METHODS, MethodName
 from trainer.spec.methods import PRESET_BETAS, Method
 from trainer.spec.run import Base, RunSpec, TrainingOptions
-from trainer.training.beta import usual_beta
+from trainer.training.beta import default_beta
 
 pytestmark = pytest.mark.unit
 PAIRS = 3
@@ -148,7 +148,7 @@ def test_a_methods_paper_is_in_what_is_said_of_it(name: MethodName) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_with_a_beta_says_what_auto_becomes_and_no_other_does(name: MethodName) -> None:
     own = tables.own_hyperparameters()[name]
-    has_rule = METHODS[name].auto_beta is not None or RECIPES[name].beta is not usual_beta
+    has_rule = METHODS[name].auto_beta is not None or RECIPES[name].beta is not default_beta
     assert has_rule == ("beta" in own)
 
 
@@ -165,9 +165,9 @@ def losses(objective: Objective, *, with_class_image: bool, without: str | None 
     value = torch.full((PAIRS,), 0.1)
     pair = PairLosses(
         chosen=value,
-        rejected=2 * value if objective.sees_rejected else None,
-        base_chosen=value if objective.sees_base else None,
-        base_rejected=value if objective.sees_base and objective.sees_rejected else None,
+        rejected=2 * value if objective.uses_rejected else None,
+        reference_chosen=value if objective.uses_reference else None,
+        reference_rejected=value if objective.uses_reference and objective.uses_rejected else None,
         prior=3 * value if with_class_image else None,
     )
     nothing: dict[str, Any] = {without: None} if without else {}
@@ -179,7 +179,7 @@ def test_a_loss_takes_what_the_facts_say_and_nothing_else(name: MethodName) -> N
     facts, objective = METHODS[name], objective_of(method_of(name), 8.0, num_train_timesteps=1000)
     given = losses(objective, with_class_image=facts.needs_class_images)
     assert objective.loss(given).shape == (PAIRS,)
-    needed = ["rejected"] * facts.needs_rejected + ["base_chosen"] * facts.needs_reference
+    needed = ["rejected"] * facts.needs_rejected + ["reference_chosen"] * facts.needs_reference
     for side in needed:
         with pytest.raises(ValueError, match="were not computed"):
             objective.loss(losses(objective, with_class_image=facts.needs_class_images, without=side))
@@ -191,8 +191,8 @@ def test_a_loss_takes_what_the_facts_say_and_nothing_else(name: MethodName) -> N
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_run_takes_the_data_that_the_facts_say(name: MethodName) -> None:
-    need, facts = recipe.need_of(method_of(name)), METHODS[name]
-    assert (need.rejected, need.class_images > 0) == (facts.needs_rejected, facts.needs_class_images)
+    requirements, facts = recipe.requirements_of(method_of(name)), METHODS[name]
+    assert (requirements.rejected, requirements.class_images > 0) == (facts.needs_rejected, facts.needs_class_images)
 
 
 def test_the_estimates_cost_follows_from_the_facts() -> None:

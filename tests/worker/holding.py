@@ -13,7 +13,7 @@ import pathlib, signal, threading, time
 from trainer.runtime import event_stream
 
 folder, asked, entered = pathlib.Path({folder!r}), threading.Event(), []
-handle, enter = signal.signal, event_stream.Phases.enter
+handle, enter = signal.signal, event_stream.PhaseReporter.enter
 
 def handle_and_tell(number, handler):
     def told(*given):
@@ -29,7 +29,7 @@ def enter_and_wait(phases, name):
         while not asked.wait(0.01):
             pass
 
-signal.signal, event_stream.Phases.enter = handle_and_tell, enter_and_wait
+signal.signal, event_stream.PhaseReporter.enter = handle_and_tell, enter_and_wait
 """
 
 

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from store.settings import REPOSITORY
-from trainer.runtime.errors import BaseUnavailable, CacheEntryLost, DiskFull, TrainerError, code_of
+from trainer.runtime.errors import BaseUnavailable, CacheEntryLost, DiskFull, TrainerError, out_of_memory_code
 from worker.generation.generation import FIELDS
 from worker.training.conclusion import TRANSIENT
 
@@ -28,6 +28,6 @@ def test_the_failures_that_name_a_field_of_the_request_are_codes_of_the_trainer(
 def test_the_worker_and_the_trainer_have_one_code_for_a_lack_of_the_machines_memory_and_one_for_the_unforeseen() -> (
     None
 ):
-    assert f'"{code_of("host")}"' in WORKER
+    assert f'"{out_of_memory_code("host")}"' in WORKER
     assert 'Failed(code="internal_error"' in TRAINER
     assert re.findall(r'code == "([a-z_]+)"', WORKER) == ["internal_error", "internal_error"]

@@ -1,1 +1,1 @@
-"""What frozen networks made of the data, on disk."""
+"""The cache of encoded images and prompts on disk."""

@@ -1,9 +1,9 @@
-"""What frozen networks say about the data, computed once and kept on disk under what it depends on.
+"""The cache of encodings: computed once, stored on disk under a key of everything they depend on.
 
 An entry's name is the SHA-256 of everything its content follows from (encoder weights, image bytes, crop, ...), so
 entries are never out of date, any number of runs share a cache, and two processes that write the same entry write
-the same content. Each proves its content (cache_entry); the folder is kept within a size (cache_eviction), of which a
-run takes out what it needs (cache_pins).
+the same content. Each has a checksum (entry); the folder stays within a size bound (eviction), except for what
+live runs have pinned (pins).
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from typing import Self
 
 from torch import Tensor
 
-from trainer.cache.entry import Damaged, Tensors, pack, read_file, unpack, verify
-from trainer.cache.eviction import ROOM, evict, on_disk
+from trainer.cache.entry import CorruptEntry, Tensors, pack, read_file, unpack, verify
+from trainer.cache.eviction import FREED_SHARE, evict, on_disk
 from trainer.cache.pins import Pins
 from trainer.cache.recently_read import RecentlyRead
-from trainer.runtime.atomic_io import explain_disk_full, write_file
+from trainer.runtime.atomic_io import explain_disk_full, write_atomically
 from trainer.runtime.errors import CacheEntryLost, DiskFull
 from trainer.spec.events import Warned
 
 __all__ = ["Cache", "Tensors", "key_of"]
 
 IN_MEMORY = 64 * 2**20  # a batch and the prompts that come again and again; the system's page cache does the rest
-SCAN_AFTER = 64 * 2**20  # bytes written, at least, between two looks at the folder's size
+SCAN_AFTER = 64 * 2**20  # bytes written, at least, between two scans of the folder's size
 DISK_FULL_FREES = 2**30  # bytes evicted when the disk is full, so that it is not full again at once
 
 
@@ -60,9 +60,9 @@ class Cache:
             self._evict()
 
     def pin(self, keys: Iterable[str]) -> None:
-        """Before asking whether it ``has`` them: no process evicts them while this one lives. Raises DiskFull."""
+        """Call before ``has``: no process evicts these entries while this one lives. Raises DiskFull."""
         wanted = list(keys)
-        self._with_room(lambda: self._pins.add(wanted))
+        self._evicting_when_full(lambda: self._pins.add(wanted))
 
     def has(self, key: str) -> bool:
         """False also for an entry that is damaged: its content is verified, once in this process."""
@@ -70,13 +70,13 @@ class Cache:
         try:
             if self._sizes.get(key) != path.stat().st_size:
                 self._verified(key)
-        except (OSError, Damaged):
+        except (OSError, CorruptEntry):
             self._sizes.pop(key, None)
             return False
         return True
 
     def read(self, key: str) -> Tensors:
-        """Not to be changed in place: who reads the entry again gets the same tensors. Raises CacheEntryLost."""
+        """Do not change the tensors in place: every read of the entry returns the same ones. Raises CacheEntryLost."""
         recent = self._recent.get(key)
         if recent is None:
             recent = self._read(key)
@@ -85,15 +85,15 @@ class Cache:
     def write(self, key: str, tensors: Mapping[str, Tensor]) -> None:
         """Raises DiskFull when nothing is left to evict either."""
         content = pack(key, tensors)
-        self._with_room(lambda: self._write(self._path(key), content))
+        self._evicting_when_full(lambda: self._write(self._path(key), content))
         self._recent.drop(key)
         self._sizes[key] = len(content)
         self._unscanned += on_disk(len(content))
-        if self._unscanned > max(SCAN_AFTER, ROOM * (self.max_bytes or 0)):
+        if self._unscanned > max(SCAN_AFTER, FREED_SHARE * (self.max_bytes or 0)):
             self._evict()
 
-    def settle(self) -> Warned | None:
-        """Once all that the run needs is there: bring the folder within its bound, and say if the run alone exceeds it.
+    def enforce_bound(self) -> Warned | None:
+        """Call once the run's entries are written: evict down to the bound, and warn if the run alone exceeds it.
 
         What is pinned stays, so the run goes on either way.
         """
@@ -113,8 +113,8 @@ class Cache:
         try:
             content = read_file(self._path(key)) if key in self._sizes else self._verified(key)
             if len(content) != self._sizes[key]:
-                raise Damaged("its length has changed")
-        except (OSError, Damaged) as error:
+                raise CorruptEntry("its length has changed")
+        except (OSError, CorruptEntry) as error:
             self._sizes.pop(key, None)
             raise CacheEntryLost(str(self._path(key)), str(error)) from error
         tensors = unpack(content)
@@ -122,7 +122,7 @@ class Cache:
         return tensors
 
     def _verified(self, key: str) -> bytearray:
-        """Raises OSError, Damaged."""
+        """Raises OSError, CorruptEntry."""
         path = self._path(key)
         content = read_file(path)
         verify(key, content)
@@ -136,13 +136,13 @@ class Cache:
         with explain_disk_full(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            write_file(path, content, sync=False)
+            write_atomically(path, content, sync=False)
         except IsADirectoryError:
             shutil.rmtree(path)
-            write_file(path, content, sync=False)
+            write_atomically(path, content, sync=False)
 
-    def _with_room(self, act: Callable[[], None]) -> None:
-        """Again and again while the disk is full and there is something to evict."""
+    def _evicting_when_full(self, act: Callable[[], None]) -> None:
+        """Retry ``act`` while the disk is full and there is something to evict."""
         while True:
             try:
                 return act()

@@ -1,7 +1,8 @@
-"""A cache entry as a file: safetensors whose metadata prove the rest of the file, read in one pass.
+"""The file of a cache entry: safetensors with a checksum of everything else in its metadata.
 
-The proof is a CRC-32 of the key and of every other byte, header included. It guards against what disks and file
-systems do; who may write to the cache could as well write a new proof. (Of 512 KiB it takes 0.07 ms, SHA-256 0.26 ms.)
+The checksum is a CRC-32 of the key and of every other byte, header included. It guards against what disks and file
+systems do; who may write to the cache could as well write a new checksum. (Of
+512 KiB it takes 0.07 ms, SHA-256 0.26 ms.)
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 
 Tensors = dict[str, Tensor]
 
-_PROOF, _NO_PROOF = b'"crc32":"', "00000000"
+_CHECKSUM_KEY, _NO_CHECKSUM = b'"crc32":"', "00000000"
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -31,14 +32,14 @@ _DTYPES = {
 }
 
 
-class Damaged(Exception):
+class CorruptEntry(Exception):
     """The file is not the one that was written."""
 
 
 def pack(key: str, tensors: Mapping[str, Tensor]) -> bytes:
     plain = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    content = bytearray(save(plain, metadata={"crc32": _NO_PROOF}))
-    content[_proof_in(content)] = _proof(key, content)
+    content = bytearray(save(plain, metadata={"crc32": _NO_CHECKSUM}))
+    content[_checksum_slice(content)] = _checksum(key, content)
     return bytes(content)
 
 
@@ -53,13 +54,13 @@ def read_file(path: Path) -> bytearray:
 
 
 def verify(key: str, content: bytearray) -> None:
-    """Raises Damaged."""
-    where = _proof_in(content)
-    given, content[where] = bytes(content[where]), _NO_PROOF.encode()
-    found = _proof(key, content)
+    """Raises CorruptEntry."""
+    where = _checksum_slice(content)
+    given, content[where] = bytes(content[where]), _NO_CHECKSUM.encode()
+    found = _checksum(key, content)
     content[where] = given
     if found != given:
-        raise Damaged("its content is not what was written")
+        raise CorruptEntry("its content is not what was written")
 
 
 def unpack(content: bytearray) -> Tensors:
@@ -82,13 +83,13 @@ def _body(content: bytearray) -> int:
     return 8 + int.from_bytes(content[:8], "little")
 
 
-def _proof_in(content: bytearray) -> slice:
-    at = content.find(_PROOF, 0, _body(content))
+def _checksum_slice(content: bytearray) -> slice:
+    at = content.find(_CHECKSUM_KEY, 0, _body(content))
     if at < 0:
-        raise Damaged("it has no proof of its content")
-    start = at + len(_PROOF)
-    return slice(start, start + len(_NO_PROOF))
+        raise CorruptEntry("it has no checksum of its content")
+    start = at + len(_CHECKSUM_KEY)
+    return slice(start, start + len(_NO_CHECKSUM))
 
 
-def _proof(key: str, content: bytearray) -> bytes:
+def _checksum(key: str, content: bytearray) -> bytes:
     return f"{zlib.crc32(content, zlib.crc32(key.encode())):08x}".encode()

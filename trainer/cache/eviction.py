@@ -1,4 +1,4 @@
-"""Keeping a cache within its size: what no live run needs goes, least recently used first.
+"""Evict cache entries that no live run needs, least recently used first.
 
 Recency is a file's modification time, which ``Cache`` sets when a run first uses an entry. Sizes are in whole blocks,
 as file systems allot them. A scan costs about 8 us an entry (1.5 s for 200,000), so it is made rarely.
@@ -17,10 +17,10 @@ from typing import NamedTuple
 
 from trainer.cache.pins import reading_pins
 from trainer.runtime.atomic_io import PARTIAL
-from trainer.runtime.locks import holding
+from trainer.runtime.locks import file_lock
 
 LOCK = "eviction.lock"
-ROOM = 0.05  # part of the size that is made free when it is exceeded
+FREED_SHARE = 0.05  # part of the size that is made free when it is exceeded
 BLOCK = 4096
 ABANDONED_AFTER = 3600  # seconds since a file was last written to: its writer was killed
 
@@ -42,12 +42,12 @@ class Entry(NamedTuple):
 def evict(cache: Path, max_bytes: int | None, *, at_least: int = 0, wait: bool = False) -> int:
     """Bring the cache below ``max_bytes`` if it exceeds them, and free ``at_least`` bytes. Returns the bytes freed.
 
-    None for no bound. Less is freed where live runs need the rest; nothing where another process is at it, unless told
-    to ``wait``.
+    None for no bound. Less is freed where live runs need the rest; nothing where another process is evicting, without
+    ``wait``.
     """
     cache.mkdir(parents=True, exist_ok=True)
     try:
-        with holding(cache / LOCK, wait=wait):
+        with file_lock(cache / LOCK, wait=wait):
             return _evict(cache, max_bytes, at_least)
     except BlockingIOError:
         return 0
@@ -67,7 +67,7 @@ def _evict(cache: Path, max_bytes: int | None, at_least: int) -> int:
 def _too_much(size: int, max_bytes: int | None) -> int:
     if max_bytes is None or size <= max_bytes:
         return 0
-    return size - int((1 - ROOM) * max_bytes)
+    return size - int((1 - FREED_SHARE) * max_bytes)
 
 
 def _remove(cache: Path, entries: Sequence[Entry], wanted: int) -> int:

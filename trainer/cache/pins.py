@@ -1,4 +1,4 @@
-"""What the runs that live now need of a cache: one file a process in ``pins/``, locked for as long as it lives.
+"""Pins: the cache entries that live processes need, one locked file a process in ``pins/``.
 
 A file whose lock is free is of a process that ended, kill -9 included. Whoever decides from the pins what to remove
 holds ``reading_pins`` until it is removed, so that nothing is pinned, and then found, in between.
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trainer.runtime.atomic_io import explain_disk_full
-from trainer.runtime.locks import holding
+from trainer.runtime.locks import file_lock
 
 PINS, LOCK = "pins", "pins.lock"
 
@@ -37,7 +37,7 @@ class Pins:
             return
         with explain_disk_full(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with holding(self._cache / LOCK, shared=True):
+            with file_lock(self._cache / LOCK, shared=True):
                 self._write("".join(f"\n{key}" for key in new).encode() + b"\n")
         self.keys.update(new)
 
@@ -60,7 +60,7 @@ class Pins:
 @contextmanager
 def reading_pins(cache: Path) -> Iterator[set[str]]:
     """All keys that live processes have pinned; none can be added within the block. Other pins are removed."""
-    with holding(cache / LOCK):
+    with file_lock(cache / LOCK):
         yield {key for path in (cache / PINS).glob("*") for key in _live(path)}
 
 

@@ -1,4 +1,4 @@
-"""The entries read last, as tensors, so far as they fit."""
+"""An in-memory LRU of the cache entries read last, as tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which pairs make up which step: a shuffle keyed by (seed, epoch), in which every pair comes once an epoch."""
+"""The batch sampler: a shuffle keyed by (seed, epoch) decides which pairs make up which step."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Order(Generic[Item]):
-    """Steps over ``items``; ``shapes[i]`` tells which items can share a forward pass.
+class BatchSampler(Generic[Item]):
+    """Steps over ``items``; items of equal ``shapes[i]`` can share a forward pass.
 
-    A step takes ``step_size`` items, the last of an epoch possibly fewer. Items of one shape are kept together where
-    the shuffle allows it, so that a step rarely needs more passes than its size asks for.
+    A step takes ``effective_batch_size`` items, the last of an epoch possibly fewer. Every item comes once an epoch.
+    Items of one shape stay together where the shuffle allows it, so that a step rarely needs further passes.
     """
 
     items: Sequence[Item]
     shapes: Sequence[Hashable]
     seed: int
     batch_size: int
-    step_size: int
+    effective_batch_size: int
 
     @property
     def steps_per_epoch(self) -> int:
-        return math.ceil(len(self.items) / self.step_size)
+        return math.ceil(len(self.items) / self.effective_batch_size)
 
     def steps(self, first: int) -> Iterator[list[list[Item]]]:
         """From step ``first`` (1, 2, ...) on, without end: each step's forward passes, of one shape each."""
@@ -44,7 +44,10 @@ class Order(Generic[Item]):
         shuffle.shuffle(positions)
         rank = {shape: index for index, shape in enumerate(dict.fromkeys(self.shapes[at] for at in positions))}
         positions.sort(key=lambda at: rank[self.shapes[at]])  # stable: shuffled within a shape
-        chunks = [positions[start : start + self.step_size] for start in range(0, len(positions), self.step_size)]
+        chunks = [
+            positions[start : start + self.effective_batch_size]
+            for start in range(0, len(positions), self.effective_batch_size)
+        ]
         shuffle.shuffle(chunks)
         return chunks
 

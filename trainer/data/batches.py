@@ -1,4 +1,4 @@
-"""Training batches from the cache, one ahead of the step that uses them."""
+"""Training batches from the cache, prefetched one step ahead."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from trainer.cache.cache import Cache, Tensors
 from trainer.data.encoding import EncodedImage, EncodedPair
 from trainer.data.noise import Draw, keyed_generator, training_draw
 
-Source = TypeVar("Source")
-Loaded = TypeVar("Loaded")
+Input = TypeVar("Input")
+Output = TypeVar("Output")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Batch:
 class Batches:
     """Makes training batches: ``noise.training_draw`` decides all that is random about them.
 
-    ``sides`` is 1 where rejected images are not looked at. ``class_images``, if any, give each pair one of them at
+    ``sides`` is 1 where rejected images are not used. ``class_images``, if any, give each pair one of them at
     random as its prior, with ``class_prompt_key`` as prompt.
     """
 
@@ -82,16 +82,16 @@ class Batches:
     def batch(self, pairs: Sequence[EncodedPair], step: int) -> Batch:
         draws = [self._draw(self._shape(pair.images[0].key), pair.id, step) for pair in pairs]
         images = [
-            [image.mirror if drawn.mirror and image.mirror else image for image in pair.images[: self.sides]]
-            for pair, drawn in zip(pairs, draws, strict=True)
+            [image.mirror if draw.mirror and image.mirror else image for image in pair.images[: self.sides]]
+            for pair, draw in zip(pairs, draws, strict=True)
         ]
         batch = collate(
             [pair.id for pair in pairs],
             images=images,
-            latents=[[self._sample(i, drawn) for i in one] for one, drawn in zip(images, draws, strict=True)],
-            noise=[drawn.noise for drawn in draws],
-            timesteps=[self.timestep_at(drawn.share) for drawn in draws],
-            prompts=[self._prompt(pair.prompt_keys, drawn) for pair, drawn in zip(pairs, draws, strict=True)],
+            latents=[[self._sample(i, draw) for i in one] for one, draw in zip(images, draws, strict=True)],
+            noise=[draw.noise for draw in draws],
+            timesteps=[self.timestep_at(draw.share) for draw in draws],
+            prompts=[self._prompt(pair.prompt_keys, draw) for pair, draw in zip(pairs, draws, strict=True)],
         )
         return replace(batch, prior=self._prior(pairs, step)) if self.class_images else batch
 
@@ -104,9 +104,9 @@ class Batches:
         return collate(
             names,
             images=[[image] for image in images],
-            latents=[[self._sample(i, drawn)] for i, drawn in zip(images, draws, strict=True)],
-            noise=[drawn.noise for drawn in draws],
-            timesteps=[self.timestep_at(drawn.share) for drawn in draws],
+            latents=[[self._sample(i, draw)] for i, draw in zip(images, draws, strict=True)],
+            noise=[draw.noise for draw in draws],
+            timesteps=[self.timestep_at(draw.share) for draw in draws],
             prompts=[prompt] * len(images),
         )
 
@@ -120,12 +120,12 @@ class Batches:
     def _shape(self, key: str) -> tuple[int, ...]:
         return tuple(self.cache.read(key)["mean"].shape)
 
-    def _sample(self, image: EncodedImage, drawn: Draw) -> Tensor:
+    def _sample(self, image: EncodedImage, draw: Draw) -> Tensor:
         moments = self.cache.read(image.key)
-        return torch.addcmul(moments["mean"], moments["std"], drawn.posterior)
+        return torch.addcmul(moments["mean"], moments["std"], draw.posterior)
 
-    def _prompt(self, keys: Sequence[str], drawn: Draw) -> Tensors:
-        return self.cache.read(self.empty_prompt_key if drawn.drop_prompt else keys[int(drawn.caption * len(keys))])
+    def _prompt(self, keys: Sequence[str], draw: Draw) -> Tensors:
+        return self.cache.read(self.empty_prompt_key if draw.drop_prompt else keys[int(draw.caption * len(keys))])
 
 
 def collate(
@@ -149,7 +149,7 @@ def collate(
     )
 
 
-def one_ahead(load: Callable[[Source], Loaded], sources: Iterable[Source]) -> Iterator[Loaded]:
+def prefetch(load: Callable[[Input], Output], sources: Iterable[Input]) -> Iterator[Output]:
     """``map(load, sources)``, the next one loading in a thread while the caller works on this one."""
     remaining = iter(sources)
     with ThreadPoolExecutor(max_workers=1) as thread:

@@ -1,4 +1,4 @@
-"""Every image and prompt of a run through the frozen encoders, once: afterwards all that training reads is cached."""
+"""Encode every image and prompt of a run once with the frozen encoders, into the cache."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from trainer.cache.cache import Cache, key_of
 from trainer.families.family import Encoders, Family
 from trainer.run_directory.images import UnreadableImage, decode
 from trainer.run_directory.run import ImageFile, PairFiles
-from trainer.runtime.distributed import ALONE, World
-from trainer.runtime.errors import BadRun, Fault
+from trainer.runtime.distributed import SINGLE_PROCESS, ProcessGroup
+from trainer.runtime.errors import BadRun, FieldError
 from trainer.runtime.signals import StopRequest
 from trainer.spec.buckets import Bucket, Crop, buckets, centre_crop, shared_bucket
 from trainer.spec.strict import Auto
 
 # What goes through an encoder together is fixed by the run, not by what is already cached: an entry that an
 # interrupted run computes again is the same to the last bit.
-IMAGES_TOGETHER = 8
-PIXELS_TOGETHER = 2 * 2**20  # SDXL's VAE takes 2.5 GiB for each 2**20 of them, in fp32
-PROMPTS_TOGETHER = 32
+MAX_IMAGES_PER_PASS = 8
+MAX_PIXELS_PER_PASS = 2 * 2**20  # SDXL's VAE takes 2.5 GiB for each 2**20 of them, in fp32
+MAX_PROMPTS_PER_PASS = 32
 
 Item = TypeVar("Item")
 
@@ -53,7 +53,7 @@ class EncodedPair:
 
 
 @dataclass(frozen=True)
-class Encoder:
+class CachingEncoder:
     """Plans and fills the cache for one base; keys follow from what an encoding depends on."""
 
     family: Family
@@ -94,7 +94,7 @@ class Encoder:
         device: torch.device,
         stop: StopRequest,
         progress: Callable[[int, int], None],
-        world: World = ALONE,
+        process_group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         """Compute what the cache lacks; the networks are loaded only if it lacks something, and gone on return.
 
@@ -105,18 +105,22 @@ class Encoder:
         named = {self.prompt_key(prompt): prompt for prompt in prompts}
         wanted = {one.key: one for image in images for one in (image, image.mirror) if one is not None}
         self.cache.pin([*named, *wanted])
-        prompt_groups = [g for g in _groups(named.items(), PROMPTS_TOGETHER) if self._lacks(key for key, _ in g)]
+        prompt_groups = [
+            g for g in _groups(named.items(), MAX_PROMPTS_PER_PASS) if self._any_missing(key for key, _ in g)
+        ]
         image_groups = [
             group
             for alike in _by_bucket(wanted.values())
-            for group in _groups(alike, _images_together(alike[0].crop.bucket))
-            if self._lacks(image.key for image in group)
+            for group in _groups(alike, _images_per_pass(alike[0].crop.bucket))
+            if self._any_missing(image.key for image in group)
         ]
-        world.gather(None)  # what one of them computes now, another must not find
-        faults: list[Fault] = []
-        self._compute(world.share(prompt_groups), world.share(image_groups), faults, device, stop, progress)
-        stop.agree(world.any(stop.requested))
-        everyones = [fault for found in world.gather(faults) for fault in found]
+        process_group.all_gather(None)  # what one of them computes now, another must not find
+        field_errors: list[FieldError] = []
+        self._compute(
+            process_group.shard(prompt_groups), process_group.shard(image_groups), field_errors, device, stop, progress
+        )
+        stop.agree(process_group.any(stop.requested))
+        everyones = [field_error for found in process_group.all_gather(field_errors) for field_error in found]
         if everyones:
             raise BadRun(everyones, code="bad_data")
 
@@ -124,7 +128,7 @@ class Encoder:
         self,
         prompt_groups: Sequence[Sequence[tuple[str, str]]],
         image_groups: Sequence[Sequence[EncodedImage]],
-        faults: list[Fault],
+        field_errors: list[FieldError],
         device: torch.device,
         stop: StopRequest,
         progress: Callable[[int, int], None],
@@ -139,21 +143,21 @@ class Encoder:
             progress(done := done + len(prompt_group), total)
         for image_group in image_groups:
             stop.check()
-            _encode_images(encoders, self.cache, image_group, faults)
+            _encode_images(encoders, self.cache, image_group, field_errors)
             progress(done := done + len(image_group), total)
 
-    def _lacks(self, keys: Iterable[str]) -> bool:
+    def _any_missing(self, keys: Iterable[str]) -> bool:
         return any(not self.cache.has(key) for key in keys)
 
 
-def new_encoder(family: Family, cache: Cache, resolution: int | Auto) -> Encoder:
+def new_encoder(family: Family, cache: Cache, resolution: int | Auto) -> CachingEncoder:
     """Raises BadRun where the base can train at no size near ``resolution``."""
     native = family.native_size if resolution == "auto" else resolution
     sizes = tuple(buckets(native, family.size_multiple, family.largest_side))
     if not sizes:
         allowed = f"sides are multiples of {family.size_multiple}, at most {family.largest_side or 'any size'}"
-        raise BadRun([Fault("data.resolution", str(resolution), allowed)])
-    return Encoder(family, cache, sizes)
+        raise BadRun([FieldError("data.resolution", str(resolution), allowed)])
+    return CachingEncoder(family, cache, sizes)
 
 
 def _by_bucket(images: Iterable[EncodedImage]) -> Iterator[list[EncodedImage]]:
@@ -163,8 +167,8 @@ def _by_bucket(images: Iterable[EncodedImage]) -> Iterator[list[EncodedImage]]:
     yield from alike.values()
 
 
-def _images_together(bucket: Bucket) -> int:
-    return max(1, min(IMAGES_TOGETHER, PIXELS_TOGETHER // (bucket.width * bucket.height)))
+def _images_per_pass(bucket: Bucket) -> int:
+    return max(1, min(MAX_IMAGES_PER_PASS, MAX_PIXELS_PER_PASS // (bucket.width * bucket.height)))
 
 
 def _groups(items: Iterable[Item], size: int) -> list[list[Item]]:
@@ -178,13 +182,15 @@ def _encode_prompts(encoders: Encoders, cache: Cache, group: Sequence[tuple[str,
             cache.write(key, tensors)
 
 
-def _encode_images(encoders: Encoders, cache: Cache, group: Sequence[EncodedImage], faults: list[Fault]) -> None:
+def _encode_images(
+    encoders: Encoders, cache: Cache, group: Sequence[EncodedImage], field_errors: list[FieldError]
+) -> None:
     readable: dict[EncodedImage, Tensor] = {}
     for image in group:
         try:
             readable[image] = pixels(image)
         except UnreadableImage as error:
-            faults.append(Fault("data", repr(image.file.path.name), str(error)))
+            field_errors.append(FieldError("data", repr(image.file.path.name), str(error)))
     if not readable:
         return
     means, deviations = encoders.encode_images(torch.stack(list(readable.values())))

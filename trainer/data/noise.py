@@ -1,4 +1,4 @@
-"""Everything random about a pair, as a function of what the pair is and not of when or where it is computed.
+"""The random draws of a pair: noise, timestep, caption and flips, keyed by seed, pair and step.
 
 Each draw has a generator of its own, keyed by (seed, pair, step). So a run does not depend on how pairs fall into
 batches, on the number of workers, or on where it was resumed; and the chosen and the rejected image of a pair share

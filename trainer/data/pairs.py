@@ -1,4 +1,4 @@
-"""A run's pairs as training sees them: with captions and encoded."""
+"""A run's dataset: which data a method requires, its pairs as files, and the same pairs encoded."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from itertools import cycle, islice
 
 import torch
 
-from trainer.data.encoding import EncodedImage, EncodedPair, Encoder
+from trainer.data.encoding import CachingEncoder, EncodedImage, EncodedPair
 from trainer.run_directory.run import ImageFile, PairFiles, Run
-from trainer.run_directory.split import selected
-from trainer.runtime.distributed import ALONE, World
+from trainer.run_directory.split import select_by_hash
+from trainer.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 from trainer.runtime.signals import StopRequest
 from trainer.spec.buckets import Bucket
 from trainer.spec.events import DataPrepared
 
 
 @dataclass(frozen=True)
-class Need:
-    """What a method looks at: rejected images in training, class images under their prompt, the reference mismatch."""
+class DataRequirements:
+    """What a method needs: rejected images in training, class images under their prompt, the reference mismatch."""
 
     rejected: bool
     instance_prompt: str | None = None
@@ -31,8 +31,8 @@ class Need:
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """Pairs and class images as files; ``held_out`` are those that validation measures."""
+class DatasetFiles:
+    """The dataset as image files: training pairs, the held-out pairs that are measured, and class images."""
 
     training: Sequence[PairFiles]
     held_out: Sequence[PairFiles]
@@ -40,74 +40,88 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """``held_out`` pairs have both images, ``training`` pairs where the method needs them.
+class EncodedDataset:
+    """The dataset as keys of cache entries.
 
-    ``class_prompt_key`` is the prompt of ``class_images``.
+    ``held_out`` pairs have both images, ``training`` pairs where the method needs them. ``held_out_captions`` are the
+    held-out pairs' captions from the first template. ``class_prompt_key`` is the prompt of ``class_images``.
     """
 
     training: Sequence[EncodedPair]
     held_out: Sequence[EncodedPair]
     class_images: Sequence[EncodedImage] = ()
     class_prompt_key: str = ""
+    held_out_captions: Sequence[str] = ()
 
 
-def pairs_of(run: Run) -> Pairs:
-    return Pairs(run.training, selected(run.validation, run.spec.validation.max_pairs))
+def dataset_files_of(run: Run) -> DatasetFiles:
+    return DatasetFiles(run.training, select_by_hash(run.validation, run.spec.validation.max_pairs))
 
 
-def captions(pair: PairFiles, run: Run, need: Need) -> list[str]:
-    prompt = need.instance_prompt or pair.prompt
+def captions(pair: PairFiles, run: Run, requirements: DataRequirements) -> list[str]:
+    prompt = requirements.instance_prompt or pair.prompt
     return [template.replace("{prompt}", prompt) for template in run.spec.data.caption_templates]
 
 
-def prompts_of(pairs: Pairs, run: Run, need: Need) -> list[str]:
-    """All that a run asks the text encoders, the prompts of its samples included."""
-    captioned = {caption for pair in (*pairs.training, *pairs.held_out) for caption in captions(pair, run, need)}
-    return sorted({"", *captioned, *run.spec.sampling.prompts, *([need.class_prompt] if need.class_prompt else [])})
-
-
-def plan(encoder: Encoder, pairs: Pairs, run: Run, need: Need) -> Encoded:
-    mirror = run.spec.data.horizontal_flip
-    return Encoded(
-        [encoder.pair(pair, captions(pair, run, need), may_mirror=mirror) for pair in pairs.training],
-        [encoder.pair(pair, captions(pair, run, need)) for pair in pairs.held_out],
-        [encoder.image(file, encoder.bucket(file)) for file in pairs.class_images],
-        encoder.prompt_key(need.class_prompt or ""),
+def all_prompts(files: DatasetFiles, run: Run, requirements: DataRequirements) -> list[str]:
+    """All prompts that a run encodes, those of its samples included."""
+    captioned = {
+        caption for pair in (*files.training, *files.held_out) for caption in captions(pair, run, requirements)
+    }
+    return sorted(
+        {
+            "",
+            *captioned,
+            *run.spec.sampling.prompts,
+            *([requirements.class_prompt] if requirements.class_prompt else []),
+        }
     )
 
 
-def encode_pairs(
-    encoder: Encoder,
-    pairs: Pairs,
+def plan_encoding(
+    encoder: CachingEncoder, files: DatasetFiles, run: Run, requirements: DataRequirements
+) -> EncodedDataset:
+    mirror = run.spec.data.horizontal_flip
+    return EncodedDataset(
+        [encoder.pair(pair, captions(pair, run, requirements), may_mirror=mirror) for pair in files.training],
+        [encoder.pair(pair, captions(pair, run, requirements)) for pair in files.held_out],
+        [encoder.image(file, encoder.bucket(file)) for file in files.class_images],
+        encoder.prompt_key(requirements.class_prompt or ""),
+        [captions(pair, run, requirements)[0] for pair in files.held_out],
+    )
+
+
+def encode_dataset(
+    encoder: CachingEncoder,
+    files: DatasetFiles,
     run: Run,
-    need: Need,
+    requirements: DataRequirements,
     *,
     device: torch.device,
     stop: StopRequest,
     progress: Callable[[int, int], None],
-    world: World = ALONE,
-) -> Encoded:
-    """Everything that is there through the encoders, so far as the cache lacks it."""
-    planned = plan(encoder, pairs, run, need)
+    process_group: ProcessGroup = SINGLE_PROCESS,
+) -> EncodedDataset:
+    """Encode all files that exist and are not yet in the cache."""
+    planned = plan_encoding(encoder, files, run, requirements)
     images = [image for pair in (*planned.training, *planned.held_out) for image in pair.images]
     encoder.encode(
-        prompts_of(pairs, run, need),
+        all_prompts(files, run, requirements),
         [*images, *planned.class_images],
         device=device,
         stop=stop,
         progress=progress,
-        world=world,
+        process_group=process_group,
     )
     return planned
 
 
-def prepared(data: Encoded, drawn: int) -> DataPrepared:
+def dataset_report(data: EncodedDataset, sampled_images: int) -> DataPrepared:
     crops = [[image.crop for image in pair.images] for pair in data.training]
     return DataPrepared(
         training_pairs=len(data.training),
         validation_pairs=len(data.held_out),
-        drawn_images=drawn,
+        drawn_images=sampled_images,
         buckets=dict(Counter(_name(pair.bucket) for pair in data.training)),
         upscaled_pairs=sum(any(crop.is_upscaled for crop in pair) for pair in crops),
         largest_crop=max(crop.left_out for pair in crops for crop in pair),
@@ -118,10 +132,10 @@ def _name(bucket: Bucket) -> str:
     return f"{bucket.width}x{bucket.height}"
 
 
-def spread(prompts: Sequence[str], count: int) -> list[int]:
-    """Places of ``count`` pairs, of as many different prompts as there are, chosen by hash and not by order.
+def pick_diverse(prompts: Sequence[str], count: int) -> list[int]:
+    """Indices of ``count`` pairs with as many different prompts as possible, chosen by hash and not by order.
 
-    Where there are fewer pairs, they come again.
+    Where there are fewer pairs, they repeat.
     """
     by_hash = sorted(range(len(prompts)), key=lambda at: hashlib.sha256(f"{prompts[at]}\0{at}".encode()).digest())
     first: dict[str, int] = {}

@@ -1,6 +1,6 @@
-"""What a run's own numbers warn of, with advice: read from metrics.jsonl, so that a resumed run says the same.
+"""Diagnose a run from metrics.jsonl: each diagnosis is a warning with advice, the same after a resume.
 
-A change counts where its bootstrap interval says so: a warning that comes with every run is not read.
+A change counts where its bootstrap interval says so, because nobody reads a warning that comes with every run.
 """
 
 from __future__ import annotations
@@ -13,65 +13,65 @@ from typing import Any
 
 from trainer.spec.events import Warned
 
-Row = Mapping[str, Any]
+LoggedRow = Mapping[str, Any]  # of metrics.jsonl
 
 FEW_PAIRS = 12  # their accuracy's interval is about half of the scale wide
 
 
 @dataclass(frozen=True)
-class Course:
-    """A run so far: ``check_ups`` of the base (step 0) and of checkpoints, ``windows`` of the steps between them."""
+class MetricsHistory:
+    """A run so far: ``evaluations`` of the base (step 0) and of checkpoints; ``windows`` are the steps between them."""
 
-    check_ups: Sequence[Row]
-    windows: Sequence[Sequence[Row]]
+    evaluations: Sequence[LoggedRow]
+    windows: Sequence[Sequence[LoggedRow]]
     max_steps: int
 
     @property
-    def base(self) -> Row:
-        return self.check_ups[0]
+    def base(self) -> LoggedRow:
+        return self.evaluations[0]
 
     @property
-    def last(self) -> Row:
-        return self.check_ups[-1]
+    def last(self) -> LoggedRow:
+        return self.evaluations[-1]
 
     @property
-    def trained(self) -> Sequence[Row]:
-        """Check-ups of checkpoints."""
-        return self.check_ups[1:]
+    def trained(self) -> Sequence[LoggedRow]:
+        """Evaluations of checkpoints."""
+        return self.evaluations[1:]
 
 
-def course(rows: Sequence[Row], max_steps: int) -> Course:
+def metrics_history(rows: Sequence[LoggedRow], max_steps: int) -> MetricsHistory:
     """From the rows of metrics.jsonl."""
-    check_ups = [row for row in rows if row["kind"] == "validation" and not row["final"]]
+    evaluations = [row for row in rows if row["kind"] == "validation" and not row["final"]]
     trainings = [row for row in rows if row["kind"] == "train"]
     windows = [
         [row for row in trainings if before["step"] < row["step"] <= after["step"]]
-        for before, after in pairwise(check_ups)
+        for before, after in pairwise(evaluations)
     ]
-    return Course(check_ups, windows, max_steps)
+    return MetricsHistory(evaluations, windows, max_steps)
 
 
-def warnings(rows: Sequence[Row], max_steps: int) -> list[Warned]:
-    """What the last check-up gives reason to warn of and no warning row has said yet."""
-    said = {row["code"] for row in rows if row["kind"] == "warning"}
-    so_far = course(rows, max_steps)
+def warnings(rows: Sequence[LoggedRow], max_steps: int) -> list[Warned]:
+    """Warnings that the last evaluation gives reason for and that no row has yet."""
+    reported = {row["code"] for row in rows if row["kind"] == "warning"}
+    so_far = metrics_history(rows, max_steps)
     found = []
-    for code, sign in SIGNS.items():
-        message = None if code in said else sign(so_far)
+    for code, diagnose in DIAGNOSTICS.items():
+        message = None if code in reported else diagnose(so_far)
         if message is not None:
             found.append(Warned(code=code, message=message))
     return found
 
 
-def should_stop(rows: Sequence[Row], patience: int | None) -> bool:
-    """Whether ``patience`` check-ups in a row were no better than the best before them."""
-    objectives = [row["objective"] for row in course(rows, 0).trained]
+def should_stop(rows: Sequence[LoggedRow], patience: int | None) -> bool:
+    """Whether ``patience`` evaluations in a row were no better than the best before them."""
+    objectives = [row["objective"] for row in metrics_history(rows, 0).trained]
     if patience is None or not objectives:
         return False
     return len(objectives) - 1 - objectives.index(min(objectives)) >= patience
 
 
-def few_validation_pairs(run: Course) -> str | None:
+def few_validation_pairs(run: MetricsHistory) -> str | None:
     pairs = run.base["pairs"]
     if pairs >= FEW_PAIRS:
         return None
@@ -81,7 +81,7 @@ def few_validation_pairs(run: Course) -> str | None:
     )
 
 
-def chosen_loss_rising(run: Course) -> str | None:
+def chosen_loss_rising(run: MetricsHistory) -> str | None:
     last = run.last
     if not run.trained or last["chosen_loss_change_low"] <= 0:
         return None
@@ -92,7 +92,7 @@ def chosen_loss_rising(run: Course) -> str | None:
     )
 
 
-def margin_from_rejected_only(run: Course) -> str | None:
+def margin_from_rejected_only(run: MetricsHistory) -> str | None:
     last = run.last
     grew = bool(run.trained) and last["margin_change_low"] > 0
     if not grew or last["chosen_loss_change"] < -0.1 * last["margin_change"]:
@@ -104,7 +104,7 @@ def margin_from_rejected_only(run: Course) -> str | None:
     )
 
 
-def saturated(run: Course) -> str | None:
+def saturated(run: MetricsHistory) -> str | None:
     if len(run.trained) < 2:
         return None
     before, last = run.trained[-2:]
@@ -119,7 +119,7 @@ def saturated(run: Course) -> str | None:
     )
 
 
-def diverging(run: Course) -> str | None:
+def diverging(run: MetricsHistory) -> str | None:
     if len(run.windows) < 2 or not all(run.windows):
         return None
     losses = [mean(row["loss"] for row in window) for window in run.windows]
@@ -133,7 +133,7 @@ def diverging(run: Course) -> str | None:
     )
 
 
-def overfitting(run: Course) -> str | None:
+def overfitting(run: MetricsHistory) -> str | None:
     objectives = [row["objective"] for row in run.trained]
     if len(objectives) < 3 or not all(run.windows):
         return None
@@ -149,7 +149,7 @@ def overfitting(run: Course) -> str | None:
     )
 
 
-def no_learning(run: Course) -> str | None:
+def no_learning(run: MetricsHistory) -> str | None:
     last = run.last
     if not run.trained or last["step"] < run.max_steps / 2 or last["objective_change_high"] < 0:
         return None
@@ -160,7 +160,7 @@ def no_learning(run: Course) -> str | None:
     )
 
 
-SIGNS: Mapping[str, Callable[[Course], str | None]] = {
+DIAGNOSTICS: Mapping[str, Callable[[MetricsHistory], str | None]] = {
     "few_validation_pairs": few_validation_pairs,
     "chosen_loss_rising": chosen_loss_rising,
     "margin_from_rejected_only": margin_from_rejected_only,

@@ -1,4 +1,4 @@
-"""What images are compared by to measure reference mismatch: DINOv2 where the operator has it, or pixels alone."""
+"""Image features for the reference mismatch: DINOv2 where the operator has it, else pixel statistics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from trainer.evaluation.image_statistics import Vector, energy_coefficient, statistics
-from trainer.runtime.errors import BadRun, Fault
+from trainer.runtime.errors import BadRun, FieldError
 
 DINO_SIDE, DINO_MEAN, DINO_DEVIATION = 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 DINO_TYPES = ("dinov2", "dinov2_with_registers")
@@ -26,11 +26,11 @@ class Features(Protocol):
         """(d,)"""
         ...
 
-    def similarity(self, drawn: Vector, chosen: Vector, pairs: Sequence[int], weights: Vector) -> Vector:
+    def similarity(self, sampled: Vector, chosen: Vector, pairs: Sequence[int], weights: Vector) -> Vector:
         """At most 1, once for each row of ``weights``.
 
-        Shapes: ``drawn`` and ``chosen`` (n, d), row by row for the same prompt; ``pairs`` (n,) says which pair a row is
-        of; ``weights`` (resamples, n) says how often it counts.
+        Shapes: ``sampled`` and ``chosen`` (n, d), row by row for the same prompt; ``pairs`` (n,) says which pair a row
+        is of; ``weights`` (resamples, n) says how often it counts.
         """
         ...
 
@@ -38,8 +38,8 @@ class Features(Protocol):
 class Dinov2:
     """The class token of DINOv2's last layer (arXiv 2304.07193), as the paper's reference mismatch uses it.
 
-    The mean cosine similarity of each drawn image to the chosen one of its pair. Images are scaled to 224 x 224 whole:
-    a crop would leave out what users put at the edge, and both images of a pair are distorted alike.
+    The mean cosine similarity of each sampled image to the chosen one of its pair. Images are scaled to 224 x 224
+    whole: a crop would leave out what users put at the edge, and both images of a pair are distorted alike.
     """
 
     name = "dinov2"
@@ -50,10 +50,10 @@ class Dinov2:
 
         wanted = "a directory with a DINOv2 model in safetensors"
         if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
-            raise BadRun([Fault("dinov2", folder.name, wanted)])
+            raise BadRun([FieldError("dinov2", folder.name, wanted)])
         kind = AutoConfig.from_pretrained(folder).model_type
         if kind not in DINO_TYPES:
-            raise BadRun([Fault("dinov2", f"{folder.name}, of type {kind}", wanted)])
+            raise BadRun([FieldError("dinov2", f"{folder.name}, of type {kind}", wanted)])
         self.model: Any = AutoModel.from_pretrained(folder, use_safetensors=True, torch_dtype=torch.float32)
         self.model.requires_grad_(False).eval().to(device)
         self.device = device
@@ -63,9 +63,9 @@ class Dinov2:
         token = self.model(pixel_values=_pixels(image).to(self.device)).last_hidden_state[0, 0]
         return np.asarray(token.double().cpu())
 
-    def similarity(self, drawn: Vector, chosen: Vector, _pairs: Sequence[int], weights: Vector) -> Vector:
-        lengths = np.linalg.norm(drawn, axis=1) * np.linalg.norm(chosen, axis=1)
-        cosines = (drawn * chosen).sum(axis=1) / np.maximum(lengths, 1e-12)
+    def similarity(self, sampled: Vector, chosen: Vector, _pairs: Sequence[int], weights: Vector) -> Vector:
+        lengths = np.linalg.norm(sampled, axis=1) * np.linalg.norm(chosen, axis=1)
+        cosines = (sampled * chosen).sum(axis=1) / np.maximum(lengths, 1e-12)
         means: Vector = weights @ cosines / weights.sum(axis=1)
         return means
 
@@ -81,8 +81,8 @@ def _pixels(image: Image.Image) -> Tensor:
 class Statistics:
     """Colours and edges: nothing to download, the same on every machine and for every base.
 
-    How alike the drawn and the chosen images are as two sets, so that two pictures of different things in one style
-    are no mismatch. It tells styles and palettes apart, not subjects (docs/decisions/0006-reference-mismatch.md).
+    How alike the sampled and the chosen images are as two sets, so that two images of different things in one style
+    are no mismatch. It distinguishes styles and palettes, not subjects (docs/decisions/0006-reference-mismatch.md).
     """
 
     name = "statistics"
@@ -90,5 +90,5 @@ class Statistics:
     def vector(self, image: Image.Image) -> Vector:
         return statistics(image)
 
-    def similarity(self, drawn: Vector, chosen: Vector, pairs: Sequence[int], weights: Vector) -> Vector:
-        return energy_coefficient(drawn, chosen, pairs, weights)
+    def similarity(self, sampled: Vector, chosen: Vector, pairs: Sequence[int], weights: Vector) -> Vector:
+        return energy_coefficient(sampled, chosen, pairs, weights)

@@ -1,4 +1,4 @@
-"""Held-out pairs, measured on the same timesteps and noise at every checkpoint and in every run.
+"""Measure held-out pairs on the same timesteps and noise at every evaluation and in every run.
 
 Each pair is scored on ``draws`` fixed draws (stratified timesteps, noise keyed by pair and draw, the posterior's mean
 as latents, no prompt dropout) and prefers the image whose loss, averaged over its draws, is lower. Without a
@@ -21,14 +21,15 @@ from trainer.data.noise import stratum_midpoints, validation_noise
 from trainer.evaluation.losses import denoising_losses
 from trainer.families.family import Denoiser
 from trainer.objectives.objective import Objective, PairLosses
-from trainer.runtime.distributed import ALONE, World
+from trainer.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 from trainer.runtime.errors import NonFiniteLoss
 from trainer.runtime.signals import StopRequest
 from trainer.spec.buckets import Bucket
 from trainer.spec.events import Metrics, TimestepBin
 
+HELD_OUT_BATCH = 4  # pairs in a forward pass without gradient, which fits wherever a step does
 RESAMPLES = 2000
-BUDGET = 0.05  # of the time of the steps between two check-ups
+BUDGET = 0.05  # of the time of the steps between two evaluations
 STEP_COST = 2.5  # forward passes
 
 
@@ -43,8 +44,8 @@ class HeldOutLosses:
 
     def of(self, pairs: Sequence[str]) -> HeldOutLosses:
         """Of these pairs alone, in this order."""
-        places = {pair: place for place, pair in enumerate(self.pairs)}
-        rows = [places[pair] for pair in pairs]
+        positions = {pair: position for position, pair in enumerate(self.pairs)}
+        rows = [positions[pair] for pair in pairs]
         return HeldOutLosses(tuple(pairs), self.timesteps, self.chosen[rows], self.rejected[rows])
 
 
@@ -60,19 +61,19 @@ def held_out_losses(
     device: torch.device,
     stop: StopRequest,
     progress: Callable[[int, int], None],
-    world: World = ALONE,
+    process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> HeldOutLosses:
     timesteps = [timestep_at(share) for share in stratum_midpoints(draws)]
     measured: dict[str, Tensor] = {}
-    for group in world.share(list(_groups(pairs, batch_size))):
+    for group in process_group.shard(list(_groups(pairs, batch_size))):
         losses: list[Tensor] = []
         for batch in fixed_batches(group, cache, timesteps):
             stop.check()
             losses.append(torch.stack(denoising_losses(denoiser, batch.to(device))))  # (2, pairs)
         measured.update(zip((pair.id for pair in group), torch.stack(losses, dim=-1).cpu().unbind(1), strict=True))
         progress(len(measured), len(pairs))
-    stop.agree(world.any(stop.requested))
-    everyones = {name: losses for part in world.gather(measured) for name, losses in part.items()}
+    stop.agree(process_group.any(stop.requested))
+    everyones = {name: losses for part in process_group.all_gather(measured) for name, losses in part.items()}
     measured = {pair.id: everyones[pair.id] for group in _groups(pairs, batch_size) for pair in group}
     chosen, rejected = torch.stack(list(measured.values()), dim=1).unbind()
     return HeldOutLosses(tuple(measured), tuple(timesteps), chosen.contiguous(), rejected.contiguous())
@@ -106,14 +107,14 @@ def _groups(pairs: Sequence[EncodedPair], size: int) -> Iterator[list[EncodedPai
             yield members[start : start + size]
 
 
-def pairs_within_budget(*, every: int, step_size: int, draws: int, available: int) -> int:
-    """How many held-out pairs a check-up measures so that it costs at most 5% of the ``every`` steps before it.
+def pairs_within_budget(*, every: int, effective_batch_size: int, draws: int, available: int) -> int:
+    """How many held-out pairs an evaluation measures so that it costs at most 5% of the ``every`` steps before it.
 
-    In forward passes of one image: a check-up takes 2 a pair and draw; a step of the method that costs least, on chosen
-    images alone, takes about 2.5 a pair, its backward pass being 1.5 with frozen weights. The same number for every
-    method, so that they can be compared; at least 2.
+    In forward passes of one image: an evaluation takes 2 a pair and draw; a step of the method that costs least, on
+    chosen images alone, takes about 2.5 a pair, its backward pass being 1.5 with frozen weights. The number is the same
+    for every method, so that methods can be compared; at least 2.
     """
-    affordable = BUDGET * every * step_size * STEP_COST / (2 * draws)
+    affordable = BUDGET * every * effective_batch_size * STEP_COST / (2 * draws)
     return min(available, max(2, int(affordable)))
 
 

@@ -1,4 +1,4 @@
-"""Statistics of pixels that tell styles apart, and how alike two sets of images are by them."""
+"""Pixel statistics that distinguish styles, and how alike two sets of images are by them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def statistics(image: Image.Image) -> Vector:
     return whole
 
 
-def energy_coefficient(drawn: Vector, chosen: Vector, pairs: Sequence[int], weights: Vector) -> Vector:
+def energy_coefficient(sampled: Vector, chosen: Vector, pairs: Sequence[int], weights: Vector) -> Vector:
     """How much of the distance between two sets is there within each: (d(X,X') + d(Y,Y')) / 2 d(X,Y), at most 1.
 
     One less the normalised energy distance (Szekely and Rizzo 2013, doi 10.1016/j.jspi.2013.03.018): 1 where both sets
@@ -40,8 +40,8 @@ def energy_coefficient(drawn: Vector, chosen: Vector, pairs: Sequence[int], weig
     comparable = origin[:, None] != origin[None, :]
     if not comparable.any():
         comparable = ~np.eye(len(origin), dtype=bool)
-    within = (_distances(drawn, drawn) + _distances(chosen, chosen)) * comparable
-    between = 2 * _distances(drawn, chosen) * comparable
+    within = (_distances(sampled, sampled) + _distances(chosen, chosen)) * comparable
+    between = 2 * _distances(sampled, chosen) * comparable
     inner = np.einsum("ri,ij,rj->r", weights, within, weights)
     outer = np.einsum("ri,ij,rj->r", weights, between, weights)
     shares: Vector = np.divide(inner, outer, out=np.ones_like(inner), where=outer > 0)
@@ -69,9 +69,9 @@ def _colours(pixels: Vector) -> Vector:
     below, parts = zip(*(_neighbours(axis.ravel() * (LEVELS - 1), LEVELS) for axis in axes), strict=True)
     shares = np.zeros(LEVELS**3)
     for corner in product((0, 1), repeat=3):
-        places = np.ravel_multi_index([low + up for low, up in zip(below, corner, strict=True)], (LEVELS,) * 3)
+        positions = np.ravel_multi_index([low + up for low, up in zip(below, corner, strict=True)], (LEVELS,) * 3)
         weights = np.prod([part if up else 1 - part for part, up in zip(parts, corner, strict=True)], axis=0)
-        shares += np.bincount(places, weights=weights, minlength=LEVELS**3)
+        shares += np.bincount(positions, weights=weights, minlength=LEVELS**3)
     shares /= shares.sum()
     return shares
 

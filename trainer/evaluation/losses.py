@@ -22,9 +22,9 @@ def denoising_losses(denoiser: Denoiser, batch: Batch) -> tuple[Tensor, ...]:
     return errors.chunk(sides)
 
 
-def base_losses(denoiser: Denoiser, batch: Batch, objective: Objective) -> tuple[Tensor | None, Tensor | None]:
-    """The base's losses of the chosen and the rejected images, where the objective sees them."""
-    if not objective.sees_base:
+def reference_losses(denoiser: Denoiser, batch: Batch, objective: Objective) -> tuple[Tensor | None, Tensor | None]:
+    """The reference model's losses of the chosen and the rejected images, where the objective uses them."""
+    if not objective.uses_reference:
         return None, None
     with torch.no_grad(), denoiser.without_adapter():
         chosen, *rejected = denoising_losses(denoiser, batch)

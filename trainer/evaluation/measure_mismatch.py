@@ -1,4 +1,4 @@
-"""Measuring a run's reference mismatch: some of its prompts drawn by the base, and compared with the chosen images."""
+"""Measure the reference mismatch: sample some prompts from the base and compare with the chosen images."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from PIL import Image
 
 from trainer.data.encoding import EncodedImage, EncodedPair
 from trainer.data.noise import keyed_seed
-from trainer.data.pairs import spread
+from trainer.data.pairs import pick_diverse
 from trainer.evaluation.features import Dinov2, Features, Statistics
 from trainer.evaluation.reference_mismatch import similarity
 from trainer.run_directory.images import decode
-from trainer.sampling.sampler import Artist
+from trainer.sampling.sampler import Sampler
 from trainer.spec.events import MismatchMeasured
 
 DEFAULT_SAMPLES = 16
@@ -28,7 +28,7 @@ def features_of(dinov2: str | None, device: torch.device) -> Features:
 
 def measure_mismatch(
     pairs: Sequence[EncodedPair],
-    artist: Artist,
+    sampler: Sampler,
     features: Features,
     count: int,
     *,
@@ -38,14 +38,14 @@ def measure_mismatch(
 ) -> MismatchMeasured:
     """Of ``count`` images, two at least; where there are fewer pairs, each gets several. The network draws as it is."""
     started = time.monotonic()
-    places = spread([pair.prompt_keys[0] for pair in pairs], max(2, count))
-    drawn: list[Image.Image] = []
-    for number, place in enumerate(places):
-        progress(number, len(places))
-        pair = pairs[place]
+    positions = pick_diverse([pair.prompt_keys[0] for pair in pairs], max(2, count))
+    sampled: list[Image.Image] = []
+    for number, position in enumerate(positions):
+        progress(number, len(positions))
+        pair = pairs[position]
         seeds = [keyed_seed("mismatch", seed, pair.id, number // len(pairs))]
-        drawn += artist.draw(pair.prompt_keys[:1], seeds=seeds, size=pair.bucket, check=check)
-    found = similarity(drawn, [as_trained(pairs[place].images[0]) for place in places], places, features)
+        sampled += sampler.sample(pair.prompt_keys[:1], seeds=seeds, size=pair.bucket, check=check)
+    found = similarity(sampled, [as_trained(pairs[position].images[0]) for position in positions], positions, features)
     return MismatchMeasured(
         similarity=found.value,
         low=found.low,

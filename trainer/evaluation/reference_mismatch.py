@@ -1,4 +1,4 @@
-"""Reference mismatch: how far what the base draws is from what the user wants, for the same prompts.
+"""Reference mismatch: how far the base's samples are from the chosen images, for the same prompts.
 
 The paper's measure (arXiv 2406.06424v2): similarity of features between the base's own samples and the chosen images.
 From it ``beta: "auto"`` takes the paper's best beta of a domain that far away: the farther, the larger.
@@ -21,7 +21,7 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Similarity:
-    """``low`` and ``high`` are a 95% bootstrap interval over pairs of the data; ``images`` were drawn."""
+    """``low`` and ``high`` are a 95% bootstrap interval over pairs of the data; ``images`` were sampled."""
 
     value: float
     low: float
@@ -31,8 +31,8 @@ class Similarity:
 
 
 # The paper orders its domains by mismatch, from general to personalization, and gives each one's best beta; it gives no
-# values to tell them apart by. These are ours. What stands behind those of the statistics is in
-# docs/decisions/0006-reference-mismatch.md; DINOv2's stand on no measurement.
+# values to distinguish them by. These are ours. What supports those of the statistics is in
+# docs/decisions/0006-reference-mismatch.md; DINOv2's rest on no measurement.
 THRESHOLDS: dict[str, tuple[tuple[float, Preset], ...]] = {
     "statistics": ((0.78, "general"), (0.72, "culture"), (0.45, "style"), (-1.0, "personalization")),
     "dinov2": ((0.75, "general"), (0.6, "culture"), (0.4, "style"), (-1.0, "personalization")),
@@ -40,17 +40,17 @@ THRESHOLDS: dict[str, tuple[tuple[float, Preset], ...]] = {
 
 
 def similarity(
-    drawn: Sequence[Image.Image], chosen: Sequence[Image.Image], pairs: Sequence[int], features: Features
+    sampled: Sequence[Image.Image], chosen: Sequence[Image.Image], pairs: Sequence[int], features: Features
 ) -> Similarity:
-    """Of drawn images to the chosen ones for the same prompts; ``pairs`` says which of the data's pairs each is of.
+    """Of sampled images to the chosen ones for the same prompts; ``pairs`` says which of the data's pairs each is of.
 
     Two images at least.
     """
-    shown, wanted = (np.stack([features.vector(image) for image in images]) for images in (drawn, chosen))
+    shown, wanted = (np.stack([features.vector(image) for image in images]) for images in (sampled, chosen))
     (value,) = features.similarity(shown, wanted, pairs, np.ones((1, len(pairs))))
     resampled = features.similarity(shown, wanted, pairs, _resamples(pairs))
     low, high = np.quantile(resampled, [0.025, 0.975])
-    return Similarity(float(value), float(low), float(high), len(drawn), features.name)
+    return Similarity(float(value), float(low), float(high), len(sampled), features.name)
 
 
 def _resamples(pairs: Sequence[int]) -> Vector:

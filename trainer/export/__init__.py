@@ -1,1 +1,1 @@
-"""The result: adapter files, proof that they load, model card."""
+"""The result of a run: adapter files, their verification, and the model card."""

@@ -1,4 +1,4 @@
-"""``output/``: the adapter in both formats, proven to load, with what explains it. Appears whole, once.
+"""Write ``output/`` atomically: the adapter in both formats, verified, with its card and metrics.
 
 The same run on the same machine and versions writes the same bytes.
 """
@@ -18,7 +18,7 @@ from trainer.export.metadata import adapter_header, kohya_header, published
 from trainer.export.model_card import Card
 from trainer.export.verify import layers_per_block, require_same_adapter
 from trainer.families.family import Denoiser
-from trainer.run_directory.metrics_log import rows_of
+from trainer.run_directory.metrics_log import parse_rows
 from trainer.run_directory.output import (
     ADAPTER,
     CARD,
@@ -27,15 +27,15 @@ from trainer.run_directory.output import (
     METRICS,
     SAMPLES,
     SPEC,
-    Pictures,
+    SampleImages,
     adapter_metadata,
     file_hashes,
 )
 from trainer.run_directory.run import Run
-from trainer.runtime.atomic_io import sweep, whole_directory
+from trainer.runtime.atomic_io import atomic_directory, remove_partial_files
 from trainer.spec.events import Done
 from trainer.spec.family_facts import FamilyName
-from trainer.training.checkpoint import Settled
+from trainer.training.checkpoint import ResolvedPlan
 
 
 def export(
@@ -46,9 +46,9 @@ def export(
     *,
     metrics: bytes,
     best_step: int,
-    settled: Settled,
+    plan: ResolvedPlan,
     native_size: int,
-    pictures: Pictures,
+    sample_images: SampleImages,
 ) -> Done:
     """Write ``output/`` from the network's present adapter. Raises ExportMismatch if a file does not load as itself.
 
@@ -56,10 +56,10 @@ def export(
     ``native_size`` is the base's, in pixels.
     """
     output = run.directory / "output"
-    sweep(run.directory)
+    remove_partial_files(run.directory)
     spec, header = published(run.spec), adapter_header(run, best_step)
     named = f"{spec.name}.safetensors"
-    with whole_directory(output) as partial:
+    with atomic_directory(output) as partial:
         denoiser.save_adapter(partial / ADAPTER, header)
         has_token = denoiser.save_token(partial / EMBEDDING)
         header |= kohya_header(spec, denoiser.prediction, native_size)
@@ -69,14 +69,14 @@ def export(
         require_same_adapter(denoiser, partial, named, spec.base.family, batch)
         (partial / METRICS).write_bytes(metrics)
         (partial / SPEC).write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        if pictures.png is not None:
-            (partial / SAMPLES).write_bytes(pictures.png)
+        if sample_images.png is not None:
+            (partial / SAMPLES).write_bytes(sample_images.png)
         readme = card.filled(
-            rows_of(metrics),
+            parse_rows(metrics),
             best_step=best_step,
-            beta=settled.beta,
-            batch_size=settled.memory.batch_size,
-            pictures=pictures,
+            beta=plan.beta,
+            batch_size=plan.memory.batch_size,
+            sample_images=sample_images,
             has_token=has_token,
         )
         (partial / CARD).write_text(readme, encoding="utf-8")

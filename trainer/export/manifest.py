@@ -1,4 +1,4 @@
-"""``output/manifest.json``: every other file of a result with its size and SHA-256, and what they were made from."""
+"""The result's manifest, ``output/manifest.json``: size and SHA-256 of every other file, and its sources."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def result_manifest(run: Run, folder: Path, best_step: int) -> str:
     """``run`` in it changes with anything that determines the outcome; ``spec`` is spec.json's own digest."""
     base = published(run.spec).base
     files = {file.name: entry(file) for file in sorted(folder.iterdir()) if file.name != MANIFEST}
-    told = {
+    manifest = {
         "run": f"sha256:{run.digest}",
         "dataset": f"sha256:{run.dataset_digest}",
         "spec": f"sha256:{files[SPEC]['sha256']}",
@@ -25,7 +25,7 @@ def result_manifest(run: Run, folder: Path, best_step: int) -> str:
         "versions": dict(versions()),
         "files": files,
     }
-    return json.dumps(told, indent=2) + "\n"
+    return json.dumps(manifest, indent=2) + "\n"
 
 
 def entry(file: Path) -> dict[str, str | int]:

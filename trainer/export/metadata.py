@@ -1,4 +1,4 @@
-"""What the headers of the adapter files say: where the weights come from, in our words and in those others look for.
+"""The headers of the adapter files: where the weights come from, in our keys and in other programs'.
 
 Keys ``modelspec.*`` follow https://github.com/Stability-AI/ModelSpec, ``ss_*`` what kohya's sd-scripts writes. A key is
 left out where nothing true can be said: sd-scripts has no module for DoRA, and an SD3 file is not of its format.

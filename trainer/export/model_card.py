@@ -1,32 +1,41 @@
-"""The model card: what an adapter is, what it was made from, how it measured, how to load it."""
+"""The model card: what the adapter is, how it was trained, its held-out metrics, and how to load it.
+
+A card is drafted before torch is imported, so ``huggingface_hub`` is imported only where the card is filled.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from trainer.evaluation.diagnostics import LoggedRow
 from trainer.export.metadata import published
-from trainer.run_directory.output import ADAPTER, EMBEDDING, METRICS, SAMPLES, SPEC, Pictures
+from trainer.run_directory.output import ADAPTER, EMBEDDING, METRICS, SAMPLES, SPEC, SampleImages
 from trainer.run_directory.run import Run
 from trainer.spec.family_facts import FamilyFacts, family_facts
 from trainer.spec.method_facts import method_facts
 from trainer.spec.methods import DreamboothMethod
 from trainer.spec.run import RunSpec, Token
 
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
 KINDS = {"lora": "A LoRA", "rslora": "A rank-stabilised LoRA", "dora": "A DoRA"}
-Row = Mapping[str, Any]
+TASK = "text-to-image"  # the Hub's pipeline tag
 
 
 @dataclass(frozen=True)
 class Card:
-    """A run's model card without its figures: made before training, so that the export meets no missing fact.
+    """A run's model card without its metrics: drafted before training, so that the export meets no missing fact.
 
-    ``loss_hyperparameters`` are the values of the method's facts' by name, "auto" among them.
+    ``metadata`` are arguments of ``huggingface_hub.ModelCardData``. ``loss_hyperparameters`` are the values of the
+    method's facts' by name, "auto" among them.
     """
 
     run: Run
+    metadata: Mapping[str, Any]
     opening: Sequence[str]
     loading: Sequence[str]
     loading_with_word: Sequence[str]
@@ -36,12 +45,12 @@ class Card:
 
     def filled(
         self,
-        rows: Sequence[Row],
+        rows: Sequence[LoggedRow],
         *,
         best_step: int,
         beta: float | None,
         batch_size: int,
-        pictures: Pictures,
+        sample_images: SampleImages,
         has_token: bool,
     ) -> str:
         """Markdown with the Hub's front matter.
@@ -50,9 +59,10 @@ class Card:
         """
         return "\n".join(
             [
+                *front_matter(self.metadata, eval_results(rows, self.run.dataset_digest)),
                 *self.opening,
                 "",
-                shown(pictures),
+                shown(sample_images),
                 "",
                 "## How it measured",
                 "",
@@ -79,8 +89,8 @@ def new_card(run: Run, versions: Mapping[str, str]) -> Card:
     base = f"`{spec.base.name}`" + (f" at revision `{spec.base.revision}`" if spec.base.revision else "")
     return Card(
         run=run,
+        metadata=metadata_of(spec),
         opening=[
-            *front_matter(spec),
             f"# {spec.name}",
             "",
             f"{KINDS[spec.adapter.type]} of rank {spec.adapter.rank} for {base}, by {method.summary}.",
@@ -93,26 +103,58 @@ def new_card(run: Run, versions: Mapping[str, str]) -> Card:
     )
 
 
-def shown(pictures: Pictures) -> str:
-    if pictures.png is None:
-        return f"No samples: {pictures.lacking}."
+def shown(sample_images: SampleImages) -> str:
+    if sample_images.png is None:
+        return f"No samples: {sample_images.missing_reason}."
     return f"![samples, the base's in the first row]({SAMPLES})"
 
 
-def front_matter(spec: RunSpec) -> list[str]:
-    """YAML; strings are written as JSON, which is YAML too."""
-    tags = ["text-to-image", "lora", "diffusers", "diffusers-training", "pairtune", spec.method.type]
-    asked = spec.method.hyperparameters if isinstance(spec.method, DreamboothMethod) else None
+def metadata_of(spec: RunSpec) -> dict[str, Any]:
+    """What the Hub's front matter says of a published spec. The base's license is not known here, so none is named."""
+    dreambooth = spec.method.hyperparameters if isinstance(spec.method, DreamboothMethod) else None
+    prompts = spec.sampling.prompts
+    return {
+        "base_model": spec.base.source if on_the_hub(spec) else None,
+        "base_model_relation": "adapter" if on_the_hub(spec) else None,
+        "instance_prompt": dreambooth.instance_prompt if dreambooth else None,
+        "library_name": "diffusers",
+        "model_name": spec.name,
+        "pipeline_tag": TASK,
+        "tags": [TASK, "lora", "diffusers", "diffusers-training", "pairtune", spec.method.type],
+        "widget": [{"text": prompt} for prompt in prompts] or None,
+    }
+
+
+def eval_results(rows: Sequence[LoggedRow], dataset_digest: str) -> list[EvalResult]:
+    """The exported adapter's accuracies on the held-out pairs; none where it was not measured."""
+    from huggingface_hub import EvalResult
+
+    finals = [row for row in rows if row["kind"] == "validation" and row["final"]]
     return [
-        "---",
-        *([f"base_model: {json.dumps(spec.base.source)}"] if on_the_hub(spec) else []),
-        *([f"instance_prompt: {json.dumps(asked.instance_prompt)}"] if asked and asked.instance_prompt else []),
-        "library_name: diffusers",
-        "tags:",
-        *(f"- {tag}" for tag in tags),
-        "---",
-        "",
+        EvalResult(
+            task_type=TASK,
+            dataset_type="preference-pairs",
+            dataset_name="held-out preference pairs",
+            dataset_revision=f"sha256:{dataset_digest}",
+            dataset_args={"pairs": row["pairs"], "draws": row["draws"]},
+            metric_type="accuracy",
+            metric_name=name,
+            metric_value=round(row[measure], 4),
+        )
+        for row in finals[-1:]
+        for measure, name in (
+            ("implicit_accuracy", "implicit accuracy"),
+            ("reference_corrected_accuracy", "reference-corrected accuracy"),
+        )
     ]
+
+
+def front_matter(metadata: Mapping[str, Any], results: Sequence[EvalResult]) -> list[str]:
+    """YAML between two lines of dashes, as the Hub reads it."""
+    from huggingface_hub import ModelCardData
+
+    data = ModelCardData(**metadata, eval_results=list(results) or None)
+    return ["---", *data.to_yaml().splitlines(), "---", ""]
 
 
 def on_the_hub(spec: RunSpec) -> bool:
@@ -120,8 +162,8 @@ def on_the_hub(spec: RunSpec) -> bool:
     return "/" in spec.base.source
 
 
-def measured(rows: Sequence[Row], best_step: int) -> list[str]:
-    """The base beside the exported adapter and, if it is another, the last check-up's; then what was warned of."""
+def measured(rows: Sequence[LoggedRow], best_step: int) -> list[str]:
+    """Metrics of the base, the exported adapter and, if it is another, the last one; then the warnings."""
     validations = [row for row in rows if row["kind"] == "validation"]
     finals = [row for row in validations if row["final"]]
     if not finals:
@@ -149,8 +191,8 @@ def measured(rows: Sequence[Row], best_step: int) -> list[str]:
     ]
 
 
-def of_base(first: Row, exported: Row) -> dict[str, str]:
-    """``first`` is the check-up of step 0, whose intervals are the base's where it looked at the same pairs."""
+def of_base(first: LoggedRow, exported: LoggedRow) -> dict[str, str]:
+    """``first`` is the evaluation of step 0, whose intervals are the base's if it measured the same pairs."""
     same_pairs = first["step"] == 0 and first["pairs"] == exported["pairs"]
     return {
         "objective": f"{first['objective']:.4f}" if same_pairs else "",
@@ -162,7 +204,7 @@ def of_base(first: Row, exported: Row) -> dict[str, str]:
     }
 
 
-def of_adapter(row: Row) -> dict[str, str]:
+def of_adapter(row: LoggedRow) -> dict[str, str]:
     return {
         "objective": f"{row['objective']:.4f}",
         "chosen loss": f"{row['chosen_loss']:.4f}",
@@ -173,7 +215,7 @@ def of_adapter(row: Row) -> dict[str, str]:
     }
 
 
-def interval(row: Row, measure: str) -> str:
+def interval(row: LoggedRow, measure: str) -> str:
     """Empty where none was measured."""
     if f"{measure}_low" not in row:
         return ""
@@ -188,7 +230,7 @@ def training(run: Run, method: str, shaping: Mapping[str, Any], batch_size: int)
     return [
         f"- data: {len(run.training)} pairs and {len(run.validation)} held out, `sha256:{run.dataset_digest}`",
         f"- method: {method}" + (f", {values}" if values else ""),
-        f"- at most {trained.max_steps} steps of {trained.step_size} pairs ({batch_size} at a time),"
+        f"- at most {trained.max_steps} steps of {trained.effective_batch_size} pairs ({batch_size} at a time),"
         f" {run.spec.compute.optimizer}, learning rate {trained.learning_rate:g} ({trained.lr_scheduler},"
         f" {trained.warmup_steps} warm-up steps), weight decay {trained.weight_decay:g}, gradients clipped at"
         f" {trained.max_grad_norm:g}, prompt dropout {trained.prompt_dropout:g}",

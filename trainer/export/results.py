@@ -1,89 +1,94 @@
-"""The end of a run: the best adapter, measured once more on all held-out pairs, drawn with, and exported."""
+"""Evaluate the best adapter on all held-out pairs, sample from it and write ``output/``."""
 
 from __future__ import annotations
 
-from trainer.data.pairs import captions
-from trainer.evaluation.held_out import HeldOutLosses, fixed_batches, metrics
+from trainer.evaluation.evaluator import Evaluator
+from trainer.evaluation.held_out import HELD_OUT_BATCH, HeldOutLosses, fixed_batches, metrics
 from trainer.export.export import export
 from trainer.export.model_card import Card
 from trainer.objectives.objective import Objective
-from trainer.run_directory.output import Pictures, finished
+from trainer.run_directory.output import SampleImages, finished_result
 from trainer.runtime.device import explain_out_of_memory, free_memory
 from trainer.runtime.errors import OutOfMemory
-from trainer.sampling.held_out_sheet import held_out_sheet
+from trainer.sampling.held_out_grid import held_out_grid
 from trainer.sampling.samples import FOLDER, GRID
 from trainer.spec.events import Done, Warned
-from trainer.training.checkpoint import Best, Settled
-from trainer.training.setup import HELD_OUT_TOGETHER, Ready
+from trainer.training.checkpoint import BestAdapter, ResolvedPlan
+from trainer.training.setup import TrainingContext
 
 
-def evaluate(ready: Ready, objective: Objective, base: HeldOutLosses, best: Best) -> None:
+def evaluate_best(
+    context: TrainingContext, evaluator: Evaluator, objective: Objective, base: HeldOutLosses, best: BestAdapter
+) -> None:
     """Leaves the network with the best adapter."""
-    ready.phases.enter("validating")
-    ready.learner.load_weights(best.adapter)
-    measured = ready.measure(ready.data.held_out, HELD_OUT_TOGETHER)
-    ready.note(metrics(best.step, measured, base, objective, last_good_step=best.step, final=True))
+    context.phases.enter("validating")
+    context.learner.load_weights(best.adapter)
+    measured = evaluator.measure(context.dataset.held_out, HELD_OUT_BATCH)
+    evaluator.record(metrics(best.step, measured, base, objective, last_good_step=best.step, final=True))
 
 
-def write_results(ready: Ready, card: Card, settled: Settled, best: Best) -> Done:
+def write_results(context: TrainingContext, card: Card, plan: ResolvedPlan, best: BestAdapter) -> Done:
     """The main process writes ``output/``; the others read what it wrote."""
-    return ready.world.main_first(
-        lambda: exported(ready, card, settled, best) if ready.world.is_main else already(ready)
+    return context.process_group.main_first(
+        lambda: export_best(context, card, plan, best) if context.process_group.is_main else read_results(context)
     )
 
 
-def exported(ready: Ready, card: Card, settled: Settled, best: Best) -> Done:
-    shown = pictures(ready)
-    ready.phases.enter("exporting")
-    (fixed,) = fixed_batches(ready.data.held_out[:1], ready.cache, [ready.family.timestep_at(0.5)])
+def export_best(context: TrainingContext, card: Card, plan: ResolvedPlan, best: BestAdapter) -> Done:
+    images = sample_images(context)
+    context.phases.enter("exporting")
+    family = context.family
+    (fixed,) = fixed_batches(context.dataset.held_out[:1], context.encoder.cache, [family.timestep_at(0.5)])
     return export(
-        ready.run,
+        context.run,
         card,
-        ready.learner.denoiser,
-        fixed.to(ready.device),
-        metrics=ready.history.read(),
+        context.learner.denoiser,
+        fixed.to(context.device),
+        metrics=context.metrics_log.read(),
         best_step=best.step,
-        settled=settled,
-        native_size=ready.family.native_size,
-        pictures=shown,
+        plan=plan,
+        native_size=family.native_size,
+        sample_images=images,
     )
 
 
-def pictures(ready: Ready) -> Pictures:
-    """The samples that were asked for, as they stand; else the held-out sheet, drawn now.
+def sample_images(context: TrainingContext) -> SampleImages:
+    """The grid of the requested samples; without requested samples, the held-out grid, sampled now.
 
-    A device without room for a decoder beside what has been trained costs the pictures, not the adapter.
+    If the device has no memory left for a decoder, the run goes without sample images and still exports its adapter.
     """
-    asked = ready.run.spec.sampling
-    if asked.prompts:
-        return Pictures((ready.run.directory / FOLDER / GRID).read_bytes())
-    if not asked.held_out:
-        return Pictures(None, "sampling.held_out is 0")
-    ready.phases.enter("sampling")
-    free_memory(ready.device)
+    options = context.run.spec.sampling
+    if options.prompts:
+        return SampleImages((context.run.directory / FOLDER / GRID).read_bytes())
+    if not options.held_out:
+        return SampleImages(None, "sampling.held_out is 0")
+    context.phases.enter("sampling")
+    free_memory(context.device)
     try:
-        with explain_out_of_memory(ready.device, asked.held_out):
-            return Pictures(held_out_pictures(ready))
+        with explain_out_of_memory(context.device, options.held_out):
+            return SampleImages(held_out_grid_png(context))
     except OutOfMemory:
         reason = "the device had no memory left to draw them"
-        ready.phases.report(Warned(code="no_samples", message=f"No samples are among the results: {reason}."))
-        return Pictures(None, reason)
+        context.phases.report(Warned(code="no_samples", message=f"No samples are among the results: {reason}."))
+        return SampleImages(None, reason)
 
 
-def held_out_pictures(ready: Ready) -> bytes:
-    asked = ready.run.spec.sampling
-    sheet = held_out_sheet(
-        [captions(pair, ready.run, ready.need)[0] for pair in ready.pairs.held_out],
-        ready.encoder.prompt_key,
-        columns=asked.held_out,
-        size=ready.encoder.native,
-        seed=asked.seed,
+def held_out_grid_png(context: TrainingContext) -> bytes:
+    options = context.run.spec.sampling
+    grid = held_out_grid(
+        context.dataset.held_out_captions,
+        context.encoder.prompt_key,
+        columns=options.held_out,
+        size=context.encoder.native,
+        seed=options.seed,
     )
-    return sheet.draw(ready.artist, ready.learner.denoiser.without_adapter, ready.check, ready.phases.progress)
+    return grid.sample(
+        context.sampler, context.learner.denoiser.without_adapter, context.check, context.phases.progress
+    )
 
 
-def already(ready: Ready) -> Done:
-    done = finished(ready.run)
+def read_results(context: TrainingContext) -> Done:
+    done = finished_result(context.run)
     if done is None:
         raise RuntimeError("the main process has written no output")
     return done

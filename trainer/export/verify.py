@@ -1,4 +1,4 @@
-"""Proof that the written files are the trained adapter, by loading each as a user would.
+"""Verify that the written files are the trained adapter: load each as a user would.
 
 Two comparisons, as neither is enough alone. The update of every layer, s B A, is compared relative to its own size: an
 adapter of a few steps changes predictions by less than any tolerance for them. The prediction is compared because

@@ -1,15 +1,15 @@
-"""Model families: how a kind of base model encodes, predicts and keeps its adapter. One file a family."""
+"""Model families, one file each: how a base model encodes, predicts and saves its adapter."""
 
 from __future__ import annotations
 
 from typing import assert_never
 
 from trainer.families.family import Family
-from trainer.spec.run import PLAIN_ADAPTER, PLAIN_COMPUTE, Adapter, Base, Compute
+from trainer.spec.run import DEFAULT_ADAPTER, DEFAULT_COMPUTE, Adapter, Base, Compute
 
 
-def open_family(base: Base, adapter: Adapter = PLAIN_ADAPTER, compute: Compute = PLAIN_COMPUTE) -> Family:
-    """Look at the base model's files, loading no weights.
+def open_family(base: Base, adapter: Adapter = DEFAULT_ADAPTER, compute: Compute = DEFAULT_COMPUTE) -> Family:
+    """Open the base model's files without loading weights.
 
     Raises BadRun for one that cannot be trained, BaseUnavailable if the hub cannot be reached for it.
     """

@@ -1,4 +1,4 @@
-"""Which family a base model's files are of, by what they say of their own architecture."""
+"""Recognise a base model's family from the configuration of its networks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trainer.families.files import read_json
-from trainer.runtime.errors import BadRun, Fault
+from trainer.runtime.errors import BadRun, FieldError
 from trainer.spec.family_facts import FAMILIES, FamilyName, family_facts
 
 TRANSFORMERS: Mapping[str, str] = {
@@ -19,7 +19,7 @@ def require_family(folder: Path, family: FamilyName) -> None:
     found = _family_of(folder)
     if found != family:
         allowed = f"the files in base.source are of {found}: register the base with the family that it is of"
-        raise BadRun([Fault("base.family", repr(family), allowed)], code="wrong_family")
+        raise BadRun([FieldError("base.family", repr(family), allowed)], code="wrong_family")
     _require_text_to_image(folder, family_facts(family).denoiser)
 
 
@@ -44,4 +44,4 @@ def _require_text_to_image(folder: Path, network: str) -> None:
     latent = read_json(folder / "vae" / "config.json").get("latent_channels", 4)
     if taken != latent:
         allowed = f"only text-to-image models are trained, which take the {latent} channels of their autoencoder"
-        raise BadRun([Fault(f"base.source {network}/ in_channels", str(taken), allowed)], code="bad_base")
+        raise BadRun([FieldError(f"base.source {network}/ in_channels", str(taken), allowed)], code="bad_base")

@@ -1,7 +1,7 @@
-"""The seam between the training program and model families.
+"""The protocols of a model family: ``Family``, ``Encoders``, ``Denoiser`` and ``Decoder``.
 
 A base is opened in stages, so that nothing is in memory that is not needed: ``Family`` knows the files, ``Encoders``
-are loaded while inputs are cached, ``Denoiser`` for training, and ``Decoder`` where images are drawn.
+are loaded while inputs are cached, ``Denoiser`` for training, and ``Decoder`` where images are sampled.
 
 Timesteps are floats as the family's scheduler counts them: 0 .. 999 for diffusion, 1000 sigma for flow matching.
 """
@@ -96,7 +96,7 @@ class Denoiser(Protocol):
         ...
 
     def new_scheduler(self) -> Any:
-        """A diffusers scheduler of its own for each drawing, as the base's pipelines use to sample."""
+        """A diffusers scheduler of its own for each call of the sampler, as the base's pipelines use."""
         ...
 
     def add_adapter(self, adapter: Adapter, *, seed: int) -> dict[str, nn.Parameter]:
@@ -108,7 +108,7 @@ class Denoiser(Protocol):
         ...
 
     def checkpoint_gradients(self, wanted: bool) -> None:
-        """Whether activations are computed again in the backward pass instead of being kept."""
+        """Whether activations are computed again in the backward pass instead of staying in memory."""
         ...
 
     def without_adapter(self) -> AbstractContextManager[None]:

@@ -1,4 +1,4 @@
-"""The files of a base model in diffusers' layout: found, checked, never unpickled."""
+"""Find and check the files of a base model in diffusers' layout; no pickle is loaded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from trainer.runtime.errors import BadRun, BaseUnavailable, Fault
+from trainer.runtime.errors import BadRun, BaseUnavailable, FieldError
 
 PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth", "*.pkl")
 WANTED = ["*.json", "*.txt", "*.model", "*.safetensors"]  # no pickles, no code
@@ -20,7 +20,7 @@ SHA256 = re.compile("[0-9a-f]{64}")
 def locate(source: str, revision: str | None, components: Sequence[str]) -> Path:
     """The base's folder: a local directory as it is, or the hub's files of ``components`` at a pinned revision.
 
-    Raises BadRun for one that is not there or not for us, BaseUnavailable when the hub cannot tell or send it.
+    Raises BadRun for one that is not there or not for us, BaseUnavailable when the hub does not answer or send it.
     """
     if Path(source).is_dir():
         return Path(source)
@@ -41,30 +41,32 @@ def locate(source: str, revision: str | None, components: Sequence[str]) -> Path
 
 
 def _not_found(given: str, allowed: str) -> BadRun:
-    return BadRun([Fault("base.source", given, allowed)], code="base_not_found")
+    return BadRun([FieldError("base.source", given, allowed)], code="base_not_found")
 
 
 def _is_refusal(error: BaseException | None) -> bool:
-    """Whether the hub answered, and will answer the same again; being asked too often is not that."""
+    """Whether the hub answered, and will answer the same again; a rate limit is not that."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     return status is not None and 400 <= status < 500 and status not in (408, 429)
 
 
 def require_safetensors(folder: Path, components: Sequence[str]) -> None:
     """Raises BadRun if a component is missing or comes without safetensors."""
-    faults = [fault for name in components if (fault := _component_fault(folder / name)) is not None]
-    if faults:
-        raise BadRun(faults, code="unsafe_format" if any("safetensors" in f.allowed for f in faults) else "bad_base")
+    field_errors = [error for name in components if (error := _component_error(folder / name)) is not None]
+    if field_errors:
+        raise BadRun(
+            field_errors, code="unsafe_format" if any("safetensors" in f.allowed for f in field_errors) else "bad_base"
+        )
 
 
-def _component_fault(component: Path) -> Fault | None:
+def _component_error(component: Path) -> FieldError | None:
     where = f"base.source {component.name}/"
     if not (component / "config.json").is_file():
-        return Fault(where, "no config.json", "every component of the model is required")
+        return FieldError(where, "no config.json", "every component of the model is required")
     if any(component.glob("*.safetensors")):
         return None
     pickles = sorted(file.name for pattern in PICKLES for file in component.glob(pattern))
-    return Fault(where, ", ".join(pickles) or "no weights", "only safetensors are loaded, never pickles")
+    return FieldError(where, ", ".join(pickles) or "no weights", "only safetensors are loaded, never pickles")
 
 
 def variant(component: Path) -> str | None:
@@ -79,7 +81,9 @@ def read_json(path: Path) -> dict[str, Any]:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         where = f"base.source {path.parent.name}/{path.name}"
-        raise BadRun([Fault(where, str(error), "a diffusers model has this file, in JSON")], code="bad_base") from error
+        raise BadRun(
+            [FieldError(where, str(error), "a diffusers model has this file, in JSON")], code="bad_base"
+        ) from error
     return content
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from trainer.families.files import read_json
-from trainer.runtime.errors import BadRun, Fault
+from trainer.runtime.errors import BadRun, FieldError
 
 SMALLEST_SHARE = 1e-9  # the normal distribution has no end; this share of it keeps sigma within (0, 1)
 
@@ -20,14 +20,16 @@ def read_scheduler(folder: Path) -> dict[str, Any]:
     """The scheduler's configuration. Raises BadRun for one that is not of flow matching with a fixed shift."""
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     kind = str(scheduler.get("_class_name"))
-    faults = []
+    field_errors = []
     if not kind.startswith("FlowMatch"):
-        faults.append(Fault("base.source scheduler/ _class_name", kind, "a flow-matching scheduler is required"))
+        field_errors.append(
+            FieldError("base.source scheduler/ _class_name", kind, "a flow-matching scheduler is required")
+        )
     if scheduler.get("use_dynamic_shifting", False):
         allowed = "only a shift that is the same for all image sizes"
-        faults.append(Fault("base.source scheduler/ use_dynamic_shifting", "true", allowed))
-    if faults:
-        raise BadRun(faults, code="bad_base")
+        field_errors.append(FieldError("base.source scheduler/ use_dynamic_shifting", "true", allowed))
+    if field_errors:
+        raise BadRun(field_errors, code="bad_base")
     return scheduler
 
 

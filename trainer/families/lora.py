@@ -16,7 +16,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from trainer.runtime.errors import BadRun, Fault
+from trainer.runtime.errors import BadRun, FieldError
 from trainer.spec.run import Adapter
 
 ADAPTER = "default"
@@ -51,13 +51,13 @@ def add_lora(network: Any, config: LoraConfig, *, seed: int) -> dict[str, nn.Par
 
 def require_targets(network: nn.Module, targets: Iterable[str]) -> None:
     layers = [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-    faults = [
-        Fault("adapter.target_modules", repr(target), f"ends of layer names, such as {', '.join(endings(layers))}")
+    field_errors = [
+        FieldError("adapter.target_modules", repr(target), f"ends of layer names, such as {', '.join(endings(layers))}")
         for target in targets
         if not any(name == target or name.endswith(f".{target}") for name in layers)
     ]
-    if faults:
-        raise BadRun(faults)
+    if field_errors:
+        raise BadRun(field_errors)
 
 
 def endings(layers: Iterable[str]) -> list[str]:

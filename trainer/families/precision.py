@@ -1,4 +1,4 @@
-"""The frozen base's precision, and what a machine lacks for what was asked."""
+"""The frozen base's precision, and which compute options this machine does not support."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from trainer.runtime.device import base_dtype
-from trainer.runtime.errors import Fault
+from trainer.runtime.errors import FieldError
 from trainer.spec.run import Compute
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -17,24 +17,28 @@ COMPILERS = ("g++", "clang++", "c++")
 QUANTISED = ("int8", "nf4")
 
 
-def compute_faults(compute: Compute, device: torch.device) -> list[Fault]:
-    """What this machine cannot do; told before any work."""
-    faults = []
-    lacking = _lacking_for_bitsandbytes(device)
-    if compute.base_precision in QUANTISED and lacking:
-        faults.append(
-            Fault(
-                "compute.base_precision", repr(compute.base_precision), f"here auto or {', '.join(DTYPES)}: {lacking}"
+def compute_field_errors(compute: Compute, device: torch.device) -> list[FieldError]:
+    """Options that this machine does not support; checked before any work."""
+    field_errors = []
+    reason = _why_no_bitsandbytes(device)
+    if compute.base_precision in QUANTISED and reason:
+        field_errors.append(
+            FieldError(
+                "compute.base_precision",
+                repr(compute.base_precision),
+                f"here auto or {', '.join(DTYPES)}: {reason}",
             )
         )
-    if compute.optimizer == "adamw8bit" and lacking:
-        faults.append(Fault("compute.optimizer", "'adamw8bit'", f"here adamw: {lacking}"))
+    if compute.optimizer == "adamw8bit" and reason:
+        field_errors.append(FieldError("compute.optimizer", "'adamw8bit'", f"here adamw: {reason}"))
     if compute.compile and not any(which(compiler) for compiler in COMPILERS):
-        faults.append(Fault("compute.compile", "True", f"here false: it needs a C++ compiler ({', '.join(COMPILERS)})"))
-    return faults
+        field_errors.append(
+            FieldError("compute.compile", "True", f"here false: it needs a C++ compiler ({', '.join(COMPILERS)})")
+        )
+    return field_errors
 
 
-def _lacking_for_bitsandbytes(device: torch.device) -> str | None:
+def _why_no_bitsandbytes(device: torch.device) -> str | None:
     if device.type != "cuda":
         return "it needs a CUDA GPU"
     if find_spec("bitsandbytes") is None:

@@ -29,13 +29,13 @@ from trainer.families.text import TrainedText, add_words, new_trained_text, spel
 from trainer.families.text_encoders import load_text_encoder, token_ids
 from trainer.families.unet import checkpoint_gradients, load_unet, memory_format_on, native_size, size_multiple
 from trainer.spec.family_facts import family_facts
-from trainer.spec.run import PLAIN_ADAPTER, PLAIN_COMPUTE, Adapter, Base, Compute, Token
+from trainer.spec.run import DEFAULT_ADAPTER, DEFAULT_COMPUTE, Adapter, Base, Compute, Token
 
 ENCODER_PARTS = ("tokenizer", "text_encoder", "vae")
 WEIGHTS = ("unet", "vae", "text_encoder")
 
 
-def open_base(base: Base, adapter: Adapter = PLAIN_ADAPTER, compute: Compute = PLAIN_COMPUTE) -> SdFamily:
+def open_base(base: Base, adapter: Adapter = DEFAULT_ADAPTER, compute: Compute = DEFAULT_COMPUTE) -> SdFamily:
     folder = locate(base.source, base.revision, (*ENCODER_PARTS, "unet", "scheduler"))
     require_family(folder, base.family)
     require_safetensors(folder, WEIGHTS)
@@ -47,8 +47,8 @@ class SdFamily:
     base: Base
     folder: Path
     scheduler: Mapping[str, Any]
-    adapter: Adapter = PLAIN_ADAPTER
-    compute: Compute = PLAIN_COMPUTE
+    adapter: Adapter = DEFAULT_ADAPTER
+    compute: Compute = DEFAULT_COMPUTE
 
     @property
     def native_size(self) -> int:
@@ -168,7 +168,7 @@ class SdDenoiser:
         return EulerDiscreteScheduler.from_config(dict(self.scheduler))
 
     def predict(self, noisy: Tensor, timesteps: Tensor, prompt: Mapping[str, Tensor], size_ids: Tensor) -> Tensor:
-        """``size_ids`` are not looked at: SD has no size conditioning."""
+        """``size_ids`` are not used: SD has no size conditioning."""
         prediction: Tensor = self.network(
             noisy.to(self.dtype, memory_format=self.memory_format),
             timesteps,

@@ -33,16 +33,16 @@ from trainer.families.lora import ATTENTION, add_lora, lora_config, save_lora, w
 from trainer.families.precision import dtype_of, loading, placed
 from trainer.families.text_encoders import load_text_encoder, require_frozen_text_encoders, token_ids
 from trainer.spec.family_facts import T5_TOKENS, family_facts
-from trainer.spec.run import PLAIN_ADAPTER, PLAIN_COMPUTE, Adapter, Base, Compute
+from trainer.spec.run import DEFAULT_ADAPTER, DEFAULT_COMPUTE, Adapter, Base, Compute
 
 CLIP_PARTS = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
 T5_PARTS = ("tokenizer_3", "text_encoder_3")
-T5_LENGTH = T5_TOKENS + 1  # with the end: 256, to which the pipelines cut prompts unless told otherwise
+T5_LENGTH = T5_TOKENS + 1  # with the end: 256, to which the pipelines cut prompts by default
 # Of both streams, image and text, as diffusers' own script adapts them.
 TARGETS = tuple(f"attn.{name}" for name in (*ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"))
 
 
-def open_base(base: Base, adapter: Adapter = PLAIN_ADAPTER, compute: Compute = PLAIN_COMPUTE) -> Sd3Family:
+def open_base(base: Base, adapter: Adapter = DEFAULT_ADAPTER, compute: Compute = DEFAULT_COMPUTE) -> Sd3Family:
     folder = locate(base.source, base.revision, (*CLIP_PARTS, *T5_PARTS, "vae", "transformer", "scheduler"))
     require_family(folder, "sd3")
     require_frozen_text_encoders(adapter, "sd3")
@@ -57,7 +57,7 @@ class Sd3Family:
     base: Base
     folder: Path
     scheduler: Mapping[str, Any]
-    compute: Compute = PLAIN_COMPUTE
+    compute: Compute = DEFAULT_COMPUTE
 
     @cached_property
     def _transformer(self) -> dict[str, Any]:
@@ -208,7 +208,7 @@ class Sd3Denoiser:
         return FlowMatchEulerDiscreteScheduler.from_config(dict(self.scheduler))
 
     def predict(self, noisy: Tensor, timesteps: Tensor, prompt: Mapping[str, Tensor], size_ids: Tensor) -> Tensor:
-        """``size_ids`` are not looked at: SD3 has no size conditioning."""
+        """``size_ids`` are not used: SD3 has no size conditioning."""
         prediction: Tensor = self.network(
             noisy.to(self.dtype),
             encoder_hidden_states=prompt["hidden"].to(self.dtype),

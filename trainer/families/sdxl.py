@@ -28,7 +28,7 @@ from trainer.families.text import TrainedText, add_words, new_trained_text, spel
 from trainer.families.text_encoders import load_text_encoder, token_ids
 from trainer.families.unet import checkpoint_gradients, load_unet, memory_format_on, native_size, size_multiple
 from trainer.spec.family_facts import FAMILIES, family_facts
-from trainer.spec.run import PLAIN_ADAPTER, PLAIN_COMPUTE, Adapter, Base, Compute, Token
+from trainer.spec.run import DEFAULT_ADAPTER, DEFAULT_COMPUTE, Adapter, Base, Compute, Token
 
 ENCODER_PARTS = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2", "vae")
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
@@ -36,7 +36,7 @@ EMBEDDING_KEYS = {one.component: one.word for one in FAMILIES["sdxl"].text_encod
 WEIGHTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 
 
-def open_base(base: Base, adapter: Adapter = PLAIN_ADAPTER, compute: Compute = PLAIN_COMPUTE) -> SdxlFamily:
+def open_base(base: Base, adapter: Adapter = DEFAULT_ADAPTER, compute: Compute = DEFAULT_COMPUTE) -> SdxlFamily:
     folder = locate(base.source, base.revision, (*ENCODER_PARTS, "unet", "scheduler"))
     require_family(folder, "sdxl")
     require_safetensors(folder, WEIGHTS)
@@ -48,8 +48,8 @@ class SdxlFamily:
     base: Base
     folder: Path
     scheduler: Mapping[str, Any]
-    adapter: Adapter = PLAIN_ADAPTER
-    compute: Compute = PLAIN_COMPUTE
+    adapter: Adapter = DEFAULT_ADAPTER
+    compute: Compute = DEFAULT_COMPUTE
 
     @property
     def native_size(self) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trainer.families.files import variant
-from trainer.runtime.errors import BadRun, Fault
+from trainer.runtime.errors import BadRun, FieldError
 from trainer.spec.run import Adapter
 
 
@@ -25,9 +25,11 @@ def require_frozen_text_encoders(adapter: Adapter, family: str) -> None:
     """Raises BadRun if the adapter would change text encoders, where the family trains the denoiser only."""
     given = {"adapter.text_encoder": adapter.text_encoder, "adapter.token": adapter.token}
     allowed = f"null for {family}: only the denoiser is trained"
-    faults = [Fault(field, value.model_dump_json(), allowed) for field, value in given.items() if value is not None]
-    if faults:
-        raise BadRun(faults)
+    field_errors = [
+        FieldError(field, value.model_dump_json(), allowed) for field, value in given.items() if value is not None
+    ]
+    if field_errors:
+        raise BadRun(field_errors)
 
 
 def token_ids(tokenizer: Any, prompts: Sequence[str], length: int, device: torch.device) -> Tensor:

@@ -6,15 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainer.objectives.objective import Loss, Terms, seen
+from trainer.objectives.objective import Loss, Terms, required
 from trainer.spec.methods import DcoHyperparameters
 
 
 def dco(terms: Terms[DcoHyperparameters]) -> Loss:
-    return lambda pair: dco_loss(pair.chosen, seen(pair.base_chosen), beta=terms.beta)
+    return lambda pair: dco_loss(pair.chosen, required(pair.reference_chosen), beta=terms.beta)
 
 
-def dco_loss(chosen: Tensor, base_chosen: Tensor, *, beta: float) -> Tensor:
+def dco_loss(chosen: Tensor, reference_chosen: Tensor, *, beta: float) -> Tensor:
     r"""$-\log\sigma(-\beta (L_w - L_w^{ref}))$.
 
     Once an image is fitted clearly better than by the reference its gradient fades, which keeps the model near it; a
@@ -23,4 +23,4 @@ def dco_loss(chosen: Tensor, base_chosen: Tensor, *, beta: float) -> Tensor:
     Shapes: all (pairs,), mean squared errors; returns (pairs,) fp32, not averaged.
     """
     with torch.autocast(chosen.device.type, enabled=False):
-        return -F.logsigmoid(-beta * (chosen.float() - base_chosen.float()))
+        return -F.logsigmoid(-beta * (chosen.float() - reference_chosen.float()))

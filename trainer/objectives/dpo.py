@@ -6,17 +6,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainer.objectives.objective import Loss, Terms, seen
+from trainer.objectives.objective import Loss, Terms, required
 from trainer.spec.methods import DpoHyperparameters
 
 
 def dpo(terms: Terms[DpoHyperparameters]) -> Loss:
     return lambda pair: dpo_loss(
-        pair.chosen, seen(pair.rejected), seen(pair.base_chosen), seen(pair.base_rejected), beta=terms.beta
+        pair.chosen,
+        required(pair.rejected),
+        required(pair.reference_chosen),
+        required(pair.reference_rejected),
+        beta=terms.beta,
     )
 
 
-def dpo_loss(chosen: Tensor, rejected: Tensor, base_chosen: Tensor, base_rejected: Tensor, *, beta: float) -> Tensor:
+def dpo_loss(
+    chosen: Tensor, rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor, *, beta: float
+) -> Tensor:
     r"""$-\log\sigma(-\frac\beta2 [(L_w - L_l) - (L_w^{ref} - L_l^{ref})])$.
 
     A larger ``beta`` keeps the model nearer to the reference; 5000 for SDXL and 2000 for SD 1.5 in the paper's code,
@@ -25,5 +31,5 @@ def dpo_loss(chosen: Tensor, rejected: Tensor, base_chosen: Tensor, base_rejecte
     Shapes: all (pairs,), mean squared errors; returns (pairs,) fp32, not averaged.
     """
     with torch.autocast(chosen.device.type, enabled=False):
-        margin = (chosen.float() - rejected.float()) - (base_chosen.float() - base_rejected.float())
+        margin = (chosen.float() - rejected.float()) - (reference_chosen.float() - reference_rejected.float())
         return -F.logsigmoid(-beta / 2 * margin)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainer.objectives.objective import Loss, Terms, seen
+from trainer.objectives.objective import Loss, Terms, required
 from trainer.spec.methods import MapoHyperparameters
 
 SERIES_BELOW = 1.0  # there the series' first omitted term is 4e-10 of the sum
@@ -23,9 +23,9 @@ SERIES_BELOW = 1.0  # there the series' first omitted term is 4e-10 of the sum
 
 def mapo(terms: Terms[MapoHyperparameters]) -> Loss:
     if terms.hyperparameters.form == "paper":
-        return lambda pair: paper_loss(pair.chosen, seen(pair.rejected), beta=terms.beta)
+        return lambda pair: paper_loss(pair.chosen, required(pair.rejected), beta=terms.beta)
     return lambda pair: reference_code_loss(
-        pair.chosen, seen(pair.rejected), beta=terms.beta, num_train_timesteps=terms.num_train_timesteps
+        pair.chosen, required(pair.rejected), beta=terms.beta, num_train_timesteps=terms.num_train_timesteps
     )
 
 

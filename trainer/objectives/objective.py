@@ -1,4 +1,4 @@
-"""What an objective sees of a pair, which of it has to be computed, and what its loss is made from."""
+"""The types of an objective: a pair's losses, the ones it uses, and the terms of a method's loss."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Own = TypeVar("Own", bound=Hyperparameters, covariant=True)
 class PairLosses:
     """Mean squared denoising errors, (pairs,) each, under the noise and timestep that a pair's images share.
 
-    ``base_*`` are those of the network without its adapter; ``prior`` belongs to the class image drawn beside each
-    pair. ``None`` for what the objective does not see.
+    ``reference_*`` are those of the reference model, the network without its adapter; ``prior`` is the loss of each
+    pair's class image. ``None`` for what the objective does not use.
     """
 
     chosen: Tensor
     rejected: Tensor | None = None
-    base_chosen: Tensor | None = None
-    base_rejected: Tensor | None = None
+    reference_chosen: Tensor | None = None
+    reference_rejected: Tensor | None = None
     prior: Tensor | None = None
 
 
@@ -36,8 +36,8 @@ class Objective:
     """``loss`` gives each pair's value, (pairs,), not averaged."""
 
     loss: Loss
-    sees_rejected: bool
-    sees_base: bool
+    uses_rejected: bool
+    uses_reference: bool
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Terms(Generic[Own]):
         return self.chosen_beta
 
 
-def seen(losses: Tensor | None) -> Tensor:
+def required(losses: Tensor | None) -> Tensor:
     """For objectives: the losses that the method's facts say they need."""
     if losses is None:
         raise ValueError(

@@ -1,4 +1,4 @@
-r"""Supervised fine-tuning, and DreamBooth's sum of two: denoising errors themselves."""
+r"""Supervised fine-tuning and DreamBooth: the denoising errors themselves, or a sum of two."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def sft_loss(chosen: Tensor) -> Tensor:
 
 
 def dreambooth_loss(chosen: Tensor, prior: Tensor, *, prior_weight: float) -> Tensor:
-    r"""$L_w + \lambda L_{prior}$, arXiv 2208.12242 (eq. 2), the prior's images being drawn from the base.
+    r"""$L_w + \lambda L_{prior}$, arXiv 2208.12242 (eq. 2), the prior's images being sampled from the base.
 
     Shapes: both (pairs,), mean squared errors; returns (pairs,) fp32, not averaged.
     """

@@ -1,1 +1,1 @@
-"""A run directory: what a run is told and what it leaves."""
+"""A run directory: the specification and data of a run, and its results."""

@@ -1,4 +1,4 @@
-"""Reading one training image: PNG, JPEG or WebP, one frame, upright RGB on white."""
+"""Decode a training image: PNG, JPEG or WebP, one frame, to upright RGB on white."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``output/`` as others find it: its files, and whether this run has already written it. Imports no torch."""
+"""Names and hashes of the files in ``output/``, and whether this run has written them. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.run_directory.run import Run
-from trainer.runtime.errors import BadRun, Fault
+from trainer.runtime.errors import BadRun, FieldError
 from trainer.spec.events import Done
 
 ADAPTER, EMBEDDING = "pytorch_lora_weights.safetensors", "learned_embeds.safetensors"
@@ -17,14 +17,14 @@ METRICS, SPEC, CARD, SAMPLES, MANIFEST = "metrics.jsonl", "spec.json", "README.m
 
 
 @dataclass(frozen=True)
-class Pictures:
+class SampleImages:
     """``samples.png``, the base's images in the first row; or why there is none, as a clause."""
 
     png: bytes | None
-    lacking: str = ""
+    missing_reason: str = ""
 
 
-def finished(run: Run) -> Done | None:
+def finished_result(run: Run) -> Done | None:
     """What an earlier call left in ``output/``. Raises BadRun if that was another run."""
     output = run.directory / "output"
     if not output.exists():
@@ -32,7 +32,7 @@ def finished(run: Run) -> Done | None:
     metadata = adapter_metadata(output / ADAPTER)
     if metadata["pairtune.run"] != run.digest:
         allowed = "spec and data must stay as they were; use another directory, or remove output/"
-        raise BadRun([Fault("output/", "made by another spec or from other data", allowed)])
+        raise BadRun([FieldError("output/", "made by another spec or from other data", allowed)])
     return Done(best_step=int(metadata["pairtune.best_step"]), files=file_hashes(output))
 
 

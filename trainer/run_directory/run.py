@@ -1,4 +1,4 @@
-"""A run directory, read and checked as a whole before anything heavy is imported.
+"""Read and check a run directory as a whole, before anything heavy is imported.
 
 ``spec.json``, ``data/manifest.jsonl`` and the images it names. Whatever is wrong with any of them is collected and
 raised at once.
@@ -18,14 +18,14 @@ from pydantic_core import from_json
 
 from trainer.run_directory.images import upright_size
 from trainer.run_directory.split import Split, hold_out
-from trainer.runtime.errors import BadRun, Fault
-from trainer.spec.draw import DrawSpec
-from trainer.spec.manifest import Pair
-from trainer.spec.problems import problems
+from trainer.runtime.errors import BadRun, FieldError
+from trainer.spec.invalid_fields import invalid_fields
+from trainer.spec.manifest import ManifestPair
 from trainer.spec.resolved import Resolved, resolve
 from trainer.spec.run import RunSpec
+from trainer.spec.sample_spec import SampleSpec
 
-Spec = TypeVar("Spec", RunSpec, DrawSpec)
+Spec = TypeVar("Spec", RunSpec, SampleSpec)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class PairFiles:
 
 @dataclass(frozen=True)
 class Run:
-    """``digest`` changes with anything that was asked for; ``dataset_digest`` with the data alone.
+    """``digest`` changes with anything in the request; ``dataset_digest`` with the data alone.
 
     Not with defaults: a later version that has one field more, or one fewer, goes on with a run of this one.
     """
@@ -66,11 +66,11 @@ class Run:
 
 def read_run(directory: Path) -> Run:
     """Raises BadRun with every fault found."""
-    faults: list[Fault] = []
-    spec = _read_spec(directory / "spec.json", RunSpec, faults)
-    pairs = _read_pairs(directory / "data", faults)
-    if spec is None or faults:
-        raise BadRun(faults)
+    field_errors: list[FieldError] = []
+    spec = _read_spec(directory / "spec.json", RunSpec, field_errors)
+    pairs = _read_pairs(directory / "data", field_errors)
+    if spec is None or field_errors:
+        raise BadRun(field_errors)
     training, validation, how = hold_out(
         [(files, pair.split) for pair, files in pairs], prompt=lambda files: files.prompt, share=spec.validation.share
     )
@@ -87,64 +87,66 @@ def read_run(directory: Path) -> Run:
     )
 
 
-def read_draw(directory: Path) -> DrawSpec:
+def read_sample_spec(directory: Path) -> SampleSpec:
     """What ``python -m trainer sample`` is to draw. Raises BadRun with every fault found."""
-    faults: list[Fault] = []
-    spec = _read_spec(directory / "draw.json", DrawSpec, faults)
+    field_errors: list[FieldError] = []
+    spec = _read_spec(directory / "draw.json", SampleSpec, field_errors)
     if spec is None:
-        raise BadRun(faults)
+        raise BadRun(field_errors)
     return spec
 
 
-def _read_spec(path: Path, model: type[Spec], faults: list[Fault]) -> Spec | None:
+def _read_spec(path: Path, model: type[Spec], field_errors: list[FieldError]) -> Spec | None:
     try:
         given = from_json(path.read_bytes())
         return model.model_validate(given)
     except OSError as error:
-        faults.append(Fault(path.name, error.strerror or "unreadable", "the specification is required"))
+        field_errors.append(FieldError(path.name, error.strerror or "unreadable", "the specification is required"))
     except ValidationError as error:
-        faults.extend(model_faults(error, given, model))
+        field_errors.extend(model_field_errors(error, given, model))
     except ValueError as error:
-        faults.append(Fault(path.name, "no JSON", str(error)))
+        field_errors.append(FieldError(path.name, "no JSON", str(error)))
     return None
 
 
-def _read_pairs(data: Path, faults: list[Fault]) -> list[tuple[Pair, PairFiles]]:
+def _read_pairs(data: Path, field_errors: list[FieldError]) -> list[tuple[ManifestPair, PairFiles]]:
     manifest = data / "manifest.jsonl"
     try:
         lines = manifest.read_bytes().split(b"\n")  # as text, splitlines() would split inside prompts too
     except OSError as error:
-        faults.append(Fault("data/manifest.jsonl", str(error), "one JSON object per pair is required"))
+        field_errors.append(FieldError("data/manifest.jsonl", str(error), "one JSON object per pair is required"))
         return []
     parsed = [
         pair
         for number, line in enumerate(lines, start=1)
-        if line.strip() and (pair := _read_line(line, f"data/manifest.jsonl:{number}", faults)) is not None
+        if line.strip() and (pair := _read_line(line, f"data/manifest.jsonl:{number}", field_errors)) is not None
     ]
-    faults.extend(
-        Fault("data/manifest.jsonl", f"id {identifier!r} {count} times", "ids are unique")
+    field_errors.extend(
+        FieldError("data/manifest.jsonl", f"id {identifier!r} {count} times", "ids are unique")
         for identifier, count in Counter(pair.id for pair in parsed).items()
         if count > 1
     )
     if not any(pair.split == "train" for pair in parsed):
-        faults.append(Fault("data/manifest.jsonl", f"{len(parsed)} pairs", "at least one with split 'train' is needed"))
-    return [(pair, files) for pair in parsed if (files := _read_images(pair, data, faults)) is not None]
+        field_errors.append(
+            FieldError("data/manifest.jsonl", f"{len(parsed)} pairs", "at least one with split 'train' is needed")
+        )
+    return [(pair, files) for pair in parsed if (files := _read_images(pair, data, field_errors)) is not None]
 
 
-def _read_line(line: bytes, where: str, faults: list[Fault]) -> Pair | None:
+def _read_line(line: bytes, where: str, field_errors: list[FieldError]) -> ManifestPair | None:
     try:
         given = from_json(line)
-        return Pair.model_validate(given)
+        return ManifestPair.model_validate(given)
     except ValidationError as error:
-        faults.extend(model_faults(error, given, Pair, prefix=f"{where} "))
+        field_errors.extend(model_field_errors(error, given, ManifestPair, prefix=f"{where} "))
     except ValueError as error:
-        faults.append(Fault(where, "no JSON", str(error)))
+        field_errors.append(FieldError(where, "no JSON", str(error)))
     return None
 
 
-def _read_images(pair: Pair, data: Path, faults: list[Fault]) -> PairFiles | None:
-    chosen = _read_image(data, pair.chosen, f"pair {pair.id} chosen", faults)
-    rejected = _read_image(data, pair.rejected, f"pair {pair.id} rejected", faults) if pair.rejected else None
+def _read_images(pair: ManifestPair, data: Path, field_errors: list[FieldError]) -> PairFiles | None:
+    chosen = _read_image(data, pair.chosen, f"pair {pair.id} chosen", field_errors)
+    rejected = _read_image(data, pair.rejected, f"pair {pair.id} rejected", field_errors) if pair.rejected else None
     if chosen is None or (rejected is None and pair.rejected):
         return None
     return PairFiles(pair.id, pair.prompt, chosen, rejected)
@@ -156,32 +158,34 @@ def image_file(path: Path) -> ImageFile:
     return ImageFile(path, hashlib.sha256(content).hexdigest(), upright_size(content))
 
 
-def _read_image(data: Path, name: str, where: str, faults: list[Fault]) -> ImageFile | None:
+def _read_image(data: Path, name: str, where: str, field_errors: list[FieldError]) -> ImageFile | None:
     path = data / name
     try:
         if not path.resolve().is_relative_to(data.resolve()):
-            faults.append(Fault(where, repr(name), "paths lead into data/"))
+            field_errors.append(FieldError(where, repr(name), "paths lead into data/"))
             return None
         return image_file(path)
     except OSError as error:
-        faults.append(Fault(where, repr(name), error.strerror or "unreadable"))
+        field_errors.append(FieldError(where, repr(name), error.strerror or "unreadable"))
     except ValueError as error:  # UnreadableImage, or a path that holds a NUL
-        faults.append(Fault(where, repr(name), str(error)))
+        field_errors.append(FieldError(where, repr(name), str(error)))
     return None
 
 
-def model_faults(error: ValidationError, given: object, model: type[BaseModel], prefix: str = "") -> list[Fault]:
+def model_field_errors(
+    error: ValidationError, given: object, model: type[BaseModel], prefix: str = ""
+) -> list[FieldError]:
     return [
-        Fault(
-            prefix + (problem.path or "the object"),
-            "nothing" if problem.kind == "missing" else repr(problem.given)[:200],
-            f"unknown field; {problem.wanted}" if problem.kind == "unknown" else problem.wanted,
+        FieldError(
+            prefix + (invalid.path or "the object"),
+            "nothing" if invalid.kind == "missing" else repr(invalid.given)[:200],
+            f"unknown field; {invalid.wanted}" if invalid.kind == "unknown" else invalid.wanted,
         )
-        for problem in problems(error, given, model)
+        for invalid in invalid_fields(error, given, model)
     ]
 
 
-def _identity(pair: Pair, files: PairFiles) -> list[str | None]:
+def _identity(pair: ManifestPair, files: PairFiles) -> list[str | None]:
     rejected = files.rejected.sha256 if files.rejected else None
     return [pair.id, pair.prompt, files.chosen.sha256, rejected, pair.split]
 

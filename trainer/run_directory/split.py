@@ -1,4 +1,4 @@
-"""Which pairs are held out when the data does not say so itself."""
+"""Choose the held-out pairs where the data names none."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Split = Literal["data", "prompt", "pair", "nothing"]
 def hold_out(
     items: Sequence[tuple[Item, str]], *, prompt: Callable[[Item], str], share: float
 ) -> tuple[list[Item], list[Item], Split]:
-    """Training items, validation items, and what they were told apart by.
+    """Training items, validation items, and what the split went by.
 
     Where no item is marked "validation", about ``share`` of the prompts are held out, chosen by their hash and
     so independent of the order of the data. With a single prompt, items are held out; with a single item, nothing
@@ -39,15 +39,15 @@ def hold_out(
     if len(groups) == 1:
         groups, how = {str(index): [item] for index, item in enumerate(training)}, "pair"
     by_hash = sorted(groups, key=lambda name: hashlib.sha256(name.encode()).digest())
-    held = set(by_hash[: min(len(groups) - 1, max(1, round(share * len(groups))))])
+    held_out = set(by_hash[: min(len(groups) - 1, max(1, round(share * len(groups))))])
     return (
-        [item for name, group in groups.items() if name not in held for item in group],
-        [item for name, group in groups.items() if name in held for item in group],
+        [item for name, group in groups.items() if name not in held_out for item in group],
+        [item for name, group in groups.items() if name in held_out for item in group],
         how,
     )
 
 
-def selected(pairs: Sequence[Named], at_most: int) -> list[Named]:
-    """Those with the lowest hashes of their ids: the same ones wherever they stand in the data."""
+def select_by_hash(pairs: Sequence[Named], limit: int) -> list[Named]:
+    """Those with the lowest hashes of their ids: the same ones in whatever order the data is."""
     by_hash = sorted(pairs, key=lambda pair: hashlib.sha256(pair.id.encode()).digest())
-    return by_hash[:at_most]
+    return by_hash[:limit]

@@ -1,4 +1,4 @@
-"""Files and directories that are there whole or not at all, whenever the process or the machine stops."""
+"""Atomic writes: a file or directory appears whole or not at all, even if the process or machine stops."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from trainer.runtime.errors import DiskFull
 PARTIAL = ".partial"
 
 
-def write_file(path: Path, content: bytes, *, sync: bool = True) -> None:
+def write_atomically(path: Path, content: bytes, *, sync: bool = True) -> None:
     """Readers, other processes too, see the old state or all of ``content``; without ``sync`` until a power cut.
 
-    The partial file is locked (flock) until it has its name, so that others can tell it from one left by a killed
-    process.
+    The partial file is locked (flock) until it has its name, which distinguishes it from one that a killed
+    process left.
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
     with explain_disk_full(path):
@@ -37,7 +37,7 @@ def write_file(path: Path, content: bytes, *, sync: bool = True) -> None:
 
 
 @contextmanager
-def whole_directory(path: Path) -> Iterator[Path]:
+def atomic_directory(path: Path) -> Iterator[Path]:
     """Fill the directory that is yielded; when the block ends well it appears as ``path``, which must not exist."""
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
     with explain_disk_full(path):
@@ -53,7 +53,7 @@ def whole_directory(path: Path) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def sweep(folder: Path) -> None:
+def remove_partial_files(folder: Path) -> None:
     """Remove what a killed process left half-written directly in ``folder``, which no other process may be using."""
     for partial in folder.glob(f".*{PARTIAL}"):
         if partial.is_dir():

@@ -1,4 +1,4 @@
-"""Where a run computes, in which precision, and how much memory it took."""
+"""The device of a run: which one, its default precision, and its memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 
 from trainer.runtime.errors import OutOfMemory
-from trainer.runtime.oom import exhausted
+from trainer.runtime.oom import exhausted_memory
 
 
 def choose_device() -> torch.device:
@@ -44,7 +44,7 @@ def explain_out_of_memory(device: torch.device, batch_size: int) -> Iterator[Non
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        which = exhausted(error)
+        which = exhausted_memory(error)
         if which is None:
             raise
         raise OutOfMemory(which, peak_memory(device), batch_size) from error

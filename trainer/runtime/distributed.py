@@ -1,7 +1,7 @@
-"""The processes that train one adapter together, as ``accelerate launch`` starts them: one for each GPU.
+"""The group of processes that train one adapter together: ``accelerate launch`` starts one for each GPU.
 
-Each takes a share of every step's pairs; gradients are added up, so that all make the same update. The main process
-alone tells what happens and writes checkpoints and output; all read the same run directory and cache.
+Each process takes a shard of every step's pairs. Gradients are summed, so all processes make the same update. The main
+process alone reports events and writes checkpoints and output. All read the same run directory and cache.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from torch import Tensor
 
 Item = TypeVar("Item")
 
-# Longer than one process may be busy alone: drawing samples, exporting.
+# Longer than one process may work while the others wait: sampling, exporting.
 TIMEOUT = timedelta(hours=2)
 
 
 @dataclass(frozen=True)
-class World:
+class ProcessGroup:
+    """``rank`` is this process's number, ``size`` how many there are. A group of one communicates with nobody."""
+
     rank: int = 0
     size: int = 1
 
@@ -32,16 +34,16 @@ class World:
     def is_main(self) -> bool:
         return self.rank == 0
 
-    def share(self, items: Sequence[Item]) -> Sequence[Item]:
-        """This process's part; may be empty."""
+    def shard(self, items: Sequence[Item]) -> Sequence[Item]:
+        """This process's part of ``items``; may be empty."""
         return items[self.rank :: self.size]
 
-    def add_up(self, tensor: Tensor) -> None:
+    def all_reduce(self, tensor: Tensor) -> None:
         """In place, the sum over all processes."""
         if self.size > 1:
             dist.all_reduce(tensor)
 
-    def gather(self, value: Item) -> list[Item]:
+    def all_gather(self, value: Item) -> list[Item]:
         """Every process's value, by rank; all wait for the last."""
         if self.size == 1:
             return [value]
@@ -50,32 +52,32 @@ class World:
         return values
 
     def any(self, value: bool) -> bool:
-        return any(self.gather(value))
+        return any(self.all_gather(value))
 
     def main_first(self, act: Callable[[], Item]) -> Item:
         """Every process acts, the others after the main one has."""
         if self.is_main:
             result = act()
-            self.gather(None)
+            self.all_gather(None)
         else:
-            self.gather(None)
+            self.all_gather(None)
             result = act()
         return result
 
 
-ALONE = World()
+SINGLE_PROCESS = ProcessGroup()
 
 
 @contextmanager
-def join_world() -> Iterator[World]:
-    """The world that the environment speaks of; ALONE where it speaks of none."""
+def join_process_group() -> Iterator[ProcessGroup]:
+    """The group that the environment names (WORLD_SIZE, RANK); SINGLE_PROCESS without one."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     from accelerate import PartialState
 
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=TIMEOUT)
     try:
-        yield World(state.process_index, state.num_processes)
+        yield ProcessGroup(state.process_index, state.num_processes)
     finally:
         state.destroy_process_group()

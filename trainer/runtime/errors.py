@@ -1,4 +1,4 @@
-"""Everything that ends a run early.
+"""The trainer's errors: everything that ends a run early.
 
 TrainerError
 ├── BadRun           the run directory can never train: all faults of spec and data at once
@@ -6,7 +6,7 @@ TrainerError
 ├── Interrupted      SIGTERM: run again to go on
 ├── NonFiniteLoss    training diverged
 ├── OutOfMemory      the batch does not fit the device, or the machine
-├── DrawingTooLarge  an image does not
+├── ImageTooLarge  an image does not
 ├── RunInUse         another process trains in this run directory
 ├── CacheEntryLost   what was cached is gone or damaged: run again
 ├── DiskFull         nowhere to write a checkpoint, a cache entry or the output
@@ -18,11 +18,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainer.runtime.oom import Exhausted
+from trainer.runtime.oom import ExhaustedMemory
 
 
 @dataclass(frozen=True)
-class Fault:
+class FieldError:
     """One thing to correct: where it is, what was given, and what would be accepted."""
 
     field: str
@@ -40,9 +40,9 @@ class TrainerError(Exception):
 
 
 class BadRun(TrainerError):
-    def __init__(self, faults: Sequence[Fault], code: str = "bad_spec") -> None:
-        super().__init__("\n".join(str(fault) for fault in faults))
-        self.faults = tuple(faults)
+    def __init__(self, field_errors: Sequence[FieldError], code: str = "bad_spec") -> None:
+        super().__init__("\n".join(str(field_error) for field_error in field_errors))
+        self.field_errors = tuple(field_errors)
         self.code = code
 
 
@@ -65,24 +65,24 @@ class NonFiniteLoss(TrainerError):
 
     def __init__(self, step: int, pairs: Sequence[str], last_good_step: int, *, gradient_alone: bool = False) -> None:
         what = "The gradient was not finite, though the loss was," if gradient_alone else "The loss was not finite"
-        cure = "Lower learning_rate or max_grad_norm, or look at these pairs."
+        advice = "Lower learning_rate or max_grad_norm, or look at these pairs."
         if gradient_alone:
-            cure += " A base in fp16 overflows more easily than one in bf16."
+            advice += " A base in fp16 overflows more easily than one in bf16."
         super().__init__(
             f"{what} at step {step}, pairs {', '.join(pairs)}. "
-            f"Stopped; the last good checkpoint is step {last_good_step}. {cure}"
+            f"Stopped; the last good checkpoint is step {last_good_step}. {advice}"
         )
         self.step = step
         self.pairs = tuple(pairs)
 
 
-def code_of(exhausted: Exhausted) -> str:
-    return "out_of_memory" if exhausted == "device" else "out_of_host_memory"
+def out_of_memory_code(exhausted_memory: ExhaustedMemory) -> str:
+    return "out_of_memory" if exhausted_memory == "device" else "out_of_host_memory"
 
 
-def ran_out(exhausted: Exhausted) -> str:
+def out_of_memory_message(exhausted_memory: ExhaustedMemory) -> str:
     """Where no size that the user chose is known to be the reason."""
-    whose = "GPU memory" if exhausted == "device" else "The machine's main memory"
+    whose = "GPU memory" if exhausted_memory == "device" else "The machine's main memory"
     return (
         f"{whose} ran out other than in a training step, so a smaller batch_size need not help. Use a smaller base or "
         f"base_precision, or a worker with more memory that nothing else uses."
@@ -90,27 +90,27 @@ def ran_out(exhausted: Exhausted) -> str:
 
 
 class OutOfMemory(TrainerError):
-    """The device's memory, or the machine's where the CPU is the device or something beside the network was too large
-    for it."""
+    """The device's memory, or the machine's main memory where the CPU is the device or something other than the network
+    was too large for it."""
 
-    def __init__(self, exhausted: Exhausted, peak_bytes: int, batch_size: int) -> None:
-        whose = "GPU memory" if exhausted == "device" else "the machine's main memory"
+    def __init__(self, exhausted_memory: ExhaustedMemory, peak_bytes: int, batch_size: int) -> None:
+        whose = "GPU memory" if exhausted_memory == "device" else "the machine's main memory"
         super().__init__(
             f"Out of {whose} with batch_size {batch_size} (peak {peak_bytes / 2**20:.0f} MiB). "
             f"Halve batch_size and double gradient_accumulation: the training is the same, in smaller pieces."
         )
-        self.code = code_of(exhausted)
-        self.exhausted, self.peak_bytes, self.batch_size = exhausted, peak_bytes, batch_size
+        self.code = out_of_memory_code(exhausted_memory)
+        self.exhausted_memory, self.peak_bytes, self.batch_size = exhausted_memory, peak_bytes, batch_size
 
 
-class DrawingTooLarge(TrainerError):
-    def __init__(self, exhausted: Exhausted, width: int, height: int, peak_bytes: int) -> None:
-        whose = "GPU memory" if exhausted == "device" else "the machine's main memory"
+class ImageTooLarge(TrainerError):
+    def __init__(self, exhausted_memory: ExhaustedMemory, width: int, height: int, peak_bytes: int) -> None:
+        whose = "GPU memory" if exhausted_memory == "device" else "the machine's main memory"
         super().__init__(
-            f"Out of {whose} drawing {width} x {height} pixels (peak {peak_bytes / 2**20:.0f} MiB). Ask for a smaller "
+            f"Out of {whose} sampling {width} x {height} pixels (peak {peak_bytes / 2**20:.0f} MiB). Ask for a smaller "
             f"size, or again when nothing else runs there."
         )
-        self.code = code_of(exhausted)
+        self.code = out_of_memory_code(exhausted_memory)
         self.width, self.height, self.peak_bytes = width, height, peak_bytes
 
 
@@ -127,7 +127,7 @@ class CacheEntryLost(TrainerError):
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(
-            f"The cache has lost what this run put there: {path} ({reason}). Run again: it will be computed anew."
+            f"The cache has lost what this run put there: {path} ({reason}). Run again: it will be computed again."
         )
         self.path = path
 

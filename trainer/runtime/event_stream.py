@@ -1,4 +1,4 @@
-"""Events out: JSON lines on the stdout that the supervisor reads, and nothing else on it."""
+"""Report events to the supervisor as JSON lines on stdout, and keep everything else off it."""
 
 from __future__ import annotations
 
@@ -28,39 +28,39 @@ def claim_stdout() -> Report:
 
 
 @dataclass
-class Phases:
+class PhaseReporter:
     """Which phase the run is in and since when."""
 
     report: Report
     current: PhaseName | None = None
     _since: float = field(default_factory=time.monotonic)
     _last_line: float = 0.0
-    _told: tuple[int, int] | None = None
+    _counts: tuple[int, int] | None = None
 
     def enter(self, phase: PhaseName) -> None:
         now = time.monotonic()
         self.report(Phase(phase=phase, previous=self.current, seconds=now - self._since))
-        self.current, self._since, self._last_line, self._told = phase, now, now, None
+        self.current, self._since, self._last_line, self._counts = phase, now, now, None
 
     def progress(self, done: int, total: int) -> None:
-        """A line about once a second, so that a long phase can be told from a hanging one."""
-        now, self._told = time.monotonic(), (done, total)
+        """Report about once a second, which distinguishes a long phase from a hanging one."""
+        now, self._counts = time.monotonic(), (done, total)
         if self.current is not None and now - self._last_line >= 1:
             self.report(PhaseProgress(phase=self.current, done=done, total=total))
             self._last_line = now
 
-    def alive(self) -> None:
+    def heartbeat(self) -> None:
         """Within a piece of what ``progress`` counts: the same line again, where the last one is a second old."""
-        if self._told is not None:
-            self.progress(*self._told)
+        if self._counts is not None:
+            self.progress(*self._counts)
 
 
-def watched(phases: Phases, stop: StopRequest) -> Callable[[], None]:
-    """For long work to call between its pieces: it tells that the program is alive, and raises Interrupted once a stop
-    was asked for."""
+def heartbeat_check(phases: PhaseReporter, stop: StopRequest) -> Callable[[], None]:
+    """A check for long work to call between its pieces: it reports a heartbeat, and raises Interrupted once a stop is
+    requested."""
 
     def check() -> None:
         stop.check()
-        phases.alive()
+        phases.heartbeat()
 
     return check

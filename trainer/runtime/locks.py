@@ -1,4 +1,4 @@
-"""Locks between processes (flock): the kernel frees one when its holder ends, however it ends."""
+"""File locks between processes (flock): the kernel frees a lock when its holder ends."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 @contextmanager
-def holding(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[None]:
+def file_lock(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[None]:
     """Hold the lock file ``path``, alone or with others that hold it ``shared``. It is made if missing, and stays.
 
     Raises BlockingIOError without ``wait`` where the lock is not free.

@@ -1,26 +1,26 @@
-"""Which memory ran out: the device's, or the machine's own. Told from an error without importing torch."""
+"""Recognise out-of-memory errors, of the device or the machine, without importing torch."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-Exhausted = Literal["device", "host"]
+ExhaustedMemory = Literal["device", "host"]
 # Of torch's allocator on a CPU, which has no exception type of its own; CUDA's libraries have none either.
 HOST = ("DefaultCPUAllocator", "Cannot allocate memory")
 DEVICE = ("CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 
-def exhausted(error: BaseException | None) -> Exhausted | None:
+def exhausted_memory(error: BaseException | None) -> ExhaustedMemory | None:
     """None for any other error. Libraries that load weights make an error of their own of it."""
     while error is not None:
-        which = _itself(error)
+        which = _exhausted_by(error)
         if which is not None:
             return which
         error = error.__cause__ or error.__context__
     return None
 
 
-def _itself(error: BaseException) -> Exhausted | None:
+def _exhausted_by(error: BaseException) -> ExhaustedMemory | None:
     if isinstance(error, MemoryError):
         return "host"
     if type(error).__name__ == "OutOfMemoryError":  # torch's

@@ -1,4 +1,4 @@
-"""SIGTERM as a flag that the program looks at where stopping is safe."""
+"""Turn SIGTERM into a flag, which the program checks where it can stop safely."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from trainer.runtime.errors import Interrupted
 
 @dataclass
 class StopRequest:
-    """``alone``: no other process has to stop at the same place."""
+    """``single_process``: no other process has to stop at the same point."""
 
     requested: bool = False
-    alone: bool = True
+    single_process: bool = True
 
     def check(self) -> None:
-        """Raises Interrupted once a stop was asked for; among several processes, ``agree`` does."""
-        if self.alone:
+        """Raises Interrupted once a stop is requested; among several processes, ``agree`` does."""
+        if self.single_process:
             self.agree(self.requested)
 
     def agree(self, any_requested: bool) -> None:
@@ -28,12 +28,12 @@ class StopRequest:
 
 
 def stop_on_signals() -> StopRequest:
-    """From now on SIGTERM and SIGINT only ask for a stop."""
+    """From now on SIGTERM and SIGINT only request a stop."""
     request = StopRequest()
 
-    def ask(_signal: int, _frame: FrameType | None) -> None:
+    def request_stop(_signal: int, _frame: FrameType | None) -> None:
         request.requested = True
 
-    signal.signal(signal.SIGTERM, ask)
-    signal.signal(signal.SIGINT, ask)
+    signal.signal(signal.SIGTERM, request_stop)
+    signal.signal(signal.SIGINT, request_stop)
     return request

@@ -1,1 +1,1 @@
-"""Images drawn from the network in training: what the base would make, and how the adapter comes along."""
+"""Sampling from the network in training: missing images from the base, and samples of the adapter."""

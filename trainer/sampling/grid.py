@@ -1,4 +1,4 @@
-"""Samples side by side: a column for each prompt, a row for each step."""
+"""The sample grid: a column for each prompt, a row for each step."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ INK, PAPER = "black", "white"
 
 
 @dataclass(frozen=True)
-class Row:
+class GridRow:
     label: str
     images: Sequence[Image.Image]
 
 
-def grid(prompts: Sequence[str], rows: Sequence[Row]) -> Image.Image:
+def grid(prompts: Sequence[str], rows: Sequence[GridRow]) -> Image.Image:
     """Small images are enlarged by whole factors, pixel by pixel: nothing is smoothed that was not smooth."""
     font = ImageFont.load_default(FONT)
-    pictures = [[fitted(image) for image in row.images] for row in rows]
-    width = max((picture.width for row in pictures for picture in row), default=CELL)
-    height = max((picture.height for row in pictures for picture in row), default=CELL)
-    sheet = Image.new("RGB", (MARGIN + len(prompts) * (width + GAP), HEADER + len(rows) * (height + GAP)), PAPER)
-    pen = ImageDraw.Draw(sheet)
+    cells = [[fitted(image) for image in row.images] for row in rows]
+    width = max((cell.width for row in cells for cell in row), default=CELL)
+    height = max((cell.height for row in cells for cell in row), default=CELL)
+    canvas = Image.new("RGB", (MARGIN + len(prompts) * (width + GAP), HEADER + len(rows) * (height + GAP)), PAPER)
+    pen = ImageDraw.Draw(canvas)
     for column, prompt in enumerate(prompts):
         pen.multiline_text((MARGIN + column * (width + GAP), 4), wrapped(prompt, font, width), fill=INK, font=font)
-    for line, (row, images) in enumerate(zip(rows, pictures, strict=True)):
+    for line, (row, images) in enumerate(zip(rows, cells, strict=True)):
         top = HEADER + line * (height + GAP)
         pen.text((GAP, top + height / 2), row.label, fill=INK, font=font, anchor="lm")
         for column, image in enumerate(images):
-            sheet.paste(image, (MARGIN + column * (width + GAP), top))
-    return sheet
+            canvas.paste(image, (MARGIN + column * (width + GAP), top))
+    return canvas
 
 
 def fitted(image: Image.Image) -> Image.Image:

@@ -1,36 +1,32 @@
-"""Images that a run needs and nobody has: drawn from the base once, before training, with recorded seeds.
+"""Sample the images that the dataset lacks from the base, once before training, with recorded seeds.
 
 Rejected images for pairs that have none (arXiv 2406.06424v2, "Unifying T2I fine-tuning as preference alignment"), and
-DreamBooth's class images. They lie in ``drawn/`` under names that follow from all that determines them, so a run that
-was killed goes on with what is there.
+DreamBooth's class images. They are stored in ``drawn/`` under names that follow from all that determines them, so a
+resumed run finds the images that exist already.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
-
-from trainer.data.encoding import Encoder
+from trainer.data.encoding import CachingEncoder
 from trainer.data.noise import keyed_seed
-from trainer.data.pairs import Need, Pairs, captions
+from trainer.data.pairs import DataRequirements, DatasetFiles, captions
 from trainer.run_directory.run import PairFiles, Run, image_file
-from trainer.runtime.atomic_io import sweep, write_file
-from trainer.runtime.distributed import World
-from trainer.sampling.sampler import Artist, together
+from trainer.runtime.atomic_io import remove_partial_files, write_atomically
+from trainer.runtime.distributed import ProcessGroup
+from trainer.sampling.sampler import Sampler, images_per_pass, png_bytes
 from trainer.spec.buckets import Bucket
 
 FOLDER, MANIFEST = "drawn", "manifest.jsonl"
 
 
 @dataclass(frozen=True)
-class Commission:
+class MissingImage:
     """``purpose`` says what for: "rejected image of pair 7", "class image 3"."""
 
     purpose: str
@@ -41,8 +37,8 @@ class Commission:
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """What stands beside each drawn image, in the PNG and in the manifest."""
+class ImageRecord:
+    """The metadata of a sampled image, in the PNG and in the manifest."""
 
     purpose: str
     prompt: str
@@ -59,108 +55,101 @@ class Recorded:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:32] + ".png"
 
 
-def recorded(commission: Commission, artist: Artist, base: str, revision: str) -> Recorded:
-    size = commission.size
-    return Recorded(
-        commission.purpose,
-        commission.prompt,
-        commission.seed,
-        size.width,
-        size.height,
-        artist.steps,
-        artist.guidance,
+def record_of(image: MissingImage, sampler: Sampler, base: str, revision: str) -> ImageRecord:
+    return ImageRecord(
+        image.purpose,
+        image.prompt,
+        image.seed,
+        image.size.width,
+        image.size.height,
+        sampler.steps,
+        sampler.guidance,
         base,
         revision,
     )
 
 
-def carry_out(
-    commissions: Sequence[Commission],
-    artist: Artist,
+def sample_missing_images(
+    missing: Sequence[MissingImage],
+    sampler: Sampler,
     directory: Path,
     *,
     base: str,
     revision: str,
     check: Callable[[], None],
     progress: Callable[[int, int], None],
-    world: World,
+    process_group: ProcessGroup,
 ) -> list[Path]:
-    """The images' paths, in order, once all are there; several processes share the drawing. The network draws as it is.
+    """The images' paths, in order, once all exist. Several processes share the work; the network samples as it is.
 
-    What is drawn together does not depend on what is there already: an image is the same whether or not the run was
-    interrupted. One that is there is left as it is. The seed's noise is ``torch.randn`` on the CPU.
+    Which images share a forward pass does not depend on the files that exist already: an image is the same whether or
+    not the run was interrupted. An existing file stays as it is. The seed's noise is ``torch.randn`` on the CPU.
     """
     folder = directory / FOLDER
     folder.mkdir(exist_ok=True)
-    records = [recorded(one, artist, base, revision) for one in commissions]
+    records = [record_of(image, sampler, base, revision) for image in missing]
     paths = [folder / record.file_name for record in records]
-    groups = grouped(commissions)
-    missing = [group for group in groups if any(not paths[at].exists() for at in group)]
-    if world.is_main:
-        sweep(folder)
-    world.gather(None)  # what one of them draws now, another must not find
-    mine, done = world.share(missing), 0
+    groups = [group for group in grouped_by_size(missing) if any(not paths[at].exists() for at in group)]
+    if process_group.is_main:
+        remove_partial_files(folder)
+    process_group.all_gather(None)  # a file that one process writes from here on must not change another's groups
+    mine, done = process_group.shard(groups), 0
     for group in mine:
         progress(done, sum(map(len, mine)))
-        images = artist.draw(
-            [commissions[at].prompt_key for at in group],
-            seeds=[commissions[at].seed for at in group],
-            size=commissions[group[0]].size,
+        images = sampler.sample(
+            [missing[at].prompt_key for at in group],
+            seeds=[missing[at].seed for at in group],
+            size=missing[group[0]].size,
             check=check,
         )
         for at, image in zip(group, images, strict=True):
             if not paths[at].exists():
-                write_file(paths[at], png(image, records[at]))
+                write_atomically(paths[at], png_bytes(image, asdict(records[at])))
         done += len(group)
-    if world.is_main:
+    if process_group.is_main:
         lines = [json.dumps({"file": record.file_name, **asdict(record)}) + "\n" for record in records]
-        write_file(folder / MANIFEST, "".join(lines).encode())
-    world.gather(None)
+        write_atomically(folder / MANIFEST, "".join(lines).encode())
+    process_group.all_gather(None)
     return paths
 
 
-def grouped(commissions: Sequence[Commission]) -> list[list[int]]:
-    """Places of those that are drawn together: of one size, a few at a time."""
-    alike: dict[Bucket, list[int]] = {}
-    for at, commission in enumerate(commissions):
-        alike.setdefault(commission.size, []).append(at)
+def grouped_by_size(missing: Sequence[MissingImage]) -> list[list[int]]:
+    """Indices of the images that share a forward pass: of one size, a few at a time."""
+    by_size: dict[Bucket, list[int]] = {}
+    for at, image in enumerate(missing):
+        by_size.setdefault(image.size, []).append(at)
     return [
-        places[start : start + together(size)]
-        for size, places in alike.items()
-        for start in range(0, len(places), together(size))
+        indices[start : start + images_per_pass(size)]
+        for size, indices in by_size.items()
+        for start in range(0, len(indices), images_per_pass(size))
     ]
 
 
-def png(image: Image.Image, record: Recorded) -> bytes:
-    info = PngInfo()
-    for name, value in asdict(record).items():
-        info.add_itxt(f"pairtune.{name}", str(value))
-    content = io.BytesIO()
-    image.save(content, "PNG", pnginfo=info)
-    return content.getvalue()
-
-
-def lacking(pairs: Pairs, run: Run, need: Need, encoder: Encoder) -> list[Commission]:
-    """What is to be drawn: rejected images where they are looked at, then class images."""
-    looked_at = (*(pairs.training if need.rejected else ()), *pairs.held_out)
-    rejected = [_rejected(pair, run, need, encoder) for pair in dict.fromkeys(looked_at) if pair.rejected is None]
+def find_missing_images(
+    files: DatasetFiles, run: Run, requirements: DataRequirements, encoder: CachingEncoder
+) -> list[MissingImage]:
+    """Rejected images that training or evaluation needs, then class images."""
+    needed = dict.fromkeys((*(files.training if requirements.rejected else ()), *files.held_out))
+    rejected = [missing_rejected_image(pair, run, requirements, encoder) for pair in needed if pair.rejected is None]
     native = encoder.native
-    class_prompt = need.class_prompt or ""
+    class_prompt = requirements.class_prompt or ""
     return rejected + [
-        Commission(
+        MissingImage(
             f"class image {index}",
             class_prompt,
             encoder.prompt_key(class_prompt),
             keyed_seed("class image", run.spec.seed, index),
             native,
         )
-        for index in range(need.class_images)
+        for index in range(requirements.class_images)
     ]
 
 
-def _rejected(pair: PairFiles, run: Run, need: Need, encoder: Encoder) -> Commission:
-    prompt = captions(pair, run, need)[0]
-    return Commission(
+def missing_rejected_image(
+    pair: PairFiles, run: Run, requirements: DataRequirements, encoder: CachingEncoder
+) -> MissingImage:
+    prompt = captions(pair, run, requirements)[0]
+    return MissingImage(
         f"rejected image of pair {pair.id}",
         prompt,
         encoder.prompt_key(prompt),
@@ -169,35 +158,35 @@ def _rejected(pair: PairFiles, run: Run, need: Need, encoder: Encoder) -> Commis
     )
 
 
-def completed(
-    pairs: Pairs,
-    commissions: Sequence[Commission],
+def with_sampled_images(
+    files: DatasetFiles,
+    missing: Sequence[MissingImage],
     run: Run,
-    artist: Artist,
+    sampler: Sampler,
     *,
     check: Callable[[], None],
     progress: Callable[[int, int], None],
-    world: World,
-) -> Pairs:
-    """With what ``lacking`` named, drawn by the network as it is."""
-    paths = carry_out(
-        commissions,
-        artist,
+    process_group: ProcessGroup,
+) -> DatasetFiles:
+    """The dataset with the ``missing`` images, sampled by the network as it is."""
+    paths = sample_missing_images(
+        missing,
+        sampler,
         run.directory,
         base=run.spec.base.name,
         revision=run.spec.base.revision or "",
         check=check,
         progress=progress,
-        world=world,
+        process_group=process_group,
     )
-    drawn = {commission.purpose: path for commission, path in zip(commissions, paths, strict=True)}
-    return Pairs(
-        [_with_rejected(pair, drawn) for pair in pairs.training],
-        [_with_rejected(pair, drawn) for pair in pairs.held_out],
-        [image_file(path) for purpose, path in drawn.items() if purpose.startswith("class image ")],
+    sampled = {image.purpose: path for image, path in zip(missing, paths, strict=True)}
+    return DatasetFiles(
+        [_with_rejected(pair, sampled) for pair in files.training],
+        [_with_rejected(pair, sampled) for pair in files.held_out],
+        [image_file(path) for purpose, path in sampled.items() if purpose.startswith("class image ")],
     )
 
 
-def _with_rejected(pair: PairFiles, drawn: dict[str, Path]) -> PairFiles:
-    path = drawn.get(f"rejected image of pair {pair.id}")
+def _with_rejected(pair: PairFiles, sampled: dict[str, Path]) -> PairFiles:
+    path = sampled.get(f"rejected image of pair {pair.id}")
     return pair if path is None else replace(pair, rejected=image_file(path))

@@ -1,27 +1,29 @@
-"""Sampling from a denoiser that is loaded for training: no pipeline is built, prompts come from the cache."""
+"""Sample from the denoiser that is loaded for training, with prompts from the cache and without a pipeline."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import io
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from trainer.cache.cache import Cache, Tensors
 from trainer.families.family import Decoder, Denoiser
 from trainer.spec.buckets import Bucket
 
-# Images that share a forward pass, which guidance doubles. Large ones are alone: drawing fits where training does.
-TOGETHER = 4
-PIXELS_TOGETHER = 2**20
+# Images that share a forward pass, which guidance doubles. Large ones go alone: sampling fits where training does.
+MAX_IMAGES_PER_PASS = 4
+MAX_PIXELS_PER_PASS = 2**20
 
 
 @dataclass(frozen=True)
-class Artist:
+class Sampler:
     """``guidance`` is the scale of classifier-free guidance (arXiv 2207.12598); at 1 there is none."""
 
     denoiser: Denoiser
@@ -32,29 +34,29 @@ class Artist:
     guidance: float
     device: torch.device
 
-    def draw(
+    def sample(
         self, prompt_keys: Sequence[str], *, seeds: Sequence[int], size: Bucket, check: Callable[[], None]
     ) -> list[Image.Image]:
         """One image a prompt, from noise that its seed alone determines. ``check`` runs before each step, may raise."""
         images: list[Image.Image] = []
-        count = together(size)
+        count = images_per_pass(size)
         for start in range(0, len(prompt_keys), count):
             part = slice(start, start + count)
-            images += self._draw_together(prompt_keys[part], seeds[part], size, check)
+            images += self._sample_together(prompt_keys[part], seeds[part], size, check)
         return images
 
-    def _draw_together(
+    def _sample_together(
         self, prompt_keys: Sequence[str], seeds: Sequence[int], size: Bucket, check: Callable[[], None]
     ) -> list[Image.Image]:
         shape = self.decoder.latent_shape(size)
         noise = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         prompts = stacked([self.cache.read(key) for key in prompt_keys], self.device)
-        nothing = stacked([self.cache.read(self.empty_prompt_key)] * len(seeds), self.device)
-        latents = sample(
+        empty_prompts = stacked([self.cache.read(self.empty_prompt_key)] * len(seeds), self.device)
+        latents = sample_latents(
             self.denoiser,
             torch.stack(noise).to(self.device),
             prompts,
-            nothing,
+            empty_prompts,
             size=size,
             steps=self.steps,
             guidance=self.guidance,
@@ -63,30 +65,32 @@ class Artist:
         return [image_of(pixels) for pixels in self.decoder.decode(latents)]
 
 
-def together(size: Bucket) -> int:
-    return max(1, min(TOGETHER, PIXELS_TOGETHER // (size.width * size.height)))
+def images_per_pass(size: Bucket) -> int:
+    return max(1, min(MAX_IMAGES_PER_PASS, MAX_PIXELS_PER_PASS // (size.width * size.height)))
 
 
 @torch.no_grad()
-def sample(
+def sample_latents(
     denoiser: Denoiser,
     noise: Tensor,
     prompts: Tensors,
-    nothing: Tensors,
+    empty_prompts: Tensors,
     *,
     size: Bucket,
     steps: int,
     guidance: float,
     check: Callable[[], None],
 ) -> Tensor:
-    """Latents (n, channels, h, w) from ``noise`` of that shape; ``prompts`` and ``nothing`` as the cache has them.
+    """Latents (n, channels, h, w) from ``noise`` of that shape; the prompts as the cache has them.
 
     ``check`` runs before each of the steps, which may take a while, and may raise.
     """
     scheduler: Any = denoiser.new_scheduler()
     scheduler.set_timesteps(steps, device=noise.device)
     guided = guidance != 1
-    tensors = {name: torch.cat([nothing[name], tensor]) for name, tensor in prompts.items()} if guided else prompts
+    tensors = (
+        {name: torch.cat([empty_prompts[name], tensor]) for name, tensor in prompts.items()} if guided else prompts
+    )
     condition = denoiser.condition(tensors)
     size_ids = torch.tensor(
         [[size.height, size.width, 0, 0, size.height, size.width]], dtype=torch.float32, device=noise.device
@@ -112,3 +116,13 @@ def image_of(pixels: Tensor) -> Image.Image:
     """From (3, height, width), -1 to 1."""
     levels = (pixels.clamp(-1, 1) + 1) * 127.5
     return Image.fromarray(np.asarray(levels.round().byte().permute(1, 2, 0)))
+
+
+def png_bytes(image: Image.Image, metadata: Mapping[str, object] | None = None) -> bytes:
+    """A PNG whose text chunks ``pairtune.<name>`` hold ``metadata``, in its order."""
+    info = PngInfo()
+    for name, value in (metadata or {}).items():
+        info.add_itxt(f"pairtune.{name}", str(value))
+    content = io.BytesIO()
+    image.save(content, "PNG", pnginfo=info)
+    return content.getvalue()

@@ -1,4 +1,4 @@
-"""What the trainer tells its supervisor: one JSON object per line on stdout, told apart by ``event``.
+"""The events that the trainer reports: one JSON object per line on stdout, distinguished by ``event``.
 
 Times are seconds, memory is bytes, paths are relative to the run directory.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from trainer.spec.resolved import Resolved
 from trainer.spec.strict import Strict
@@ -66,7 +66,7 @@ class MismatchMeasured(Strict):
 
 
 class SampleWritten(Strict):
-    """``seconds`` went to drawing, not to training."""
+    """``seconds`` went to sampling, not to training."""
 
     event: Literal["sample"] = "sample"
     step: int
@@ -76,10 +76,12 @@ class SampleWritten(Strict):
 
 
 class MemoryPlanned(Strict):
-    """How a step of ``step_size`` pairs is computed: the choices of batch_size, and of what saves memory."""
+    """How a step of ``effective_batch_size`` pairs is computed: the choices of batch_size, and of what saves memory."""
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
 
     event: Literal["memory_planned"] = "memory_planned"
-    step_size: int
+    effective_batch_size: int = Field(alias="step_size")
     batch_size: int
     gradient_checkpointing: bool
     streamed: bool
@@ -173,7 +175,7 @@ class Metrics(Strict):
 
 
 class StoppedEarly(Strict):
-    """The held-out objective was not bettered for ``patience`` check-ups, as the user asked to watch for."""
+    """The held-out objective did not improve for ``patience`` evaluations, the user's limit."""
 
     event: Literal["stopped_early"] = "stopped_early"
     step: int
@@ -201,7 +203,7 @@ class Done(Strict):
     files: dict[str, str]
 
 
-class Drawn(Strict):
+class Sampled(Strict):
     """``files`` maps the names under ``images/``, in order, to SHA-256; ``guidance`` is what "auto" became."""
 
     event: Literal["drawn"] = "drawn"
@@ -233,7 +235,7 @@ Event = Annotated[
     | CheckpointWritten
     | Warned
     | Done
-    | Drawn
+    | Sampled
     | Failed,
     Field(discriminator="event"),
 ]

@@ -1,4 +1,4 @@
-"""What is true of every base of a model family: one row a family, the only place where these facts stand.
+"""The table of model families: one row a family, the only place of these facts.
 
 The model card, the estimate, intake's report, the kohya file, the adapters' headers and the docs' tables read them
 here; docs/development/add-a-family.md says what else a family needs.

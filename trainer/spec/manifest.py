@@ -1,4 +1,4 @@
-"""``data/manifest.jsonl`` of a run directory: one line per pair, image paths relative to ``data/``."""
+"""The dataset manifest, ``data/manifest.jsonl``: one line per pair, image paths relative to ``data/``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 from trainer.spec.strict import Strict
 
 
-class Pair(Strict):
+class ManifestPair(Strict):
     """Without ``rejected``, the base draws it before training."""
 
     id: str

@@ -1,4 +1,4 @@
-"""What is true of every run by a method: one row a method, the only place where these facts stand.
+"""The table of methods: one row a method, the only place of these facts.
 
 The model card, the estimate, the command line's help, the OpenAPI document and the docs' tables are made from them;
 docs/development/add-a-method.md says what else a method needs.
@@ -21,7 +21,7 @@ class MethodFacts:
     ...", ``description`` is the API's, and ``use_when`` the docs' advice.
 
     ``needs_rejected``: it trains on rejected images; ``needs_reference``: its loss takes the losses of the base;
-    ``needs_class_images``: one class image a pair, drawn from the base, is trained on too.
+    ``needs_class_images``: one class image a pair, sampled from the base, is trained on too.
     ``auto_beta`` is what ``beta: "auto"`` becomes for noise prediction, by family; None for a method without beta, or
     whose beta follows from the data (``trainer/recipe.py``). ``loss_hyperparameters`` are the method's own
     hyperparameters that shape its loss, which the card states.
@@ -40,7 +40,7 @@ class MethodFacts:
 
     @property
     def trained_images(self) -> int:
-        """Images a pair that the network sees with gradient, so whose activations are kept."""
+        """Images a pair that pass the network with gradient, so whose activations stay in memory."""
         return 1 + self.needs_rejected + self.needs_class_images
 
     @property
@@ -58,8 +58,8 @@ class MethodFacts:
         """What the loss takes, in words."""
         images = "both images" if self.needs_rejected else "chosen images"
         base = ", and the base" if self.needs_reference else ""
-        drawn = ", and class images drawn from the base" if self.needs_class_images else ""
-        return images + base + drawn
+        class_images = ", and class images drawn from the base" if self.needs_class_images else ""
+        return images + base + class_images
 
 
 METHODS: Mapping[MethodName, MethodFacts] = {

@@ -1,7 +1,7 @@
 """Training methods and their hyperparameters, in the request shape of OpenAI's fine-tuning API.
 
 Every hyperparameter may be ``"auto"``; ``trainer.spec.resolved`` says what that becomes. What is true of every run by
-a method stands in ``trainer.spec.method_facts``.
+a method is in ``trainer.spec.method_facts``.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class DreamboothHyperparameters(Hyperparameters):
     class_prompt: Prompt | None = Field(
         None, description='What the subject is one of, e.g. "a photo of a dog"; needed for prior preservation.'
     )
-    class_images: Annotated[Whole, Field(ge=1, le=1000)] = Field(100, description="Drawn from the base.")
+    class_images: Annotated[Whole, Field(ge=1, le=1000)] = Field(100, description="Sampled from the base.")
     prior_weight: Annotated[Real, Field(ge=0, le=100)] = Field(
         1.0, description="Of the class images' loss; 0: no prior preservation."
     )

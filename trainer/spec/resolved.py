@@ -1,9 +1,11 @@
-"""From a method's hyperparameters, "auto" among them, to the plain numbers that a run trains with."""
+"""Resolve a method's hyperparameters, "auto" among them, to the plain numbers that a run trains with."""
 
 from __future__ import annotations
 
 import math
 from typing import TypeVar
+
+from pydantic import ConfigDict, Field
 
 from trainer.spec.method_facts import MethodName
 from trainer.spec.methods import Hyperparameters, Method, Schedule
@@ -16,16 +18,19 @@ DEFAULT_BATCH = 8
 class Resolved(Strict):
     """What a run trains with. ``None`` for what the method does not have.
 
-    ``max_steps`` counts optimizer steps, ``step_size`` the pairs of one, ``batch_size`` those of a forward pass:
-    "auto" is chosen on the device, ``beta`` "auto" from the measured reference mismatch or loss scale.
+    ``max_steps`` counts optimizer steps, ``effective_batch_size`` the pairs of a step, ``batch_size`` the pairs of a
+    forward pass. The device decides ``batch_size`` "auto"; the measured reference mismatch or loss scale decides
+    ``beta`` "auto".
     """
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
 
     method: MethodName
     form: str | None = None
     beta: float | Auto | None = None
     prior_weight: float | None = None
     max_steps: int
-    step_size: int
+    effective_batch_size: int = Field(alias="step_size")  # step_size in JSON, as in rows and events since version 1
     batch_size: int | Auto
     learning_rate: float
     lr_scheduler: Schedule
@@ -38,8 +43,10 @@ class Resolved(Strict):
 def resolve(method: Method, training_pairs: int) -> Resolved:
     """Fill in every ``"auto"`` that a dataset of ``training_pairs`` pairs decides; nothing else decides a default."""
     given: Hyperparameters = method.hyperparameters
-    step_size = _given(given.batch_size, min(DEFAULT_BATCH, training_pairs)) * _given(given.gradient_accumulation, 1)
-    steps_per_epoch = math.ceil(training_pairs / step_size)
+    effective_batch_size = _given(given.batch_size, min(DEFAULT_BATCH, training_pairs)) * _given(
+        given.gradient_accumulation, 1
+    )
+    steps_per_epoch = math.ceil(training_pairs / effective_batch_size)
     if given.n_epochs != "auto":
         max_steps = given.n_epochs * steps_per_epoch
     else:
@@ -50,7 +57,7 @@ def resolve(method: Method, training_pairs: int) -> Resolved:
         beta=getattr(given, "beta", None),
         prior_weight=getattr(given, "prior_weight", None),
         max_steps=max_steps,
-        step_size=step_size,
+        effective_batch_size=effective_batch_size,
         batch_size=given.batch_size,
         # A usual LoRA rate; the paper's 5e-5 (personalization) is for ten times as many images.
         learning_rate=_given(given.learning_rate, 1e-4),

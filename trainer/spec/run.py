@@ -7,14 +7,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from trainer.spec.conflicts import Conflict, refuse
+from trainer.spec.conflicting_fields import ConflictingField, reject_conflicting_fields
 from trainer.spec.family_facts import FamilyName, family_facts
 from trainer.spec.methods import DreamboothHyperparameters, Method, Prompt
 from trainer.spec.strict import Auto, Flag, Real, Seed, Strict, Whole
 
 Rank = Annotated[Whole, Field(ge=1, le=512)]
 LearningRate = Annotated[Real, Field(gt=0, le=1)]
-OTHER_RESULTS = ("pytorch_lora_weights", "learned_embeds")  # .safetensors: the other adapter files of a run
+RESERVED_NAMES = ("pytorch_lora_weights", "learned_embeds")  # .safetensors: the other adapter files of a run
 
 
 class TextEncoderAdapter(Strict):
@@ -38,7 +38,7 @@ class Token(Strict):
 
 
 class Adapter(Strict):
-    """LoRA on the denoiser, kept in fp32 whatever the base's precision."""
+    """LoRA on the denoiser, in fp32 whatever the base's precision."""
 
     type: Literal["lora", "rslora", "dora"] = Field(
         "lora", description="rslora: scaled by alpha / sqrt(rank); dora: with trained magnitudes."
@@ -67,10 +67,10 @@ class Data(Strict):
     )
 
     @model_validator(mode="after")
-    def _templates_hold_the_prompt(self) -> Self:
-        lacking = [template for template in self.caption_templates if "{prompt}" not in template]
-        if lacking:
-            raise ValueError(f"caption templates without {{prompt}}: {', '.join(map(repr, lacking))}")
+    def _templates_contain_the_prompt(self) -> Self:
+        without_prompt = [template for template in self.caption_templates if "{prompt}" not in template]
+        if without_prompt:
+            raise ValueError(f"caption templates without {{prompt}}: {', '.join(map(repr, without_prompt))}")
         return self
 
 
@@ -92,7 +92,7 @@ class Validation(Strict):
 
 class Checkpoints(Strict):
     every_steps: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = Field(
-        None, description="Each with a look at the held-out pairs; a quarter of the run if not given."
+        None, description="Each with an evaluation of held-out pairs; a quarter of the run if not given."
     )
     # Half an hour is what a run may lose; of an SDXL adapter of rank 16 each is 0.4 GB, kept for a day.
     every_seconds: Annotated[Real, Field(gt=0, le=86_400)] | None = Field(
@@ -101,13 +101,13 @@ class Checkpoints(Strict):
 
 
 class Sampling(Strict):
-    """How images are drawn in this run: samples to look at, and what is drawn from the base."""
+    """How this run samples images: from the adapter as it trains, and from the base."""
 
     prompts: Annotated[tuple[Prompt, ...], Field(max_length=16)] = Field(
-        (), description="One image is drawn of each while training goes on; none, and held_out is drawn at the end."
+        (), description="Each is sampled as training goes on; without prompts, held_out is sampled at the end."
     )
     held_out: Annotated[Whole, Field(ge=0, le=16)] = Field(
-        4, description="Held-out prompts that are drawn at the end by base and adapter where there are no prompts."
+        4, description="Held-out prompts that base and adapter sample at the end where there are no prompts."
     )
     every_steps: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = Field(
         None, description="At every checkpoint if not given."
@@ -121,7 +121,7 @@ class Mismatch(Strict):
     """How far the base's own images are from the chosen ones, for the same prompts."""
 
     samples: Annotated[Whole, Field(ge=0, le=1000)] | Auto = Field(
-        "auto", description="Images drawn; 0: not measured; auto: 16 where beta is chosen by it, otherwise 0."
+        "auto", description="Images sampled; 0: not measured; auto: 16 where beta is chosen by it, otherwise 0."
     )
 
 
@@ -139,7 +139,7 @@ class Compute(Strict):
     compile: Flag = Field(False, description="Compile the denoiser's repeated block.")
 
 
-PLAIN_ADAPTER, PLAIN_COMPUTE = Adapter(), Compute()
+DEFAULT_ADAPTER, DEFAULT_COMPUTE = Adapter(), Compute()
 
 
 class TrainingOptions(Strict):
@@ -157,29 +157,33 @@ class TrainingOptions(Strict):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        refuse([*self._conflicts(), *self._unused_token()])
+        reject_conflicting_fields([*self._conflicting_fields(), *self._unused_token()])
         return self
 
-    def _conflicts(self) -> Iterator[Conflict]:
+    def _conflicting_fields(self) -> Iterator[ConflictingField]:
         if self.compute.pairs == "streamed" and self.adapter.dropout > 0:
-            yield Conflict(
+            yield ConflictingField(
                 ("compute", "pairs"),
                 self.compute.pairs,
                 "a streamed pair passes the network twice, which adapter.dropout would make two different ones; "
                 'set adapter.dropout to 0, or this to "joint"',
             )
         if self.sampling.every_steps is not None and not self.sampling.prompts:
-            yield Conflict(
+            yield ConflictingField(
                 ("sampling", "every_steps"), self.sampling.every_steps, "nothing is drawn without sampling.prompts"
             )
 
-    def _unused_token(self) -> Iterator[Conflict]:
+    def _unused_token(self) -> Iterator[ConflictingField]:
         """Other prompts come with the data."""
-        token, asked = self.adapter.token, self.method.hyperparameters
-        if token is None or not isinstance(asked, DreamboothHyperparameters) or asked.instance_prompt is None:
+        token, hyperparameters = self.adapter.token, self.method.hyperparameters
+        if (
+            token is None
+            or not isinstance(hyperparameters, DreamboothHyperparameters)
+            or hyperparameters.instance_prompt is None
+        ):
             return
-        if not any(token.text in text for text in (asked.instance_prompt, *self.data.caption_templates)):
-            yield Conflict(
+        if not any(token.text in text for text in (hyperparameters.instance_prompt, *self.data.caption_templates)):
+            yield ConflictingField(
                 ("adapter", "token", "text"),
                 token.text,
                 "stands neither in method.dreambooth.hyperparameters.instance_prompt nor in data.caption_templates, "
@@ -209,12 +213,12 @@ class RunSpec(TrainingOptions):
 
     @model_validator(mode="after")
     def _fits_the_family(self) -> Self:
-        asked = {"text_encoder": self.adapter.text_encoder, "token": self.adapter.token}
+        trained = {"text_encoder": self.adapter.text_encoder, "token": self.adapter.token}
         wanted = f"should be null for a base of family {self.base.family}, of which the denoiser alone is trained"
-        refuse(
+        reject_conflicting_fields(
             [
-                Conflict(("adapter", name), given.model_dump(), wanted)
-                for name, given in asked.items()
+                ConflictingField(("adapter", name), given.model_dump(), wanted)
+                for name, given in trained.items()
                 if given is not None and not family_facts(self.base.family).text_encoders
             ]
         )
@@ -222,7 +226,7 @@ class RunSpec(TrainingOptions):
 
     @field_validator("name")
     @classmethod
-    def _of_its_own(cls, name: str) -> str:
-        if name in OTHER_RESULTS:
+    def _not_a_reserved_name(cls, name: str) -> str:
+        if name in RESERVED_NAMES:
             raise ValueError(f"{name}.safetensors is another result's name")
         return name

@@ -1,4 +1,4 @@
-"""What every spec model is made of."""
+"""The base class and the strict field types of every spec model."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The training loop, and all that it needs set up."""
+"""The training loop: setup, steps, checkpoints, memory and progress."""

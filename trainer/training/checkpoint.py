@@ -1,4 +1,4 @@
-"""Checkpoints: directories that appear whole, are never changed, and prove their content when read.
+"""Checkpoints: directories that are written atomically, never change, and are verified when read.
 
 ``checkpoints/step-00000100/`` holds state.json, tensors.safetensors and metrics.jsonl, and manifest.json with their
 SHA-256.
@@ -20,8 +20,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from trainer.evaluation.held_out import HeldOutLosses
-from trainer.runtime.atomic_io import sweep, whole_directory
-from trainer.runtime.errors import BadRun, Fault
+from trainer.runtime.atomic_io import atomic_directory, remove_partial_files
+from trainer.runtime.errors import BadRun, FieldError
 from trainer.training.memory_plan import MemoryPlan
 
 STATE, TENSORS, HISTORY, MANIFEST = "state.json", "tensors.safetensors", "metrics.jsonl", "manifest.json"
@@ -30,12 +30,12 @@ _NAME = re.compile(r"step-(\d{8,})")
 Weights = Mapping[str, Tensor]
 
 
-class Damaged(Exception):
+class CorruptCheckpoint(Exception):
     """A checkpoint whose files are not the ones that were written."""
 
 
 @dataclass(frozen=True)
-class Best:
+class BestAdapter:
     """The step with the lowest held-out objective so far, and the adapter it had."""
 
     step: int
@@ -44,8 +44,8 @@ class Best:
 
 
 @dataclass(frozen=True)
-class Settled:
-    """What "auto" became: a resumed run goes on with the same, but plans its memory anew on another ``device``."""
+class ResolvedPlan:
+    """What "auto" resolved to: a resumed run uses the same, but plans its memory again on another ``device``."""
 
     beta: float | None
     device: str
@@ -54,11 +54,11 @@ class Settled:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that is needed to go on after ``step``.
+    """All that is needed to resume after ``step``.
 
     ``run`` is the digest of spec and data; ``optimizer`` is keyed "<parameter>.<state>"; ``base`` is the untrained
-    model on the held-out draws; ``validated`` says whether this step was measured on them too; ``settled`` is what
-    "auto" became on the way (beta, batch_size); ``history`` is metrics.jsonl so far.
+    model on the held-out draws; ``validated`` says whether this step was measured on them too; ``plan`` is what
+    "auto" resolved to (beta, batch_size); ``metrics_log`` is metrics.jsonl so far.
     """
 
     run: str
@@ -67,9 +67,9 @@ class Checkpoint:
     adapter: Weights
     optimizer: Weights
     base: HeldOutLosses
-    best: Best | None
-    settled: Settled
-    history: bytes
+    best: BestAdapter | None
+    plan: ResolvedPlan
+    metrics_log: bytes
 
 
 def path_of(folder: Path, step: int) -> Path:
@@ -84,17 +84,17 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     files = {
         STATE: json.dumps(_state(checkpoint)).encode(),
         TENSORS: save(_tensors(checkpoint)),
-        HISTORY: checkpoint.history,
+        HISTORY: checkpoint.metrics_log,
     }
     files[MANIFEST] = json.dumps({name: _sha256(content) for name, content in files.items()}).encode()
-    with whole_directory(path) as partial:
+    with atomic_directory(path) as partial:
         for name, content in files.items():
             (partial / name).write_bytes(content)
     return path
 
 
 def prune(folder: Path, best_step: int | None) -> None:
-    """Keep the best, the last, and the one before it, which stands in should the last be damaged."""
+    """Keep the best, the last, and the one before it, which replaces the last one if that is corrupt."""
     steps = _steps(folder)
     for step in steps[:-2]:
         if step != best_step:
@@ -107,19 +107,19 @@ def newest_checkpoint(folder: Path, run: str, warn: Callable[[str, str], None]) 
     Raises BadRun if it was made by another spec or from other data.
     """
     if folder.exists():
-        sweep(folder)
+        remove_partial_files(folder)
     for step in reversed(_steps(folder)):
         path = path_of(folder, step)
         try:
             checkpoint = _read(path)
-        except Damaged as error:
+        except CorruptCheckpoint as error:
             aside = path.with_name(f"{path.name}.damaged-{secrets.token_hex(4)}")
             path.rename(aside)
             warn("checkpoint_damaged", f"{path.name} is damaged ({error}) and was set aside as {aside.name}.")
             continue
         if checkpoint.run != run:
             allowed = "spec and data must stay as they were; use another directory, or remove checkpoints/"
-            raise BadRun([Fault(f"checkpoints/{path.name}", "made by another spec or from other data", allowed)])
+            raise BadRun([FieldError(f"checkpoints/{path.name}", "made by another spec or from other data", allowed)])
         return checkpoint
     return None
 
@@ -135,10 +135,10 @@ def _read(path: Path) -> Checkpoint:
         manifest = json.loads((path / MANIFEST).read_bytes())
         files = {name: (path / name).read_bytes() for name in (STATE, TENSORS, HISTORY)}
     except (OSError, ValueError) as error:
-        raise Damaged(str(error)) from error
+        raise CorruptCheckpoint(str(error)) from error
     for name, content in files.items():
         if manifest.get(name) != _sha256(content):
-            raise Damaged(f"{name} does not match its SHA-256")
+            raise CorruptCheckpoint(f"{name} does not match its SHA-256")
     return _parse(json.loads(files[STATE]), load(files[TENSORS]), files[HISTORY])
 
 
@@ -150,7 +150,7 @@ def _state(checkpoint: Checkpoint) -> dict[str, object]:
         "validated": checkpoint.validated,
         "held_out_pairs": checkpoint.base.pairs,
         "timesteps": checkpoint.base.timesteps,
-        "settled": asdict(checkpoint.settled),
+        "settled": asdict(checkpoint.plan),
         "best": None if best is None else {"step": best.step, "objective": best.objective},
     }
 
@@ -169,7 +169,7 @@ def _tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
     }
 
 
-def _parse(state: dict[str, Any], tensors: Mapping[str, Tensor], history: bytes) -> Checkpoint:
+def _parse(state: dict[str, Any], tensors: Mapping[str, Tensor], metrics_log: bytes) -> Checkpoint:
     groups: dict[str, dict[str, Tensor]] = {"adapter": {}, "optimizer": {}, "base": {}, "best": {}}
     for key, tensor in tensors.items():
         group, _, name = key.partition("/")
@@ -182,9 +182,9 @@ def _parse(state: dict[str, Any], tensors: Mapping[str, Tensor], history: bytes)
         adapter=groups["adapter"],
         optimizer=groups["optimizer"],
         base=HeldOutLosses(tuple(state["held_out_pairs"]), tuple(state["timesteps"]), **groups["base"]),
-        best=Best(best["step"], best["objective"], groups["best"]) if best else None,
-        settled=Settled(**state["settled"] | {"memory": MemoryPlan(**state["settled"]["memory"])}),
-        history=history,
+        best=BestAdapter(best["step"], best["objective"], groups["best"]) if best else None,
+        plan=ResolvedPlan(**state["settled"] | {"memory": MemoryPlan(**state["settled"]["memory"])}),
+        metrics_log=metrics_log,
     )
 
 

@@ -1,8 +1,8 @@
-"""The training loop: steps, and every ``checkpoints.every_steps`` and after the last one a check-up.
+"""The training loop: steps, evaluations and checkpoints.
 
-A check-up measures the held-out pairs, tells what they show and writes a checkpoint. The adapter with the lowest
-held-out objective is the one that is kept. Where check-ups are far apart, checkpoints are written in between after
-``checkpoints.every_seconds``: nothing but where a run can go on depends on them.
+An evaluation is due every ``checkpoints.every_steps`` steps and after the last one: it measures held-out pairs, reports
+the metrics and writes a checkpoint. The adapter with the lowest held-out objective is exported. Between
+evaluations, the loop writes checkpoints every ``checkpoints.every_seconds``: they decide only where a run can resume.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count, islice
 
-from trainer.data.batch_sampler import Order
-from trainer.data.batches import Batch, Batches, one_ahead
+from trainer.data.batch_sampler import BatchSampler
+from trainer.data.batches import Batch, Batches, prefetch
 from trainer.data.encoding import EncodedPair
 from trainer.data.noise import keyed_seed
 from trainer.evaluation.diagnostics import should_stop
+from trainer.evaluation.evaluator import Evaluator
 from trainer.evaluation.held_out import HeldOutLosses, metrics, pairs_within_budget
 from trainer.objectives.objective import Objective
 from trainer.runtime.device import explain_out_of_memory
@@ -26,77 +27,89 @@ from trainer.runtime.errors import Interrupted
 from trainer.sampling.samples import Samples
 from trainer.spec.events import CheckpointWritten, StoppedEarly
 from trainer.spec.resolved import Resolved
-from trainer.training.checkpoint import Best, Checkpoint, Settled, prune, write_checkpoint
-from trainer.training.progress import ProgressLine
+from trainer.training.checkpoint import BestAdapter, Checkpoint, ResolvedPlan, prune, write_checkpoint
+from trainer.training.progress import ProgressReporter
 from trainer.training.schedule import learning_rate
-from trainer.training.setup import Ready
+from trainer.training.setup import TrainingContext
 from trainer.training.step import StepRecord, training_step
 
 
-def fit(ready: Ready, objective: Objective, base: HeldOutLosses, settled: Settled) -> Best:
-    """Train from the last checkpoint or from the start to the last step; returns the best validated adapter.
+def fit(
+    context: TrainingContext,
+    evaluator: Evaluator,
+    objective: Objective,
+    base: HeldOutLosses,
+    plan: ResolvedPlan,
+    resumed: Checkpoint | None,
+) -> BestAdapter:
+    """Train from ``resumed`` or from the start to the last step; returns the best evaluated adapter.
 
     Raises Interrupted after writing a checkpoint, NonFiniteLoss, OutOfMemory, DiskFull.
     """
-    every = ready.run.spec.checkpoints.every_steps or math.ceil(ready.run.hyperparameters.max_steps / 4)
-    with explain_out_of_memory(ready.device, settled.memory.batch_size):
-        batches = new_batches(ready, objective)
-        return Training(ready, objective, base, settled, every, batches, samples=new_samples(ready)).run()
+    every = context.run.spec.checkpoints.every_steps or math.ceil(context.run.hyperparameters.max_steps / 4)
+    with explain_out_of_memory(context.device, plan.memory.batch_size):
+        batches = new_batches(context, objective)
+        samples = new_samples(context)
+        return Training(context, evaluator, objective, base, plan, every, batches, resumed, samples).run()
 
 
-def new_batches(ready: Ready, objective: Objective) -> Batches:
+def new_batches(context: TrainingContext, objective: Objective) -> Batches:
     return Batches(
-        ready.cache,
-        seed=ready.run.spec.seed,
-        sides=2 if objective.sees_rejected else 1,
-        timestep_at=ready.family.timestep_at,
-        prompt_dropout=ready.run.hyperparameters.prompt_dropout,
-        empty_prompt_key=ready.encoder.prompt_key(""),
-        class_images=ready.data.class_images,
-        class_prompt_key=ready.data.class_prompt_key,
+        context.encoder.cache,
+        seed=context.run.spec.seed,
+        sides=2 if objective.uses_rejected else 1,
+        timestep_at=context.family.timestep_at,
+        prompt_dropout=context.run.hyperparameters.prompt_dropout,
+        empty_prompt_key=context.encoder.prompt_key(""),
+        class_images=context.dataset.class_images,
+        class_prompt_key=context.dataset.class_prompt_key,
     )
 
 
-def new_samples(ready: Ready) -> Samples | None:
-    prompts, seed = ready.run.spec.sampling.prompts, ready.run.spec.sampling.seed
+def new_samples(context: TrainingContext) -> Samples | None:
+    prompts, seed = context.run.spec.sampling.prompts, context.run.spec.sampling.seed
     if not prompts:
         return None
     return Samples(
-        ready.run.directory,
-        ready.artist,
+        context.run.directory,
+        context.sampler,
         prompts,
-        prompt_keys=[ready.encoder.prompt_key(prompt) for prompt in prompts],
+        prompt_keys=[context.encoder.prompt_key(prompt) for prompt in prompts],
         seeds=[keyed_seed("sample", seed, index) for index in range(len(prompts))],
-        size=ready.encoder.native,
+        size=context.encoder.native,
     )
 
 
 @dataclass
 class Training:
-    """``base`` is the untrained model on the held-out draws; ``every`` counts the steps between check-ups.
+    """``base`` is the untrained model on the held-out draws; ``every`` counts the steps between evaluations.
 
-    ``validated`` and ``saved`` (a step) say what was done about ``step`` already; ``saved_at`` is the monotonic time of
-    the last checkpoint, or of the start.
+    ``validated`` says whether ``step`` was evaluated, ``saved`` is the step of the last checkpoint, and ``saved_at``
+    its monotonic time, or that of the start.
     """
 
-    ready: Ready
+    context: TrainingContext
+    evaluator: Evaluator
     objective: Objective
     base: HeldOutLosses
-    settled: Settled
+    plan: ResolvedPlan
     every: int
     batches: Batches
+    resumed: Checkpoint | None = None
+    samples: Samples | None = None
     step: int = 0
     validated: bool = True
     saved: int = 0
     saved_at: float = field(default_factory=time.monotonic)
-    best: Best | None = None
-    samples: Samples | None = None
-    drawn: set[int] = field(default_factory=set)
-    line: ProgressLine = field(init=False)
+    best: BestAdapter | None = None
+    sampled_steps: set[int] = field(default_factory=set)
+    line: ProgressReporter = field(init=False)
 
     def __post_init__(self) -> None:
-        ready, resumed = self.ready, self.ready.resumed
-        self.line = ProgressLine(ready.phases.report, ready.history, ready.device, self.asked.max_steps, self.every)
+        context, resumed = self.context, self.resumed
+        self.line = ProgressReporter(
+            context.phases.report, context.metrics_log, context.device, self.hyperparameters.max_steps, self.every
+        )
         if resumed:
             self.step, self.saved, self.validated, self.best = (
                 resumed.step,
@@ -106,24 +119,24 @@ class Training:
             )
 
     @property
-    def asked(self) -> Resolved:
-        return self.ready.run.hyperparameters
+    def hyperparameters(self) -> Resolved:
+        return self.context.run.hyperparameters
 
-    def run(self) -> Best:
-        last = self.asked.max_steps
+    def run(self) -> BestAdapter:
+        last = self.hyperparameters.max_steps
         steps = self.steps()
         try:
             self.begin()
             while True:
-                self.look_up()
+                self.sample_and_evaluate_if_due()
                 if self.best is not None and (self.step == last or self.stopped_early()):
                     return self.best
-                self.ready.stop.check()
+                self.context.stop.check()
                 record = self.advance(*next(steps))
                 self.line.add(record)
-                self.ready.stop.agree(record.stop_requested)
+                self.context.stop.agree(record.stop_requested)
                 if self.save_due():
-                    self.save_in_between()
+                    self.save_between_evaluations()
                 elif self.line.due():
                     self.line.flush(self.saved)
         except Interrupted:
@@ -132,14 +145,14 @@ class Training:
             raise
 
     def begin(self) -> None:
-        ready = self.ready
-        if ready.resumed is None:
-            ready.note(metrics(0, self.base, self.base, self.objective, last_good_step=0))
-        if self.samples is not None and ready.world.is_main:
-            self.samples.forget_after(self.step if ready.resumed else -1)  # whatever lies there is of another run
-            with ready.learner.denoiser.without_adapter():
-                self.draw_samples(0)
-        ready.phases.enter("training")
+        context = self.context
+        if self.resumed is None:
+            self.evaluator.record(metrics(0, self.base, self.base, self.objective, last_good_step=0))
+        if self.samples is not None and context.process_group.is_main:
+            self.samples.remove_after(self.step if self.resumed else -1)  # earlier files are another run's
+            with context.learner.denoiser.without_adapter():
+                self.write_samples(0)
+        context.phases.enter("training")
         self.line.restart()
 
     def steps(self) -> Iterator[tuple[list[Batch], list[str]]]:
@@ -147,34 +160,34 @@ class Training:
 
         Of each: this process's batches, and all pairs of the step.
         """
-        world = self.ready.world
-        order = Order(
-            self.ready.data.training,
-            [pair.bucket for pair in self.ready.data.training],
-            seed=self.ready.run.spec.seed,
-            batch_size=self.settled.memory.batch_size * world.size,
-            step_size=self.asked.step_size,
+        process_group = self.context.process_group
+        order = BatchSampler(
+            self.context.dataset.training,
+            [pair.bucket for pair in self.context.dataset.training],
+            seed=self.context.run.spec.seed,
+            batch_size=self.plan.memory.batch_size * process_group.size,
+            effective_batch_size=self.hyperparameters.effective_batch_size,
         )
 
         def load(numbered: tuple[int, list[list[EncodedPair]]]) -> tuple[list[Batch], list[str]]:
             step, groups = numbered
-            own = [share for group in groups if (share := world.share(group))]
-            batches = [self.batches.batch(pairs, step).to(self.ready.device) for pairs in own]
+            own = [share for group in groups if (share := process_group.shard(group))]
+            batches = [self.batches.batch(pairs, step).to(self.context.device) for pairs in own]
             return batches, [pair.id for group in groups for pair in group]
 
         numbered = zip(count(self.step + 1), order.steps(self.step + 1), strict=False)
-        return one_ahead(load, islice(numbered, self.asked.max_steps - self.step))
+        return prefetch(load, islice(numbered, self.hyperparameters.max_steps - self.step))
 
     def advance(self, batches: list[Batch], pairs: list[str]) -> StepRecord:
-        asked, learner = self.asked, self.ready.learner
+        options, learner = self.hyperparameters, self.context.learner
         rate = learning_rate(
             self.step + 1,
-            peak=asked.learning_rate,
-            warmup_steps=asked.warmup_steps,
-            max_steps=asked.max_steps,
-            kind=asked.lr_scheduler,
+            peak=options.learning_rate,
+            warmup_steps=options.warmup_steps,
+            max_steps=options.max_steps,
+            kind=options.lr_scheduler,
         )
-        with learner.training(self.ready.run.spec.seed, self.step + 1, self.ready.world.rank):
+        with learner.training(self.context.run.spec.seed, self.step + 1, self.context.process_group.rank):
             record = training_step(
                 learner.denoiser,
                 learner.optimizer,
@@ -182,111 +195,119 @@ class Training:
                 self.objective,
                 step=self.step + 1,
                 learning_rate=rate,
-                max_grad_norm=asked.max_grad_norm,
-                streamed=self.settled.memory.streamed,
-                world=self.ready.world,
+                max_grad_norm=options.max_grad_norm,
+                streamed=self.plan.memory.streamed,
+                process_group=self.context.process_group,
                 pairs=pairs,
-                stop_requested=self.ready.stop.requested,
+                stop_requested=self.context.stop.requested,
             )
         self.step, self.validated = self.step + 1, False
         return record
 
     @cached_property
-    def watched(self) -> int:
-        """How many held-out pairs a check-up measures; all of them are at the start and at the end."""
-        asked, available = self.ready.run.spec.validation, len(self.ready.data.held_out)
-        if asked.pairs_at_checkpoints != "auto":
-            return min(available, asked.pairs_at_checkpoints)
+    def pairs_per_evaluation(self) -> int:
+        """How many held-out pairs an evaluation measures; the first and the final one measure all of them."""
+        options, available = self.context.run.spec.validation, len(self.context.dataset.held_out)
+        if options.pairs_at_checkpoints != "auto":
+            return min(available, options.pairs_at_checkpoints)
         return pairs_within_budget(
-            every=self.every, step_size=self.asked.step_size, draws=asked.draws, available=available
+            every=self.every,
+            effective_batch_size=self.hyperparameters.effective_batch_size,
+            draws=options.draws,
+            available=available,
         )
 
     def stopped_early(self) -> bool:
-        patience = self.ready.run.spec.validation.patience
+        patience = self.context.run.spec.validation.patience
         if patience is None or not self.validated or self.best is None:
             return False
-        if not should_stop(self.ready.history.rows(), patience):
+        if not should_stop(self.context.metrics_log.rows(), patience):
             return False
-        self.ready.phases.report(StoppedEarly(step=self.step, best_step=self.best.step, patience=patience))
+        self.context.phases.report(StoppedEarly(step=self.step, best_step=self.best.step, patience=patience))
         return True
 
     @property
-    def is_check_up(self) -> bool:
-        return self.step % self.every == 0 or self.step == self.asked.max_steps
+    def is_evaluation_step(self) -> bool:
+        return self.step % self.every == 0 or self.step == self.hyperparameters.max_steps
 
-    def look_up(self) -> None:
-        """Between two steps: samples and a check-up, where they are due."""
-        check_up_due, samples_due = self.is_check_up and not self.validated, self.samples_due()
-        if not check_up_due and not samples_due:
+    def sample_and_evaluate_if_due(self) -> None:
+        """Between two steps: write samples and evaluate, where they are due."""
+        evaluation_due, samples_due = self.is_evaluation_step and not self.validated, self.samples_due()
+        if not evaluation_due and not samples_due:
             return
         self.line.flush(self.saved)
         if samples_due:
-            self.draw_samples(self.step)
-        if check_up_due:
-            self.check_up()
-        if self.step < self.asked.max_steps:
-            self.ready.phases.enter("training")
+            self.write_samples(self.step)
+        if evaluation_due:
+            self.evaluate()
+        if self.step < self.hyperparameters.max_steps:
+            self.context.phases.enter("training")
             self.line.restart()
 
-    def check_up(self) -> None:
-        ready = self.ready
-        ready.phases.enter("validating")
+    def evaluate(self) -> None:
+        context = self.context
+        context.phases.enter("validating")
         measured = metrics(
             self.step,
-            ready.measure(ready.data.held_out[: self.watched], self.settled.memory.batch_size),
+            self.evaluator.measure(context.dataset.held_out[: self.pairs_per_evaluation], self.plan.memory.batch_size),
             self.base,
             self.objective,
             last_good_step=self.saved,
         )
         if self.best is None or measured.objective < self.best.objective:
-            self.best = Best(self.step, measured.objective, ready.learner.weights())
-        ready.note(measured)
+            self.best = BestAdapter(self.step, measured.objective, context.learner.weights())
+        self.evaluator.record(measured)
         self.validated = True
         self.save()
 
     def samples_due(self) -> bool:
-        every = self.ready.run.spec.sampling.every_steps or self.every
-        is_time = self.step % every == 0 or self.step == self.asked.max_steps
-        return self.samples is not None and self.ready.world.is_main and self.step not in self.drawn and is_time
+        every = self.context.run.spec.sampling.every_steps or self.every
+        at_step = self.step % every == 0 or self.step == self.hyperparameters.max_steps
+        return (
+            self.samples is not None
+            and self.context.process_group.is_main
+            and self.step not in self.sampled_steps
+            and at_step
+        )
 
-    def draw_samples(self, step: int) -> None:
+    def write_samples(self, step: int) -> None:
         if self.samples is not None:
-            self.drawn.add(step)
-            self.ready.phases.enter("sampling")
-            self.ready.phases.report(self.samples.write(step, self.ready.check, self.ready.phases.progress))
+            self.sampled_steps.add(step)
+            self.context.phases.enter("sampling")
+            self.context.phases.report(self.samples.write(step, self.context.check, self.context.phases.progress))
 
     def save_due(self) -> bool:
-        """In between, where no check-up is about to write one. The main process alone writes, and goes by its clock."""
-        every = self.ready.run.spec.checkpoints.every_seconds
-        if every is None or self.is_check_up or not self.ready.world.is_main:
+        """Between evaluations, which write their own. Only the main process writes, by its own clock."""
+        every = self.context.run.spec.checkpoints.every_seconds
+        if every is None or self.is_evaluation_step or not self.context.process_group.is_main:
             return False
         return time.monotonic() - self.saved_at >= every
 
-    def save_in_between(self) -> None:
+    def save_between_evaluations(self) -> None:
         self.line.flush(self.saved)
         self.save()
-        self.line.restart(after_check_up=False)
+        self.line.restart(after_evaluation=False)
 
     def save(self) -> None:
         """Write the checkpoint of this step, if there is none yet."""
         if self.saved == self.step:
             return
-        if not self.ready.world.is_main:
+        if not self.context.process_group.is_main:
             self.saved = self.step
             return
-        ready, folder = self.ready, self.ready.run.directory / "checkpoints"
+        context, folder = self.context, self.context.run.directory / "checkpoints"
         checkpoint = Checkpoint(
-            run=ready.run.digest,
+            run=context.run.digest,
             step=self.step,
             validated=self.validated,
-            adapter=ready.learner.weights(),
-            optimizer=ready.learner.optimizer_state(),
+            adapter=context.learner.weights(),
+            optimizer=context.learner.optimizer_state(),
             base=self.base,
             best=self.best,
-            settled=self.settled,
-            history=ready.history.read(),
+            plan=self.plan,
+            metrics_log=context.metrics_log.read(),
         )
         path = write_checkpoint(folder, checkpoint)
         prune(folder, self.best.step if self.best else None)
-        ready.phases.report(CheckpointWritten(step=self.step, path=str(path.relative_to(ready.run.directory))))
+        context.phases.report(CheckpointWritten(step=self.step, path=str(path.relative_to(context.run.directory))))
         self.saved, self.saved_at = self.step, time.monotonic()

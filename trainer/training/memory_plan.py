@@ -1,4 +1,4 @@
-"""How a step is made to fit the device: how many pairs a forward pass takes, and what is traded for memory."""
+"""Memory plans: how many pairs a forward pass takes, and which techniques save memory."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ class MemoryPlan:
     gradient_checkpointing: bool
     streamed: bool
 
-    def appetite(self) -> tuple[bool, bool, int]:
+    def memory_need(self) -> tuple[bool, bool, int]:
         """Lower for plans that are tried later."""
         return not self.streamed, not self.gradient_checkpointing, self.batch_size
 
 
-def plans(batch_size: int | Auto, step_size: int, compute: Compute, *, dropout: bool = False) -> Iterator[MemoryPlan]:
+def candidate_plans(
+    batch_size: int | Auto, effective_batch_size: int, compute: Compute, *, dropout: bool = False
+) -> Iterator[MemoryPlan]:
     """What may be tried, the fastest first.
 
     Smaller passes cost least; checkpointing and streaming cost one more forward pass each, of which checkpointing saves
     more in deep networks (docs/decisions/0007-memory.md). What the user fixed stays as it is. With ``dropout`` in the
     adapter nothing is streamed: its two passes would be of two networks.
     """
-    sizes = list(_halvings(step_size)) if batch_size == "auto" else [batch_size]
+    sizes = list(_halvings(effective_batch_size)) if batch_size == "auto" else [batch_size]
     may_stream = [False] if dropout else [False, True]
     streamed = may_stream if compute.pairs == "auto" else [compute.pairs == "streamed"]
     checkpointing = [False, True] if compute.gradient_checkpointing == "auto" else [compute.gradient_checkpointing]

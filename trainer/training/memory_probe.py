@@ -1,4 +1,4 @@
-"""Finding the memory plan on the device itself: the largest step that the run will take, tried."""
+"""Probe the device for the memory plan: try plans on the run's largest images until one fits."""
 
 from __future__ import annotations
 
@@ -9,54 +9,61 @@ from trainer.data.batches import Batches
 from trainer.objectives.objective import Objective
 from trainer.runtime.device import explain_out_of_memory, free_memory
 from trainer.spec.events import MemoryPlanned
-from trainer.training.checkpoint import Settled
+from trainer.training.checkpoint import ResolvedPlan
 from trainer.training.loop import new_batches
-from trainer.training.memory_plan import MemoryPlan, first_that_fits, plans
-from trainer.training.setup import Ready
+from trainer.training.memory_plan import MemoryPlan, candidate_plans, first_that_fits
+from trainer.training.setup import TrainingContext
 from trainer.training.step import backward_joint, backward_streamed
 
 
-def settle(ready: Ready, objective: Objective, beta: float | None) -> Settled:
-    """What the last checkpoint says, else what fits this device. Raises OutOfMemory if nothing does."""
-    device, asked = str(ready.device), ready.run.hyperparameters
-    if ready.resumed and ready.resumed.settled.device == device:
-        plan, measured = ready.resumed.settled.memory, False
+def resolve_plan(
+    context: TrainingContext, objective: Objective, beta: float | None, earlier: ResolvedPlan | None
+) -> ResolvedPlan:
+    """The ``earlier`` call's memory plan on the same device, else one that fits. Raises OutOfMemory if none fits."""
+    device, hyperparameters = str(context.device), context.run.hyperparameters
+    if earlier and earlier.device == device:
+        memory, measured = earlier.memory, False
     else:
-        spec, share = ready.run.spec, math.ceil(asked.step_size / ready.world.size)
-        candidates = plans(asked.batch_size, share, spec.compute, dropout=spec.adapter.dropout > 0)
         # In main memory a step that does not fit ends the process instead of raising: there the first plan is taken.
-        measured = ready.device.type == "cuda"
-        attempt = partial(try_plan, ready, objective, new_batches(ready, objective))
-        plan = first_that_fits(candidates, attempt) if measured else next(candidates)
-        # Devices may differ: the most frugal plan that any of them needs.
-        plan = min(ready.world.gather(plan), key=MemoryPlan.appetite)
-    ready.learner.denoiser.checkpoint_gradients(plan.gradient_checkpointing)
-    if ready.run.spec.compute.compile:
-        ready.learner.denoiser.compile_blocks()
-    ready.phases.report(
+        measured = context.device.type == "cuda"
+        memory = fitting_plan(context, objective, measure=measured)
+    context.learner.denoiser.checkpoint_gradients(memory.gradient_checkpointing)
+    if context.run.spec.compute.compile:
+        context.learner.denoiser.compile_blocks()
+    context.phases.report(
         MemoryPlanned(
-            step_size=asked.step_size,
-            batch_size=plan.batch_size,
-            gradient_checkpointing=plan.gradient_checkpointing,
-            streamed=plan.streamed,
+            effective_batch_size=hyperparameters.effective_batch_size,
+            batch_size=memory.batch_size,
+            gradient_checkpointing=memory.gradient_checkpointing,
+            streamed=memory.streamed,
             measured=measured,
         )
     )
-    return Settled(beta, device, plan)
+    return ResolvedPlan(beta, device, memory)
 
 
-def try_plan(ready: Ready, objective: Objective, batches: Batches, plan: MemoryPlan) -> None:
-    """One backward pass over the largest images, none of it kept. Raises OutOfMemory."""
-    ready.stop.check()
-    largest = max(ready.data.training, key=lambda pair: pair.bucket.width * pair.bucket.height)
-    denoiser = ready.learner.denoiser
-    denoiser.checkpoint_gradients(plan.gradient_checkpointing)
-    free_memory(ready.device)
+def fitting_plan(context: TrainingContext, objective: Objective, *, measure: bool) -> MemoryPlan:
+    spec, hyperparameters, process_group = context.run.spec, context.run.hyperparameters, context.process_group
+    pairs = math.ceil(hyperparameters.effective_batch_size / process_group.size)
+    candidates = candidate_plans(hyperparameters.batch_size, pairs, spec.compute, dropout=spec.adapter.dropout > 0)
+    attempt = partial(try_plan, context, objective, new_batches(context, objective))
+    plan = first_that_fits(candidates, attempt) if measure else next(candidates)
+    # Devices may differ: the most frugal plan that any of them needs.
+    return min(process_group.all_gather(plan), key=MemoryPlan.memory_need)
+
+
+def try_plan(context: TrainingContext, objective: Objective, batches: Batches, plan: MemoryPlan) -> None:
+    """Run one backward pass over the largest images and discard its gradients. Raises OutOfMemory."""
+    context.stop.check()
+    largest = max(context.dataset.training, key=lambda pair: pair.bucket.width * pair.bucket.height)
+    learner = context.learner
+    learner.denoiser.checkpoint_gradients(plan.gradient_checkpointing)
+    free_memory(context.device)
     try:
-        with explain_out_of_memory(ready.device, plan.batch_size):
-            batch = batches.batch([largest] * plan.batch_size, step=1).to(ready.device)
+        with explain_out_of_memory(context.device, plan.batch_size):
+            batch = batches.batch([largest] * plan.batch_size, step=1).to(context.device)
             backward = backward_streamed if plan.streamed else backward_joint
-            backward(denoiser, batch, objective, plan.batch_size)
+            backward(learner.denoiser, batch, objective, plan.batch_size)
     finally:
-        ready.learner.optimizer.zero_grad(set_to_none=True)
-        free_memory(ready.device)
+        learner.optimizer.zero_grad(set_to_none=True)
+        free_memory(context.device)

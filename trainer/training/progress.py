@@ -1,4 +1,4 @@
-"""Progress of training: step records gathered on the device, looked at about once a second."""
+"""Report progress: step records are collected on the device and read about once a second."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from trainer.run_directory.metrics_log import History, Row
+from trainer.run_directory.metrics_log import MetricsLog, MetricsRow
 from trainer.runtime.device import peak_memory
 from trainer.runtime.errors import NonFiniteLoss
 from trainer.runtime.event_stream import Report
@@ -20,15 +20,15 @@ SIDES = ("chosen_loss", "rejected_loss")
 
 
 @dataclass
-class ProgressLine:
+class ProgressReporter:
     """Losses of all steps since the last line.
 
-    Time between ``flush`` and ``restart`` does not count for the speed; that of a check-up, due after every ``every``
-    steps and after the last, counts for the remaining time.
+    Time between ``flush`` and ``restart`` does not count for the speed. The time of an evaluation, due after every
+    ``every`` steps and after the last, counts for the remaining time.
     """
 
     report: Report
-    history: History
+    metrics_log: MetricsLog
     device: torch.device
     max_steps: int
     every: int
@@ -36,8 +36,8 @@ class ProgressLine:
     _since: float = field(default_factory=time.monotonic)
     _steps: int = 0
     _seconds: float = 0.0
-    _check_ups: int = 0
-    _check_up_seconds: float = 0.0
+    _evaluations: int = 0
+    _evaluation_seconds: float = 0.0
 
     def add(self, record: StepRecord) -> None:
         self._records.append(record)
@@ -45,23 +45,23 @@ class ProgressLine:
     def due(self) -> bool:
         return time.monotonic() - self._since >= EVERY_SECONDS
 
-    def restart(self, *, after_check_up: bool = True) -> None:
-        """Steps go on after a check-up, or after what comes at no fixed step and so into no estimate."""
+    def restart(self, *, after_evaluation: bool = True) -> None:
+        """Continue after an evaluation, or after an interruption at no fixed step, which no estimate includes."""
         now = time.monotonic()
-        if self._steps and after_check_up:
-            self._check_ups += 1
-            self._check_up_seconds += now - self._since
+        if self._steps and after_evaluation:
+            self._evaluations += 1
+            self._evaluation_seconds += now - self._since
         self._since = now
 
     def flush(self, last_good_step: int) -> None:
-        """Wait for the device, write down every step, report their means. Raises NonFiniteLoss."""
+        """Wait for the device, log every step, report their means. Raises NonFiniteLoss."""
         if not self._records:
             return
         rows, pairs = _read(self._records, last_good_step)
         seconds = time.monotonic() - self._since
         self._steps += len(rows)
         self._seconds += seconds
-        self.history.append(rows)
+        self.metrics_log.append(rows)
         last = self._records[-1]
         chosen, loss, grad_norm = (_mean(rows, name) for name in ("chosen_loss", "loss", "grad_norm"))
         rejected = _mean(rows, "rejected_loss") if "rejected_loss" in rows[0] else None
@@ -84,17 +84,17 @@ class ProgressLine:
         self._since = time.monotonic()
 
     def _remaining(self, step: int) -> float:
-        check_ups = math.ceil(self.max_steps / self.every) - step // self.every
-        return (self.max_steps - step) * self._seconds / self._steps + check_ups * self._check_up_seconds / max(
-            1, self._check_ups
+        evaluations = math.ceil(self.max_steps / self.every) - step // self.every
+        return (self.max_steps - step) * self._seconds / self._steps + evaluations * self._evaluation_seconds / max(
+            1, self._evaluations
         )
 
 
-def _read(records: list[StepRecord], last_good_step: int) -> tuple[list[Row], int]:
+def _read(records: list[StepRecord], last_good_step: int) -> tuple[list[MetricsRow], int]:
     """The records as rows, and how many pairs they saw; one transfer from the device for all of them."""
     norms = torch.stack([record.grad_norm for record in records])
     values = torch.cat([record.losses.flatten() for record in records] + [norms]).tolist()
-    rows: list[Row] = []
+    rows: list[MetricsRow] = []
     position = 0
     for record, grad_norm in zip(records, values[-len(records) :], strict=True):
         pairs, kinds = len(record.pairs), len(record.losses)
@@ -111,5 +111,5 @@ def _read(records: list[StepRecord], last_good_step: int) -> tuple[list[Row], in
     return rows, sum(len(record.pairs) for record in records)
 
 
-def _mean(rows: list[Row], name: str) -> float:
+def _mean(rows: list[MetricsRow], name: str) -> float:
     return sum(float(row[name]) for row in rows) / len(rows)

@@ -1,34 +1,42 @@
-"""What a run needs before its training loop: encoded data, the adapter on its base, where an earlier call stopped."""
+"""Set up a training run: check it, encode its data, attach the adapter, and restore the last checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import NamedTuple
 
 import torch
 
 from trainer.cache.cache import Cache
-from trainer.data.encoding import EncodedPair, Encoder, new_encoder
-from trainer.data.pairs import Encoded, Need, Pairs, encode_pairs, pairs_of, prepared, prompts_of
-from trainer.evaluation.diagnostics import warnings
-from trainer.evaluation.held_out import HeldOutLosses, held_out_losses
+from trainer.data.encoding import CachingEncoder, new_encoder
+from trainer.data.pairs import (
+    DataRequirements,
+    DatasetFiles,
+    EncodedDataset,
+    all_prompts,
+    dataset_files_of,
+    dataset_report,
+    encode_dataset,
+)
+from trainer.evaluation.evaluator import Evaluator
 from trainer.evaluation.measure_mismatch import DEFAULT_SAMPLES, features_of, measure_mismatch
 from trainer.families import open_family
 from trainer.families.family import Family
-from trainer.families.precision import compute_faults
-from trainer.families.text import token_faults
-from trainer.run_directory.metrics_log import History
+from trainer.families.precision import compute_field_errors
+from trainer.families.text import token_field_errors
+from trainer.run_directory.metrics_log import MetricsLog
 from trainer.run_directory.output import METRICS
 from trainer.run_directory.run import Run
 from trainer.runtime.device import choose_device, free_memory
-from trainer.runtime.distributed import World
+from trainer.runtime.distributed import ProcessGroup
 from trainer.runtime.errors import BadRun
-from trainer.runtime.event_stream import Phases, watched
+from trainer.runtime.event_stream import PhaseReporter, Report, heartbeat_check
 from trainer.runtime.signals import StopRequest
-from trainer.sampling.missing_images import completed, lacking
-from trainer.sampling.sampler import Artist
-from trainer.spec.events import Metrics, MismatchMeasured, Started, Warned
+from trainer.sampling.missing_images import find_missing_images, with_sampled_images
+from trainer.sampling.sampler import Sampler
+from trainer.spec.events import MismatchMeasured, Started, Warned
 from trainer.spec.strict import Auto
 from trainer.training.checkpoint import Checkpoint, newest_checkpoint
 from trainer.training.trainable import Learner, new_learner
@@ -37,174 +45,192 @@ HELD_OUT_WARNINGS = {
     "pair": "All pairs have the same prompt: validation pairs share it with training.",
     "nothing": "There is one pair only: it is trained on and validated on.",
 }
-HELD_OUT_TOGETHER = 4  # pairs in a forward pass without gradient, which fits wherever a step does
 
 
 @dataclass(frozen=True)
-class Ready:
-    """``pairs`` are the files that ``data`` was encoded from, drawn ones too; ``mismatch`` only where it was wanted."""
+class TrainingContext:
+    """What a run trains, on what data, where, and through whom it reports."""
 
     run: Run
-    need: Need
     device: torch.device
-    family: Family
-    encoder: Encoder
+    encoder: CachingEncoder
     learner: Learner
-    pairs: Pairs
-    data: Encoded
-    mismatch: MismatchMeasured | None
-    resumed: Checkpoint | None
-    history: History
-    phases: Phases
+    dataset: EncodedDataset
+    metrics_log: MetricsLog
+    phases: PhaseReporter
     stop: StopRequest
-    world: World
+    process_group: ProcessGroup
 
     @property
-    def cache(self) -> Cache:
-        return self.encoder.cache
+    def family(self) -> Family:
+        return self.encoder.family
 
     @cached_property
     def check(self) -> Callable[[], None]:
-        return watched(self.phases, self.stop)
+        return heartbeat_check(self.phases, self.stop)
 
     @cached_property
-    def artist(self) -> Artist:
-        return new_artist(self.run, self.family, self.encoder, self.learner, self.device)
-
-    def measure(self, pairs: Sequence[EncodedPair], batch_size: int) -> HeldOutLosses:
-        """The network as it is now, on the fixed draws of these pairs."""
-        return held_out_losses(
-            self.learner.denoiser,
-            pairs,
-            self.cache,
-            draws=self.run.spec.validation.draws,
-            timestep_at=self.family.timestep_at,
-            batch_size=batch_size,
-            device=self.device,
-            stop=self.stop,
-            progress=self.phases.progress,
-            world=self.world,
-        )
-
-    def note(self, measured: Metrics) -> None:
-        """Tell and write down what was measured, and what that warns of."""
-        self.phases.report(measured)
-        self.history.append([{"kind": "validation", **measured.model_dump(exclude={"event"})}])
-        if measured.final:
-            return
-        for warned in warnings(self.history.rows(), self.run.hyperparameters.max_steps):
-            self.phases.report(warned)
-            self.history.append([{"kind": "warning", "step": measured.step, **warned.model_dump(exclude={"event"})}])
+    def sampler(self) -> Sampler:
+        return new_sampler(self.run, self.encoder, self.learner, self.device)
 
 
-def prepare(run: Run, cache: Cache, need: Need, phases: Phases, stop: StopRequest, world: World) -> Ready:
-    """Raises BadRun for data or a base that cannot be used, Interrupted where a stop was asked for."""
-    spec, report = run.spec, phases.report
-    device, check = choose_device(), watched(phases, stop)
-    pairs = pairs_of(run)
-    resumed = world.main_first(
-        lambda: newest_checkpoint(
-            run.directory / "checkpoints", run.digest, lambda code, text: report(Warned(code=code, message=text))
-        )
-    )
-    faults = [*compute_faults(spec.compute, device), *token_faults(spec.adapter, prompts_of(pairs, run, need))]
-    if faults:
-        raise BadRun(faults)
+class Setup(NamedTuple):
+    """``resumed`` is the checkpoint to go on from; ``mismatch`` is None where it was not measured."""
+
+    context: TrainingContext
+    evaluator: Evaluator
+    resumed: Checkpoint | None
+    mismatch: MismatchMeasured | None
+
+
+def prepare(
+    run: Run,
+    cache: Cache,
+    requirements: DataRequirements,
+    phases: PhaseReporter,
+    stop: StopRequest,
+    process_group: ProcessGroup,
+) -> Setup:
+    """Raises BadRun for data or a base that cannot be used, Interrupted once a stop is requested."""
+    spec, report, device = run.spec, phases.report, choose_device()
+    files = dataset_files_of(run)
+    resumed = process_group.main_first(lambda: last_checkpoint(run, report))
+    require_trainable(run, all_prompts(files, run, requirements), device)
     family = open_family(spec.base, spec.adapter, spec.compute)
+    report_start(run, files, device, resumed, report)
+    stop.check()
+    phases.enter("caching")
+    encoder = new_encoder(family, cache, spec.data.resolution)
+    encode = partial(
+        encode_dataset,
+        encoder,
+        run=run,
+        requirements=requirements,
+        device=device,
+        stop=stop,
+        progress=phases.progress,
+        process_group=process_group,
+    )
+    dataset = encode(files)
+    free_memory(device)
+    stop.check()
+    phases.enter("loading")
+    rates = run.hyperparameters
+    learner = new_learner(family, spec, device, learning_rate=rates.learning_rate, weight_decay=rates.weight_decay)
+    missing = find_missing_images(files, run, requirements, encoder)
+    if missing:
+        phases.enter("drawing")
+        with learner.denoiser.without_adapter():
+            files = with_sampled_images(
+                files,
+                missing,
+                run,
+                new_sampler(run, encoder, learner, device),
+                check=heartbeat_check(phases, stop),
+                progress=phases.progress,
+                process_group=process_group,
+            )
+        phases.enter("caching")
+        dataset = encode(files)
+        free_memory(device)
+    if (too_small := cache.enforce_bound()) is not None:
+        report(too_small)
+    report(dataset_report(dataset, sampled_images=len(missing)))
+    metrics_log = MetricsLog(
+        run.directory / (METRICS if process_group.is_main else f".{METRICS}.process-{process_group.rank}")
+    )
+    context = TrainingContext(run, device, encoder, learner, dataset, metrics_log, phases, stop, process_group)
+    mismatch = None
+    if resumed is None and (count := mismatch_samples(spec.mismatch.samples, requirements)):
+        mismatch = mismatch_of(context, count)
+    if resumed:
+        learner.load_weights(resumed.adapter)
+        learner.load_optimizer_state(resumed.optimizer)
+    metrics_log.restore(resumed.metrics_log if resumed else b"")
+    return Setup(context, new_evaluator(context), resumed, mismatch)
+
+
+def last_checkpoint(run: Run, report: Report) -> Checkpoint | None:
+    return newest_checkpoint(
+        run.directory / "checkpoints", run.digest, lambda code, text: report(Warned(code=code, message=text))
+    )
+
+
+def require_trainable(run: Run, prompts: list[str], device: torch.device) -> None:
+    """Raises BadRun for options that this machine or these prompts do not allow."""
+    field_errors = [*compute_field_errors(run.spec.compute, device), *token_field_errors(run.spec.adapter, prompts)]
+    if field_errors:
+        raise BadRun(field_errors)
+
+
+def report_start(
+    run: Run, files: DatasetFiles, device: torch.device, resumed: Checkpoint | None, report: Report
+) -> None:
     report(
         Started(
             hyperparameters=run.hyperparameters,
-            training_pairs=len(pairs.training),
-            validation_pairs=len(pairs.held_out),
+            training_pairs=len(files.training),
+            validation_pairs=len(files.held_out),
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
             resumed_from_step=resumed.step if resumed else 0,
         )
     )
     if run.held_out_by in HELD_OUT_WARNINGS:
         report(Warned(code="weak_validation", message=HELD_OUT_WARNINGS[run.held_out_by]))
-    stop.check()
 
-    phases.enter("caching")
-    encoder = new_encoder(family, cache, spec.data.resolution)
-    data = encode_pairs(encoder, pairs, run, need, device=device, stop=stop, progress=phases.progress, world=world)
-    free_memory(device)
-    stop.check()
 
-    phases.enter("loading")
-    asked = run.hyperparameters
-    learner = new_learner(family, spec, device, learning_rate=asked.learning_rate, weight_decay=asked.weight_decay)
-    commissions = lacking(pairs, run, need, encoder)
-    if commissions:
-        phases.enter("drawing")
-        with learner.denoiser.without_adapter():
-            pairs = completed(
-                pairs,
-                commissions,
-                run,
-                new_artist(run, family, encoder, learner, device),
-                check=check,
+def mismatch_samples(requested: int | Auto, requirements: DataRequirements) -> int:
+    """How many images the reference mismatch is measured on."""
+    if requested == "auto":
+        return DEFAULT_SAMPLES if requirements.mismatch else 0
+    return requested
+
+
+def mismatch_of(context: TrainingContext, count: int) -> MismatchMeasured:
+    """Sample ``count`` images from the base, and measure how far they are from the chosen images."""
+    spec, phases = context.run.spec, context.phases
+    phases.enter("drawing")
+    with context.learner.denoiser.without_adapter():
+        sampler = new_sampler(context.run, context.encoder, context.learner, context.device)
+        features = features_of(spec.dinov2, context.device)
+        (mismatch, *_) = context.process_group.all_gather(
+            measure_mismatch(
+                context.dataset.training,
+                sampler,
+                features,
+                count,
+                seed=spec.seed,
+                check=context.check,
                 progress=phases.progress,
-                world=world,
             )
-        phases.enter("caching")
-        data = encode_pairs(encoder, pairs, run, need, device=device, stop=stop, progress=phases.progress, world=world)
-        free_memory(device)
-    if (too_small := cache.settle()) is not None:
-        report(too_small)
-    report(prepared(data, drawn=len(commissions)))
-    samples = wanted_samples(spec.mismatch.samples, need) if resumed is None else 0
-    mismatch = None
-    if samples:
-        phases.enter("drawing")
-        with learner.denoiser.without_adapter():
-            artist = new_artist(run, family, encoder, learner, device)
-            features = features_of(spec.dinov2, device)
-            (mismatch, *_) = world.gather(
-                measure_mismatch(
-                    data.training,
-                    artist,
-                    features,
-                    samples,
-                    seed=spec.seed,
-                    check=check,
-                    progress=phases.progress,
-                )
-            )
-        report(mismatch)
-    if resumed:
-        learner.load_weights(resumed.adapter)
-        learner.load_optimizer_state(resumed.optimizer)
-    history = History(run.directory / (METRICS if world.is_main else f".{METRICS}.process-{world.rank}"))
-    history.restore(resumed.history if resumed else b"")
-    return Ready(
-        run, need, device, family, encoder, learner, pairs, data, mismatch, resumed, history, phases, stop, world
-    )
+        )
+    phases.report(mismatch)
+    return mismatch
 
 
-def wanted_samples(asked: int | Auto, need: Need) -> int:
-    """How many images the reference mismatch is measured on; a resumed run has used it already."""
-    if asked == "auto":
-        return DEFAULT_SAMPLES if need.mismatch else 0
-    return asked
-
-
-def new_artist(run: Run, family: Family, encoder: Encoder, learner: Learner, device: torch.device) -> Artist:
-    asked = run.spec.sampling
-    return Artist(
+def new_sampler(run: Run, encoder: CachingEncoder, learner: Learner, device: torch.device) -> Sampler:
+    options, family = run.spec.sampling, encoder.family
+    return Sampler(
         denoiser=learner.denoiser,
         decoder=family.load_decoder(device),
         cache=encoder.cache,
         empty_prompt_key=encoder.prompt_key(""),
-        steps=asked.steps,
-        guidance=family.guidance if asked.guidance == "auto" else asked.guidance,
+        steps=options.steps,
+        guidance=family.guidance if options.guidance == "auto" else options.guidance,
         device=device,
     )
 
 
-def measure_base(ready: Ready) -> HeldOutLosses:
-    """The held-out pairs before training; the best adapter is measured on the same draws at the end."""
-    if ready.resumed:
-        return ready.resumed.base
-    ready.phases.enter("validating")
-    with ready.learner.denoiser.without_adapter():
-        return ready.measure(ready.data.held_out, HELD_OUT_TOGETHER)
+def new_evaluator(context: TrainingContext) -> Evaluator:
+    return Evaluator(
+        context.learner.denoiser,
+        context.encoder.cache,
+        draws=context.run.spec.validation.draws,
+        timestep_at=context.family.timestep_at,
+        max_steps=context.run.hyperparameters.max_steps,
+        metrics_log=context.metrics_log,
+        device=context.device,
+        phases=context.phases,
+        stop=context.stop,
+        process_group=context.process_group,
+    )

@@ -1,4 +1,4 @@
-"""One optimizer step, without waiting for the device: its losses stay there until someone looks."""
+"""One optimizer step, without waiting for the device: the losses stay there until they are read."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from trainer.data.batches import Batch
-from trainer.evaluation.losses import base_losses, denoising_losses
+from trainer.evaluation.losses import denoising_losses, reference_losses
 from trainer.families.family import Denoiser
 from trainer.objectives.objective import Objective, PairLosses
-from trainer.runtime.distributed import ALONE, World
+from trainer.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 
 # Activations' gradients in fp16 would fall below its smallest number; the adapter's own, in fp32, are scaled back.
 FP16_SCALE = 4096.0
@@ -20,9 +20,9 @@ FP16_SCALE = 4096.0
 
 @dataclass(frozen=True)
 class StepRecord:
-    """``losses`` (2 or 3, pairs): objective, chosen and, where it is seen, rejected loss of each pair.
+    """``losses`` (2 or 3, pairs): objective, chosen and, where it is used, rejected loss of each pair.
 
-    They are on the device, as ``grad_norm`` is. ``stop_requested`` says whether any process was asked to stop.
+    They are on the device, as ``grad_norm`` is. ``stop_requested`` says whether any process received a stop request.
     """
 
     step: int
@@ -35,10 +35,12 @@ class StepRecord:
 
 def backward_joint(denoiser: Denoiser, batch: Batch, objective: Objective, pairs: float) -> Tensor:
     """Add this batch's part of the gradient of the mean objective over ``pairs``; returns ``StepRecord.losses``."""
-    base_chosen, base_rejected = base_losses(denoiser, batch, objective)
+    reference_chosen, reference_rejected = reference_losses(denoiser, batch, objective)
     chosen, *rejected = denoising_losses(denoiser, batch)
     prior = denoising_losses(denoiser, batch.prior)[0] if batch.prior else None
-    values = objective.loss(PairLosses(chosen, rejected[0] if rejected else None, base_chosen, base_rejected, prior))
+    values = objective.loss(
+        PairLosses(chosen, rejected[0] if rejected else None, reference_chosen, reference_rejected, prior)
+    )
     (values.sum() / pairs).backward()  # type: ignore[no-untyped-call]
     return torch.stack([values, chosen, *rejected]).detach()
 
@@ -51,13 +53,15 @@ def backward_streamed(denoiser: Denoiser, batch: Batch, objective: Objective, pa
     factors, then each side is run again and sent back weighted by its own.
     """
     parts = [batch.side(index) for index in range(batch.sides)] + ([batch.prior] if batch.prior else [])
-    base_chosen, base_rejected = base_losses(denoiser, batch, objective)
+    reference_chosen, reference_rejected = reference_losses(denoiser, batch, objective)
     with torch.no_grad():
-        seen = [denoising_losses(denoiser, part)[0] for part in parts]
-    leaves = [losses.requires_grad_() for losses in seen]
+        measured = [denoising_losses(denoiser, part)[0] for part in parts]
+    leaves = [losses.requires_grad_() for losses in measured]
     chosen, *others = leaves
     prior = others.pop() if batch.prior else None
-    values = objective.loss(PairLosses(chosen, others[0] if others else None, base_chosen, base_rejected, prior))
+    values = objective.loss(
+        PairLosses(chosen, others[0] if others else None, reference_chosen, reference_rejected, prior)
+    )
     factors = torch.autograd.grad(values.sum() / pairs, leaves)
     for part, factor in zip(parts, factors, strict=True):
         (denoising_losses(denoiser, part)[0] * factor).sum().backward()  # type: ignore[no-untyped-call]
@@ -74,7 +78,7 @@ def training_step(
     learning_rate: float,
     max_grad_norm: float,
     streamed: bool = False,
-    world: World = ALONE,
+    process_group: ProcessGroup = SINGLE_PROCESS,
     pairs: Sequence[str] | None = None,
     stop_requested: bool = False,
 ) -> StepRecord:
@@ -89,8 +93,10 @@ def training_step(
     scale = FP16_SCALE if denoiser.dtype == torch.float16 else 1.0
     losses = [backward(denoiser, batch, objective, len(names) / scale) for batch in batches]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    if world.size > 1:
-        everything, stop_requested = add_up(world, parameters, losses, own, names, objective, stop_requested)
+    if process_group.size > 1:
+        everything, stop_requested = reduce_gradients(
+            process_group, parameters, losses, own, names, objective, stop_requested
+        )
     else:
         everything = torch.cat(losses, dim=1)
     if scale != 1:
@@ -105,8 +111,8 @@ def training_step(
     return StepRecord(step, tuple(names), everything, grad_norm, learning_rate, stop_requested)
 
 
-def add_up(
-    world: World,
+def reduce_gradients(
+    process_group: ProcessGroup,
     parameters: Sequence[nn.Parameter],
     losses: list[Tensor],
     own: Sequence[str],
@@ -116,17 +122,17 @@ def add_up(
 ) -> tuple[Tensor, bool]:
     """Gradients of all processes into ``parameters``; returns all pairs' losses and whether any process is to stop.
 
-    One message for everything: losses stand at their pair's place, zeros elsewhere, so that their sum is themselves.
+    One message for everything: losses are at their pair's index, zeros elsewhere, so that their sum is themselves.
     """
     device = parameters[0].device
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    everything = torch.zeros(3 if objective.sees_rejected else 2, len(names), device=device)
+    everything = torch.zeros(3 if objective.uses_rejected else 2, len(names), device=device)
     if losses:
-        places = {name: place for place, name in enumerate(names)}
-        everything[:, [places[name] for name in own]] = torch.cat(losses, dim=1)
-    asked = torch.tensor([float(stop_requested)], device=device)
-    message = torch.cat([*(gradient.flatten() for gradient in gradients), everything.flatten(), asked])
-    world.add_up(message)
+        positions = {name: position for position, name in enumerate(names)}
+        everything[:, [positions[name] for name in own]] = torch.cat(losses, dim=1)
+    requested = torch.tensor([float(stop_requested)], device=device)
+    message = torch.cat([*(gradient.flatten() for gradient in gradients), everything.flatten(), requested])
+    process_group.all_reduce(message)
     *parts, sums, stop = torch.split(message, [*map(torch.Tensor.numel, gradients), everything.numel(), 1])
     for parameter, part in zip(parameters, parts, strict=True):
         parameter.grad = part.view_as(parameter)

@@ -1,4 +1,4 @@
-"""What training changes: the adapter's parameters and the optimizer's state, and their plain copies in checkpoints."""
+"""What training changes: the adapter's parameters and the optimizer's state, and their copies in checkpoints."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ class Learner:
 
     def load_optimizer_state(self, tensors: Mapping[str, Tensor]) -> None:
         ordered = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        places = {id(parameter): place for place, parameter in enumerate(ordered)}
-        states: dict[int, dict[str, Any]] = {place: {} for place in places.values()}
+        positions = {id(parameter): position for position, parameter in enumerate(ordered)}
+        states: dict[int, dict[str, Any]] = {position: {} for position in positions.values()}
         fused = isinstance(self.optimizer, torch.optim.AdamW)
         for key, tensor in tensors.items():
             name, _, kind = key.rpartition(".")
             # torch's AdamW counts steps in a tensor, bitsandbytes' in a number.
-            states[places[id(self.parameters[name])]][kind] = tensor if fused or kind != "step" else int(tensor)
+            states[positions[id(self.parameters[name])]][kind] = tensor if fused or kind != "step" else int(tensor)
         self.optimizer.load_state_dict({"state": states, "param_groups": self.optimizer.state_dict()["param_groups"]})
 
 

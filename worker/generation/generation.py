@@ -20,8 +20,8 @@ from store.errors import BlobMissing, LeaseLost
 from store.generations import generation_leases
 from store.generations.generation_leases import GenerationLease
 from store.tables.base import Json
-from trainer.spec.draw import DrawSpec
-from trainer.spec.events import Drawn, Failed
+from trainer.spec.events import Failed, Sampled
+from trainer.spec.sample_spec import SampleSpec
 from worker.resources import Resources
 from worker.runtime import attempt_directories, disk_space, process
 from worker.runtime.lease_keeper import LeaseKeeper, ended_when_lost, renewing, write_until_lost
@@ -42,7 +42,7 @@ class GenerationEnd:
 
     exit_code: int
     stderr: str
-    last: Drawn | Failed | None
+    last: Sampled | Failed | None
     stopped: bool
     late: bool
 
@@ -60,7 +60,7 @@ def generate(resources: Resources, generation_id: str, *, stopping: Callable[[],
             generation_id,
             worker=resources.worker,
             lease_seconds=settings.lease_seconds,
-            readable=partial(readable, DrawSpec),
+            readable=partial(readable, SampleSpec),
         )
     if lease is None:
         log.info("generation.nothing_to_do", generation=generation_id)
@@ -91,7 +91,7 @@ def _attempt(
     try:
         _prepare(resources, lease, folder)
         end = _run(resources, lease, folder, keeper, stopping)
-        result = _result(resources, folder, end.last) if isinstance(end.last, Drawn) and end.exit_code == 0 else None
+        result = _result(resources, folder, end.last) if isinstance(end.last, Sampled) and end.exit_code == 0 else None
     except BlobMissing as missing:
         return partial(_fail, resources, lease, "data_missing", str(missing))
     except ValidationError as invalid:
@@ -127,7 +127,7 @@ def _without_images(resources: Resources, lease: GenerationLease, end: Generatio
 def _prepare(resources: Resources, lease: GenerationLease, folder: Path) -> None:
     weights = folder / "adapter"
     weights.mkdir(parents=True)
-    spec = DrawSpec.model_validate(lease.spec)
+    spec = SampleSpec.model_validate(lease.spec)
     (folder / "draw.json").write_text(spec.model_dump_json(indent=2), encoding="utf-8")
     for name, sha256 in lease.weights.items():
         resources.blobs.fetch(sha256, weights / name)
@@ -158,13 +158,13 @@ def _watch(
     keeper: LeaseKeeper,
     stop: Stop,
     stopping: Callable[[], bool],
-) -> tuple[Drawn | Failed | None, bool]:
+) -> tuple[Sampled | Failed | None, bool]:
     """Until the program's output ends: its last word, and whether it was killed at the time limit."""
-    last: Drawn | Failed | None = None
+    last: Sampled | Failed | None = None
     late, ends_at = False, time.monotonic() + resources.settings.images_limit_seconds
     while not output.ended:
         for event in output.read(timeout=POLL_SECONDS):
-            last = event if isinstance(event, Drawn | Failed) else last
+            last = event if isinstance(event, Sampled | Failed) else last
         if keeper.lost:
             raise LeaseLost(lease.generation_id, lease.attempt)
         if stop.requested or stopping():
@@ -175,7 +175,7 @@ def _watch(
     return last, late
 
 
-def _result(resources: Resources, folder: Path, drawn: Drawn) -> Json | None:
+def _result(resources: Resources, folder: Path, drawn: Sampled) -> Json | None:
     """The images as blobs; None where they are not the ones that the program wrote."""
     stored = [resources.blobs.put_file(folder / "images" / name) for name in drawn.files]
     if [blob.sha256 for blob in stored] != list(drawn.files.values()):

@@ -11,7 +11,6 @@ from trainer.spec.events import (
     CheckpointWritten,
     DataPrepared,
     Done,
-    Drawn,
     Event,
     Failed,
     MemoryPlanned,
@@ -21,6 +20,7 @@ from trainer.spec.events import (
     PhaseName,
     PhaseProgress,
     Progress,
+    Sampled,
     SampleWritten,
     Started,
     StoppedEarly,
@@ -63,7 +63,7 @@ def to_job_event(event: Event) -> NewEvent | None:
             return NewEvent(_metrics(event), type="metrics", data=metrics_data(event))
         case Warned():
             return NewEvent(event.message, level="warn", data={"code": event.code})
-        case PhaseProgress() | SampleWritten() | CheckpointWritten() | Done() | Drawn() | Failed():
+        case PhaseProgress() | SampleWritten() | CheckpointWritten() | Done() | Sampled() | Failed():
             return None
         case _:
             assert_never(event)
@@ -100,7 +100,7 @@ def _started(event: Started) -> str:
     resumed = f", going on from step {event.resumed_from_step}" if event.resumed_from_step else ""
     return (
         f"Training by {requested.method} on {_counted(event.training_pairs, 'pair')} ({held_out} held out) on "
-        f"{event.device}{resumed}: {_counted(requested.max_steps, 'step')} of {_counted(requested.step_size, 'pair')}."
+        f"{event.device}{resumed}: {_counted(requested.max_steps, 'step')} of {_counted(requested.effective_batch_size, 'pair')}."
     )
 
 
@@ -131,7 +131,7 @@ def _memory_planned(event: MemoryPlanned) -> str:
         if used
     ]
     how = f" with {' and '.join(saving)}" if saving else ""
-    return f"Steps of {_counted(event.step_size, 'pair')}, {event.batch_size} in a forward pass{how}."
+    return f"Steps of {_counted(event.effective_batch_size, 'pair')}, {event.batch_size} in a forward pass{how}."
 
 
 def _stopped_early(event: StoppedEarly) -> str:

@@ -8,12 +8,12 @@ from itertools import islice
 from intake.findings import printable
 from intake.review.pair import same_prompt
 from trainer.spec.events import Warned
-from trainer.spec.manifest import Pair
+from trainer.spec.manifest import ManifestPair
 
 SHOWN = 3  # prompts that a message names
 
 
-def warnings(pairs: Sequence[Pair]) -> Iterator[Warned]:
+def warnings(pairs: Sequence[ManifestPair]) -> Iterator[Warned]:
     """Validation is too kind where it asks for what was trained on: prompts, or the images themselves."""
     trained = [pair for pair in pairs if pair.split == "train"]
     validated = [pair for pair in pairs if pair.split == "validation"]
@@ -40,5 +40,5 @@ def warnings(pairs: Sequence[Pair]) -> Iterator[Warned]:
         yield Warned(code="image_leaked", message=message)
 
 
-def _images(pair: Pair) -> tuple[str, ...]:
+def _images(pair: ManifestPair) -> tuple[str, ...]:
     return (pair.chosen,) if pair.rejected is None else (pair.chosen, pair.rejected)

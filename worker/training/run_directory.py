@@ -10,7 +10,7 @@ from typing import Any
 
 from intake.pairs import Split
 from store.blobs.blobs import Blobs
-from trainer.spec.manifest import Pair
+from trainer.spec.manifest import ManifestPair
 from trainer.spec.run import RunSpec
 
 
@@ -25,7 +25,7 @@ class Inputs:
     checkpoint: Mapping[str, Any]
 
 
-def prepare(folder: Path, inputs: Inputs, blobs: Blobs, check: Callable[[], None]) -> list[Pair]:
+def prepare(folder: Path, inputs: Inputs, blobs: Blobs, check: Callable[[], None]) -> list[ManifestPair]:
     """The pairs; ``check`` is called between files and may raise: copying a large dataset takes a while."""
     images = folder / "data" / "images"
     images.mkdir(parents=True)
@@ -44,7 +44,7 @@ def prepare(folder: Path, inputs: Inputs, blobs: Blobs, check: Callable[[], None
     return pairs
 
 
-def assign_splits(inputs: Inputs, blobs: Blobs) -> list[Pair]:
+def assign_splits(inputs: Inputs, blobs: Blobs) -> list[ManifestPair]:
     """What the data says of its split; where it says nothing all is "train", and the trainer holds out a share.
 
     Rows that the training file marks "validation" are never trained on, even if there is a validation file.
@@ -55,9 +55,9 @@ def assign_splits(inputs: Inputs, blobs: Blobs) -> list[Pair]:
     return pairs
 
 
-def _pair(row: dict[str, Any], split: Split, prefix: str) -> Pair:
+def _pair(row: dict[str, Any], split: Split, prefix: str) -> ManifestPair:
     """The id names the file and its row: the trainer's noise is keyed by it, so it must not change between runs."""
-    return Pair(
+    return ManifestPair(
         id=f"{prefix}{row['row']}",
         prompt=row["prompt"],
         chosen=f"images/{row['chosen']}",

@@ -133,7 +133,7 @@ def _pixels(plan: Planned, run: MeasuredRun, alike: Sequence[MeasuredRun]) -> fl
 def _seconds(plan: Planned, resolved: Resolved, run: MeasuredRun, alike: Sequence[MeasuredRun]) -> float:
     """Training grows with steps, pairs of a step and pixels, caching with pairs and pixels, and the rest stays."""
     pixels = _pixels(plan, run, alike)
-    steps = resolved.max_steps * resolved.step_size / (run.steps * run.effective_batch_size)
+    steps = resolved.max_steps * resolved.effective_batch_size / (run.steps * run.effective_batch_size)
     pairs = plan.pairs / run.pairs if plan.pairs is not None else 1.0
     rest = run.seconds - run.training_seconds - run.caching_seconds
     return rest + run.training_seconds * steps * pixels + run.caching_seconds * pairs * pixels

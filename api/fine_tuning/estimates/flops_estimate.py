@@ -60,7 +60,7 @@ def reckon(plan: Planned) -> Reckoned:
 def _seconds(plan: Planned, network: Network, device: Device, area: float) -> float | None:
     if plan.resolved is None:
         return None
-    steps = plan.resolved.max_steps * plan.resolved.step_size
+    steps = plan.resolved.max_steps * plan.resolved.effective_batch_size
     training = steps * method_facts(plan.spec.method.type).step_cost * network.flops * area * AROUND
     caching = 2 * (plan.pairs or 0) * network.encoding * area
     return device.start + (training + caching) / device.speed
@@ -70,7 +70,7 @@ def _peak(plan: Planned, network: Network, device: Device, area: float, adapter:
     """The larger of training and of encoding, which come one after the other. A GPU whose batch is "auto" takes one
     pair at a time if it must; a CPU takes the whole step."""
     asked = plan.spec.method.hyperparameters.batch_size
-    whole = plan.resolved.step_size if plan.resolved is not None and device is CPU else 1
+    whole = plan.resolved.effective_batch_size if plan.resolved is not None and device is CPU else 1
     batch = whole if asked == "auto" else asked
     kept = network.activations * device.width / 2 * method_facts(plan.spec.method.type).trained_images * batch * area
     training = network.parameters * device.width + adapter * ADAPTER_BYTES + kept

@@ -147,7 +147,7 @@ def test_a_run_that_fits_is_told_nothing(tmp_path: Path) -> None:
     with Cache(tmp_path, 2**20) as cache:
         cache.pin([KEY])
         cache.write(KEY, {"mean": torch.zeros(3)})
-        assert cache.settle() is None
+        assert cache.enforce_bound() is None
 
 
 def test_a_run_that_needs_more_than_the_bound_keeps_it_and_is_told_by_how_much(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_run_that_needs_more_than_the_bound_keeps_it_and_is_told_by_how_much(t
         cache.pin(keys)
         for key in keys:
             cache.write(key, {"mean": torch.zeros(2**16)})  # 256 KiB, and a block for the header
-        warned = cache.settle()
+        warned = cache.enforce_bound()
         assert all(cache.has(key) for key in keys)
     assert warned is not None
     assert warned.code == "cache_too_small"
@@ -170,7 +170,7 @@ def test_what_a_run_needed_beyond_the_bound_goes_with_its_end(tmp_path: Path) ->
         cache.pin(keys)
         for key in keys:
             cache.write(key, {"mean": torch.zeros(2**16)})
-        cache.settle()
+        cache.enforce_bound()
     assert sum(path.stat().st_size for path in tmp_path.rglob("*.safetensors")) < 2**20
     assert any(Cache(tmp_path).has(key) for key in keys)
 
@@ -181,7 +181,7 @@ def test_a_cache_of_no_bound_keeps_everything(tmp_path: Path) -> None:
         cache.pin(keys)
         for key in keys:
             cache.write(key, {"mean": torch.zeros(2**16)})
-        assert cache.settle() is None
+        assert cache.enforce_bound() is None
     assert all(Cache(tmp_path).has(key) for key in keys)
 
 

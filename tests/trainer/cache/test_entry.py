@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from trainer.cache.entry import Damaged, pack, read_file, unpack, verify
+from trainer.cache.entry import CorruptEntry, pack, read_file, unpack, verify
 
 pytestmark = pytest.mark.unit
 
@@ -49,7 +49,7 @@ def test_every_flipped_bit_is_found_in_header_and_tensors() -> None:
     for at in range(len(content)):
         for bit in range(8):
             content[at] ^= 1 << bit
-            with pytest.raises(Damaged):
+            with pytest.raises(CorruptEntry):
                 verify(KEY, content)
             content[at] ^= 1 << bit
     verify(KEY, content)
@@ -57,17 +57,17 @@ def test_every_flipped_bit_is_found_in_header_and_tensors() -> None:
 
 @pytest.mark.parametrize("length", [0, 7, 8, 20, 60, -1])
 def test_a_truncated_entry_is_found(length: int) -> None:
-    with pytest.raises(Damaged):
+    with pytest.raises(CorruptEntry):
         verify(KEY, bytearray(pack(KEY, TENSORS)[:length]))
 
 
 def test_an_entry_under_the_name_of_another_is_found() -> None:
-    with pytest.raises(Damaged, match="not what was written"):
+    with pytest.raises(CorruptEntry, match="not what was written"):
         verify("cd" * 32, bytearray(pack(KEY, TENSORS)))
 
 
 def test_an_entry_without_proof_is_found() -> None:
-    with pytest.raises(Damaged, match="no proof"):
+    with pytest.raises(CorruptEntry, match="no proof"):
         verify(KEY, bytearray(save(TENSORS)))
 
 

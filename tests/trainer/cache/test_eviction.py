@@ -16,7 +16,7 @@ import torch
 from trainer.cache.cache import Cache, key_of
 from trainer.cache.eviction import LOCK, evict
 from trainer.cache.pins import PINS, Pins, reading_pins
-from trainer.runtime.locks import holding
+from trainer.runtime.locks import file_lock
 
 pytestmark = pytest.mark.unit
 
@@ -127,7 +127,7 @@ def test_nothing_is_pinned_between_reading_the_pins_and_removing(tmp_path: Path)
 
 def test_one_process_at_a_time_evicts_and_the_others_go_on(tmp_path: Path) -> None:
     filled(tmp_path)
-    with holding(tmp_path / LOCK):
+    with file_lock(tmp_path / LOCK):
         assert evict(tmp_path, 0) == 0
     assert kept(tmp_path) == KEYS
 
@@ -155,7 +155,7 @@ def test_partial_files_go_an_hour_after_their_writer_unless_it_lives(tmp_path: P
     left, fresh, slow = (partial_of(tmp_path, key) for key in KEYS[:3])
     for old in (left, slow):
         os.utime(old, (time.time() - 3700,) * 2)
-    with holding(slow):
+    with file_lock(slow):
         os.utime(slow, (time.time() - 3700,) * 2)
         evict(tmp_path, 2**30)
     assert [path.exists() for path in (left, fresh, slow)] == [False, True, True]
@@ -175,7 +175,7 @@ for start in range(first, first + rounds):
         for key in keys:
             if not cache.has(key):
                 cache.write(key, {"mean": torch.full((2**14,), float(int(key[:4], 16)))})
-        cache.settle()
+        cache.enforce_bound()
         for key in keys * 2:
             assert cache.read(key)["mean"][7] == int(key[:4], 16)
 print("done", flush=True)

@@ -5,14 +5,14 @@ from itertools import islice
 
 import pytest
 
-from trainer.data.batch_sampler import Order
+from trainer.data.batch_sampler import BatchSampler
 
 pytestmark = pytest.mark.unit
 
 
-def order(seed: int = 0, items: int = 23) -> Order[int]:
+def order(seed: int = 0, items: int = 23) -> BatchSampler[int]:
     shapes = ["wide" if item % 3 == 0 else "square" for item in range(items)]
-    return Order(range(items), shapes, seed=seed, batch_size=2, step_size=4)
+    return BatchSampler(range(items), shapes, seed=seed, batch_size=2, effective_batch_size=4)
 
 
 def test_every_item_comes_exactly_once_an_epoch_incomplete_steps_included() -> None:

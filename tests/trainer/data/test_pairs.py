@@ -11,20 +11,20 @@ import pytest
 from tests.trainer.data.test_encoding import Mean
 from tests.trainer.evaluation.test_measure_mismatch import Painter
 from trainer.cache.cache import Cache
-from trainer.data.encoding import Encoder, new_encoder
-from trainer.data.pairs import Need, Pairs, captions, pairs_of, plan, prompts_of
+from trainer.data.encoding import CachingEncoder, new_encoder
+from trainer.data.pairs import DataRequirements, DatasetFiles, all_prompts, captions, dataset_files_of, plan_encoding
 from trainer.run_directory.images import decode
 from trainer.run_directory.run import ImageFile, PairFiles, Run
-from trainer.runtime.distributed import ALONE
-from trainer.sampling.missing_images import completed, lacking
+from trainer.runtime.distributed import SINGLE_PROCESS
+from trainer.sampling.missing_images import find_missing_images, with_sampled_images
 from trainer.spec.buckets import Bucket
 from trainer.spec.resolved import resolve
 from trainer.spec.run import RunSpec
 
 pytestmark = pytest.mark.unit
 
-BOTH = Need(rejected=True)
-INSTANCE = Need(rejected=False, instance_prompt="a photo of sks", class_prompt="a photo", class_images=3)
+BOTH = DataRequirements(rejected=True)
+INSTANCE = DataRequirements(rejected=False, instance_prompt="a photo of sks", class_prompt="a photo", class_images=3)
 
 
 def pair(name: str, *, has_rejected: bool = True, width: int = 16) -> PairFiles:
@@ -39,7 +39,7 @@ def run(training: list[PairFiles], held_out: list[PairFiles], **options: Any) ->
     return Run(Path(), spec, resolved, tuple(training), tuple(held_out), "data", "d", "r")
 
 
-def encoder(folder: Path) -> Encoder:
+def encoder(folder: Path) -> CachingEncoder:
     return new_encoder(Mean(16), Cache(folder), "auto")
 
 
@@ -51,8 +51,8 @@ def test_captions_are_the_templates_with_the_pairs_prompt_or_the_instances() -> 
 
 def test_all_prompts_of_a_run_are_encoded_the_empty_one_too() -> None:
     of = run([pair("a")], [pair("b")], sampling={"prompts": ["a hat"]})
-    assert prompts_of(pairs_of(of), of, BOTH) == ["", "a hat", "prompt of a", "prompt of b"]
-    assert prompts_of(pairs_of(of), of, INSTANCE) == ["", "a hat", "a photo", "a photo of sks"]
+    assert all_prompts(dataset_files_of(of), of, BOTH) == ["", "a hat", "prompt of a", "prompt of b"]
+    assert all_prompts(dataset_files_of(of), of, INSTANCE) == ["", "a hat", "a photo", "a photo of sks"]
 
 
 @pytest.mark.parametrize("flip", [True, False])
@@ -60,14 +60,14 @@ def test_training_pairs_may_be_mirrored_where_it_was_asked_for_and_held_out_ones
     tmp_path: Path, flip: bool
 ) -> None:
     of = run([pair("a")], [pair("b")], data={"horizontal_flip": flip})
-    planned = plan(encoder(tmp_path), pairs_of(of), of, BOTH)
+    planned = plan_encoding(encoder(tmp_path), dataset_files_of(of), of, BOTH)
     assert [image.mirror is not None for image in planned.training[0].images] == [flip, flip]
     assert [image.mirror for image in planned.held_out[0].images] == [None, None]
 
 
 def test_pairs_are_planned_with_both_images_in_order_under_their_own_captions(tmp_path: Path) -> None:
     of, planner = run([pair("a"), pair("b")], [pair("c")]), encoder(tmp_path)
-    planned = plan(planner, pairs_of(of), of, BOTH)
+    planned = plan_encoding(planner, dataset_files_of(of), of, BOTH)
     assert [[image.file.sha256 for image in one.images] for one in planned.training] == [["a-w", "a-l"], ["b-w", "b-l"]]
     assert [one.prompt_keys for one in planned.training] == [
         (planner.prompt_key(f"prompt of {name}"),) for name in "ab"
@@ -78,7 +78,7 @@ def test_pairs_are_planned_with_both_images_in_order_under_their_own_captions(tm
 def test_class_images_are_planned_under_the_class_prompt_each_in_its_own_bucket(tmp_path: Path) -> None:
     of, planner = run([pair("a")], [pair("b")]), encoder(tmp_path)
     wide = ImageFile(Path("wide"), "wide", (64, 16))
-    planned = plan(planner, Pairs(of.training, of.validation, [wide]), of, INSTANCE)
+    planned = plan_encoding(planner, DatasetFiles(of.training, of.validation, [wide]), of, INSTANCE)
     assert [image.crop.bucket for image in planned.class_images] == [planner.bucket(wide)] != [planner.native]
     assert planned.class_prompt_key == planner.prompt_key("a photo")
 
@@ -86,28 +86,31 @@ def test_class_images_are_planned_under_the_class_prompt_each_in_its_own_bucket(
 def test_rejected_images_that_nobody_has_are_drawn_from_the_pairs_caption_at_its_size(tmp_path: Path) -> None:
     lonely = [pair("a", has_rejected=False, width=64), pair("b", has_rejected=False)]
     of, planner = run([*lonely, pair("c")], [pair("d", has_rejected=False)]), encoder(tmp_path)
-    found = lacking(pairs_of(of), of, BOTH, planner)
+    found = find_missing_images(dataset_files_of(of), of, BOTH, planner)
     assert [one.purpose for one in found] == [f"rejected image of pair {name}" for name in "abd"]
     assert [one.prompt for one in found] == [f"prompt of {name}" for name in "abd"]
     assert [one.prompt_key for one in found] == [planner.prompt_key(one.prompt) for one in found]
     assert [one.size for one in found] == [planner.bucket(lonely[0].chosen), Bucket(16, 16), Bucket(16, 16)]
     assert len({one.seed for one in found}) == 3
-    again = lacking(pairs_of(of), of, BOTH, planner)
+    again = find_missing_images(dataset_files_of(of), of, BOTH, planner)
     assert again == found
     other = run([*lonely, pair("c")], [pair("d", has_rejected=False)], seed=5)
-    assert not {one.seed for one in lacking(pairs_of(other), other, BOTH, planner)} & {one.seed for one in found}
+    assert not {one.seed for one in find_missing_images(dataset_files_of(other), other, BOTH, planner)} & {
+        one.seed for one in found
+    }
 
 
 def test_a_method_of_chosen_images_alone_lacks_rejected_ones_for_validation_only(tmp_path: Path) -> None:
     of = run([pair("a", has_rejected=False)], [pair("b", has_rejected=False)])
-    assert [one.purpose for one in lacking(pairs_of(of), of, Need(rejected=False), encoder(tmp_path))] == [
-        "rejected image of pair b"
-    ]
+    assert [
+        one.purpose
+        for one in find_missing_images(dataset_files_of(of), of, DataRequirements(rejected=False), encoder(tmp_path))
+    ] == ["rejected image of pair b"]
 
 
 def test_class_images_are_drawn_from_the_class_prompt_each_from_other_noise(tmp_path: Path) -> None:
     of, planner = run([pair("a")], [pair("b")]), encoder(tmp_path)
-    found = lacking(pairs_of(of), of, INSTANCE, planner)
+    found = find_missing_images(dataset_files_of(of), of, INSTANCE, planner)
     assert [one.purpose for one in found] == ["class image 0", "class image 1", "class image 2"]
     assert {(one.prompt, one.prompt_key, one.size) for one in found} == {
         ("a photo", planner.prompt_key("a photo"), planner.native)
@@ -117,7 +120,7 @@ def test_class_images_are_drawn_from_the_class_prompt_each_from_other_noise(tmp_
 
 def test_held_out_pairs_are_at_most_as_many_as_were_asked_for() -> None:
     of = run([pair("a")], [pair(name) for name in "bcdef"], validation={"max_pairs": 2})
-    assert len(pairs_of(of).held_out) == 2
+    assert len(dataset_files_of(of).held_out) == 2
 
 
 def test_a_drawn_image_is_the_rejected_one_of_its_own_pair(tmp_path: Path) -> None:
@@ -125,14 +128,14 @@ def test_a_drawn_image_is_the_rejected_one_of_its_own_pair(tmp_path: Path) -> No
     planner = encoder(tmp_path / "cache")
     of = replace(run(pairs[:2], pairs[2:]), directory=tmp_path)
     colours = {planner.prompt_key("prompt of a"): "red", planner.prompt_key("prompt of c"): "blue"}
-    found = completed(
-        pairs_of(of),
-        lacking(pairs_of(of), of, BOTH, planner),
+    found = with_sampled_images(
+        dataset_files_of(of),
+        find_missing_images(dataset_files_of(of), of, BOTH, planner),
         of,
         Painter(colours),  # type: ignore[arg-type]
         check=lambda: None,
         progress=lambda *_: None,
-        world=ALONE,
+        process_group=SINGLE_PROCESS,
     )
     assert [one.chosen for one in (*found.training, *found.held_out)] == [one.chosen for one in pairs]
     assert found.training[1] == pairs[1]

@@ -11,10 +11,10 @@ from trainer.evaluation.diagnostics import should_stop, warnings
 pytestmark = pytest.mark.unit
 
 Row = dict[str, Any]
-STEPS = 25  # between check-ups
+STEPS = 25  # between evaluations
 
 
-def check_up(step: int, objective: float, chosen: float = -0.02, margin: float = 0.03, **changes: Any) -> Row:
+def evaluation(step: int, objective: float, chosen: float = -0.02, margin: float = 0.03, **changes: Any) -> Row:
     """Changes against the base, with intervals of a hundredth each way."""
     return {
         "kind": "validation",
@@ -37,7 +37,7 @@ def interval(name: str, change: float) -> Row:
 
 
 def base(**changes: Any) -> Row:
-    return check_up(0, 0.5, chosen=0.0, margin=0.0, **changes)
+    return evaluation(0, 0.5, chosen=0.0, margin=0.0, **changes)
 
 
 def steps(before: int, loss: float, grad_norm: float = 1.0) -> list[Row]:
@@ -50,7 +50,7 @@ def steps(before: int, loss: float, grad_norm: float = 1.0) -> list[Row]:
 def healthy(objectives: list[float]) -> list[Row]:
     rows = [base()]
     for index, objective in enumerate(objectives, start=1):
-        rows += [*steps(STEPS * index, objective), check_up(STEPS * index, objective)]
+        rows += [*steps(STEPS * index, objective), evaluation(STEPS * index, objective)]
     return rows
 
 
@@ -73,27 +73,27 @@ def test_few_pairs_are_told_at_the_start() -> None:
 
 
 def test_a_chosen_loss_above_the_bases_is_told_once_it_is_certain() -> None:
-    assert codes([base(), check_up(25, 0.45, chosen=0.02, margin=0.0)]) == ["chosen_loss_rising"]
-    assert codes([base(), check_up(25, 0.45, chosen=0.005, margin=0.0)]) == []
+    assert codes([base(), evaluation(25, 0.45, chosen=0.02, margin=0.0)]) == ["chosen_loss_rising"]
+    assert codes([base(), evaluation(25, 0.45, chosen=0.005, margin=0.0)]) == []
 
 
 def test_a_margin_that_rejected_images_alone_have_made_is_told() -> None:
-    assert codes([base(), check_up(25, 0.45, chosen=0.0, margin=0.05)]) == ["margin_from_rejected_only"]
-    assert codes([base(), check_up(25, 0.45, chosen=-0.02, margin=0.05)]) == []
-    assert codes([base(), check_up(25, 0.45, chosen=0.0, margin=0.005)]) == []
+    assert codes([base(), evaluation(25, 0.45, chosen=0.0, margin=0.05)]) == ["margin_from_rejected_only"]
+    assert codes([base(), evaluation(25, 0.45, chosen=-0.02, margin=0.05)]) == []
+    assert codes([base(), evaluation(25, 0.45, chosen=0.0, margin=0.005)]) == []
 
 
 def test_a_run_that_has_nothing_left_to_order_is_told() -> None:
     sure = {"implicit_accuracy": 1.0}
-    assert codes([base(), check_up(25, 0.2, **sure), check_up(50, 0.2, **sure)]) == ["saturated"]
-    assert codes([base(), check_up(25, 0.3, **sure), check_up(50, 0.2, **sure)]) == []
+    assert codes([base(), evaluation(25, 0.2, **sure), evaluation(50, 0.2, **sure)]) == ["saturated"]
+    assert codes([base(), evaluation(25, 0.3, **sure), evaluation(50, 0.2, **sure)]) == []
     always = base(base_implicit_accuracy=1.0)
     known = sure | {"base_implicit_accuracy": 1.0}
-    assert codes([always, check_up(25, 0.2, **known), check_up(50, 0.2, **known)]) == []
+    assert codes([always, evaluation(25, 0.2, **known), evaluation(50, 0.2, **known)]) == []
 
 
 def test_rising_loss_with_a_growing_gradient_is_divergence() -> None:
-    first, second = check_up(25, 0.45), check_up(50, 0.44)
+    first, second = evaluation(25, 0.45), evaluation(50, 0.44)
     assert codes([base(), *steps(25, 0.4), first, *steps(50, 0.9, grad_norm=5.0), second]) == ["diverging"]
     assert codes([base(), *steps(25, 0.4), first, *steps(50, 0.9), second]) == []
     assert codes([base(), *steps(25, 0.4), first, *steps(50, 0.45, grad_norm=5.0), second]) == []
@@ -110,7 +110,7 @@ def test_held_out_pairs_that_get_worse_while_training_pairs_get_better_are_overf
     def run(losses: list[float]) -> list[Row]:
         rows = [base()]
         for index, (objective, loss) in enumerate(zip([0.40, 0.42, 0.44], losses, strict=True), start=1):
-            rows += [*steps(STEPS * index, loss), check_up(STEPS * index, objective)]
+            rows += [*steps(STEPS * index, loss), evaluation(STEPS * index, objective)]
         return rows
 
     assert codes(run([0.4, 0.35, 0.3])) == ["overfitting"]
@@ -118,7 +118,7 @@ def test_held_out_pairs_that_get_worse_while_training_pairs_get_better_are_overf
 
 
 def test_an_objective_that_has_not_left_the_bases_by_half_time_is_told() -> None:
-    same = check_up(50, 0.495, chosen=0.0, margin=0.0)
+    same = evaluation(50, 0.495, chosen=0.0, margin=0.0)
     assert codes([base(), same], max_steps=100) == ["no_learning"]
     assert codes([base(), same], max_steps=101) == []
 
@@ -129,7 +129,7 @@ def test_a_warning_is_said_once() -> None:
 
 
 def test_every_warning_holds_its_numbers_and_advice() -> None:
-    (warned,) = warnings([base(), check_up(25, 0.45, chosen=0.02, margin=0.0)], 1000)
+    (warned,) = warnings([base(), evaluation(25, 0.45, chosen=0.02, margin=0.0)], 1000)
     assert "0.1200 against 0.1000" in warned.message
     assert "learning_rate" in warned.message
 
@@ -146,14 +146,14 @@ def test_every_warning_holds_its_numbers_and_advice() -> None:
         ([0.4, 0.41, 0.42], None, False),
     ],
 )
-def test_patience_counts_check_ups_since_the_best(objectives: list[float], patience: int | None, stops: bool) -> None:
+def test_patience_counts_evaluations_since_the_best(objectives: list[float], patience: int | None, stops: bool) -> None:
     assert should_stop(healthy(objectives), patience) is stops
 
 
-def test_the_final_measurement_is_no_check_up_of_the_course() -> None:
+def test_the_final_measurement_is_no_evaluation_of_the_course() -> None:
     """It is of the best adapter, measured once more."""
-    final = check_up(50, 0.40) | {"final": True}
+    final = evaluation(50, 0.40) | {"final": True}
     assert not should_stop([*healthy([0.4, 0.39]), final, final], 1)
     sure = {"implicit_accuracy": 1.0}
-    rows = [base(), check_up(25, 0.2, **sure)]
-    assert codes([*rows, check_up(50, 0.2, **sure) | {"final": True}]) == codes(rows) == []
+    rows = [base(), evaluation(25, 0.2, **sure)]
+    assert codes([*rows, evaluation(50, 0.2, **sure) | {"final": True}]) == codes(rows) == []

@@ -13,9 +13,9 @@ from trainer.cache.cache import Cache, key_of
 from trainer.data.encoding import EncodedImage, EncodedPair
 from trainer.data.noise import keyed_generator, validation_noise
 from trainer.evaluation.held_out import HeldOutLosses, accuracy, held_out_losses, interval, metrics, pairs_within_budget
-from trainer.objectives.objective import Objective, seen
+from trainer.objectives.objective import Objective, required
 from trainer.run_directory.run import ImageFile
-from trainer.run_directory.split import selected
+from trainer.run_directory.split import select_by_hash
 from trainer.runtime.errors import NonFiniteLoss
 from trainer.runtime.signals import StopRequest
 from trainer.spec.buckets import Bucket, centre_crop
@@ -23,8 +23,12 @@ from trainer.spec.buckets import Bucket, centre_crop
 pytestmark = pytest.mark.unit
 
 
-SUM_OF_BOTH = Objective(lambda pair: pair.chosen + 10 * seen(pair.rejected), sees_rejected=True, sees_base=False)
-AGAINST_BASE = Objective(lambda pair: pair.chosen - seen(pair.base_chosen), sees_rejected=False, sees_base=True)
+SUM_OF_BOTH = Objective(
+    lambda pair: pair.chosen + 10 * required(pair.rejected), uses_rejected=True, uses_reference=False
+)
+AGAINST_BASE = Objective(
+    lambda pair: pair.chosen - required(pair.reference_chosen), uses_rejected=False, uses_reference=True
+)
 
 
 def losses(chosen: list[list[float]], rejected: list[list[float]]) -> HeldOutLosses:
@@ -76,7 +80,7 @@ def test_each_timestep_has_a_row() -> None:
     assert [row.chosen_loss for row in result.bins] == pytest.approx([0.2, 0.4])
 
 
-def test_a_check_up_of_some_pairs_is_compared_with_the_base_on_the_same() -> None:
+def test_an_evaluation_of_some_pairs_is_compared_with_the_base_on_the_same() -> None:
     base = losses([[0.9], [0.2], [0.5]], [[0.0], [0.1], [0.9]])
     some = HeldOutLosses(("c", "b"), (0.0,), torch.tensor([[0.4], [0.2]]), torch.tensor([[0.9], [0.1]]))
     result = metrics(1, some, base, AGAINST_BASE, last_good_step=0)
@@ -85,17 +89,21 @@ def test_a_check_up_of_some_pairs_is_compared_with_the_base_on_the_same() -> Non
     assert result.objective == pytest.approx(-0.05)
 
 
-@pytest.mark.parametrize(("every", "step_size", "draws"), [(75, 8, 4), (500, 8, 4), (100, 1, 1), (50, 128, 10)])
-def test_a_check_up_costs_at_most_a_twentieth_of_the_steps_before_it(every: int, step_size: int, draws: int) -> None:
-    pairs = pairs_within_budget(every=every, step_size=step_size, draws=draws, available=10**6)
+@pytest.mark.parametrize(
+    ("every", "effective_batch_size", "draws"), [(75, 8, 4), (500, 8, 4), (100, 1, 1), (50, 128, 10)]
+)
+def test_an_evaluation_costs_at_most_a_twentieth_of_the_steps_before_it(
+    every: int, effective_batch_size: int, draws: int
+) -> None:
+    pairs = pairs_within_budget(every=every, effective_batch_size=effective_batch_size, draws=draws, available=10**6)
     assert pairs > 2
-    assert 2 * pairs * draws <= 0.05 * every * step_size * 2.5
-    assert 2 * (pairs + 1) * draws > 0.05 * every * step_size * 2.5
-    assert pairs_within_budget(every=every, step_size=step_size, draws=draws, available=3) == 3
+    assert 2 * pairs * draws <= 0.05 * every * effective_batch_size * 2.5
+    assert 2 * (pairs + 1) * draws > 0.05 * every * effective_batch_size * 2.5
+    assert pairs_within_budget(every=every, effective_batch_size=effective_batch_size, draws=draws, available=3) == 3
 
 
 def test_at_least_two_pairs_are_measured_however_short_the_run() -> None:
-    assert pairs_within_budget(every=1, step_size=1, draws=4, available=100) == 2
+    assert pairs_within_budget(every=1, effective_batch_size=1, draws=4, available=100) == 2
 
 
 def test_a_pair_without_a_finite_loss_is_named() -> None:
@@ -210,12 +218,12 @@ def test_what_is_measured_does_not_depend_on_how_many_are_measured_together(tmp_
 
 def test_the_pairs_that_are_measured_are_the_same_wherever_they_stand_in_the_data(tmp_path: Path) -> None:
     pairs = [stored(Cache(tmp_path), f"pair {index}") for index in range(12)]
-    chosen = selected(pairs, 4)
+    chosen = select_by_hash(pairs, 4)
     assert len(chosen) == 4
-    assert selected(pairs[::-1], 4) == chosen
-    assert selected(pairs[3:] + pairs[:3], 4) == chosen
+    assert select_by_hash(pairs[::-1], 4) == chosen
+    assert select_by_hash(pairs[3:] + pairs[:3], 4) == chosen
     assert chosen != pairs[:4]
-    assert len(selected(pairs, 100)) == 12
+    assert len(select_by_hash(pairs, 100)) == 12
 
 
 def test_losses_of_some_pairs_come_in_the_order_in_which_they_were_asked_for() -> None:

@@ -25,14 +25,14 @@ CHOSEN, REJECTED = ("red", "crimson", "firebrick", "darkred"), ("blue", "navy", 
 
 @dataclass
 class Painter:
-    """An artist who knows what each prompt looks like; records the requests."""
+    """A sampler who knows what each prompt looks like; records the requests."""
 
     colours: dict[str, str]
     requests: list[tuple[str, int, Bucket]] = field(default_factory=list)
     steps: int = 1
     guidance: float = 1.0
 
-    def draw(
+    def sample(
         self, prompt_keys: Sequence[str], *, seeds: Sequence[int], size: Bucket, check: Callable[[], None]
     ) -> list[Image.Image]:
         check()

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageFilter
 
 from demo.emoji import openmoji
-from trainer.data.pairs import spread
+from trainer.data.pairs import pick_diverse
 from trainer.evaluation.features import Dinov2, Features, Statistics
 from trainer.evaluation.reference_mismatch import THRESHOLDS, Similarity, _resamples, preset_for, similarity
 from trainer.runtime.errors import BadRun
@@ -99,10 +99,10 @@ def test_the_farther_away_the_larger_the_domains_beta(features: str) -> None:
 
 def test_samples_are_spread_over_prompts_and_come_again_where_pairs_are_few() -> None:
     prompts = ["a"] * 50 + ["b"] * 3 + ["c"]
-    assert {prompts[at] for at in spread(prompts, 3)} == {"a", "b", "c"}
-    assert sorted(spread(prompts, 54)) == list(range(54))
-    assert spread(prompts, 5) == spread(prompts, 5)
-    assert sorted(spread(["a", "b"], 5)) in ([0, 0, 0, 1, 1], [0, 0, 1, 1, 1])
+    assert {prompts[at] for at in pick_diverse(prompts, 3)} == {"a", "b", "c"}
+    assert sorted(pick_diverse(prompts, 54)) == list(range(54))
+    assert pick_diverse(prompts, 5) == pick_diverse(prompts, 5)
+    assert sorted(pick_diverse(["a", "b"], 5)) in ([0, 0, 0, 1, 1], [0, 0, 1, 1, 1])
 
 
 def tiny_dinov2(folder: Path, *, safe: bool = True) -> Path:
@@ -147,8 +147,8 @@ def test_dinov2_compares_each_drawn_image_with_its_pairs_chosen_one(
 def test_a_pickled_dinov2_is_refused(saved: Callable[[bool], Path]) -> None:
     with pytest.raises(BadRun, match="safetensors") as refused:
         Dinov2(saved(False), torch.device("cpu"))
-    (fault,) = refused.value.faults
-    assert (fault.field, fault.given) == ("dinov2", "dino")
+    (field_error,) = refused.value.field_errors
+    assert (field_error.field, field_error.given) == ("dinov2", "dino")
 
 
 def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tests.trainer.families.bases import SAVE_BASE
 from tests.trainer.tiny_sdxl import save_run
 from trainer.export.model_card import new_card
 from trainer.families import open_family
-from trainer.run_directory.output import ADAPTER, EMBEDDING, Pictures
+from trainer.run_directory.output import ADAPTER, EMBEDDING, SampleImages
 from trainer.run_directory.run import Run, read_run
 from trainer.spec.family_facts import FamilyName
 from trainer.spec.run import Base, RunSpec
@@ -24,19 +24,19 @@ ACCURACY = {"implicit_accuracy": 0.8, "implicit_accuracy_low": 0.7, "implicit_ac
 BASE = {"base_rejected_loss": 0.21, "base_implicit_accuracy": 0.6, "reference_corrected_accuracy": 0.75}
 
 
-def check_up(step: int, **changes: Any) -> dict[str, Any]:
+def evaluation(step: int, **changes: Any) -> dict[str, Any]:
     measured = {"kind": "validation", "step": step, "pairs": 20, "draws": 4, "final": False}
     return measured | LOSSES | ACCURACY | BASE | changes
 
 
-NONE = Pictures(None, "nobody asked")
+NONE = SampleImages(None, "nobody asked")
 ROWS = [
-    check_up(0, objective=0.7, implicit_accuracy=0.6, implicit_accuracy_low=0.4, implicit_accuracy_high=0.8),
+    evaluation(0, objective=0.7, implicit_accuracy=0.6, implicit_accuracy_low=0.4, implicit_accuracy_high=0.8),
     {"kind": "train", "step": 1, "loss": 0.6},
-    check_up(10),
+    evaluation(10),
     {"kind": "warning", "step": 10, "code": "saturated", "message": "Every pair is told apart already."},
-    check_up(20, objective=0.9, pairs=5),
-    check_up(10, final=True),
+    evaluation(20, objective=0.9, pairs=5),
+    evaluation(10, final=True),
 ]
 
 
@@ -50,9 +50,11 @@ def on(run: Run, base: Base, **options: Any) -> Run:
     return replace(run, spec=RunSpec.model_validate(run.spec.model_dump() | {"base": base.model_dump()} | options))
 
 
-def card(run: Run, rows: list[dict[str, Any]] = ROWS, *, pictures: Pictures = NONE, has_token: bool = False) -> str:
+def card(
+    run: Run, rows: list[dict[str, Any]] = ROWS, *, sample_images: SampleImages = NONE, has_token: bool = False
+) -> str:
     drafted = new_card(run, {"torch": "2"})
-    return drafted.filled(rows, best_step=10, beta=64.0, batch_size=2, pictures=pictures, has_token=has_token)
+    return drafted.filled(rows, best_step=10, beta=64.0, batch_size=2, sample_images=sample_images, has_token=has_token)
 
 
 def front_matter(content: str) -> dict[str, Any]:
@@ -68,6 +70,31 @@ def test_the_hub_finds_base_library_and_task(run: Run) -> None:
     told = front_matter(card(on(run, HUB)))
     assert (told["base_model"], told["library_name"]) == ("someone/sdxl", "diffusers")
     assert {"lora", "diffusers", "text-to-image", "mapo"} <= set(told["tags"])
+    assert (told["pipeline_tag"], told["base_model_relation"]) == ("text-to-image", "adapter")
+
+
+@pytest.mark.unit
+def test_the_hub_reads_the_held_out_accuracies(run: Run) -> None:
+    (index,) = front_matter(card(on(run, HUB)))["model-index"]
+    (results,) = index["results"]
+    assert index["name"] == run.spec.name
+    assert results["dataset"]["args"] == {"pairs": 20, "draws": 4}
+    assert {metric["name"]: metric["value"] for metric in results["metrics"]} == {
+        "implicit accuracy": 0.8,
+        "reference-corrected accuracy": 0.75,
+    }
+
+
+@pytest.mark.unit
+def test_a_card_without_a_final_evaluation_claims_no_accuracy(run: Run) -> None:
+    assert "model-index" not in front_matter(card(on(run, HUB), ROWS[:-1]))
+
+
+@pytest.mark.unit
+def test_sampling_prompts_become_the_hubs_examples(run: Run) -> None:
+    prompted = on(run, HUB, sampling={"prompts": ["a: cat", "a dog"]})
+    assert front_matter(card(prompted))["widget"] == [{"text": "a: cat"}, {"text": "a dog"}]
+    assert "widget" not in front_matter(card(on(run, HUB)))
 
 
 @pytest.mark.unit
@@ -96,13 +123,13 @@ def test_the_base_stands_beside_the_adapter_and_beside_what_was_not_kept(run: Ru
 
 @pytest.mark.unit
 def test_a_base_measured_on_other_pairs_lends_no_interval(run: Run) -> None:
-    told = card(run, [check_up(0, pairs=7), *ROWS[1:]])
+    told = card(run, [evaluation(0, pairs=7), *ROWS[1:]])
     assert "| objective |  | 0.5000 |" in told
     assert "| implicit accuracy | 0.60 | 0.80 [0.70, 0.90] |" in told
 
 
 @pytest.mark.unit
-def test_the_last_check_up_is_not_shown_twice(run: Run) -> None:
+def test_the_last_evaluation_is_not_shown_twice(run: Run) -> None:
     assert "not kept" not in card(run, [ROWS[0], ROWS[2], ROWS[5]])
 
 
@@ -122,7 +149,7 @@ def test_what_it_was_made_from_is_told(run: Run) -> None:
 
 @pytest.mark.unit
 def test_samples_are_shown_where_there_are_some(run: Run) -> None:
-    assert "(samples.png)" in card(run, pictures=Pictures(b"PNG"))
+    assert "(samples.png)" in card(run, sample_images=SampleImages(b"PNG"))
     assert "samples.png" not in card(run)
     assert "No samples: nobody asked." in card(run).splitlines()
 

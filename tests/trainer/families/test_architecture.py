@@ -64,7 +64,7 @@ def test_a_model_that_takes_more_than_noisy_latents_is_refused(
     inpainting = shutil.copytree(bases[family], tmp_path / "base")
     change(inpainting / network / "config.json", in_channels=9)
     error = refused(family, inpainting)
-    assert (error.code, error.faults[0].field) == ("bad_base", f"base.source {network}/ in_channels")
+    assert (error.code, error.field_errors[0].field) == ("bad_base", f"base.source {network}/ in_channels")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -76,7 +76,7 @@ def test_pickled_weights_are_refused(bases: dict[str, Path], family: FamilyName,
     weights.rename(weights.with_suffix(".bin"))
     error = refused(family, base)
     assert error.code == "unsafe_format"
-    assert error.faults[0].given == weights.with_suffix(".bin").name
+    assert error.field_errors[0].given == weights.with_suffix(".bin").name
 
 
 def test_t5_has_to_be_there_where_the_base_names_it(bases: dict[str, Path], tmp_path: Path) -> None:
@@ -96,4 +96,4 @@ def test_a_folder_without_readable_index_is_refused(
     if content is not None:
         (base / "model_index.json").write_text(content)
     error = refused("sd1", base)
-    assert (error.code, error.faults[0].field) == ("bad_base", "base.source base/model_index.json")
+    assert (error.code, error.field_errors[0].field) == ("bad_base", "base.source base/model_index.json")

@@ -182,7 +182,7 @@ def test_a_scheduler_that_is_not_of_flow_matching_is_refused(tmp_path: Path) -> 
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
     with pytest.raises(BadRun, match="DDIMScheduler; a flow-matching scheduler") as raised:
         family_of(folder)
-    assert (raised.value.code, len(raised.value.faults)) == ("bad_base", 2)
+    assert (raised.value.code, len(raised.value.field_errors)) == ("bad_base", 2)
 
 
 def test_an_adapter_learns_in_fp32_on_a_half_precision_base(
@@ -201,4 +201,4 @@ def test_training_of_text_encoders_is_refused(family: Sd3Family) -> None:
     adapter = Adapter(text_encoder=TextEncoderAdapter(), token=Token(text="<toy>", initial="toy"))
     with pytest.raises(BadRun) as raised:
         open_base(family.base, adapter)
-    assert [fault.field for fault in raised.value.faults] == ["adapter.text_encoder", "adapter.token"]
+    assert [field_error.field for field_error in raised.value.field_errors] == ["adapter.text_encoder", "adapter.token"]

@@ -17,7 +17,7 @@ from trainer.families.text import (
     new_trained_text,
     spelled_out,
     text_fingerprint,
-    token_faults,
+    token_field_errors,
 )
 from trainer.spec.run import Adapter, Token
 from trainer.training.trainable import groups, new_optimizer
@@ -144,5 +144,5 @@ def test_what_the_cache_keeps_of_prompts_depends_on_the_word_and_on_whether_text
 
 
 def test_a_word_counts_as_used_where_any_prompt_holds_it() -> None:
-    assert token_faults(Adapter(token=TOKEN), ["a <toy>", "a cat"]) == []
-    assert len(token_faults(Adapter(token=TOKEN), ["a toy", "a cat"])) == 1
+    assert token_field_errors(Adapter(token=TOKEN), ["a <toy>", "a cat"]) == []
+    assert len(token_field_errors(Adapter(token=TOKEN), ["a toy", "a cat"])) == 1

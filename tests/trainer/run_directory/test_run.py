@@ -31,17 +31,17 @@ def directory(folder: Path, *lines: object, spec: object = SPEC) -> Path:
     return folder
 
 
-def faults(folder: Path) -> list[str]:
+def field_errors(folder: Path) -> list[str]:
     with pytest.raises(BadRun) as raised:
         read_run(folder)
-    return [str(fault) for fault in raised.value.faults]
+    return [str(field_error) for field_error in raised.value.field_errors]
 
 
 def test_a_sound_directory_is_read(tmp_path: Path) -> None:
     run = read_run(directory(tmp_path, pair("1"), pair("2", split="validation")))
     assert ([one.id for one in run.training], [one.id for one in run.validation]) == (["1"], ["2"])
     assert run.training[0].chosen.size == (8, 6)
-    assert run.hyperparameters.step_size == 1
+    assert run.hyperparameters.effective_batch_size == 1
 
 
 def test_each_side_is_the_image_that_the_manifest_names_for_it(tmp_path: Path) -> None:
@@ -102,11 +102,11 @@ def test_the_digest_is_of_what_was_given_so_that_a_later_default_does_not_change
 
 
 def test_an_empty_directory_names_both_missing_files(tmp_path: Path) -> None:
-    assert [fault.split(":")[0] for fault in faults(tmp_path)] == ["spec.json", "data/manifest.jsonl"]
+    assert [field_error.split(":")[0] for field_error in field_errors(tmp_path)] == ["spec.json", "data/manifest.jsonl"]
 
 
 def test_manifest_faults_name_their_lines_and_come_all_at_once(tmp_path: Path) -> None:
-    found = faults(
+    found = field_errors(
         directory(
             tmp_path,
             pair("1"),
@@ -117,7 +117,7 @@ def test_manifest_faults_name_their_lines_and_come_all_at_once(tmp_path: Path) -
             pair("4", rejected="none.png"),
         )
     )
-    assert [fault.split(";")[0] for fault in found] == [
+    assert [field_error.split(";")[0] for field_error in found] == [
         "data/manifest.jsonl:2: given no JSON",
         "data/manifest.jsonl:3 split: given 'test'",
         "data/manifest.jsonl: given id '1' 2 times",
@@ -131,7 +131,7 @@ def test_a_missing_field_and_a_rule_across_fields_are_named(tmp_path: Path) -> N
         "base": {"name": "b", "family": "flux", "path": "b"},
         "method": {"type": "mapo", "mapo": {"hyperparameters": {"max_steps": 1, "n_epochs": 1}}},
     }
-    found = faults(directory(tmp_path, pair("1"), spec=spec))
+    found = field_errors(directory(tmp_path, pair("1"), spec=spec))
     assert len(found) == 4
     assert found[0].startswith("method.mapo.hyperparameters: given {'max_steps': 1, 'n_epochs': 1};")
     assert "not both" in found[0]
@@ -142,7 +142,7 @@ def test_a_missing_field_and_a_rule_across_fields_are_named(tmp_path: Path) -> N
 
 def test_a_fault_within_a_method_is_named_without_the_unions_arm(tmp_path: Path) -> None:
     dpo = {"type": "dpo", "dpo": {"hyperparameters": {"beta": "strong"}}, "mapo": {}}
-    found = faults(directory(tmp_path, pair("1"), spec={**SPEC, "method": dpo}))
+    found = field_errors(directory(tmp_path, pair("1"), spec={**SPEC, "method": dpo}))
     assert found == [
         "method.dpo.hyperparameters.beta: given 'strong'; should be a valid number or should be 'auto'",
         "method.mapo: given {}; unknown field; known here: dpo, type",
@@ -150,13 +150,13 @@ def test_a_fault_within_a_method_is_named_without_the_unions_arm(tmp_path: Path)
 
 
 def test_an_unknown_method_is_told_with_the_known_ones(tmp_path: Path) -> None:
-    found = faults(directory(tmp_path, pair("1"), spec={**SPEC, "method": {"type": "ppo"}}))
+    found = field_errors(directory(tmp_path, pair("1"), spec={**SPEC, "method": {"type": "ppo"}}))
     assert found == [f"method.type: given 'ppo'; should be {listed(map(repr, METHODS))}"]
 
 
 def test_every_conflict_of_fields_is_a_fault_of_its_own(tmp_path: Path) -> None:
     spec = {**SPEC, "compute": {"pairs": "streamed"}, "adapter": {"dropout": 0.1}, "sampling": {"every_steps": 5}}
-    streamed, sampling = faults(directory(tmp_path, pair("1"), spec=spec))
+    streamed, sampling = field_errors(directory(tmp_path, pair("1"), spec=spec))
     assert streamed.startswith("compute.pairs: given 'streamed'; ")
     assert "set adapter.dropout to 0" in streamed
     assert sampling == "sampling.every_steps: given 5; nothing is drawn without sampling.prompts"
@@ -175,8 +175,8 @@ def test_what_is_hardly_json_is_a_fault_of_its_line_and_of_the_spec(tmp_path: Pa
     folder = directory(tmp_path, pair("1"))
     (folder / "spec.json").write_bytes(text.encode("latin-1"))
     (folder / "data/manifest.jsonl").write_bytes(text.encode("latin-1"))
-    found = faults(folder)
-    assert [fault.split(";")[0] for fault in found[:2]] == [
+    found = field_errors(folder)
+    assert [field_error.split(";")[0] for field_error in found[:2]] == [
         "spec.json: given no JSON",
         "data/manifest.jsonl:1: given no JSON",
     ]
@@ -186,21 +186,21 @@ def test_a_spec_that_is_a_directory_is_a_fault(tmp_path: Path) -> None:
     folder = directory(tmp_path, pair("1"))
     (folder / "spec.json").unlink()
     (folder / "spec.json").mkdir()
-    assert faults(folder)[0].startswith("spec.json: given Is a directory;")
+    assert field_errors(folder)[0].startswith("spec.json: given Is a directory;")
 
 
 def test_an_image_path_that_no_file_can_have_is_a_fault(tmp_path: Path) -> None:
-    assert faults(directory(tmp_path, pair("1", chosen="a\0b")))[0].startswith(r"pair 1 chosen: given 'a\x00b';")
+    assert field_errors(directory(tmp_path, pair("1", chosen="a\0b")))[0].startswith(r"pair 1 chosen: given 'a\x00b';")
 
 
 @pytest.mark.parametrize("seed", [True, "7", 7.0])
 def test_a_number_is_written_as_a_number(tmp_path: Path, seed: object) -> None:
-    (fault,) = faults(directory(tmp_path, pair("1"), spec={**SPEC, "seed": seed}))
-    assert fault.startswith(f"seed: given {seed!r};")
+    (field_error,) = field_errors(directory(tmp_path, pair("1"), spec={**SPEC, "seed": seed}))
+    assert field_error.startswith(f"seed: given {seed!r};")
 
 
 def test_data_without_training_pairs_is_a_fault(tmp_path: Path) -> None:
-    assert "at least one with split 'train'" in faults(directory(tmp_path, pair("1", split="validation")))[0]
+    assert "at least one with split 'train'" in field_errors(directory(tmp_path, pair("1", split="validation")))[0]
 
 
 def outside_by_dots(folder: Path) -> str:
@@ -255,7 +255,7 @@ def test_a_real_image_outside_data_is_refused_by_name(
     folder = directory(tmp_path, pair("1"))
     name = outside(folder)
     (folder / "data/manifest.jsonl").write_text(json.dumps(pair("1", **{side: name})))
-    assert faults(folder) == [f"pair 1 {side}: given {name!r}; paths lead into data/"]
+    assert field_errors(folder) == [f"pair 1 {side}: given {name!r}; paths lead into data/"]
 
 
 def test_an_image_within_data_may_be_reached_by_dots_links_and_a_linked_data_folder(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trainer.program import ignore, train
-from trainer.run_directory.run_lock import only_run_in
+from trainer.run_directory.run_lock import lock_run_directory
 from trainer.runtime.errors import BadRun, RunInUse
 from trainer.runtime.signals import StopRequest
 
@@ -17,8 +17,8 @@ pytestmark = pytest.mark.unit
 HOLD = """
 import sys
 from pathlib import Path
-from trainer.run_directory.run_lock import only_run_in
-with only_run_in(Path(sys.argv[1])):
+from trainer.run_directory.run_lock import lock_run_directory
+with lock_run_directory(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -35,17 +35,17 @@ def holder(directory: Path) -> subprocess.Popen[str]:
 
 def test_a_second_run_in_a_directory_is_refused_at_once(tmp_path: Path) -> None:
     with holder(tmp_path) as first:
-        with pytest.raises(RunInUse, match=str(tmp_path)), only_run_in(tmp_path):
+        with pytest.raises(RunInUse, match=str(tmp_path)), lock_run_directory(tmp_path):
             pass
         first.communicate()
-    with only_run_in(tmp_path):
+    with lock_run_directory(tmp_path):
         pass
 
 
 def test_another_directory_is_free(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    with only_run_in(tmp_path / "a"), only_run_in(tmp_path / "b"):
+    with lock_run_directory(tmp_path / "a"), lock_run_directory(tmp_path / "b"):
         pass
 
 
@@ -53,19 +53,19 @@ def test_a_killed_run_holds_nothing(tmp_path: Path) -> None:
     with holder(tmp_path) as first:
         first.send_signal(signal.SIGKILL)
         first.wait()
-    with only_run_in(tmp_path):
+    with lock_run_directory(tmp_path):
         pass
 
 
 def test_a_run_that_failed_holds_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="stop"), only_run_in(tmp_path):
+    with pytest.raises(ValueError, match="stop"), lock_run_directory(tmp_path):
         raise ValueError("stop")
-    with only_run_in(tmp_path):
+    with lock_run_directory(tmp_path):
         pass
 
 
 def test_a_blocked_write_within_a_run_is_not_taken_for_a_run_in_use(tmp_path: Path) -> None:
-    with pytest.raises(BlockingIOError), only_run_in(tmp_path):
+    with pytest.raises(BlockingIOError), lock_run_directory(tmp_path):
         raise BlockingIOError
 
 

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from trainer.runtime.atomic_io import sweep, whole_directory, write_file
+from trainer.runtime.atomic_io import atomic_directory, remove_partial_files, write_atomically
 from trainer.runtime.errors import DiskFull
-from trainer.runtime.locks import holding
+from trainer.runtime.locks import file_lock
 
 pytestmark = pytest.mark.unit
 
 
 def test_a_directory_appears_only_when_the_block_ends_well(tmp_path: Path) -> None:
-    with whole_directory(tmp_path / "out") as partial:
+    with atomic_directory(tmp_path / "out") as partial:
         (partial / "file").write_text("x")
         assert not (tmp_path / "out").exists()
     assert (tmp_path / "out/file").read_text() == "x"
@@ -28,7 +28,7 @@ def test_a_directory_appears_only_when_the_block_ends_well(tmp_path: Path) -> No
 
 def test_a_failed_block_leaves_nothing(tmp_path: Path) -> None:
     def fail() -> None:
-        with whole_directory(tmp_path / "out") as partial:
+        with atomic_directory(tmp_path / "out") as partial:
             (partial / "file").write_text("x")
             raise ValueError("stop")
 
@@ -39,10 +39,10 @@ def test_a_failed_block_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_named_and_the_old_file_stays(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    write_file(path, b"old")
+    write_atomically(path, b"old")
 
     def fill() -> None:
-        with whole_directory(tmp_path / "out"):
+        with atomic_directory(tmp_path / "out"):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(DiskFull, match="out"):
@@ -53,7 +53,7 @@ def test_a_full_disk_is_named_and_the_old_file_stays(tmp_path: Path) -> None:
 def test_sweep_removes_what_a_killed_process_left(tmp_path: Path) -> None:
     (tmp_path / ".out.1234.partial").mkdir()
     (tmp_path / "out").mkdir()
-    sweep(tmp_path)
+    remove_partial_files(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -90,7 +90,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 
 def test_a_file_is_on_disk_whole_before_it_gets_its_name(tmp_path: Path, calls: Calls) -> None:
-    write_file(tmp_path / "file", b"content")
+    write_atomically(tmp_path / "file", b"content")
     (kind, partial, size), *later = calls.seen
     assert (kind, size) == ("sync", len(b"content"))
     assert (partial.parent, partial.suffix) == (tmp_path, ".partial")
@@ -98,12 +98,12 @@ def test_a_file_is_on_disk_whole_before_it_gets_its_name(tmp_path: Path, calls: 
 
 
 def test_a_file_that_may_be_lost_in_a_power_cut_is_not_synced(tmp_path: Path, calls: Calls) -> None:
-    write_file(tmp_path / "file", b"content", sync=False)
+    write_atomically(tmp_path / "file", b"content", sync=False)
     assert calls.seen == [("name", tmp_path / "file", None)]
 
 
 def test_a_directory_is_on_disk_whole_before_it_gets_its_name_and_its_name_after(tmp_path: Path, calls: Calls) -> None:
-    with whole_directory(tmp_path / "out") as partial:
+    with atomic_directory(tmp_path / "out") as partial:
         (partial / "one").write_bytes(b"1")
         (partial / "two").write_bytes(b"22")
     *files, itself, named, parent = calls.seen
@@ -116,9 +116,9 @@ def test_a_directory_is_on_disk_whole_before_it_gets_its_name_and_its_name_after
 WRITE_ON = """
 import sys
 from pathlib import Path
-from trainer.runtime.atomic_io import write_file
+from trainer.runtime.atomic_io import write_atomically
 while True:
-    write_file(Path(sys.argv[1]), bytes(2**25), sync=False)
+    write_atomically(Path(sys.argv[1]), bytes(2**25), sync=False)
 """
 
 
@@ -146,9 +146,9 @@ def test_a_partial_file_is_locked_for_as_long_as_its_writer_lives(tmp_path: Path
     with subprocess.Popen([sys.executable, "-c", WRITE_ON, str(tmp_path / "file")]) as writer:
         try:
             partial = stopped_while_writing(writer, tmp_path)
-            with pytest.raises(BlockingIOError), holding(partial, wait=False):
+            with pytest.raises(BlockingIOError), file_lock(partial, wait=False):
                 pass
         finally:
             writer.kill()
-    with holding(partial, wait=False):
+    with file_lock(partial, wait=False):
         pass

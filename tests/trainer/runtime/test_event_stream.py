@@ -4,7 +4,7 @@ import pytest
 
 from trainer.program import unexpected
 from trainer.runtime.errors import Interrupted
-from trainer.runtime.event_stream import Phases, watched
+from trainer.runtime.event_stream import PhaseReporter, heartbeat_check
 from trainer.runtime.signals import StopRequest
 from trainer.spec.events import Event, Failed, PhaseProgress
 
@@ -15,8 +15,8 @@ def test_long_work_tells_once_a_second_that_it_goes_on(monkeypatch: pytest.Monke
     told: list[Event] = []
     clock = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
-    phases = Phases(told.append)
-    check = watched(phases, StopRequest())
+    phases = PhaseReporter(told.append)
+    check = heartbeat_check(phases, StopRequest())
     check()  # no phase, nothing to count
     phases.enter("sampling")
     phases.progress(1, 4)
@@ -31,7 +31,7 @@ def test_long_work_tells_once_a_second_that_it_goes_on(monkeypatch: pytest.Monke
 
 def test_long_work_is_broken_off_by_a_stop() -> None:
     stop = StopRequest()
-    check = watched(Phases(lambda _: None), stop)
+    check = heartbeat_check(PhaseReporter(lambda _: None), stop)
     stop.requested = True
     with pytest.raises(Interrupted):
         check()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from trainer.sampling.grid import CELL, GAP, HEADER, MARGIN, Row, grid
+from trainer.sampling.grid import CELL, GAP, HEADER, MARGIN, GridRow, grid
 from trainer.sampling.samples import ROWS, Samples
 from trainer.spec.buckets import Bucket
 
@@ -18,12 +18,12 @@ pytestmark = pytest.mark.unit
 
 @dataclass
 class Painter:
-    """An artist whose images are one colour; remembers what was asked for."""
+    """A sampler whose images are one colour; remembers what was asked for."""
 
     colour: str = "red"
     asked: list[tuple[Sequence[str], Sequence[int]]] = field(default_factory=list)
 
-    def draw(
+    def sample(
         self, prompt_keys: Sequence[str], *, seeds: Sequence[int], size: Bucket, check: Callable[[], None]
     ) -> list[Image.Image]:
         check()
@@ -69,16 +69,16 @@ def test_a_resumed_run_forgets_the_steps_it_will_come_to_again(tmp_path: Path) -
     these = samples(tmp_path, Painter())
     for step in (0, 10, 20):
         these.write(step, nothing, ignore)
-    these.forget_after(10)
+    these.remove_after(10)
     assert sorted(path.name for path in (tmp_path / "samples").glob("step-*")) == ["step-00000000", "step-00000010"]
 
 
 def test_a_run_that_starts_anew_forgets_all_samples_and_what_was_half_written(tmp_path: Path) -> None:
     these = samples(tmp_path, Painter())
-    these.forget_after(-1)
+    these.remove_after(-1)
     these.write(0, nothing, ignore)
     (tmp_path / "samples/.step-00000010.0a0b0c0d.partial").mkdir()
-    these.forget_after(-1)
+    these.remove_after(-1)
     assert [path.name for path in (tmp_path / "samples").iterdir()] == ["grid.png"]
 
 
@@ -96,11 +96,11 @@ def test_the_grid_of_a_long_run_keeps_the_base_and_the_last_step_and_stays_small
 
 
 def test_large_images_are_scaled_down_and_small_ones_up_by_whole_factors() -> None:
-    sheet = grid(["p"], [Row("base", [Image.new("RGB", (1024, 512), "red")])])
+    sheet = grid(["p"], [GridRow("base", [Image.new("RGB", (1024, 512), "red")])])
     assert sheet.size == (MARGIN + CELL + GAP, HEADER + CELL // 2 + GAP)
-    assert grid(["p"], [Row("base", [Image.new("RGB", (100, 100))])]).size[0] == MARGIN + 200 + GAP
+    assert grid(["p"], [GridRow("base", [Image.new("RGB", (100, 100))])]).size[0] == MARGIN + 200 + GAP
 
 
 def test_a_prompt_of_any_length_fits_its_column() -> None:
     for prompt in ("", "word " * 300, "w" * 500):
-        assert grid([prompt], [Row("base", [Image.new("RGB", (32, 32))])]).size[0] == MARGIN + CELL + GAP
+        assert grid([prompt], [GridRow("base", [Image.new("RGB", (32, 32))])]).size[0] == MARGIN + CELL + GAP

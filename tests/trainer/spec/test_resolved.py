@@ -26,7 +26,7 @@ def resolved(training_pairs: int = 1000, kind: str = "mapo", **hyperparameters: 
 
 def test_defaults_are_those_that_the_descriptions_tell() -> None:
     found = resolved()
-    assert (found.step_size, found.batch_size) == (8, "auto")
+    assert (found.effective_batch_size, found.batch_size) == (8, "auto")
     assert found.learning_rate == 1e-4
     assert (found.lr_scheduler, found.weight_decay, found.max_grad_norm) == ("cosine", 0.01, 1.0)
     assert found.prompt_dropout == 0.1
@@ -62,7 +62,7 @@ def test_what_is_given_is_taken() -> None:
     ],
 )
 def test_a_step_takes_as_many_pairs_as_all_its_batches(pairs: int, options: dict[str, Any], size: int) -> None:
-    assert resolved(pairs, **options).step_size == size
+    assert resolved(pairs, **options).effective_batch_size == size
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,21 @@ import torch
 
 from trainer.evaluation.held_out import HeldOutLosses
 from trainer.runtime.errors import BadRun
-from trainer.training.checkpoint import Best, Checkpoint, Settled, newest_checkpoint, path_of, prune, write_checkpoint
+from trainer.training.checkpoint import (
+    BestAdapter,
+    Checkpoint,
+    ResolvedPlan,
+    newest_checkpoint,
+    path_of,
+    prune,
+    write_checkpoint,
+)
 from trainer.training.memory_plan import MemoryPlan
 
 pytestmark = pytest.mark.unit
 
 
-def checkpoint(step: int, best: Best | None = None) -> Checkpoint:
+def checkpoint(step: int, best: BestAdapter | None = None) -> Checkpoint:
     return Checkpoint(
         run="digest",
         step=step,
@@ -22,8 +30,8 @@ def checkpoint(step: int, best: Best | None = None) -> Checkpoint:
         optimizer={"a.weight.exp_avg": torch.ones(2, 2), "a.weight.step": torch.tensor(3.0)},
         base=HeldOutLosses(("p", "q"), (125.0, 500.0, 875.0), torch.rand(2, 3), torch.rand(2, 3)),
         best=best,
-        settled=Settled(beta=32.0, device="cpu", memory=MemoryPlan(4, gradient_checkpointing=False, streamed=True)),
-        history=b'{"step": 1}\n',
+        plan=ResolvedPlan(beta=32.0, device="cpu", memory=MemoryPlan(4, gradient_checkpointing=False, streamed=True)),
+        metrics_log=b'{"step": 1}\n',
     )
 
 
@@ -32,7 +40,7 @@ def silent(_code: str, _text: str) -> None:
 
 
 def test_a_checkpoint_comes_back_as_it_was_written(tmp_path: Path) -> None:
-    written = checkpoint(5, Best(4, 0.25, {"a.weight": torch.zeros(2, 2)}))
+    written = checkpoint(5, BestAdapter(4, 0.25, {"a.weight": torch.zeros(2, 2)}))
     write_checkpoint(tmp_path, written)
     read = newest_checkpoint(tmp_path, "digest", silent)
     assert read is not None
@@ -41,8 +49,8 @@ def test_a_checkpoint_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert torch.equal(read.adapter["a.weight"], written.adapter["a.weight"])
     assert torch.equal(read.optimizer["a.weight.step"], torch.tensor(3.0))
     assert torch.equal(read.base.rejected, written.base.rejected)
-    assert read.history == written.history
-    assert read.settled == written.settled
+    assert read.metrics_log == written.metrics_log
+    assert read.plan == written.plan
     assert read.best is not None
     assert (read.best.step, read.best.objective, read.best.adapter["a.weight"].sum().item()) == (4, 0.25, 0)
 

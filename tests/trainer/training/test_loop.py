@@ -126,7 +126,7 @@ def test_every_checkpoint_has_the_best_adapter_beside_its_own(worsening: tuple[P
     assert all(torch.equal(stored_best[name], tensor) for name, tensor in best_weights.items())
 
 
-def test_a_run_stops_after_as_many_check_ups_without_a_better_one_as_patience_says(
+def test_a_run_stops_after_as_many_evaluations_without_a_better_one_as_patience_says(
     worsening: tuple[Path, Outcome],
 ) -> None:
     _, outcome = worsening
@@ -209,7 +209,7 @@ def test_on_a_cpu_nothing_is_traded_for_memory_that_was_not_asked_to_be(
     options = {"max_steps": 1, "batch_size": "auto", "gradient_accumulation": 1}
     directory = saved(tmp_path / "run", tiny_base, options)
     (plan,) = (event for event in finished(directory, cache).events if isinstance(event, MemoryPlanned))
-    assert (plan.step_size, plan.batch_size) == (8, 8)
+    assert (plan.effective_batch_size, plan.batch_size) == (8, 8)
     assert (plan.streamed, plan.gradient_checkpointing) == (False, False)
 
 

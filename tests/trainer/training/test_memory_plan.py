@@ -8,7 +8,7 @@ import pytest
 
 from trainer.runtime.errors import OutOfMemory
 from trainer.spec.run import Compute
-from trainer.training.memory_plan import MemoryPlan, first_that_fits, plans
+from trainer.training.memory_plan import MemoryPlan, candidate_plans, first_that_fits
 
 pytestmark = pytest.mark.unit
 
@@ -26,7 +26,7 @@ def device_with(units: float) -> Callable[[MemoryPlan], None]:
 
 def chosen(units: float, batch_size: int | str = "auto", **compute: object) -> tuple[int, bool, bool]:
     asked = Compute.model_validate(compute)
-    plan = first_that_fits(plans(batch_size, 12, asked), device_with(units))  # type: ignore[arg-type]
+    plan = first_that_fits(candidate_plans(batch_size, 12, asked), device_with(units))  # type: ignore[arg-type]
     return plan.batch_size, plan.streamed, plan.gradient_checkpointing
 
 
@@ -54,8 +54,8 @@ def test_what_the_user_fixed_stays() -> None:
 
 
 def test_with_dropout_nothing_is_streamed() -> None:
-    assert not any(plan.streamed for plan in plans("auto", 12, Compute(), dropout=True))
-    assert any(plan.streamed for plan in plans("auto", 12, Compute()))
+    assert not any(plan.streamed for plan in candidate_plans("auto", 12, Compute(), dropout=True))
+    assert any(plan.streamed for plan in candidate_plans("auto", 12, Compute()))
 
 
 def test_nothing_that_fits_is_an_error_about_the_last_try() -> None:
@@ -66,6 +66,6 @@ def test_nothing_that_fits_is_an_error_about_the_last_try() -> None:
 @pytest.mark.parametrize("batch_size", ["auto", 5])
 def test_the_appetite_of_plans_falls_in_the_order_in_which_they_are_tried(batch_size: int | str) -> None:
     """So that of several devices' plans the lowest is the one that fits all."""
-    appetites = [plan.appetite() for plan in plans(batch_size, 12, Compute())]  # type: ignore[arg-type]
+    appetites = [plan.memory_need() for plan in candidate_plans(batch_size, 12, Compute())]  # type: ignore[arg-type]
     assert len(set(appetites)) == len(appetites) > 3
     assert appetites == sorted(appetites, reverse=True)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from trainer.run_directory.metrics_log import History
+from trainer.run_directory.metrics_log import MetricsLog
 from trainer.runtime.errors import NonFiniteLoss
 from trainer.spec.events import Event, Progress
-from trainer.training.progress import ProgressLine
+from trainer.training.progress import ProgressReporter
 from trainer.training.step import StepRecord
 
 pytestmark = pytest.mark.unit
@@ -42,10 +42,10 @@ def record(step: int, losses: list[list[float]], grad_norm: float = 1.0) -> Step
     return StepRecord(step, pairs, torch.tensor(losses), torch.tensor(grad_norm), 0.5 / step)
 
 
-def new_line(folder: Path, events: list[Event], max_steps: int = 10, every: int = 5) -> ProgressLine:
-    history = History(folder / "metrics.jsonl")
-    history.restore(b"")
-    line = ProgressLine(events.append, history, CPU, max_steps, every)
+def new_line(folder: Path, events: list[Event], max_steps: int = 10, every: int = 5) -> ProgressReporter:
+    metrics_log = MetricsLog(folder / "metrics.jsonl")
+    metrics_log.restore(b"")
+    line = ProgressReporter(events.append, metrics_log, CPU, max_steps, every)
     line.restart()  # by the test's clock
     return line
 
@@ -86,14 +86,14 @@ def test_steps_on_chosen_images_alone_have_no_rejected_loss(tmp_path: Path, cloc
     assert "rejected_loss" not in rows(tmp_path)[0]
 
 
-def test_what_remains_is_told_from_the_speed_of_steps_and_of_check_ups(tmp_path: Path, clock: Clock) -> None:
+def test_what_remains_is_told_from_the_speed_of_steps_and_of_evaluations(tmp_path: Path, clock: Clock) -> None:
     events: list[Event] = []
     line = new_line(tmp_path, events, max_steps=20, every=5)
     for step in range(1, 6):
         line.add(record(step, [[1.0], [0.5]]))
     clock.now += 10  # 2 a step
     line.flush(last_good_step=0)
-    clock.now += 3  # a check-up
+    clock.now += 3  # an evaluation
     line.restart()
     line.add(record(6, [[1.0], [0.5]]))
     clock.now += 2
@@ -104,7 +104,7 @@ def test_what_remains_is_told_from_the_speed_of_steps_and_of_check_ups(tmp_path:
     clock.now += 2
     line.flush(last_good_step=5)
     first, second, third = (event for event in events if isinstance(event, Progress))
-    assert first.eta_seconds == pytest.approx(15 * 2)  # no check-up was timed yet
+    assert first.eta_seconds == pytest.approx(15 * 2)  # no evaluation was timed yet
     assert second.eta_seconds == pytest.approx(14 * 2 + 3 * 3)
     assert third.eta_seconds == pytest.approx(13 * 2 + 3 * 4)  # both took 4 in the mean
 

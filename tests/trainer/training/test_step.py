@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from trainer.data.batches import Batch
-from trainer.evaluation.losses import base_losses, denoising_losses
-from trainer.objectives.objective import Objective, PairLosses, seen
+from trainer.evaluation.losses import denoising_losses, reference_losses
+from trainer.objectives.objective import Objective, PairLosses, required
 from trainer.recipe import objective_of
 from trainer.spec.run import TrainingOptions
 from trainer.training.step import backward_joint, backward_streamed, training_step
@@ -90,7 +90,7 @@ def batch(pairs: int, sides: int, seed: int = 0) -> Batch:
 
 
 def batch_for(objective: str, pairs: int = 3, seed: int = 0) -> Batch:
-    plain = batch(pairs, sides=2 if OBJECTIVES[objective].sees_rejected else 1, seed=seed)
+    plain = batch(pairs, sides=2 if OBJECTIVES[objective].uses_rejected else 1, seed=seed)
     if objective != "dreambooth":
         return plain
     return Batch(**{**vars(plain), "prior": batch(pairs, sides=1, seed=seed + 100)})
@@ -174,10 +174,10 @@ def test_an_objective_sees_each_sides_own_losses_of_the_network_and_of_its_base(
 
     def record(losses: PairLosses) -> Tensor:
         seen_losses.append(losses)
-        return losses.chosen + 0.1 * seen(losses.rejected) + 0.01 * seen(losses.prior)
+        return losses.chosen + 0.1 * required(losses.rejected) + 0.01 * required(losses.prior)
 
     whole = Batch(**{**vars(batch(3, sides=2)), "prior": batch(3, sides=1, seed=1)})
-    objective = Objective(record, sees_rejected=True, sees_base=True)
+    objective = Objective(record, uses_rejected=True, uses_reference=True)
     returned = backward(Plain(Network()), whole, objective, 3)
     plain = Plain(Network())
 
@@ -195,7 +195,7 @@ def test_an_objective_sees_each_sides_own_losses_of_the_network_and_of_its_base(
     torch.testing.assert_close(returned, torch.stack([values, of(chosen), of(rejected)]))
     assert not torch.allclose(of(chosen), of(rejected), rtol=1e-2)
     with plain.without_adapter():
-        for found, part in ((losses.base_chosen, chosen), (losses.base_rejected, rejected)):
+        for found, part in ((losses.reference_chosen, chosen), (losses.reference_rejected, rejected)):
             assert found is not None
             torch.testing.assert_close(found, of(part))
 
@@ -248,7 +248,7 @@ def test_a_pair_has_the_same_losses_in_any_company() -> None:
 
 def test_the_reference_is_the_network_without_its_adapter() -> None:
     network, given = Network(), batch(3, sides=2)
-    reference = base_losses(Plain(network), given, OBJECTIVES["dpo"])  # type: ignore[arg-type]
+    reference = reference_losses(Plain(network), given, OBJECTIVES["dpo"])  # type: ignore[arg-type]
     trained = denoising_losses(Plain(network), given)  # type: ignore[arg-type]
     with torch.no_grad():
         network.adapter.zero_()
@@ -322,7 +322,7 @@ class Half(Network):
 
 
 FAINT = Objective(
-    lambda pair: 1e-5 * (pair.chosen + seen(pair.rejected)), sees_rejected=True, sees_base=False
+    lambda pair: 1e-5 * (pair.chosen + required(pair.rejected)), uses_rejected=True, uses_reference=False
 )  # its activations' gradients are below what fp16 can hold
 
 
@@ -355,7 +355,7 @@ def test_one_update_of_adamw_on_an_fp16_base_is_that_on_an_fp32_one() -> None:
             denoiser,  # type: ignore[arg-type]
             new_optimizer("adamw", [{"params": [adapter], "scale": 1.0}], weight_decay=0.01),
             [batch(3, sides=2)],
-            Objective(lambda pair: 1e-7 * pair.chosen, sees_rejected=True, sees_base=False),
+            Objective(lambda pair: 1e-7 * pair.chosen, uses_rejected=True, uses_reference=False),
             step=1,
             learning_rate=0.1,
             max_grad_norm=1.0,

@@ -20,7 +20,7 @@ from tests import servers
 from tests.api.polling import until
 from tests.store.rows import add_generation, read_generation
 from tests.worker.watching import PATIENCE, attempts_left, found, trainer_of
-from trainer.spec.events import Drawn, Failed
+from trainer.spec.events import Failed, Sampled
 from worker.dispatcher.dispatcher import Due, tick
 from worker.generation import generation
 from worker.generation.generation import generate
@@ -124,7 +124,7 @@ def test_a_killed_program_is_tried_again_and_given_up_at_the_cap(
 def test_a_program_that_fails_after_its_last_word_is_tried_again(
     resources: Resources, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    last = Drawn(files={}, width=64, height=64, guidance=1.0, seconds=1.0)
+    last = Sampled(files={}, width=64, height=64, guidance=1.0, seconds=1.0)
     end = generation.GenerationEnd(exit_code=1, stderr="", last=last, stopped=False, late=False)
     monkeypatch.setattr(generation, "_run", lambda *_: end)
     row = drawn(resources, ask())

@@ -107,7 +107,7 @@ STARTED = Started(
     hyperparameters=Resolved(
         method="sft",
         max_steps=100,
-        step_size=8,
+        effective_batch_size=8,
         batch_size="auto",
         learning_rate=1e-4,
         lr_scheduler="cosine",
@@ -129,7 +129,7 @@ DATA = DataPrepared(
     upscaled_pairs=3,
     largest_crop=0.125,
 )
-MEMORY = MemoryPlanned(step_size=8, batch_size=2, gradient_checkpointing=True, streamed=True, measured=True)
+MEMORY = MemoryPlanned(effective_batch_size=8, batch_size=2, gradient_checkpointing=True, streamed=True, measured=True)
 MISMATCH = MismatchMeasured(similarity=0.871, low=0.85, high=0.9, images=16, features="statistics", seconds=3.0)
 
 

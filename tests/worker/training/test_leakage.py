@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from trainer.spec.manifest import Pair
+from trainer.spec.manifest import ManifestPair
 from worker.training.leakage import warnings
 
 pytestmark = pytest.mark.unit
 
 
-def pair(name: str, prompt: str, split: str, *, chosen: str | None = None, rejected: str | None = None) -> Pair:
-    return Pair.model_validate(
+def pair(name: str, prompt: str, split: str, *, chosen: str | None = None, rejected: str | None = None) -> ManifestPair:
+    return ManifestPair.model_validate(
         {"id": name, "prompt": prompt, "chosen": chosen or f"images/{name}", "rejected": rejected, "split": split}
     )
 

@@ -11,7 +11,7 @@ import pytest
 from store.blobs.blobs import Blobs
 from store.errors import BlobMissing
 from tests.store.rows import SPEC
-from trainer.spec.manifest import Pair
+from trainer.spec.manifest import ManifestPair
 from trainer.spec.run import RunSpec
 from worker.training.run_directory import Inputs, assign_splits, prepare
 
@@ -79,7 +79,7 @@ def test_each_side_of_a_pair_is_the_image_that_its_document_names(blobs: Blobs, 
 
     data = tmp_path / "run" / "data"
     prepare(data.parent, inputs(listed("training"), listed("validation")), blobs, lambda: None)
-    manifest = [Pair.model_validate_json(line) for line in (data / "manifest.jsonl").read_bytes().splitlines()]
+    manifest = [ManifestPair.model_validate_json(line) for line in (data / "manifest.jsonl").read_bytes().splitlines()]
     assert [pair.prompt for pair in manifest] == ["training", "validation"]
     for pair in manifest:
         assert pair.rejected is not None
@@ -93,7 +93,7 @@ def test_a_pair_without_a_rejected_image_stands_so_in_the_manifest(blobs: Blobs,
     pairs = blobs.put_bytes(json.dumps(row).encode() + b"\n").sha256
     prepare(tmp_path / "run", inputs(pairs), blobs, lambda: None)
     (line,) = (tmp_path / "run" / "data" / "manifest.jsonl").read_bytes().splitlines()
-    assert Pair.model_validate_json(line).rejected is None
+    assert ManifestPair.model_validate_json(line).rejected is None
     assert [path.stem for path in (tmp_path / "run" / "data" / "images").iterdir()] == [image]
 
 

@@ -1,4 +1,4 @@
-"""Rules across the fields of a spec: what breaks one is a fault of the field to change, like any other fault."""
+"""Report fields of a spec that conflict with each other as errors of the field to change."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 
 @dataclass(frozen=True)
-class Conflict:
+class ConflictingField:
     """``path`` leads to the field from the model whose validator finds this."""
 
     path: tuple[str, ...]
@@ -18,7 +18,7 @@ class Conflict:
     wanted: str
 
 
-def refuse(conflicts: Sequence[Conflict]) -> None:
+def reject_conflicting_fields(conflicts: Sequence[ConflictingField]) -> None:
     """Called in a model's validator. Raises pydantic.ValidationError with all of them, each at its own field."""
     if conflicts:
         raise ValidationError.from_exception_data(

@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a document, told by the paths and fields of the document itself."""
+"""Translate pydantic's errors into one invalid field each, by the document's own paths."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-TAG = "type"  # the field that tells the arms of our unions apart
+TAG = "type"  # the discriminator of our unions
 _OBJECT_TYPES = ("model_type", "model_attributes_type", "dict_type")
 _SUBJECT = re.compile(r"^(Input|String|Tuple|List|Dictionary|Value) should")
 Path = tuple[str, ...]
@@ -18,7 +18,7 @@ Models = tuple[type[BaseModel], ...]
 
 
 @dataclass(frozen=True)
-class Problem:
+class InvalidField:
     """One field that is wrong: ``path`` is dotted, "" for the document as a whole; ``wanted`` is what would be right.
 
     A missing field has no ``given``.
@@ -30,39 +30,39 @@ class Problem:
     wanted: str
 
 
-def problems(error: ValidationError, document: object, model: type[BaseModel]) -> list[Problem]:
+def invalid_fields(error: ValidationError, document: object, model: type[BaseModel]) -> list[InvalidField]:
     """One problem a field: what pydantic says about each arm of a union is joined.
 
     Where a part of a value is wrong, nothing is said of the whole: that another arm would take no such value at all
     does not help.
     """
-    by_path: dict[Path, list[Problem]] = {}
+    by_path: dict[Path, list[InvalidField]] = {}
     for found in error.errors(include_url=False):
-        path, problem = _problem(found, document, model)
-        by_path.setdefault(path, []).append(problem)
+        path, invalid = _invalid_field(found, document, model)
+        by_path.setdefault(path, []).append(invalid)
     wholes = {path[:length] for path in by_path for length in range(len(path))}
     return [_joined(group) for path, group in by_path.items() if path not in wholes]
 
 
-def _joined(group: Sequence[Problem]) -> Problem:
-    wanted = " or ".join(dict.fromkeys(problem.wanted for problem in group))
-    return Problem(group[0].path, group[0].kind, group[0].given, wanted)
+def _joined(group: Sequence[InvalidField]) -> InvalidField:
+    wanted = " or ".join(dict.fromkeys(field.wanted for field in group))
+    return InvalidField(group[0].path, group[0].kind, group[0].given, wanted)
 
 
-def _problem(found: ErrorDetails, document: object, model: type[BaseModel]) -> tuple[Path, Problem]:
+def _invalid_field(found: ErrorDetails, document: object, model: type[BaseModel]) -> tuple[Path, InvalidField]:
     path, known, arms = _walk(found["loc"], document, model)
     given, name = found["input"], ".".join(path)
     match found["type"]:
         case "missing":
-            return path, Problem(name, "missing", None, "required")
+            return path, InvalidField(name, "missing", None, "required")
         case "extra_forbidden":
-            return path, Problem(name, "unknown", given, f"known here: {', '.join(known)}")
+            return path, InvalidField(name, "unknown", given, f"known here: {', '.join(known)}")
         case "union_tag_not_found":
-            return (*path, TAG), Problem(".".join((*path, TAG)), "missing", None, _one_of(arms))
+            return (*path, TAG), InvalidField(".".join((*path, TAG)), "missing", None, _one_of(arms))
         case "union_tag_invalid":
-            return (*path, TAG), Problem(".".join((*path, TAG)), "invalid", given[TAG], _one_of(arms))
+            return (*path, TAG), InvalidField(".".join((*path, TAG)), "invalid", given[TAG], _one_of(arms))
         case kind:
-            return path, Problem(name, "invalid", given, _wanted(kind, found["msg"]))
+            return path, InvalidField(name, "invalid", given, _wanted(kind, found["msg"]))
 
 
 def _wanted(kind: str, message: str) -> str:
@@ -76,7 +76,7 @@ def _walk(
 ) -> tuple[Path, Sequence[str], Models]:
     """pydantic's location without the names of union arms, which are no part of the document.
 
-    Also the fields that are known beside the last part of the path, and the models that may stand there.
+    Also returns the fields that its parent knows, and the models that are valid at this path.
     """
     path: list[str] = []
     known: Sequence[str] = ()
@@ -86,7 +86,7 @@ def _walk(
             arms = tuple(arm for arm in arms if _tag_of(arm) == part)
             continue
         fields = arms[0].model_fields if arms else {}
-        inside, value = _look_up(document, part)
+        inside, value = _child(document, part)
         if inside or part in fields:
             path.append(str(part))
             known, document = sorted(fields), value
@@ -94,7 +94,7 @@ def _walk(
     return tuple(path), known, arms
 
 
-def _look_up(document: object, part: str | int) -> tuple[bool, object]:
+def _child(document: object, part: str | int) -> tuple[bool, object]:
     if isinstance(document, Mapping) and part in document:
         return True, document[part]
     if isinstance(document, list) and isinstance(part, int):

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from trainer.sampling.grid import CELL, GAP, HEADER, MARGIN
-from trainer.sampling.held_out_sheet import held_out_sheet
+from trainer.sampling.held_out_grid import held_out_grid
 from trainer.spec.buckets import Bucket
 
 pytestmark = pytest.mark.unit
@@ -19,12 +19,12 @@ pytestmark = pytest.mark.unit
 
 @dataclass
 class Painter:
-    """An artist whose images are blue with the adapter and red without."""
+    """A sampler whose images are blue with the adapter and red without."""
 
     adapted: bool = True
     asked: list[tuple[bool, Sequence[str], Sequence[int]]] = field(default_factory=list)
 
-    def draw(
+    def sample(
         self, prompt_keys: Sequence[str], *, seeds: Sequence[int], size: Bucket, check: Callable[[], None]
     ) -> list[Image.Image]:
         check()
@@ -40,8 +40,8 @@ class Painter:
 
 def test_the_base_stands_above_the_adapter_on_the_same_prompts_from_the_same_noise() -> None:
     painter, told = Painter(), list[tuple[int, int]]()
-    sheet = held_out_sheet(["a cat", "a dog", "a hat"], "key of {}".format, columns=2, size=Bucket(32, 32), seed=1)
-    png = sheet.draw(painter, painter.without_adapter, lambda: None, lambda *of: told.append(of))  # type: ignore[arg-type]
+    sheet = held_out_grid(["a cat", "a dog", "a hat"], "key of {}".format, columns=2, size=Bucket(32, 32), seed=1)
+    png = sheet.sample(painter, painter.without_adapter, lambda: None, lambda *of: told.append(of))  # type: ignore[arg-type]
     (without, keys, seeds), (within, *same) = painter.asked
     assert (without, within, [keys, seeds]) == (False, True, same)
     assert keys == [f"key of {prompt}" for prompt in sheet.prompts]
@@ -53,8 +53,8 @@ def test_the_base_stands_above_the_adapter_on_the_same_prompts_from_the_same_noi
 
 def test_prompts_are_different_ones_as_far_as_there_are_and_come_again_from_other_noise() -> None:
     captions = ["a cat", "a cat", "a dog", "a hat"]
-    few = held_out_sheet(captions, str, columns=3, size=Bucket(32, 32), seed=1)
+    few = held_out_grid(captions, str, columns=3, size=Bucket(32, 32), seed=1)
     assert sorted(few.prompts) == ["a cat", "a dog", "a hat"]
-    many = held_out_sheet(["<toy>"], str, columns=4, size=Bucket(32, 32), seed=1)
+    many = held_out_grid(["<toy>"], str, columns=4, size=Bucket(32, 32), seed=1)
     assert many.prompts == ["<toy>"] * 4
     assert len(set(many.seeds)) == 4

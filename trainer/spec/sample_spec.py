@@ -1,4 +1,4 @@
-"""What is to be drawn: ``draw.json`` of a directory, and the ``spec`` of a generation's row."""
+"""The sample specification: ``draw.json`` of a directory, and the ``spec`` of a generation's row."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from trainer.spec.run import Adapter, Base
 from trainer.spec.strict import Auto, Real, Seed, Strict, Whole
 
 MAX_IMAGES = 10  # of one request, as in OpenAI's API
-LONGEST_SIDE = 2048  # pixels
-LAST_SEED = 2**31 - 1
+MAX_SIDE = 2048  # pixels
+MAX_SEED = 2**31 - 1
 
-Side = Annotated[Whole, Field(ge=16, le=LONGEST_SIDE)]
+Side = Annotated[Whole, Field(ge=16, le=MAX_SIDE)]
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8", "nf4"]
 
 
-class DrawingOptions(Strict):
-    """What a client may choose about a drawing beside its size."""
+class SampleOptions(Strict):
+    """The options of a client's request for images, without their size."""
 
     prompt: Prompt
     negative_prompt: Annotated[str, Field(max_length=4000)] = Field("", description="What guidance leads away from.")
@@ -31,8 +31,8 @@ class DrawingOptions(Strict):
     )
 
 
-class DrawSpec(DrawingOptions):
-    """Everything that determines the images; image ``i`` is drawn from the noise of ``seed + i`` alone.
+class SampleSpec(SampleOptions):
+    """Everything that determines the images; image ``i`` is sampled from the noise of ``seed + i`` alone.
 
     ``weights`` says what lies under ``adapter/``: nothing, an exported adapter or a checkpoint's tensors, of a run
     whose adapter was ``adapter``. Without ``width`` and ``height`` the size is the base's own.
@@ -57,4 +57,4 @@ class DrawSpec(DrawingOptions):
     @property
     def seeds(self) -> list[int]:
         """One an image; after the last seed comes the first."""
-        return [(self.seed + index) % (LAST_SEED + 1) for index in range(self.n)]
+        return [(self.seed + index) % (MAX_SEED + 1) for index in range(self.n)]
