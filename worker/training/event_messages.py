@@ -98,9 +98,10 @@ def sample_event(event: SampleWritten, file_id: str) -> NewEvent:
 def _started(event: Started) -> str:
     requested, held_out = event.hyperparameters, event.validation_pairs
     resumed = f", going on from step {event.resumed_from_step}" if event.resumed_from_step else ""
+    steps = f"{_counted(requested.max_steps, 'step')} of {_counted(requested.effective_batch_size, 'pair')}"
     return (
         f"Training by {requested.method} on {_counted(event.training_pairs, 'pair')} ({held_out} held out) on "
-        f"{event.device}{resumed}: {_counted(requested.max_steps, 'step')} of {_counted(requested.effective_batch_size, 'pair')}."
+        f"{event.device}{resumed}: {steps}."
     )
 
 
