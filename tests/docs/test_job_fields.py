@@ -62,9 +62,7 @@ def test_an_answer_repeats_every_field_of_a_request() -> None:
 
 def test_every_attribute_of_a_job_is_a_column() -> None:
     there = inspect(Job).column_attrs.keys()
-    assert {name for name in JobAttributes.model_fields if column_of(name) not in there} == set(), (
-        "store/tables/job.py"
-    )
+    assert {name for name in JobAttributes.model_fields if column_of(name) not in there} == set(), "store/tables/job.py"
     assert JobAttributes.model_fields.keys() - STORED.keys() == set()
 
 
