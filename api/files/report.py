@@ -11,7 +11,7 @@ from intake import Report, Severity
 
 
 class FileFinding(BaseModel):
-    code: str = Field(description="docs/reference/formats.md has the cure of each.")
+    code: str = Field(description="docs/reference/findings.md has the advice on each.")
     severity: Severity
     message: str
     file: str | None
