@@ -66,8 +66,8 @@ def test_an_entry_under_the_name_of_another_is_found() -> None:
         verify("cd" * 32, bytearray(pack(KEY, TENSORS)))
 
 
-def test_an_entry_without_proof_is_found() -> None:
-    with pytest.raises(CorruptEntry, match="no proof"):
+def test_an_entry_without_a_checksum_is_found() -> None:
+    with pytest.raises(CorruptEntry, match="no checksum"):
         verify(KEY, bytearray(save(TENSORS)))
 
 
