@@ -1,4 +1,4 @@
-"""What commands share: ``--json``, and errors told on stderr with an exit code that scripts can use."""
+"""What commands share: ``--json``, and errors reported on stderr with an exit code for scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings as a command has them: what is wrong with the environment is told, variable by variable."""
+"""The settings as a command has them: an error names each wrong environment variable."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def settings() -> Settings:
     try:
         return read()
     except ValidationError as error:
-        faults = [f"PAIRTUNE_{'.'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors()]
-        raise WrongSetting("\n".join(faults)) from error
+        errors = [f"PAIRTUNE_{'.'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors()]
+        raise WrongSetting("\n".join(errors)) from error

@@ -1,4 +1,4 @@
-"""From an upload to prepared pairs: recognise it, normalise each image once, pair up; row by row, nothing piles up."""
+"""From an upload to prepared pairs: detect its format, normalise each image once, pair them; row by row."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from api.http.metadata import Metadata
 from intake import Limits, Split
 from intake.rows import Text
 
-Asked = TypeVar("Asked", bound=BaseModel)
+RequestModel = TypeVar("RequestModel", bound=BaseModel)
 LIMITS = Limits()
 MAX_FILES = 100
 FORM_TEXTS = ("prompt", "split", "weight", "annotator", "seed")
@@ -61,8 +61,8 @@ class PairFields(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
 
 
-def parse(document: dict[str, object], model: type[Asked]) -> Asked:
-    """Raise InvalidRequest with every fault of the request's form."""
+def parse(document: dict[str, object], model: type[RequestModel]) -> RequestModel:
+    """Raise InvalidRequest with every error of the request's form."""
     try:
         return model.model_validate(document)
     except ValidationError as error:

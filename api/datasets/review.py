@@ -64,15 +64,15 @@ def measure_missing(dependencies: Dependencies, revision: DatasetRevision) -> No
 
 def review(dependencies: Dependencies, revision: DatasetRevision) -> Report:
     """Its images are measured."""
-    looked = Review(revision.dataset_id)
+    reviewed_all = Review(revision.dataset_id)
     findings = FindingList(LIMITS.findings, Policy())
     with transaction(dependencies) as work:
         for reviewed in with_images(work.session, revision):
-            findings.extend(list(looked.add(reviewed)))
-    findings.extend(list(looked.conclude()))
+            findings.extend(list(reviewed_all.add(reviewed)))
+    findings.extend(list(reviewed_all.conclude()))
     count = revision.pairs_count
     return Report(
-        format="dataset", rows=count, kept=count, dropped={}, figures=looked.figures(), findings=tuple(findings)
+        format="dataset", rows=count, kept=count, dropped={}, figures=reviewed_all.figures(), findings=tuple(findings)
     )
 
 

@@ -171,7 +171,7 @@ class Sent:
 
 
 def decode(form: ReceivedForm) -> Sent:
-    """Takes memory and time for its images. Raises InvalidRequest with every fault of the form and of the images."""
+    """Takes memory and time for its images. Raises InvalidRequest with every error of the form and of the images."""
     fields, field_errors = pair_fields(form.fields)
     came = {name: file for name, file in form.files.items() if file.filename is not None}
     body = json.dumps([form.fields, {name: file.blob.sha256 for name, file in came.items()}], sort_keys=True)

@@ -1,4 +1,4 @@
-"""Faults of a request in words: every one at once, each with the field's path, what was given and what is allowed."""
+"""Errors of a request's fields: all at once, each with the field's path, the given and the allowed values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NO_HINTS: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class FieldError:
-    """``param`` is the field's dotted path, None when the request as a whole is at fault."""
+    """``param`` is the field's dotted path, None when the request as a whole is wrong."""
 
     param: str | None
     message: str
@@ -28,7 +28,7 @@ class FieldError:
 def describe(
     error: ValidationError, document: object, model: type[BaseModel], hints: Mapping[str, str] = NO_HINTS
 ) -> list[FieldError]:
-    """One fault per field. ``hints`` say, by an unknown field's name, what to write in its place."""
+    """One error per field. ``hints`` say, by an unknown field's name, what to write in its place."""
     return [_field_error(invalid, hints) for invalid in invalid_fields(error, document, model)]
 
 

@@ -42,7 +42,7 @@ class ErrorDetail(BaseModel):
     type: str
     param: str | None
     code: str | None
-    errors: list[dict[str, str | None]] | None = Field(None, description="Every fault, where there are several.")
+    errors: list[dict[str, str | None]] | None = Field(None, description="Every error, where there are several.")
     generation_id: str | None = Field(None, description="Of images that were not drawn, or not yet.")
 
 

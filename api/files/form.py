@@ -56,7 +56,7 @@ class Form:
 
     @property
     def missing(self) -> list[FieldError]:
-        """The absence of files as faults, unless what stands in their place is one already."""
+        """The absence of files as errors, unless what stands in their place is one already."""
         at_fault = {field_error.param for field_error in self.field_errors}
         absent = [name for name in self.files if name not in (*self.optional, *self.filenames, *at_fault)]
         return [FieldError(name, f"{name}: required, but not given.", "missing_field") for name in absent]

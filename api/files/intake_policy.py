@@ -45,7 +45,7 @@ FORM_PROPERTIES = IntakePolicy.model_json_schema()["properties"]
 
 
 def policy_of(fields: Mapping[str, str]) -> tuple[dict[str, Any] | None, list[FieldError]]:
-    """What the file's row keeps, None where nothing was said; and every fault of it."""
+    """What the file's row keeps, None where nothing was said; and every error in it."""
     given = {name: value for name, value in fields.items() if name in POLICY_FIELDS}
     try:
         return kept(IntakePolicy.model_validate(given)), []

@@ -66,7 +66,7 @@ BYTES = {"type": "string", "format": "binary"}
 DOWNLOAD = ("etag", "accept-ranges", "cache-control", "content-disposition")
 CONTENT_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The whole file.", "content": {BINARY: {"schema": BYTES}}} | named(*DOWNLOAD),
-    206: {"description": "The range asked for.", "content": {BINARY: {"schema": BYTES}}}
+    206: {"description": "The requested range.", "content": {BINARY: {"schema": BYTES}}}
     | named(*DOWNLOAD, "content-range"),
     302: {"description": "The bytes are at `location`, a signed URL of the object store that needs no key."}
     | named("location", "content-disposition", "cache-control"),

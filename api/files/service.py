@@ -31,7 +31,7 @@ UPLOAD_PURPOSE = "fine-tune"
 
 
 def checked_policy(upload: Received) -> Json | None:
-    """What was decided about doubtful rows. Raise InvalidRequest with every fault of the form."""
+    """What was decided about doubtful rows. Raise InvalidRequest with every error of the form."""
     policy, faults_of_policy = policy_of(upload.fields)
     field_errors = [*upload.field_errors, *faults_of_policy]
     purpose = upload.fields.get("purpose")

@@ -36,7 +36,7 @@ CHECK: JsonDict = {
     "base_implicit_accuracy": 0.52,
     "reference_corrected_accuracy": 0.75,
 }
-TOLD: JsonDict = {
+EVENT_EXAMPLE: JsonDict = {
     "id": EVENT,
     "object": "fine_tuning.job.event",
     "created_at": CREATED + 90,

@@ -1,4 +1,4 @@
-"""What a create request names: its base model, files and datasets, looked up even when its form is at fault."""
+"""What a create request names: its base model, files and datasets, found even when its form is wrong."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class References:
         return sorted(found, key=lambda revision: (revision.dataset_id, revision.number))
 
 
-def look_up(
+def find_references(
     session: Session, bases: dict[str, RegisteredBase], project_id: str, document: dict[str, object]
 ) -> References:
     """Fields that are no text are left to the check of the form."""

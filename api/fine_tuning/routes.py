@@ -58,7 +58,7 @@ def create_job(
     idempotency_key: IdempotencyKey = None,
     x_stainless_retry_count: RetryCount = "0",
 ) -> FineTuningJob | FineTuningJobEstimate | JSONResponse:
-    """Start a fine-tuning job, or with `dry_run` tell what it would cost. Every fault of the request is reported at
+    """Start a fine-tuning job, or with `dry_run` estimate its cost. Every error of the request is reported at
     once."""
     offer = Offer(dependencies.bases, dependencies.settings.dinov2)
     is_retry = x_stainless_retry_count not in ("", "0")

@@ -29,7 +29,7 @@ GROUPS = tuple(
 )
 Groups = create_model(
     "Groups",
-    **{name: (dict[str, Any], Field(description="As asked for, defaults filled in.")) for name in GROUPS},  # type: ignore[call-overload]
+    **{name: (dict[str, Any], Field(description="As requested, defaults filled in.")) for name in GROUPS},  # type: ignore[call-overload]
 )
 
 
@@ -50,14 +50,14 @@ class JobState(BaseModel):
     organization_id: str = Field(description="The project that the job belongs to.")
     status: str = Field(
         description="validating_files, queued, running, paused, succeeded, failed or cancelled. A running job that "
-        "was asked to stop keeps `running` until its worker has written a checkpoint: see `requested`."
+        "was requested to stop keeps `running` until its worker has written a checkpoint: see `requested`."
     )
     fine_tuned_model: str | None
     result_files: list[str]
     trained_tokens: int | None = Field(None, description="Always null: images have no tokens.")
     error: JobError | None
     method: dict[str, Any]
-    hyperparameters: dict[str, Any] = Field(description="As asked for, `auto` included.")
+    hyperparameters: dict[str, Any] = Field(description="As requested, `auto` included.")
     seed: int
     integrations: list[Any] = []
     progress: dict[str, Any] | None = Field(description="The trainer's latest progress: step, losses, ETA, ...")
@@ -127,7 +127,7 @@ class FineTuningJobList(Page[FineTuningJob]):
 
 
 class FineTuningJobEvent(BaseModel):
-    model_config = ConfigDict(json_schema_extra={"example": examples.TOLD})
+    model_config = ConfigDict(json_schema_extra={"example": examples.EVENT_EXAMPLE})
 
     id: str
     object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
@@ -152,7 +152,7 @@ class FineTuningJobEvent(BaseModel):
 
 
 class FineTuningJobEventList(Page[FineTuningJobEvent]):
-    model_config = ConfigDict(json_schema_extra=page_of(examples.TOLD, ends=False))
+    model_config = ConfigDict(json_schema_extra=page_of(examples.EVENT_EXAMPLE, ends=False))
 
 
 class FineTuningJobCheckpoint(BaseModel):

@@ -15,7 +15,7 @@ from api.errors.errors import InvalidRequest
 from api.fine_tuning.estimates.estimate import FineTuningJobEstimate, estimate
 from api.fine_tuning.estimates.planned import planned
 from api.fine_tuning.fields import columns
-from api.fine_tuning.references import References, look_up
+from api.fine_tuning.references import References, find_references
 from api.fine_tuning.request import CreateFineTuningJob, parse
 from api.fine_tuning.run_spec import Offer, run_spec
 from api.fine_tuning.schemas import (
@@ -75,9 +75,9 @@ def dry_run(work: UnitOfWork, offer: Offer, caller: Principal, body: JsonBody) -
 def _checked(
     work: UnitOfWork, offer: Offer, caller: Principal, body: JsonBody
 ) -> tuple[CreateFineTuningJob, References]:
-    """Raises InvalidRequest with every fault."""
+    """Raises InvalidRequest with every error."""
     request, field_errors = parse(body.document)
-    named = look_up(work.session, offer.bases, caller.project_id, body.document)
+    named = find_references(work.session, offer.bases, caller.project_id, body.document)
     if request is None or field_errors or named.field_errors:
         raise InvalidRequest([*field_errors, *named.field_errors])
     return request, named
@@ -87,7 +87,7 @@ def _new_job(
     caller: Principal, request: CreateFineTuningJob, named: References, offer: Offer, request_sha256: str
 ) -> NewJob:
     if named.base is None or named.training_file is None:
-        raise AssertionError("a request without faults names a base and a training file")
+        raise AssertionError("a request without errors names a base and a training file")
     job_id = new_id("ftjob")
     attributes = columns(request)
     if request.memory_gib is None:

@@ -31,7 +31,7 @@ HEADERS: dict[str, Header] = {
     "x-should-retry": _text("`false` where sending the request again changes nothing; the openai SDK obeys.", "false"),
     "idempotent-replayed": _text("`true` on the answer that this idempotency key got before.", "true"),
     "etag": _text("Of the content: its SHA-256.", f'"{SHA256}"', always=True),
-    "accept-ranges": _text("Parts of the content may be asked for.", "bytes", always=True),
+    "accept-ranges": _text("Ranges of the content may be requested.", "bytes", always=True),
     "cache-control": _text("No cache that others use may keep it.", "private, no-cache", always=True),
     "content-disposition": _text("The file's name (RFC 6266).", 'attachment; filename="pairs.zip"', always=True),
     "location": _text(

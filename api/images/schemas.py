@@ -1,4 +1,4 @@
-"""What clients see of drawn images: OpenAI's ImagesResponse, and a generation that is looked up later."""
+"""What clients see of generated images: OpenAI's ImagesResponse, and a generation that is read later."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ CHOSEN: JsonDict = {
 
 
 class DrawnImage(BaseModel):
-    """One of `b64_json` and `url`, as asked for."""
+    """One of `b64_json` and `url`, as requested."""
 
     b64_json: str | None = Field(None, description="A PNG in base64.")
-    url: str | None = Field(None, description="Where the PNG is, for whoever has a key of the project.")
+    url: str | None = Field(None, description="Where the PNG is, for clients with a key of the project.")
     seed: int = Field(description="That draws this image alone again. An addition.")
 
 

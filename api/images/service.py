@@ -64,7 +64,7 @@ def _spec(request: CreateImage, model: GenerationModel) -> SampleSpec:
 
 
 def answer(row: Generation, blobs: Blobs, origin: str, form: Form) -> ImagesResponse:
-    """Raises GenerationQueued, GenerationRunning, GenerationFailed; InvalidRequest where the request was at fault."""
+    """Raises GenerationQueued, GenerationRunning, GenerationFailed; InvalidRequest where the request was wrong."""
     if row.status == GenerationStatus.QUEUED:
         raise GenerationQueued(row.id)
     if row.status == GenerationStatus.RUNNING:

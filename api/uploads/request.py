@@ -13,7 +13,7 @@ from api.files.intake_policy import Prompt
 from intake.policy import InvalidRows, Ties
 from store.files.uploads import MAX_PARTS
 
-Asked = TypeVar("Asked", bound=BaseModel)
+RequestModel = TypeVar("RequestModel", bound=BaseModel)
 Md5 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{32}$", to_lower=True)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$", to_lower=True)]
 OPENAI_FIELDS = {"expires_after": "files are kept until they are deleted"}
@@ -65,8 +65,8 @@ class CompleteUpload(BaseModel):
         return given
 
 
-def parse(document: dict[str, object], model: type[Asked]) -> Asked:
-    """Raise InvalidRequest with every fault of the request's form."""
+def parse(document: dict[str, object], model: type[RequestModel]) -> RequestModel:
+    """Raise InvalidRequest with every error of the request's form."""
     try:
         return model.model_validate(document)
     except ValidationError as error:

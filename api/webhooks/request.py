@@ -45,7 +45,7 @@ class CreateWebhook(BaseModel):
 
 
 def parse(document: dict[str, object], settings: Settings) -> CreateWebhook:
-    """Raise InvalidRequest with every fault; the URL's host is resolved, which may take seconds."""
+    """Raise InvalidRequest with every error; the URL's host is resolved, which may take seconds."""
     try:
         request = CreateWebhook.model_validate(document)
     except ValidationError as error:

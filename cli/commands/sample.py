@@ -72,7 +72,7 @@ def generated(server: Server, request: JsonObject) -> JsonObject:
 def _followed(server: Server, generation_id: str) -> JsonObject:
     while (found := server.get(f"{IMAGES}/{generation_id}"))["status"] in ("queued", "running"):
         time.sleep(POLL_SECONDS)
-    if found["error"] is not None and found["error"]["param"] is not None:  # the request was at fault
+    if found["error"] is not None and found["error"]["param"] is not None:  # the request was wrong
         raise RequestRefused(400, found["error"], None)
     if found["status"] != "succeeded":
         raise GenerationFailed(generation_id, found["error"]["message"])

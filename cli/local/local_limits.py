@@ -1,4 +1,4 @@
-"""Whoever reaches a loopback address is the user of this machine, whose scripts nobody has to be protected from."""
+"""No request rate on a loopback address: only the user of this machine reaches it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opening an uploaded archive: which container it is, told by its first bytes and never by its name."""
+"""Opening an uploaded archive: detect the container by its first bytes, never by its name."""
 
 from __future__ import annotations
 

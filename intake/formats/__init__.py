@@ -1,1 +1,1 @@
-"""Whatever people have, as judgements: one module per format, told by the columns or folders that its tool writes."""
+"""The upload formats, read as judgements: one module per format, detected by its columns or folders."""

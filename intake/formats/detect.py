@@ -1,4 +1,4 @@
-"""Which format an archive is, told by what is in it."""
+"""Detect the format of an archive by its contents."""
 
 from __future__ import annotations
 

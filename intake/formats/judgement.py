@@ -31,7 +31,7 @@ class Judgement:
 
 @dataclass(frozen=True)
 class JudgementSource:
-    """An upload's judgements, read as they are asked for. ``file`` is where they stand, as shown in findings.
+    """An upload's judgements, read lazily. ``file`` is where they stand, as shown in findings.
 
     ``format`` is what the report names; ``total`` is the number of rows where it is known beforehand.
     """

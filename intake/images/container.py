@@ -1,7 +1,7 @@
 """An image file without anything but its picture: the parts that decoders need, in their order, byte for byte.
 
 Metadata, colour profiles, thumbnails, comments and whatever follows the image are left out; the pixels cannot change,
-because no compressed byte does. This is for files that are what training wants already; others are encoded anew.
+because no compressed byte does. This is for files that are what training wants already; others are encoded again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
 
 
 def bare(data: bytes, format_: Format, image: Image.Image) -> bytes | None:
-    """The file with its picture alone; None where it has to be encoded anew.
+    """The file with its image alone; None where it has to be encoded again.
 
     ``image`` is the decoded file. It may be kept if it is 8-bit RGB or grey, opaque, upright and without a colour
     profile, and its container is an ordinary one.

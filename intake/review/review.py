@@ -54,7 +54,7 @@ class Review:
             yield from self._compared_with_before(reviewed)
 
     def conclude(self) -> Iterator[Finding]:
-        """What is told once for the whole dataset, after the last pair."""
+        """Findings about the whole dataset, after the last pair."""
         if self._first_small is not None:
             row, size = self._first_small
             share = f"{self._counts['small']} of {self._counts['pairs']} pairs"

@@ -1,4 +1,4 @@
-"""Estimates: hand-worked numbers, and that each says whether it was measured or reckoned."""
+"""Estimates: hand-worked numbers, and that each says whether it was measured or estimated."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_runs_of_the_method_come_before_others_and_of_the_newest_device_alone() 
 
 
 @pytest.mark.unit
-def test_what_nothing_measured_is_reckoned_and_says_so() -> None:
+def test_what_nothing_measured_is_estimated_and_says_so() -> None:
     sdxl = FAMILIES["sdxl"].network
     asked = {"max_steps": 100, "batch_size": 4}
     plan = planned(spec("mapo", asked=asked, data={"resolution": 512}, adapter={"rank": 32}), 60, 0)
@@ -106,14 +106,14 @@ def test_what_nothing_measured_is_reckoned_and_says_so() -> None:
     assert found.peak_memory_bytes == pytest.approx(1.5 * 2**30 + weights + 16 * adapter + kept, rel=1e-6)
     assert found.disk_bytes == pytest.approx((8 + 4 * 16) * adapter + 4 * 2**20, rel=1e-6)
     assert (found.steps, found.device, found.measured_runs) == (100, None, 0)
-    assert found.basis.startswith("no measured run of tiny here: reckoned from 2,567 million parameters for one GPU")
+    assert found.basis.startswith("no measured run of tiny here: estimated from 2,567 million parameters for one GPU")
 
 
 @pytest.mark.unit
 def test_runs_at_another_size_measure_nothing_at_the_bases_own() -> None:
     larger = replace(MEASURED, spec=spec(data={"resolution": 64}).model_dump(mode="json"))
     found = estimate(planned(spec(), 40, 0), [larger])
-    assert found.basis.startswith("no measured run of tiny here at this resolution: reckoned")
+    assert found.basis.startswith("no measured run of tiny here at this resolution: estimated")
     assert (found.measured_runs, None in numbers(found)) == (0, False)
 
 

@@ -189,7 +189,7 @@ def test_a_drawing_that_failed_says_why_and_is_not_retried_by_the_client(hasty: 
     assert (answer.status_code, answer.headers["x-should-retry"]) == (500, "false")
     error = answer.json()["error"]
     assert (error["code"], error["generation_id"]) == ("generation_failed", generation_id)
-    assert error["message"].endswith("could not be drawn: Out of memory.")
+    assert error["message"].endswith(" failed: Out of memory.")
     found = hasty.get(f"{IMAGES}/{generation_id}").json()
     assert (found["status"], found["error"]["code"], found["data"]) == ("failed", "out_of_memory", [])
 

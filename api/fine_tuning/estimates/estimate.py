@@ -1,4 +1,4 @@
-"""What a job would cost: by what others like it have cost here, else reckoned from the size of its network."""
+"""What a job would cost: by what others like it have cost here, else estimated from the size of its network."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.fine_tuning.estimates.flops_estimate import reckon
+from api.fine_tuning.estimates.flops_estimate import estimate_from_flops
 from api.fine_tuning.estimates.planned import Planned
 from store.jobs.run_history import MeasuredRun
 from trainer.spec.resolved import Resolved
 
 UNREAD = "the files decide the steps, and are not read yet: ask again when they are"
-SPREAD = 4  # how far a reckoned time may be off, either way
+SPREAD = 4  # how far such an estimate may be off, either way
 
 
 class FineTuningJobEstimate(BaseModel):
-    """What `dry_run` answers. `basis` says whether it was measured on this installation or reckoned from sizes."""
+    """What `dry_run` answers. `basis` says whether it was measured on this installation or estimated from sizes."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -65,7 +65,7 @@ def estimate(plan: Planned, runs: Sequence[MeasuredRun]) -> FineTuningJobEstimat
     base, method = plan.spec.base.name, plan.spec.method.type
     alike = _alike(plan, runs)
     if not alike:
-        return _reckoned(plan, f"no measured run of {base} here" + (" at this resolution" if runs else ""))
+        return _from_flops(plan, f"no measured run of {base} here" + (" at this resolution" if runs else ""))
     seconds = sorted(_seconds(plan, plan.resolved, run, alike) for run in alike) if plan.resolved else []
     jobs = f"{len(alike)} job{'s' if len(alike) > 1 else ''}"
     measured = sorted({run.method for run in alike})
@@ -88,9 +88,9 @@ def estimate(plan: Planned, runs: Sequence[MeasuredRun]) -> FineTuningJobEstimat
     )
 
 
-def _reckoned(plan: Planned, reason: str) -> FineTuningJobEstimate:
+def _from_flops(plan: Planned, reason: str) -> FineTuningJobEstimate:
     """``reason``: why it is not measured."""
-    found = reckon(plan)
+    found = estimate_from_flops(plan)
     seconds = found.seconds
     return FineTuningJobEstimate(
         model=plan.spec.base.name,

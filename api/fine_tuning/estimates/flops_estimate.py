@@ -33,7 +33,7 @@ GPU = Device("one GPU (60 TFLOP/s in bf16, a fifth of an A100's most)", 60e12, 2
 
 
 @dataclass(frozen=True)
-class Reckoned:
+class FlopsEstimate:
     """``seconds`` is None while the files that decide it are not read."""
 
     seconds: float | None
@@ -42,18 +42,18 @@ class Reckoned:
     basis: str
 
 
-def reckon(plan: Planned) -> Reckoned:
+def estimate_from_flops(plan: Planned) -> FlopsEstimate:
     network = network_of(plan.spec.base)
     device = CPU if network.parameters < SMALL else GPU
-    asked = plan.spec.data.resolution
-    area = 1.0 if asked == "auto" else (asked / network.side) ** 2
+    resolution = plan.spec.data.resolution
+    area = 1.0 if resolution == "auto" else (resolution / network.side) ** 2
     adapter = network.adapter * plan.spec.adapter.rank / 16
     checkpoints = adapter * ADAPTER_BYTES * plan.checkpoints
-    return Reckoned(
+    return FlopsEstimate(
         _seconds(plan, network, device, area),
         _peak(plan, network, device, area, adapter),
         adapter * EXPORTS + checkpoints + PICTURES,
-        f"reckoned from {network.parameters / 1e6:,.0f} million parameters for {device.words}, to a factor of a few",
+        f"estimated from {network.parameters / 1e6:,.0f} million parameters for {device.words}, to a factor of a few",
     )
 
 
@@ -69,9 +69,9 @@ def _seconds(plan: Planned, network: Network, device: Device, area: float) -> fl
 def _peak(plan: Planned, network: Network, device: Device, area: float, adapter: float) -> float:
     """The larger of training and of encoding, which come one after the other. A GPU whose batch is "auto" takes one
     pair at a time if it must; a CPU takes the whole step."""
-    asked = plan.spec.method.hyperparameters.batch_size
+    requested = plan.spec.method.hyperparameters.batch_size
     whole = plan.resolved.effective_batch_size if plan.resolved is not None and device is CPU else 1
-    batch = whole if asked == "auto" else asked
+    batch = whole if requested == "auto" else requested
     kept = network.activations * device.width / 2 * method_facts(plan.spec.method.type).trained_images * batch * area
     training = network.parameters * device.width + adapter * ADAPTER_BYTES + kept
     encoding = network.text_parameters * device.width + 4 * GIB * area * (network.side / 1024) ** 2

@@ -22,7 +22,7 @@ def test_an_unknown_route_and_method_have_the_shape(client: TestClient) -> None:
     missing = client.get("/v1/nothing")
     assert missing.status_code == 404
     assert missing.json()["error"] == {
-        "message": "There is no /v1/nothing; /openapi.json lists what there is.",
+        "message": "There is no route /v1/nothing; /openapi.json lists all routes.",
         "type": "invalid_request_error",
         "param": None,
         "code": "unknown_url",

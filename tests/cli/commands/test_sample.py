@@ -166,7 +166,9 @@ def test_what_takes_longer_than_a_request_waits_is_followed_by_its_id(
     result = run("sample", "tiny", "a cat", "--seed", 5, "--to", tmp_path)
     assert result.exit_code == 0, result.output
     assert reported.is_set()
-    assert ("Still drawing." if begun else "No worker has begun to draw yet.") in result.stderr
+    assert (
+        "The generation is still running." if begun else "No worker has started this generation yet."
+    ) in result.stderr
     assert (tmp_path / "tiny_a-cat_5.png").read_text() == "seed 5"
 
 

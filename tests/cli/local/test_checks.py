@@ -157,10 +157,12 @@ def test_little_room_is_told_before_and_after_the_api_takes_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert checks.disk(of(tmp_path, min_free_bytes=0)).found.endswith(f"GiB free at {tmp_path}")
-    assert_says(checks.disk(of(tmp_path, min_free_bytes=2**60)), "error", "GiB free", "no upload and no job is taken")
+    assert_says(
+        checks.disk(of(tmp_path, min_free_bytes=2**60)), "error", "GiB free", "the API takes no upload and no job"
+    )
     monkeypatch.setattr(checks, "LITTLE_DISK", 2**60)
     found = checks.disk(of(tmp_path, min_free_bytes=0))
-    assert (found.state, "make room" in found.cure) == ("warning", True)
+    assert (found.state, "free disk space" in found.cure) == ("warning", True)
     monkeypatch.setattr(checks, "LITTLE_DISK", 0)
     assert checks.disk(of(tmp_path, min_free_bytes=0)).state == "ok"
 
@@ -184,4 +186,4 @@ def test_an_api_is_well_or_says_what_is_wrong(tmp_path: Path, live: Live) -> Non
 def test_an_address_that_is_no_api_is_told(tmp_path: Path, bucket: type[Bucket]) -> None:
     bucket.kept["/v1/models?limit=1"] = bucket.kept["/healthz"] = b"It works!"
     found = checks.api(of(tmp_path, url=os.environ["AWS_ENDPOINT"], api_key="pt-x"))
-    assert_says(found, "error", "not as pairtune does", "Correct PAIRTUNE_URL")
+    assert_says(found, "error", "is not a pairtune API", "Correct PAIRTUNE_URL")
