@@ -61,7 +61,7 @@ def prepare_upload(
 def _opened(
     upload: Path, work_directory: Path, limits: Limits, policy: Policy, preparation: _Preparation
 ) -> Iterator[tuple[JudgementSource, Lookup]]:
-    """What can be read of it, inside the ``with`` block. Raises Refused."""
+    """What can be read of it, inside the ``with`` block. Raises IntakeError."""
     with upload.open("rb") as file:
         start = file.read(len(SIGNATURE))
     if start == SIGNATURE:

@@ -58,7 +58,7 @@ def sample(
 
 
 def generated(server: Server, request: JsonObject) -> JsonObject:
-    """The generation once its images are there. Raises Refused, DrawingFailed."""
+    """The generation once its images are there. Raises RequestRefused, GenerationFailed."""
     try:
         return server.post_once(IMAGES, request, key=str(uuid.uuid4()))
     except RequestRefused as refused:

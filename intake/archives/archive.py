@@ -16,7 +16,7 @@ from intake.limits import Limits
 
 @contextmanager
 def open_archive(path: Path, work_directory: Path, limits: Limits) -> Iterator[list[Entry]]:
-    """The archive's entries, readable inside the ``with`` block. Raises ArchiveRefused.
+    """The archive's entries, readable inside the ``with`` block. Raises ArchiveError.
 
     A tar.gz or tar.zst is unpacked to a tar in ``work_directory`` first (metadata may stand after the images, and such
     a stream reads only forward); that file is gone afterwards.

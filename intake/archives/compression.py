@@ -20,7 +20,7 @@ class _Readable(Protocol):
 
 
 def expand_gzip(source: BinaryIO, packed: int, target: Path, limits: Limits) -> None:
-    """Unpack ``source`` (``packed`` bytes) to ``target``. Raises ArchiveRefused."""
+    """Unpack ``source`` (``packed`` bytes) to ``target``. Raises ArchiveError."""
     try:
         with gzip.GzipFile(fileobj=source) as unpacked:
             _copy(unpacked, packed, target, limits)

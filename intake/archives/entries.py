@@ -27,7 +27,7 @@ _ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".7z", ".rar
 class Entry:
     """One entry as listed: ``size`` is the unpacked length in bytes that the archive declares.
 
-    ``read`` returns exactly ``size`` bytes or raises ArchiveRefused.
+    ``read`` returns exactly ``size`` bytes or raises ArchiveError.
     """
 
     name: str
@@ -57,7 +57,7 @@ def accept_entries(entries: Iterable[Entry], limits: Limits) -> tuple[dict[str, 
 
 
 def check_total(unpacked: int, packed: int, limits: Limits) -> None:
-    """Raises ArchiveRefused when ``unpacked`` bytes are too many, or too many for ``packed`` bytes."""
+    """Raises ArchiveError when ``unpacked`` bytes are too many, or too many for ``packed`` bytes."""
     if unpacked > limits.archive_bytes:
         raise ArchiveError(
             "archive_limits", f"unpacks to more than {limits.archive_bytes:,} bytes; upload it in several parts"

@@ -44,7 +44,7 @@ def is_tar(start: bytes) -> bool:
 
 
 def list_tar(file: BinaryIO, length: int, limits: Limits) -> list[Entry]:
-    """Entries in order. ``file`` must stay open while entries are read. Raises ArchiveRefused."""
+    """Entries in order. ``file`` must stay open while entries are read. Raises ArchiveError."""
     check_total(length, length, limits)
     entries: list[Entry] = []
     extended: dict[str, str] = {}

@@ -30,7 +30,7 @@ _UTF8 = 0x800
 
 
 def list_zip(file: BinaryIO, length: int, limits: Limits) -> list[Entry]:
-    """Entries in the directory's order. ``file`` must stay open while entries are read. Raises ArchiveRefused."""
+    """Entries in the directory's order. ``file`` must stay open while entries are read. Raises ArchiveError."""
     infos = _directory(file, limits)
     check_count(len(infos), limits)
     check_total(sum(info.file_size for info in infos), length, limits)

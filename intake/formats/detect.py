@@ -17,7 +17,7 @@ from intake.rows import REQUIRED
 def detect(files: Mapping[str, Entry], limits: Limits, prompt: str | None) -> tuple[JudgementSource, Lookup]:
     """A table called metadata first, then two folders, the only other table, a folder of images.
 
-    ``prompt`` is for images that come without one. Raises MetadataRefused.
+    ``prompt`` is for images that come without one. Raises MetadataError.
     """
     named = metadata_file(files)
     if named is not None:

@@ -42,7 +42,7 @@ class _Captions:
         return f"{stem}.txt" in self.files or bool(self.otherwise or _folder_prompt(stem))
 
     def of(self, stems: list[Stem]) -> str | None:
-        """Of the first that has one. Raises Refused."""
+        """Of the first that has one. Raises IntakeError."""
         entry = next((self.files[f"{stem}.txt"] for stem in stems if f"{stem}.txt" in self.files), None)
         if entry is None:
             return self.otherwise or _folder_prompt(stems[0])
@@ -60,7 +60,7 @@ class _Captions:
 
 
 def two_folders(files: Mapping[str, Entry], limits: Limits, prompt: str | None) -> JudgementSource | None:
-    """None where no folder of the archive holds two such folders. Raises MetadataRefused where one stands alone:
+    """None where no folder of the archive holds two such folders. Raises MetadataError where one stands alone:
     its images must not be taken for chosen ones."""
     parents: dict[str, Sides] = defaultdict(lambda: (defaultdict(list), defaultdict(list)))
     for name in sorted(files):

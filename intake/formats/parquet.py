@@ -41,7 +41,7 @@ _READ: Mapping[str, frozenset[str]] = {
 
 
 def read_parquet(path: Path, limits: Limits) -> JudgementSource:
-    """Raises ArchiveRefused for a file that is damaged, too large, or has neither format's columns."""
+    """Raises ArchiveError for a file that is damaged, too large, or has neither format's columns."""
     file = _opened(path, limits)
     names = file.schema_arrow.names
     layout = next((layout for layout in LAYOUTS if layout.columns <= set(names)), None)
@@ -58,7 +58,7 @@ def read_parquet(path: Path, limits: Limits) -> JudgementSource:
 
 
 def _check_columns(schema: pa.Schema, columns: list[str], images: tuple[str, ...]) -> None:
-    """Raises ArchiveRefused unless every column that is read stands once and holds what it should."""
+    """Raises ArchiveError unless every column that is read stands once and holds what it should."""
     for name in columns:
         if schema.names.count(name) > 1:
             raise ArchiveError("metadata_columns", f"is a parquet file with two columns {name!r}; keep one")
@@ -146,7 +146,7 @@ def _image_cell(name: str, cell: Any, number: int, entries: dict[str, Entry], li
 
 
 def _rows(file: pq.ParquetFile, columns: list[str], limits: Limits) -> Iterator[dict[str, Any]]:
-    """Arrow's scalars by column, one row after the other. Raises ArchiveRefused."""
+    """Arrow's scalars by column, one row after the other. Raises ArchiveError."""
     batches = file.iter_batches(1, columns=columns, use_threads=False)
     while True:
         with _reading(limits):
@@ -165,7 +165,7 @@ def _plain(cell: Any) -> Any:
 
 @contextmanager
 def _reading(limits: Limits) -> Iterator[None]:
-    """Arrow at work on the upload, with so much memory to take. Raises ArchiveRefused."""
+    """Arrow at work on the upload, with so much memory to take. Raises ArchiveError."""
     import pyarrow as pa
 
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)

@@ -26,7 +26,7 @@ FORMAT_ROWS = 100  # rows at the start, of which the first that has a format's c
 
 
 def metadata_file(names: Collection[str]) -> str | None:
-    """The table called metadata: at the top, or in one folder there. Raises MetadataRefused where there are several."""
+    """The table called metadata: at the top, or in one folder there. Raises MetadataError where there are several."""
     named = [name for name in tables_in(names) if _stem(name.rpartition("/")[2]) == NAME]
     candidates = sorted([name for name in named if "/" not in name] or named)
     if len(candidates) > 1:
@@ -120,7 +120,7 @@ def read_jsonl(data: bytes, file: str) -> Iterator[RawRow]:
 
 
 def read_json(data: bytes, file: str) -> Iterator[RawRow]:
-    """A list of objects, numbered from 1. Only one of them is in memory at a time. Raises MetadataRefused."""
+    """A list of objects, numbered from 1. Only one of them is in memory at a time. Raises MetadataError."""
     decoder, space = json.JSONDecoder(object_pairs_hook=_once), json.decoder.WHITESPACE  # type: ignore[attr-defined]
     try:
         text = data.decode("utf-8-sig")
@@ -148,7 +148,7 @@ def read_json(data: bytes, file: str) -> Iterator[RawRow]:
 
 
 def read_csv(data: bytes, file: str) -> Iterator[RawRow]:
-    """A header with column names, then rows; comma-separated, quoted as in RFC 4180. Raises MetadataRefused."""
+    """A header with column names, then rows; comma-separated, quoted as in RFC 4180. Raises MetadataError."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -65,7 +65,7 @@ class Normalised:
 
 
 def normalise(data: bytes, limits: Limits) -> Normalised:
-    """Decode an untrusted PNG, JPEG or WebP file in full, and keep of it the picture alone. Raises ImageRefused."""
+    """Decode an untrusted PNG, JPEG or WebP file in full, and keep of it the picture alone. Raises ImageError."""
     format_ = image_format(data)
     try:
         with _open(data, format_) as image:

@@ -29,7 +29,7 @@ _CONVERT = "convert it to PNG, JPEG or WebP"
 
 
 def image_format(data: bytes) -> Format:
-    """The format of a whole PNG, JPEG or WebP file. Raises ImageRefused for anything else and for part of a file."""
+    """The format of a whole PNG, JPEG or WebP file. Raises ImageError for anything else and for part of a file."""
     if not data:
         raise ImageError("image_truncated", "is empty; upload the whole file")
     name, whole = _recognise(data)

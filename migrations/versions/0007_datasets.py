@@ -1,4 +1,4 @@
-"""Data sets, and jobs that pin a revision of one."""
+"""Datasets, and jobs that pin a revision of one."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -93,7 +93,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Only while no job was made of a data set: those would be without their data."""
+    """Only while no job was made of a dataset: those would be without their data."""
     op.drop_constraint(op.f("ck_jobs_validation_source"), "jobs")
     op.drop_constraint(op.f("ck_jobs_training_source"), "jobs")
     for side in ("training", "validation"):

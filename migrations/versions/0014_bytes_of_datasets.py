@@ -1,4 +1,4 @@
-"""Data sets know the bytes of the images that were sent with single pairs, for a project's quota."""
+"""Datasets know the bytes of the images that were sent with single pairs, for a project's quota."""
 
 from __future__ import annotations
 

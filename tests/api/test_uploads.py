@@ -52,7 +52,7 @@ def field_error(answer: httpx2.Response) -> tuple[int, str, str]:
     return answer.status_code, error["param"], error["code"]
 
 
-def leftovers(settings: Settings, upload_id: str) -> list[Path]:
+def remaining_files(settings: Settings, upload_id: str) -> list[Path]:
     """What lies on the disk of an upload, temporary files included."""
     kept = (settings.home / "blobs" / "uploads" / upload_id).parent.glob(f"{upload_id}*/**")
     return [*settings.upload_directory.iterdir(), *kept]
@@ -74,7 +74,7 @@ def test_parts_in_any_order_become_the_file(client: TestClient, settings: Settin
     assert {name: file[name] for name in expected} == expected
     assert client.get(f"/v1/files/{file['id']}/content").content == CONTENT
     assert client.get(f"/v1/uploads/{upload_id}").json() == answer
-    assert leftovers(settings, upload_id) == []
+    assert remaining_files(settings, upload_id) == []
     with servers.broker_client(settings.required_broker_url) as broker:
         assert broker.llen("intake") == 1
 
@@ -136,7 +136,7 @@ def test_completions_at_once_make_one_file(client: TestClient, settings: Setting
         assert {answer.status_code for answer in answers} == {200}
         assert len({answer.json()["file"]["id"] for answer in answers}) == 1
         assert len(client.get("/v1/files").json()["data"]) == made
-        assert leftovers(settings, upload_id) == []
+        assert remaining_files(settings, upload_id) == []
 
 
 def test_completion_and_cancellation_at_once_have_one_outcome(client: TestClient, settings: Settings) -> None:
@@ -151,7 +151,7 @@ def test_completion_and_cancellation_at_once_have_one_outcome(client: TestClient
         end = status(client, upload_id)
         assert codes == {"completed": (200, 409), "cancelled": (409, 200)}[end]
         assert len(client.get("/v1/files").json()["data"]) == before + (end == "completed")
-        assert leftovers(settings, upload_id) == []
+        assert remaining_files(settings, upload_id) == []
 
 
 @pytest.mark.parametrize("name", ["md5", "sha256"])
@@ -240,12 +240,12 @@ def test_a_cancelled_upload_leaves_nothing_and_takes_nothing_more(client: TestCl
     part = part_id(client, upload_id, HALVES[0])
     cancelled = client.post(f"/v1/uploads/{upload_id}/cancel").json()
     assert (cancelled["status"], cancelled["file"]) == ("cancelled", None)
-    assert leftovers(settings, upload_id) == []
+    assert remaining_files(settings, upload_id) == []
     assert client.post(f"/v1/uploads/{upload_id}/cancel").json() == cancelled
     for answer in (add(client, upload_id, HALVES[1]), complete(client, upload_id, [part])):
         assert field_error(answer) == (409, "upload_id", "invalid_upload_state")
         assert answer.headers["x-should-retry"] == "false"
-    assert leftovers(settings, upload_id) == []
+    assert remaining_files(settings, upload_id) == []
 
 
 def test_a_part_whose_upload_is_cancelled_while_it_is_stored_leaves_nothing(
@@ -261,7 +261,7 @@ def test_a_part_whose_upload_is_cancelled_while_it_is_stored_leaves_nothing(
 
     monkeypatch.setattr(upload_parts, "save", store_and_cancel)
     assert field_error(add(client, upload_id, CONTENT)) == (409, "upload_id", "invalid_upload_state")
-    assert leftovers(settings, upload_id) == []
+    assert remaining_files(settings, upload_id) == []
 
 
 def test_a_completed_upload_is_not_cancelled_nor_added_to(client: TestClient, settings: Settings) -> None:
@@ -270,7 +270,7 @@ def test_a_completed_upload_is_not_cancelled_nor_added_to(client: TestClient, se
     for answer in (client.post(f"/v1/uploads/{upload_id}/cancel"), add(client, upload_id, CONTENT)):
         assert field_error(answer) == (409, "upload_id", "invalid_upload_state")
     assert client.get(f"/v1/files/{file['id']}/content").content == CONTENT
-    assert leftovers(settings, upload_id) == []
+    assert remaining_files(settings, upload_id) == []
 
 
 def test_an_upload_whose_time_is_over_is_expired_at_once(client: TestClient, sessions: Sessions) -> None:
@@ -303,4 +303,4 @@ def test_another_projects_upload_takes_no_part_of_its_body(
     answer = client.post(f"/v1/uploads/{upload_id}/parts", files={"data": ("a", CONTENT)}, headers=theirs)
     assert field_error(answer) == (404, "upload_id", "upload_not_found")
     assert client.get(f"/v1/uploads/{upload_id}/parts").json()["data"] == []
-    assert leftovers(settings, upload_id) == []
+    assert remaining_files(settings, upload_id) == []

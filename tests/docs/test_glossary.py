@@ -42,7 +42,6 @@ REPLACED = (
     r"\bPatience\b",
     r"\bsettle\(",
     r"\bSettled\b",
-    r"class Ready\b",
     r"class World\b",
     r"class Told\b",
     r"class News\b",

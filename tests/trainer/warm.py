@@ -105,7 +105,7 @@ def serve(channel: socket.socket) -> None:
         asked = json.loads(order)
         pid = os.fork()
         if pid == 0:
-            carry_out(asked["arguments"], asked["kill_at"], *descriptors)
+            run_program(asked["arguments"], asked["kill_at"], *descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
         channel.send(str(pid).encode())
@@ -123,7 +123,7 @@ def import_everything() -> None:
     from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer  # noqa: F401
 
 
-def carry_out(arguments: list[str], kill_at: int | None, stdout: int, stderr: int) -> NoReturn:
+def run_program(arguments: list[str], kill_at: int | None, stdout: int, stderr: int) -> NoReturn:
     """In the child: the end of its interpreter, as of the program's own."""
     die_with_parent(os.getppid())
     os.dup2(stdout, 1)

@@ -25,12 +25,12 @@ def die_at(where: str, call: str) -> None:
     def die(_session: Session) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def carry_out(session: Session, *given: Any, **named: Any) -> Any:
+    def commit_and_die(session: Session, *given: Any, **named: Any) -> Any:
         result = carried_out(session, *given, **named)
         event.listen(session, COMMITS[where], die)
         return result
 
-    setattr(job_leases, call, carry_out)
+    setattr(job_leases, call, commit_and_die)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ class FineTuningJobMetrics(BaseModel):
     object: Literal["fine_tuning.job.metrics"] = "fine_tuning.job.metrics"
     fine_tuning_job_id: str
     training: list[Point] = Field(description="Means over the steps since the point before.")
-    validation: list[Point] = Field(description="The held-out pairs at each check-up; the first is the base.")
+    validation: list[Point] = Field(description="The held-out pairs at each evaluation; the first is the base.")
     result: Point | None = Field(description="The exported adapter on all held-out pairs, once it is there.")
 
 

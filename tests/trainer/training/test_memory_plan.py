@@ -64,8 +64,8 @@ def test_nothing_that_fits_is_an_error_about_the_last_try() -> None:
 
 
 @pytest.mark.parametrize("batch_size", ["auto", 5])
-def test_the_appetite_of_plans_falls_in_the_order_in_which_they_are_tried(batch_size: int | str) -> None:
+def test_the_memory_need_of_plans_falls_in_the_order_in_which_they_are_tried(batch_size: int | str) -> None:
     """So that of several devices' plans the lowest is the one that fits all."""
-    appetites = [plan.memory_need() for plan in candidate_plans(batch_size, 12, Compute())]  # type: ignore[arg-type]
-    assert len(set(appetites)) == len(appetites) > 3
-    assert appetites == sorted(appetites, reverse=True)
+    needs = [plan.memory_need() for plan in candidate_plans(batch_size, 12, Compute())]  # type: ignore[arg-type]
+    assert len(set(needs)) == len(needs) > 3
+    assert needs == sorted(needs, reverse=True)
