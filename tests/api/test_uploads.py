@@ -264,6 +264,18 @@ def test_a_part_whose_upload_is_cancelled_while_it_is_stored_leaves_nothing(
     assert remaining_files(settings, upload_id) == []
 
 
+def test_a_part_beyond_the_most_that_an_upload_may_have_is_refused_and_its_bytes_go(
+    client: TestClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "MAX_PARTS", 1)
+    upload_id = begin(client)
+    part_id(client, upload_id, HALVES[0])
+    refused = add(client, upload_id, HALVES[1])
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "too_many_parts")
+    parts = [path for path in (settings.home / "blobs" / "uploads" / upload_id).rglob("*") if path.is_file()]
+    assert [path.read_bytes() for path in parts] == [HALVES[0]]
+
+
 def test_a_completed_upload_is_not_cancelled_nor_added_to(client: TestClient, settings: Settings) -> None:
     upload_id = begin(client)
     file = complete(client, upload_id, [part_id(client, upload_id, CONTENT)]).json()["file"]

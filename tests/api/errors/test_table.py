@@ -103,3 +103,14 @@ def test_the_openapi_document_has_an_example_of_every_row() -> None:
 def test_the_table_of_codes_in_the_guide_is_current() -> None:
     page = docs.PAGE.read_text(encoding="utf-8")
     assert docs.with_table(page) == page, "python -m api.errors.docs"
+
+
+def test_what_the_service_does_by_design_is_logged_without_a_traceback() -> None:
+    without = {row.code for row in ROWS if row.expected}
+    assert without == {
+        "generation_failed",
+        "generation_queued",
+        "generation_running",
+        "insufficient_storage",
+        "not_ready",
+    }
