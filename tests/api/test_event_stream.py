@@ -277,7 +277,7 @@ def test_a_client_that_does_not_read_is_cut_off_and_nobody_else(
 def test_a_silent_stream_is_kept_alive(
     sessions: Sessions, client: TestClient, file_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_stream, "ALIVE_SECONDS", 0.1)
+    monkeypatch.setattr(event_stream, "KEEP_ALIVE_SECONDS", 0.1)
     job_id = create(client, file_id)["id"]
 
     async def run() -> list[bytes]:

@@ -100,7 +100,7 @@ def begin(client: httpx.Client, size: int) -> str:
 def check_507(answer: Answer) -> None:
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["type"]) == (507, "insufficient_storage", "server_error")
-    assert "room" in error["message"]
+    assert "space" in error["message"]
     assert answer.headers["x-should-retry"] == "false"
 
 

@@ -284,7 +284,7 @@ def test_a_database_that_was_not_migrated_is_told(run: Run, postgres_url: str, m
     ("variable", "value", "code", "said"),
     [
         ("PAIRTUNE_PORT", "eighty", 2, "PAIRTUNE_PORT: "),
-        ("PAIRTUNE_API_KEY", "schlüssel", 2, "characters in it that no key has"),
+        ("PAIRTUNE_API_KEY", "schlüssel", 2, "contains characters that no key has"),
         ("PAIRTUNE_API_KEY", "pt-wrong", 4, "invalid_api_key"),
         ("PAIRTUNE_URL", "http://127.0.0.1:port", 2, "is not a URL"),
         ("PAIRTUNE_URL", "localhost:8000", 3, "No answer from localhost:8000"),

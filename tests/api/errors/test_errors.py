@@ -32,7 +32,7 @@ def test_an_unknown_route_and_method_have_the_shape(client: TestClient) -> None:
     assert wrong.json()["error"]["code"] == "method_not_allowed"
     several = client.put("/v1/files/file-1")
     assert (several.status_code, several.headers["allow"]) == (405, "DELETE, GET")
-    assert several.json()["error"]["message"] == "/v1/files/file-1 takes DELETE, GET, not PUT."
+    assert several.json()["error"]["message"] == "/v1/files/file-1 does not support PUT; use DELETE, GET."
 
 
 def test_query_faults_come_together_with_what_was_given(client: TestClient) -> None:
@@ -64,7 +64,7 @@ def test_a_nul_in_the_url_is_a_400(client: TestClient, path: str) -> None:
 def test_what_a_path_takes_is_named_whatever_its_parameters_hold(client: TestClient, path: str, allowed: str) -> None:
     answer = client.patch(path)
     assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
-    assert answer.json()["error"]["message"] == f"{path} takes {allowed}, not PATCH."
+    assert answer.json()["error"]["message"] == f"{path} does not support PATCH; use {allowed}."
 
 
 @pytest.mark.parametrize("path", ["/v1/files/", "/v1/fine_tuning/jobs/", "/healthz/", "/v1/files/file-1/"])
@@ -89,8 +89,8 @@ def test_a_request_without_a_key_is_told_how_to_send_one(anonymous: TestClient) 
         ("/v1/fine_tuning/jobs/x", "GET /v1/fine_tuning/jobs lists"),
         ("/v1/fine_tuning/jobs/x/events", "GET /v1/fine_tuning/jobs lists"),
         ("/v1/models/a/b", "GET /v1/models lists"),
-        ("/v1/uploads/x", "POST /v1/uploads begins one"),
-        ("/v1/images/generations/x", "POST /v1/images/generations makes one"),
+        ("/v1/uploads/x", "POST /v1/uploads creates one"),
+        ("/v1/images/generations/x", "POST /v1/images/generations creates one"),
         ("/v1/datasets/x/pairs", "GET /v1/datasets lists"),
         ("/v1/datasets/DATASET/pairs/x", "GET /v1/datasets/DATASET/pairs lists"),
         ("/v1/datasets/DATASET/report?revision=9", "GET /v1/datasets/DATASET/revisions lists"),

@@ -90,7 +90,7 @@ def test_so_does_train_that_waits(
 def test_a_job_that_goes_on_for_longer_than_it_was_to_be_watched_ends_with_6(run: Run, file_id: str) -> None:
     result = run("train", file_id, "--base", "tiny", "--wait", "--timeout", "0.1")
     assert result.exit_code == 6
-    assert "is still queued, and goes on." in result.stderr
+    assert "is still queued and continues." in result.stderr
 
 
 def test_ctrl_c_ends_the_watching_and_says_that_the_job_goes_on(
@@ -102,7 +102,7 @@ def test_ctrl_c_ends_the_watching_and_says_that_the_job_goes_on(
     monkeypatch.setattr(time, "sleep", interrupted)
     result = run("train", file_id, "--base", "tiny", "--wait")
     assert result.exit_code == 130
-    assert "goes on: `pairtune watch ftjob-" in result.stderr
+    assert "continues; `pairtune watch ftjob-" in result.stderr
 
 
 def test_a_server_that_is_away_for_a_while_is_waited_for_and_nothing_is_shown_twice(

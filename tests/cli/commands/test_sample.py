@@ -211,7 +211,7 @@ def test_a_request_whose_answer_was_lost_is_not_drawn_twice(
     ("wrong", "code", "said"),
     [
         (("gpt", "a cat"), 4, "model_not_found"),
-        (("tiny", "a cat", "--n", 11, "--size", "7x7"), 4, "2 faults"),
+        (("tiny", "a cat", "--n", 11, "--size", "7x7"), 4, "2 errors in the request"),
         (("tiny", "a cat", "--n", "many"), 2, "valid integer"),
         (("tiny",), 2, "PROMPT"),
     ],

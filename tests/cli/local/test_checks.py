@@ -36,7 +36,7 @@ def test_a_torch_that_cannot_be_used_is_told(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "torch.py").write_text(broken)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     found = checks.device(of(tmp_path))
-    assert_says(found, "error", "torch cannot be used: ", "from its lock")
+    assert_says(found, "error", "torch cannot be used: ", "from requirements.lock")
     assert "libcudart" in found.found or "abort" in broken
 
 
@@ -44,7 +44,7 @@ def test_a_database_is_well_or_says_what_is_wrong(tmp_path: Path, database_url: 
     assert_says(checks.database(of(tmp_path)), "ok", "embedded", "")
     assert_says(checks.database(of(tmp_path, database_url=database_url)), "ok", "this version's tables", "")
     empty = checks.database(of(tmp_path, database_url=postgres_url))
-    assert_says(empty, "error", "not this version's", "python -m migrations")
+    assert_says(empty, "error", "do not match this version", "python -m migrations")
     for wrong in ("postgresql+psycopg://nobody@127.0.0.1:9/none", "nonsense"):
         found = checks.database(of(tmp_path, database_url=wrong))
         assert_says(found, "error", "", "correct PAIRTUNE_DATABASE_URL")
