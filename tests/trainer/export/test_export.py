@@ -27,7 +27,7 @@ def kohya_weights(*arguments, **options):
 def test_an_exported_file_with_other_weights_ends_the_run_without_a_result(tiny_base: Path, tmp_path: Path) -> None:
     """With a copy of the trainer whose second format is off by a hundredth."""
     shutil.copytree(ROOT / "trainer", tmp_path / "code" / "trainer", ignore=shutil.ignore_patterns("__pycache__"))
-    with (tmp_path / "code" / "trainer" / "export.py").open("a") as exporter:
+    with (tmp_path / "code" / "trainer" / "export" / "export.py").open("a") as exporter:
         exporter.write(WRONG)
     directory = save_run(tmp_path / "run", tiny_base, max_steps=2)
     outcome = run_program(directory, tmp_path / "cache", code=tmp_path / "code")
