@@ -9,13 +9,14 @@ import sys
 
 import pytest
 
+from store.logs import LossyStream
 from store.settings import REPOSITORY
 
 pytestmark = pytest.mark.unit
 
 SPEAKERS = """
 import logging, structlog, warnings
-from store.logs import LossyStream, configure_logs
+from store.logs import configure_logs
 library = logging.getLogger("uvicorn")
 library.addHandler(logging.StreamHandler())
 library.propagate = False
