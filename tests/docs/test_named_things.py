@@ -64,3 +64,9 @@ def test_every_direct_dependency_has_its_reason() -> None:
     assert reasons == direct
     others = named["demo"] | named["gpu"] | named["dev"]
     assert [name for name in sorted(others - reasons) if not re.search(rf"(?<![\w-]){name}(?![\w-])", rest)] == []
+
+
+def test_the_index_links_every_page() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")} - {"README.md"}
+    assert {page for page in pages if f"]({page})" not in index} == set()
