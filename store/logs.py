@@ -29,21 +29,18 @@ UVICORN_LOGGERS = ("uvicorn", "uvicorn.access")  # loggers that uvicorn gives ha
 
 
 class LossyStream(io.TextIOBase):
-    """Lines that cannot be written are dropped: with the log on a full disk, a request must still be answered.
-
-    So are lines for a stream that was closed (ValueError): no thread ends because of its log.
-    """
+    """Lines that cannot be written are dropped: with the log on a full disk, a request must still be answered."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError):
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError):
             self._stream.flush()
 
 

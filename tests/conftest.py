@@ -35,6 +35,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         session.config.pluginmanager.unregister(plugin)
 
 
+@pytest.fixture(autouse=True)
+def _logs_of_this_test() -> None:
+    """An application that an earlier test created has tied the logs to that test's stderr, which may be closed."""
+    if "structlog" in sys.modules:
+        import structlog
+
+        structlog.reset_defaults()
+
+
 @dataclass(frozen=True)
 class Tenant:
     """A project with a key of its own."""

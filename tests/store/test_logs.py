@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
 
 import pytest
 
-from store.logs import LossyStream
 from store.settings import REPOSITORY
 
 pytestmark = pytest.mark.unit
@@ -45,12 +43,3 @@ def test_records_of_libraries_are_lines_like_ours() -> None:
     assert (library["event"], library["level"], library["request_id"]) == ("two\nlines", "error", "r1")
     assert library["exception"][0]["exc_value"] == "why"
     assert "locals" not in library["exception"][0]["frames"][0]
-
-
-def test_a_line_for_a_stream_that_was_closed_is_dropped() -> None:
-    stream = io.StringIO()
-    lossy = LossyStream(stream)
-    assert lossy.write("first\n") == len("first\n")
-    stream.close()
-    assert lossy.write("second\n") == len("second\n")
-    lossy.flush()

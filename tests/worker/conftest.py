@@ -10,7 +10,6 @@ from threading import Event
 from typing import Any
 
 import pytest
-import structlog
 from sqlalchemy import Engine
 
 from store.blobs.blobs import Blobs
@@ -30,12 +29,6 @@ from tests.worker.pairs import archive_of
 from worker.intake.file_intake import read_file
 from worker.resources import Resources
 from worker.training.supervisor import supervise
-
-
-@pytest.fixture(autouse=True)
-def _logs_of_this_test() -> None:
-    """An application that ran in this process before has tied the logs to the stderr that its test had."""
-    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="package")
