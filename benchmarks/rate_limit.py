@@ -49,7 +49,7 @@ class Figure:
     processor_ms: float
 
 
-class Asked:
+class TimedServer:
     """A server, and the times of its requests in milliseconds."""
 
     def __init__(self, live: Live, client: httpx.Client) -> None:
@@ -87,18 +87,18 @@ def main(arguments: list[str]) -> int:
 def _measured(requests: int) -> list[Figure]:
     with ExitStack() as stack:
         database, broker = stack.enter_context(servers.postgres()), stack.enter_context(servers.valkey())
-        asked = [_asked(stack, database, broker, rate) for rate in RATES.values()]
+        timed = [_timed_server(stack, database, broker, rate) for rate in RATES.values()]
         for _ in range(requests):
-            for one in random.sample(asked, len(asked)):
+            for one in random.sample(timed, len(timed)):
                 one.ask()
-        return [one.figure(rate) for rate, one in zip(RATES, asked, strict=True)]
+        return [one.figure(rate) for rate, one in zip(RATES, timed, strict=True)]
 
 
-def _asked(stack: ExitStack, database: str, broker: str, options: dict[str, Any]) -> Asked:
+def _timed_server(stack: ExitStack, database: str, broker: str, options: dict[str, Any]) -> TimedServer:
     home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     live = stack.enter_context(serving(home, database, broker, **options))
     headers = {"authorization": f"Bearer {live.tenant.api_key}"}
-    return Asked(live, stack.enter_context(httpx.Client(base_url=live.url, headers=headers)))
+    return TimedServer(live, stack.enter_context(httpx.Client(base_url=live.url, headers=headers)))
 
 
 if __name__ == "__main__":

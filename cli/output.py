@@ -40,10 +40,10 @@ def answer(document: object, text: str, as_json: bool) -> None:
     if as_json:
         print_json(document)
     else:
-        tell(text)
+        notify(text)
 
 
-def tell(text: str) -> None:
+def notify(text: str) -> None:
     """The answer, in lines as long as they are: what is copied from them has no breaks."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 

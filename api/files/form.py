@@ -51,7 +51,7 @@ class Form:
         }
 
     @property
-    def known(self) -> str:
+    def field_names(self) -> str:
         return ", ".join((*self.files, *self.texts))
 
     @property
@@ -90,7 +90,7 @@ class Form:
         if self._name in self.files:
             self._file_begins(named)
         elif self._name not in self.texts:
-            message = f"{self._name}: unknown field; known here: {self.known}."
+            message = f"{self._name}: unknown field; known here: {self.field_names}."
             self.field_errors.append(FieldError(self._name, message, "unknown_field"))
 
     def _file_begins(self, named: bytes | None) -> None:

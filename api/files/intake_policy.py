@@ -45,13 +45,13 @@ FORM_PROPERTIES = IntakePolicy.model_json_schema()["properties"]
 
 
 def policy_of(fields: Mapping[str, str]) -> tuple[dict[str, Any] | None, list[FieldError]]:
-    """What the file's row keeps, None where nothing was said; and every error in it."""
+    """The policy as a file's row stores it, None without any of its fields; and every error in the fields."""
     given = {name: value for name, value in fields.items() if name in POLICY_FIELDS}
     try:
-        return kept(IntakePolicy.model_validate(given)), []
+        return stored_policy(IntakePolicy.model_validate(given)), []
     except ValidationError as error:
         return None, describe(error, given, IntakePolicy)
 
 
-def kept(policy: IntakePolicy) -> dict[str, Any] | None:
+def stored_policy(policy: IntakePolicy) -> dict[str, Any] | None:
     return policy.model_dump(exclude_unset=True, exclude_none=True) or None

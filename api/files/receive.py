@@ -144,7 +144,7 @@ def _parser(request: Request, form: Form) -> MultipartParser:
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
         raise InvalidRequest(
-            [FieldError(None, f"Send multipart/form-data; known parts: {form.known}.", "invalid_form")]
+            [FieldError(None, f"Send multipart/form-data; known parts: {form.field_names}.", "invalid_form")]
         )
     try:
         return MultipartParser(boundary, form.callbacks())

@@ -58,7 +58,7 @@ def create(
     for revision in named.revisions:
         materialise(work.session, blobs, revision)
     job = jobs.create(work.session, _new_job(caller, request, named, offer, body.sha256))
-    return _tell(work, job)
+    return _queued_for_training(work, job)
 
 
 def dry_run(work: UnitOfWork, offer: Offer, caller: Principal, body: JsonBody) -> FineTuningJobEstimate:
@@ -123,7 +123,7 @@ def pause(work: UnitOfWork, project_id: str, job_id: str) -> FineTuningJob:
 
 
 def resume(work: UnitOfWork, project_id: str, job_id: str) -> FineTuningJob:
-    return _tell(work, jobs.resume(work.session, project_id, job_id))
+    return _queued_for_training(work, jobs.resume(work.session, project_id, job_id))
 
 
 def page(
@@ -155,7 +155,8 @@ def checkpoint_page(
     return FineTuningJobCheckpointList(data=data, has_more=has_more, first_id=first, last_id=last)
 
 
-def _tell(work: UnitOfWork, job: Job) -> FineTuningJob:
+def _queued_for_training(work: UnitOfWork, job: Job) -> FineTuningJob:
+    """The job as clients see it; if it is queued, its hint is published after the commit."""
     if job.status == JobStatus.QUEUED:
         work.jobs_to_train[job.id] = job.memory_gib
     return _shown(work.session, job)

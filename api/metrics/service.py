@@ -87,19 +87,19 @@ def _running(found: Signals) -> Iterator[Metric]:
     speed = ((one.worker, one.pairs_per_second) for one in found.running)
     memory = ((one.worker, one.peak_memory_bytes) for one in found.running)
     reading = ((one.worker, one.peak_memory_bytes) for one in found.reading)
-    yield _gauges("training_pairs_per_second", "Speed of a worker's running job.", "worker", _known(speed))
+    yield _gauges("training_pairs_per_second", "Speed of a worker's running job.", "worker", _without_none(speed))
     yield _gauges(
-        "training_peak_memory_bytes", "Peak device memory of a worker's running job.", "worker", _known(memory)
+        "training_peak_memory_bytes", "Peak device memory of a worker's running job.", "worker", _without_none(memory)
     )
     yield _gauges(
         "intake_peak_memory_bytes",
         "Peak resident memory of an intake worker's process that reads a file.",
         "worker",
-        _known(reading),
+        _without_none(reading),
     )
 
 
-def _known(figures: Iterable[tuple[str, float | None]]) -> Iterator[tuple[str, float]]:
+def _without_none(figures: Iterable[tuple[str, float | None]]) -> Iterator[tuple[str, float]]:
     return ((worker, value) for worker, value in figures if value is not None)
 
 

@@ -11,7 +11,7 @@ from api.errors.errors import InvalidRequest, RequestTooLarge
 from api.errors.field_errors import FieldError
 from api.files import service as file_service
 from api.files.filenames import clean
-from api.files.intake_policy import POLICY_FIELDS, IntakePolicy, kept
+from api.files.intake_policy import POLICY_FIELDS, IntakePolicy, stored_policy
 from api.files.receive import Received
 from api.http.json_body import JsonBody
 from api.http.paging import cut
@@ -41,7 +41,9 @@ def declared(settings: Settings, project_id: str, body: JsonBody) -> NewUpload:
 
 
 def _policy(request: CreateUpload) -> Json | None:
-    return kept(IntakePolicy.model_validate(request.model_dump(include=set(POLICY_FIELDS), exclude_unset=True)))
+    return stored_policy(
+        IntakePolicy.model_validate(request.model_dump(include=set(POLICY_FIELDS), exclude_unset=True))
+    )
 
 
 def create(work: UnitOfWork, new: NewUpload, limits: ProjectLimits, *, lifetime_seconds: float) -> Upload:
@@ -188,8 +190,8 @@ def _complete(work: UnitOfWork, seen: upload_tables.Upload, blob: StoredBlob) ->
 
 
 def _shown(session: Session, upload: upload_tables.Upload) -> Upload:
-    kept = [file for file in files.by_ids(session, [upload.file_id]) if file.deleted_at is None]
-    return Upload.of(upload, kept[0] if kept else None)
+    undeleted = [file for file in files.by_ids(session, [upload.file_id]) if file.deleted_at is None]
+    return Upload.of(upload, undeleted[0] if undeleted else None)
 
 
 def _mismatch(name: str, actual: str) -> FieldError:

@@ -54,7 +54,7 @@ def _measured(url: str, jobs: int, queued: int) -> list[Figure]:
         engine = open_engine(database)
         sessions = open_sessions(engine)
         fill(engine, jobs=jobs, queued=queued)
-        acts = {"scrape": _read, "place of a job": _place, "claim": _claim}
+        acts = {"scrape": _read, "place of a job": _queue_position, "claim": _claim}
         seconds = {what: _timed(partial(act, sessions)) for what, act in acts.items()}
         engine.dispose()
     return [Figure(what, jobs, queued, statistics.median(took), max(took)) for what, took in seconds.items()]
@@ -65,7 +65,7 @@ def _read(sessions: Sessions) -> None:
         service_metrics.read(session)
 
 
-def _place(sessions: Sessions) -> None:
+def _queue_position(sessions: Sessions) -> None:
     """Of the first project's first job, as rows.py names it."""
     with sessions() as session:
         queue.positions(session, ["ftjob-000000000001"])

@@ -38,7 +38,7 @@ class _Captions:
     limits: Limits
     otherwise: str | None  # the prompt of images that come without one
 
-    def known(self, stem: Stem) -> bool:
+    def has_caption(self, stem: Stem) -> bool:
         return f"{stem}.txt" in self.files or bool(self.otherwise or _folder_prompt(stem))
 
     def of(self, stems: list[Stem]) -> str | None:
@@ -86,7 +86,7 @@ def subject_folder(files: Mapping[str, Entry], limits: Limits, prompt: str | Non
     """None where the archive holds no images, or none of them has a prompt."""
     images = sorted(name for name in files if _suffix(name) in IMAGES)
     captions = _Captions(files, limits, prompt)
-    if not any(captions.known(_stem(name)) for name in images):
+    if not any(captions.has_caption(_stem(name)) for name in images):
         return None
     return JudgementSource("archive/image-folder", "the folder", _subject(images, captions), len(images))
 

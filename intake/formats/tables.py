@@ -82,7 +82,7 @@ def _suffix(name: str) -> str:
     return name.rpartition("/")[2].rpartition(".")[2].lower() if "." in name else ""
 
 
-def _judgements(rows: Iterator[RawRow], layout: Layout, file: str, most_columns: int) -> Iterator[Judgement | Finding]:
+def _judgements(rows: Iterator[RawRow], layout: Layout, file: str, max_columns: int) -> Iterator[Judgement | Finding]:
     """Every row's; then what is wrong with the file as a whole."""
     seen: set[str] = set()
     empty = True
@@ -93,8 +93,8 @@ def _judgements(rows: Iterator[RawRow], layout: Layout, file: str, most_columns:
                 yield row
                 continue
             number, fields = row
-            if layout is OWN and len(seen) < most_columns:
-                seen.update(itertools.islice(fields, most_columns))
+            if layout is OWN and len(seen) < max_columns:
+                seen.update(itertools.islice(fields, max_columns))
             yield from layout.translate(number, fields, file)
         if empty:
             raise MetadataError("metadata_empty", "holds no rows; add one row per pair")

@@ -51,5 +51,5 @@ def test_in_a_pipe_a_row_is_a_line_of_cells_between_tabs(
 def test_an_answer_is_one_line_however_narrow_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal(monkeypatch, 40)
     text = f"{MODEL}: `pairtune download {JOB}` fetches it."
-    output.tell(text)
+    output.notify(text)
     assert terminal.lines == [text]
