@@ -18,6 +18,7 @@ from store.jobs import job_leases
 from store.roles import Role
 from store.tenants import api_keys, projects
 from tests.api.conftest import finish_intake
+from tests.api.polling import until
 from tests.api.serving import Live
 from trainer.spec.method_facts import METHODS, listed
 
@@ -181,7 +182,7 @@ def test_errors_map_to_the_sdks_classes_with_their_request_id(sdk: OpenAI, live:
     assert (missing.value.code, missing.value.param) == ("fine_tuning_job_not_found", "fine_tuning_job_id")
     assert isinstance(bad.value.body, dict)
     assert {field_error["param"] for field_error in bad.value.body["errors"]} == {"model", "training_file", "seed"}
-    assert str(bad.value.request_id) in live.log.read_text()
+    until(lambda: str(bad.value.request_id) in live.log.read_text())  # a request is logged after its answer
 
 
 def test_roles_quotas_and_rates_are_the_sdks_errors_and_it_waits_as_long_as_it_is_told(sdk: OpenAI, live: Live) -> None:

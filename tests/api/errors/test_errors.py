@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from api.main import create_app
 from store.settings import Settings
+from tests.api.polling import until
 from tests.api.serving import Live
 from tests.conftest import Tenant
 
@@ -168,6 +169,7 @@ def test_each_request_is_one_json_line_without_its_key(
 
 def test_the_server_itself_speaks_in_json_lines_too(live: Live) -> None:
     httpx.get(f"{live.url}/healthz").raise_for_status()
+    until(lambda: '"request"' in live.log.read_text())  # a request is logged after its answer
     said = [json.loads(line) for line in live.log.read_text().splitlines()]
     assert {"Application startup complete.", "request"} <= {line["event"] for line in said}
 
