@@ -42,4 +42,4 @@ def detect(files: Mapping[str, Entry], limits: Limits, prompt: str | None) -> tu
 
 
 def _table(name: str, files: Mapping[str, Entry], limits: Limits) -> tuple[JudgementSource, Lookup]:
-    return read_table(name, files[name], limits), Lookup(files, name.rpartition("/")[0])
+    return read_table(name, files[name], limits, files), Lookup(files, name.rpartition("/")[0])

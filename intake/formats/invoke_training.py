@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from intake.findings import Finding
-from intake.formats.judgement import Fields, Judgement, Layout, compared, row_finding, truth, unlabelled
+from intake.formats.judgement import Fields, Judgement, Layout, Names, compared, row_finding, unlabelled
+from intake.values import is_nothing, truth
 
 
-def translate(number: int, fields: Fields, file: str) -> Iterator[Judgement | Finding]:
+def translate(number: int, fields: Fields, file: str, names: Names) -> Iterator[Judgement | Finding]:
     given = [fields.get(name) for name in ("prefer_0", "prefer_1")]
-    if given == [None, None]:
+    if all(is_nothing(one) for one in given):
         yield unlabelled(file, number)
         return
     first, second = map(truth, given)
@@ -22,9 +23,13 @@ def translate(number: int, fields: Fields, file: str) -> Iterator[Judgement | Fi
         return
     preferred = None if first == second else first
     images = fields.get("image_0"), fields.get("image_1")
-    yield compared(file, number, preferred, images, {"prompt": fields.get("prompt")})
+    columns = names["image_0"], names["image_1"]
+    yield compared(file, number, preferred, images, {"prompt": fields.get("prompt")}, names, columns)
 
 
 INVOKE_TRAINING = Layout(
-    "invoke-training", frozenset({"prompt", "image_0", "image_1", "prefer_0", "prefer_1"}), translate
+    "invoke-training",
+    frozenset({"prompt", "image_0", "image_1", "prefer_0", "prefer_1"}),
+    translate,
+    images=frozenset({"image_0", "image_1"}),
 )

@@ -1,67 +1,212 @@
-"""Label Studio's JSON export of tasks that were compared with its Pairwise tag.
+"""Label Studio's exports of tasks that were compared with its Pairwise tag: JSON, JSON-MIN and CSV.
 
-Each annotation becomes one judgement, by its annotator. ``selected`` is "left" or "right" in the order of the tag's
-``toName``; the export has those names, but not which field of the task each shows. So the names of the image tags have
-to be those of the fields, as in Label Studio's own template: guessing could swap every preference. There is no tie.
+Each annotation becomes one judgement, by its annotator; there is no tie. ``selected`` is "left" or "right", and the
+export does not say which image was on which side: its ``from_name`` and ``to_name`` are both the tag's own name. So the
+sides come from the labelling configuration, if the archive has it; from ``to_name``, if it lists two fields, as exports
+by other tools do; or from the names of the fields (``image1`` and ``image2``, ``left`` and ``right``). Otherwise the row
+is refused: guessing could swap every preference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+import json
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from intake.errors import MetadataError
+from intake.archives.entries import Entry
+from intake.errors import IntakeError
 from intake.findings import Finding, printable
-from intake.formats.judgement import Fields, Judgement, Layout, compared, row_finding, unlabelled
+from intake.formats.columns import PROMPTS, Sides, by_plain, exact, image_pair, named
+from intake.formats.comparisons import SIDES
+from intake.formats.judgement import Fields, Judgement, Layout, Names, compared, row_finding
+from intake.values import text_of
 
-PROMPTS = ("prompt", "caption", "text")
-SIDES = ("left", "right")
+SELECTED = ("left", "right")
+_CONFIGURATION_BYTES = 2**20
+_OF_ANNOTATION = ("annotation_id", "annotator", "created_at", "updated_at", "lead_time", "agreement", "id")
 
 
-def translate(number: int, fields: Fields, file: str) -> Iterator[Judgement | Finding]:
-    data, annotations = fields.get("data"), fields.get("annotations")
+@dataclass(frozen=True)
+class Labelling:
+    """What a labelling configuration says: the fields on the two sides of each Pairwise tag, and those of texts."""
+
+    sides: Mapping[str, Sides] = field(default_factory=dict)
+    texts: tuple[str, ...] = ()
+
+
+def labelling_of(files: Mapping[str, Entry]) -> Labelling:
+    """The labelling configuration in the archive: an XML file, or ``label_config`` in a project's JSON."""
+    sides: dict[str, Sides] = {}
+    texts: list[str] = []
+    for name in sorted(files):
+        if files[name].size > _CONFIGURATION_BYTES or not name.casefold().endswith((".xml", ".html", ".txt", ".json")):
+            continue
+        try:
+            content = files[name].read().decode("utf-8-sig")
+        except (IntakeError, UnicodeDecodeError):
+            continue
+        for found in _configurations(content):
+            sides |= {tag: pair for tag, pair in found.sides.items() if tag not in sides}
+            texts += found.texts
+    return Labelling(sides, tuple(texts))
+
+
+def _configurations(content: str) -> Iterator[Labelling]:
+    if content.lstrip().startswith("<"):
+        yield configuration(content)
+    elif '"label_config"' in content:
+        try:
+            document = json.loads(content)
+        except (ValueError, RecursionError):
+            return
+        for project in document if isinstance(document, list) else [document]:
+            text = project.get("label_config") if isinstance(project, Mapping) else None
+            if isinstance(text, str):
+                yield configuration(text)
+
+
+def configuration(text: str) -> Labelling:
+    """Nothing, if the text is no labelling configuration. One that declares entities is not parsed."""
+    if "Pairwise" not in text or "<!" in text.replace("<!--", ""):
+        return Labelling()
+    try:
+        tags = list(ElementTree.fromstring(text.strip()).iter())  # noqa: S314 - without declarations there is no bomb
+    except ElementTree.ParseError:
+        return Labelling()
+    shown = {
+        tag.get("name", ""): tag.get("value", "").removeprefix("$") for tag in tags if tag.get("value", "")[:1] == "$"
+    }
+    sides: dict[str, Sides] = {}
+    for tag in tags:
+        fields = [shown.get(name) for name in _names(tag.get("toName"))]
+        if tag.tag == "Pairwise" and len(fields) == 2 and fields[0] and fields[1]:
+            sides[tag.get("name", "")] = fields[0], fields[1]
+    texts = tuple(tag.get("value", "").removeprefix("$") for tag in tags if tag.tag == "Text")
+    return Labelling(sides, texts)
+
+
+def with_labelling(layout: Layout, files: Mapping[str, Entry]) -> Layout:
+    """The layout, reading by the labelling configuration that the archive holds."""
+    translations = {LABEL_STUDIO.name: _translate, SHORT_LABEL_STUDIO.name: _translate_short}
+    if layout.name not in translations:
+        return layout
+    return replace(layout, translate=functools.partial(translations[layout.name], labelling_of(files)))
+
+
+def _translate(
+    labelling: Labelling, number: int, fields: Fields, file: str, names: Names
+) -> Iterator[Judgement | Finding]:
+    data, annotations = fields.get("data"), fields.get("annotations", fields.get("completions"))
     if not isinstance(data, Mapping) or not isinstance(annotations, list):
         yield row_finding(file, number, "data has to be an object and annotations a list; export the project as JSON")
         return
-    judged = [
-        (annotation, result)
-        for annotation in annotations
-        if isinstance(annotation, Mapping) and not annotation.get("was_cancelled")
-        for result in _pairwise(annotation)
-    ]
+    judged, others = False, set[str]()
+    for annotation in annotations:
+        if not isinstance(annotation, Mapping) or annotation.get("was_cancelled") or annotation.get("skipped"):
+            continue
+        for result in _results(annotation):
+            if str(result.get("type")).casefold() != "pairwise":
+                others.add(str(result.get("type")))
+                continue
+            judged = True
+            selected = result.get("value")
+            selected = selected.get("selected") if isinstance(selected, Mapping) else None
+            tag = str(result.get("from_name"))
+            listed = _names(result.get("to_name"))
+            by = _annotator(annotation.get("completed_by"))
+            yield _judgement(number, data, file, labelling, tag, listed, selected, by)
     if not judged:
-        yield unlabelled(file, number)
-    for annotation, result in judged:
-        yield _judgement(number, data, annotation, result, file)
+        yield _not_compared(file, number, others)
 
 
-def _pairwise(annotation: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _translate_short(
+    labelling: Labelling, number: int, fields: Fields, file: str, names: Names
+) -> Iterator[Judgement | Finding]:
+    found = {name: selected for name in fields if (selected := _selected(fields[name])) is not None}
+    data = {name: value for name, value in fields.items() if name not in (*_OF_ANNOTATION, *found)}
+    for tag, selected in found.items():
+        yield _judgement(number, data, file, labelling, tag, [], selected, text_of(fields.get("annotator")))
+    if not found:
+        yield _not_compared(file, number, set())
+
+
+def _selected(cell: object) -> object:
+    """``left`` of ``[{"selected": "left"}]``, as the short exports write it; None of anything else."""
+    if isinstance(cell, str) and cell.strip()[:1] in ("[", "{"):
+        try:
+            cell = json.loads(cell)
+        except (ValueError, RecursionError):
+            return None
+    cell = cell[0] if isinstance(cell, list) and len(cell) == 1 else cell
+    return cell.get("selected") if isinstance(cell, Mapping) else cell if cell in SELECTED else None
+
+
+def _results(annotation: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     results = annotation.get("result")
     for result in results if isinstance(results, list) else []:
-        if isinstance(result, Mapping) and result.get("type") == "pairwise":
+        if isinstance(result, Mapping):
             yield result
 
 
+def _not_compared(file: str, number: int, others: Collection[str]) -> Finding:
+    """A task that nobody compared: it was skipped or is predicted, or its annotations are of another kind."""
+    if "ranker" in others:
+        reason = "it ranks a list (Ranker), which may be more than two images; compare two with a Pairwise tag"
+    elif others:
+        kinds = printable(", ".join(sorted(others)))
+        reason = f"its annotations are {kinds}, and none is of a Pairwise tag, which compares two images"
+    else:
+        reason = "nobody said which image is preferred"
+    text = f"{file} row {number}: {reason}; the row is left out."
+    return Finding("label_missing", "warning", text, file, number)
+
+
 def _judgement(
-    number: int, data: Mapping[str, Any], annotation: Mapping[str, Any], result: Mapping[str, Any], file: str
+    number: int,
+    data: Mapping[str, Any],
+    file: str,
+    labelling: Labelling,
+    tag: str,
+    listed: list[str],
+    selected: object,
+    annotator: str | None,
 ) -> Judgement | Finding:
-    value = result.get("value")
-    selected = value.get("selected") if isinstance(value, Mapping) else None
-    if selected not in SIDES:
-        return row_finding(
-            file, number, f"selected is {printable(repr(selected))}, not left or right; annotate it again"
-        )
-    names = _names(result.get("to_name"))
-    images = [data.get(name) for name in names]
-    if len(images) != 2 or not all(isinstance(image, str) for image in images):
-        shown = printable(", ".join(names)) or "none"
-        reason = f"the task has no fields named like the compared tags ({shown}); name each image tag as its field"
+    if selected not in SELECTED:
+        reason = f"selected is {printable(repr(selected))}, not left or right; annotate it again"
         return row_finding(file, number, reason)
-    prompt = next((data[name] for name in PROMPTS if data.get(name)), None)
-    known = {"prompt": prompt, "annotator": _annotator(annotation.get("completed_by"))}
+    sides = _sides(data, labelling, tag, listed)
+    images = [data.get(name) for name in sides or ()]
+    if sides is None or not all(isinstance(image, str) for image in images):
+        there = printable(", ".join(map(str, data))) or "none"
+        reason = (
+            f"no field says which image is left and which right (fields: {there}); put the project's labelling "
+            "configuration into the archive as config.xml, or call the fields image1 and image2"
+        )
+        return row_finding(file, number, reason)
+    own = by_plain(data)
+    text = next((name for name in labelling.texts if data.get(name)), None)
+    prompt = (
+        next((own[name] for name in PROMPTS if name in own and data[own[name]]), None) or text or named(own, PROMPTS)
+    )
+    known = {"prompt": data.get(prompt) if prompt is not None else None, "annotator": annotator}
     left, right = (path_of(str(image)) for image in images)
-    return compared(file, number, selected == "left", (left, right), known, search="stored name")
+    columns = {"prompt": prompt} if prompt is not None else {}
+    return compared(file, number, selected == "left", (left, right), known, columns, sides, search="stored name")
+
+
+def _sides(data: Mapping[str, Any], labelling: Labelling, tag: str, listed: list[str]) -> Sides | None:
+    """The fields of the left and of the right image, from the source that is surest."""
+    configured = labelling.sides.get(tag)
+    if configured is not None and all(name in data for name in configured):
+        return configured
+    if len(listed) == 2:
+        return (listed[0], listed[1]) if all(name in data for name in listed) else None
+    texts = [str(name) for name, value in data.items() if isinstance(value, str)]
+    return image_pair(texts, SIDES)
 
 
 def _names(to_name: object) -> list[str]:
@@ -89,16 +234,31 @@ def path_of(image: str) -> str:
     return unquote(parts.path).lstrip("/") if parts.scheme or image.startswith("/") else image
 
 
-LABEL_STUDIO = Layout("label-studio", frozenset({"data", "annotations"}), translate, one_a_row=False)
+def _find_export(columns: Collection[str]) -> Names | None:
+    """``completions`` is what annotations were called before version 1.0."""
+    for annotations in ("annotations", "completions"):
+        found = exact(columns, ("data", annotations), ())
+        if found is not None:
+            return found
+    return None
 
 
-def refuse(_number: int, _fields: Fields, _file: str) -> Iterator[Judgement | Finding]:
-    """Of the short exports (JSON-MIN, CSV): they have what was selected, but not in which order it was shown."""
-    raise MetadataError(
-        "metadata_columns",
-        "is a short export of Label Studio (JSON-MIN or CSV), which does not say which image was left and which right; "
-        "export the project as JSON",
-    )
+def _find_short(columns: Collection[str]) -> Names | None:
+    required = SHORT_LABEL_STUDIO.columns
+    return {name: name for name in columns} if required <= set(columns) else None
 
 
-SHORT_LABEL_STUDIO = Layout("label-studio-short", frozenset({"annotation_id", "annotator", "lead_time"}), refuse)
+LABEL_STUDIO = Layout(
+    "label-studio",
+    frozenset({"data", "annotations"}),
+    functools.partial(_translate, Labelling()),
+    one_a_row=False,
+    finder=_find_export,
+)
+SHORT_LABEL_STUDIO = Layout(
+    "label-studio-short",
+    frozenset({"annotation_id", "annotator", "lead_time"}),
+    functools.partial(_translate_short, Labelling()),
+    one_a_row=False,
+    finder=_find_short,
+)

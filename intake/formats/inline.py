@@ -1,0 +1,49 @@
+"""Images inside the cells of a text table: data URIs, and the structs of Hugging Face's ``Image`` as JSON has them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import replace
+
+from intake.archives.entries import Entry
+from intake.findings import Finding
+from intake.formats.judgement import Judgement, row_finding
+from intake.limits import Limits
+
+IMAGES = ("chosen", "rejected")
+_URI = "data:image/"
+_PYTHON = ("{'bytes': b", "b'\\x", 'b"\\x')  # a struct or bytes as Python prints them
+
+
+def held_inline(judgement: Judgement, file: str, limits: Limits) -> Judgement | Finding:
+    """The judgement with the images that its cells hold; or why one cannot be taken."""
+    fields, held = dict(judgement.fields), dict(judgement.held)
+    for side in IMAGES:
+        value, own = fields.get(side), judgement.columns.get(side, side)
+        if isinstance(value, Mapping):
+            value = value.get("bytes") or value.get("path")
+            fields[side] = value
+            encoded = value if isinstance(value, str) and value != judgement.fields[side].get("path") else None  # type: ignore[attr-defined]
+        else:
+            encoded = value.partition(",")[2] if isinstance(value, str) and value.startswith(_URI) else None
+        if isinstance(value, str) and value.startswith(_PYTHON):
+            reason = (
+                f"column {own!r} holds bytes as Python prints them; write the dataset as parquet (to_parquet), or the "
+                "images as files"
+            )
+            return row_finding(file, judgement.number, reason)
+        if encoded is None:
+            continue
+        if len(encoded) * 3 // 4 > limits.image_bytes:
+            reason = f"column {own!r} holds an image of more than {limits.image_bytes:,} bytes; store it as a file"
+            return row_finding(file, judgement.number, reason, "image_too_large")
+        try:
+            data = base64.b64decode(encoded, validate=True)
+        except (binascii.Error, ValueError):
+            reason = f"column {own!r} holds an image that is not base64; store it as a file and name its path"
+            return row_finding(file, judgement.number, reason)
+        fields[side] = f"{own} of row {judgement.number}"
+        held[fields[side]] = Entry(fields[side], "file", len(data), lambda data=data: data)  # type: ignore[misc]
+    return replace(judgement, fields=fields, held=held)
