@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Protocol
 from intake.archives.entries import check_total
 from intake.errors import ArchiveError
 from intake.limits import Limits
+from intake.memory import arrow
 
 _CHUNK = 2**20
 
@@ -30,8 +31,7 @@ def expand_gzip(source: BinaryIO, packed: int, target: Path, limits: Limits) -> 
 
 def expand_zstandard(source: BinaryIO, packed: int, target: Path, limits: Limits) -> None:
     """Like ``expand_gzip``. Frames that need a window above 128 MiB are refused, as the zstd program does."""
-    import pyarrow as pa  # here: the API imports this package for its reports and should not hold Arrow's 60 MB
-
+    pa = arrow()
     with pa.CompressedInputStream(pa.PythonFile(source, "r"), "zstd") as unpacked:
         _copy(_Zstandard(unpacked), packed, target, limits)
 

@@ -1,12 +1,13 @@
 """Parquet files that hold the images themselves: Pick-a-Pic's, and any with our columns.
 
-Read row by row, so that memory holds one row of images whatever the file's size. A page of a few bytes may unpack to
-gigabytes, and Arrow takes the size that the page itself claims: so reading runs under a limit of the process's memory.
+Read row by row from the mapped file, so that memory holds one unpacked page of each column whatever the file's size. A
+page of a few bytes may unpack to gigabytes, and Arrow takes the size that the page itself claims: so reading runs under
+a limit of the process's memory.
 """
 
 from __future__ import annotations
 
-import resource
+import mmap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from intake.formats.judgement import Judgement, JudgementSource, Layout, row_fin
 from intake.formats.own import OWN
 from intake.formats.pick_a_pic import PICK_A_PIC
 from intake.limits import Limits
+from intake.memory import arrow, limited
 from intake.rows import COLUMNS
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 SIGNATURE = b"PAR1"
 FILE = "the parquet file"
-_BUFFER = 2**20  # bytes of a column that are read ahead
+_RELEASED = 64 * 2**20  # bytes of images after which the mapped file's pages are given back
 _TEXT_BYTES = 2**16  # of one cell that is no image
 LAYOUTS = (OWN, PICK_A_PIC)
 _IMAGES: Mapping[str, tuple[str, ...]] = {
@@ -42,7 +44,7 @@ _READ: Mapping[str, frozenset[str]] = {
 
 def read_parquet(path: Path, limits: Limits) -> JudgementSource:
     """Raises ArchiveError for a file that is damaged, too large, or has neither format's columns."""
-    file = _opened(path, limits)
+    file, mapped = _opened(path, limits)
     names = file.schema_arrow.names
     layout = next((layout for layout in LAYOUTS if layout.columns <= set(names)), None)
     if layout is None:
@@ -53,7 +55,7 @@ def read_parquet(path: Path, limits: Limits) -> JudgementSource:
     groups = range(file.metadata.num_row_groups)
     unpacked = sum(file.metadata.row_group(index).total_byte_size for index in groups)
     check_total(unpacked, path.stat().st_size, limits)
-    judgements = _judgements(file, layout, columns, limits)
+    judgements = _judgements(file, mapped, layout, columns, limits)
     return JudgementSource(f"parquet/{layout.name}", FILE, judgements, file.metadata.num_rows)
 
 
@@ -89,18 +91,21 @@ def _is_plain(kind: pa.DataType) -> bool:
     return any(is_one(kind) for is_one in plain)
 
 
-def _opened(path: Path, limits: Limits) -> pq.ParquetFile:
-    # Imported here: the API imports this package for its reports and should not hold Arrow's 60 MB.
+def _opened(path: Path, limits: Limits) -> tuple[pq.ParquetFile, mmap.mmap]:
+    """The file, and its bytes in memory: what is mapped is not copied, so that only unpacked pages take memory."""
+    pa = arrow()
     import pyarrow.parquet as pq
 
+    with path.open("rb") as content:
+        mapped = mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ)
     with _reading(limits):
-        return pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False)
+        return pq.ParquetFile(pa.BufferReader(pa.py_buffer(mapped)), pre_buffer=False), mapped
 
 
 def _judgements(
-    file: pq.ParquetFile, layout: Layout, columns: list[str], limits: Limits
+    file: pq.ParquetFile, mapped: mmap.mmap, layout: Layout, columns: list[str], limits: Limits
 ) -> Iterator[Judgement | Finding]:
-    held = number = 0
+    held = number = released = 0
     try:
         for row in _rows(file, columns, limits):
             number += 1
@@ -119,6 +124,9 @@ def _judgements(
             if held > limits.archive_bytes:
                 reason = f"unpacks to more than {limits.archive_bytes:,} bytes; upload it in several parts"
                 raise ArchiveError("archive_limits", reason)
+            if held - released > _RELEASED:
+                mapped.madvise(mmap.MADV_DONTNEED)  # or the whole file would count as this process's memory
+                released = held
             for item in layout.translate(number, fields, FILE):
                 yield item if isinstance(item, Finding) else _holding(item, entries)
         if number == 0:
@@ -166,27 +174,19 @@ def _plain(cell: Any) -> Any:
 @contextmanager
 def _reading(limits: Limits) -> Iterator[None]:
     """Arrow at work on the upload, with so much memory to take. Raises ArchiveError."""
-    import pyarrow as pa
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    most = _address_space() + limits.parquet_memory
+    pa = arrow()
     try:
-        resource.setrlimit(resource.RLIMIT_AS, (most if soft == resource.RLIM_INFINITY else min(soft, most), hard))
-        yield
+        with limited(limits.parquet_memory):
+            yield
     except MemoryError as error:
-        reason = f"takes more than {limits.parquet_memory:,} bytes of memory to read; write it with smaller pages"
+        reason = (
+            f"takes more than {limits.parquet_memory:,} bytes of memory to read, because its pages are too large;"
+            " write it with fewer rows a group, e.g. row_group_size=100 in pandas and pyarrow"
+        )
         raise ArchiveError("archive_limits", reason) from error
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         text = "is a damaged parquet file, or has columns that cannot be read; copy it again, or write it again"
         raise ArchiveError("archive_unreadable", text) from error
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-
-
-def _address_space() -> int:
-    """Bytes of this process's virtual memory."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    return pages * resource.getpagesize()
 
 
 def _holding(judgement: Judgement, entries: Mapping[str, Entry]) -> Judgement:

@@ -14,7 +14,7 @@ import structlog
 from obstore.exceptions import BaseError as ObjectStoreError
 from sqlalchemy.exc import OperationalError
 
-from intake import Finding, Policy, Progress, prepare_upload
+from intake import Finding, Policy, Progress, memory, prepare_upload
 from intake.images.image_folder import StoredImage
 from store.blobs.blobs import StoredBlob
 from store.database import Sessions
@@ -26,7 +26,7 @@ from store.files.file_leases import FileLease
 from store.jobs import jobs
 from store.jobs.events import NewEvent
 from worker.resources import Resources
-from worker.runtime import attempt_directories, disk_space, memory_limit
+from worker.runtime import attempt_directories, disk_space
 from worker.runtime.lease_keeper import released_on_stop, renewing, write_until_lost
 from worker.runtime.publish import publish_jobs
 
@@ -88,7 +88,7 @@ def _renew(sessions: Sessions, lease: FileLease, lease_seconds: float) -> None:
 def _outcome(resources: Resources, lease: FileLease, folder: Path, check: Callable[[], None]) -> Outcome:
     """What is to be written of the file, whatever happens; an outcome returns the jobs that can be queued now."""
     try:
-        with memory_limit.limited(resources.settings.intake_memory_bytes):
+        with memory.limited(resources.settings.intake_memory_bytes):
             return _read(resources, lease, folder, check)
     except BlobMissing as missing:
         return partial(_refuse, resources, lease, Finding("upload_damaged", "error", str(missing)))
@@ -120,7 +120,7 @@ def _read(resources: Resources, lease: FileLease, folder: Path, check: Callable[
         pairs=prepared.count,
         images=len(prepared.images),
         seconds=round(time.monotonic() - started, 1),
-        peak_memory_mib=memory_limit.peak() // 2**20,  # since this process started
+        peak_memory_mib=memory.peak() // 2**20,  # since this process started
     )
     details, report = describe(prepared.findings), prepared.report.as_json()
     if not prepared.usable:
@@ -198,7 +198,7 @@ class _ProgressReporter:
 def _report_progress(resources: Resources, lease: FileLease, progress: Progress, to_jobs: bool) -> None:
     """A database that cannot be reached is no reason to stop while the lease is good."""
     fields = dataclasses.asdict(progress)
-    measured = {"worker": resources.worker, "peak_memory_bytes": memory_limit.peak()}
+    measured = {"worker": resources.worker, "peak_memory_bytes": memory.peak()}
     try:
         with resources.sessions.begin() as session:
             file_leases.note_progress(session, lease, fields | measured)

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,7 +17,7 @@ from PIL import Image
 
 from intake import Policy, PreparedUpload
 from intake.formats.label_studio import path_of
-from intake.formats.parquet import _address_space, read_parquet
+from intake.formats.parquet import read_parquet
 from intake.limits import Limits
 from tests.intake.build import codes, encoded, only, pixel, png, prepare, tar_of, zip_of
 
@@ -109,10 +108,6 @@ def test_a_cell_that_is_refused_is_named_with_its_row(tmp_path: Path) -> None:
     finding = only(prepared.findings)
     assert (finding.file, finding.row) == ("the parquet file", 2)
     assert finding.message.startswith("the parquet file row 2: column 'caption' has more than")
-
-
-def test_the_address_space_is_the_whole_of_it() -> None:
-    assert _address_space() == pytest.approx(psutil.Process().memory_info().vms, rel=0.05)
 
 
 def test_a_bad_image_in_parquet_is_named_with_its_row(tmp_path: Path) -> None:
