@@ -23,6 +23,7 @@ from intake.policy import Policy
 from intake.report import Report
 from intake.review import Review, ReviewedPair
 from intake.rows import Row, parse_row
+from intake.values import is_address
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,8 @@ class _Preparation:
 
     def _reviewed(self, judgement: Judgement, file: str, lookup: Lookup) -> Iterator[ReviewedPair | Finding]:
         """The pair, or what is wrong with its row; a warning may stand before a pair."""
-        for parsed in parse_row(judgement.fields, file, judgement.number, self._limits):
+        file, row = judgement.file or file, judgement.row or judgement.number
+        for parsed in parse_row(judgement.fields, file, row, self._limits, judgement.columns):
             if isinstance(parsed, Finding):
                 yield parsed
             else:
@@ -197,20 +199,28 @@ class _Preparation:
         self, judgement: Judgement, column: str, path: str, file: str, lookup: Lookup
     ) -> Iterator[StoredImage | Finding]:
         held = judgement.held.get(path)
+        file, row = judgement.file or file, judgement.row or judgement.number
         entry = held or lookup.find(path, judgement.search, judgement.folder)
         image = self._images.add(entry, once=held is not None) if entry is not None else None
         if isinstance(image, StoredImage) and not image.profile_ignored:
             yield image
             return
-        where = f"{file} row {judgement.number}: {column} image {printable(path)}"
-        if image is None:
+        own = printable(judgement.columns.get(column, column))
+        where = f"{file} row {row}: {own} image{f' {printable(path)}' if held is None else ''}"
+        if image is None and is_address(path):
+            text = (
+                f"{file} row {row}: column {own!r} has a web address, and intake downloads nothing; put the image into "
+                "the archive and name its path."
+            )
+            yield Finding("image_missing", "error", text, printable(path), row)
+        elif image is None:
             text = f"{where} is not in the archive; {lookup.hint(path)}"
-            yield Finding("image_missing", "error", text, printable(path), judgement.number)
+            yield Finding("image_missing", "error", text, printable(path), row)
         elif isinstance(image, IntakeError):
-            yield Finding(image.code, "error", f"{where} {image.reason}.", printable(path), judgement.number)
+            yield Finding(image.code, "error", f"{where} {image.reason}.", printable(path), row)
         else:
             text = f"{where} has a colour profile that cannot be applied and was taken as sRGB; check its colours."
-            yield Finding("image_profile", "warning", text, printable(path), judgement.number)
+            yield Finding("image_profile", "warning", text, printable(path), row)
             yield image
 
     def _without_rejected(self, file: str) -> Iterator[Finding]:

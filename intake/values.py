@@ -7,8 +7,9 @@ from intake.pairs import Split
 NOTHING = frozenset({"", "nan", "none", "null", "n/a", "na", "<na>", "nat", "undefined"})
 _SPLITS: dict[str, Split] = {
     **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "val", "valid", "dev", "eval", "evaluation", "test", "testing", "held out"), "validation"),
-}  # fmt: skip
+    **dict.fromkeys(("validation", "val", "valid", "dev", "eval", "evaluation", "held out"), "validation"),
+    **dict.fromkeys(("test", "testing"), "validation"),
+}
 
 
 def is_nothing(value: object) -> bool:
@@ -47,6 +48,11 @@ def decimal_point(text: str) -> str:
 def split_of(name: str) -> Split | None:
     """The split that a word means. What is evaluated or tested is held out of training."""
     return _SPLITS.get(" ".join(name.casefold().replace("-", " ").replace("_", " ").split()))
+
+
+def is_address(path: str) -> bool:
+    """Of the web or of a bucket: nothing that an archive holds."""
+    return path.strip().casefold().startswith(("http://", "https://", "s3://", "gs://", "hf://", "ftp://"))
 
 
 def text_of(value: object) -> str | None:

@@ -94,7 +94,7 @@ def judged(
         value = ", ".join(f"{names[one]} = {printable(str(fields.get(one)))}" for one in told)
         reason = f"{value} names neither {names['first']} nor {names['second']}; correct the row"
         return row_finding(file, number, reason)
-    known = {"annotator": annotator or text_of(fields.get("annotator"))}
+    known: dict[str, object] = {"annotator": annotator or text_of(fields.get("annotator"))}
     known |= {column: fields.get(column) for column in ("prompt", "split", "weight", "seed") if column in names}
     assert preferred is None or isinstance(preferred, bool)
     images = fields.get("first"), fields.get("second")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -21,14 +22,9 @@ def held_inline(judgement: Judgement, file: str, limits: Limits) -> Judgement | 
     """The judgement with the images that its cells hold; or why one cannot be taken."""
     fields, held = dict(judgement.fields), dict(judgement.held)
     for side in IMAGES:
-        value, own = fields.get(side), judgement.columns.get(side, side)
-        if isinstance(value, Mapping):
-            value = value.get("bytes") or value.get("path")
-            fields[side] = value
-            encoded = value if isinstance(value, str) and value != judgement.fields[side].get("path") else None  # type: ignore[attr-defined]
-        else:
-            encoded = value.partition(",")[2] if isinstance(value, str) and value.startswith(_URI) else None
-        if isinstance(value, str) and value.startswith(_PYTHON):
+        own = judgement.columns.get(side, side)
+        fields[side], encoded = _path_or_bytes(fields.get(side))
+        if str(fields[side]).startswith(_PYTHON):
             reason = (
                 f"column {own!r} holds bytes as Python prints them; write the dataset as parquet (to_parquet), or the "
                 "images as files"
@@ -44,6 +40,16 @@ def held_inline(judgement: Judgement, file: str, limits: Limits) -> Judgement | 
         except (binascii.Error, ValueError):
             reason = f"column {own!r} holds an image that is not base64; store it as a file and name its path"
             return row_finding(file, judgement.number, reason)
-        fields[side] = f"{own} of row {judgement.number}"
-        held[fields[side]] = Entry(fields[side], "file", len(data), lambda data=data: data)  # type: ignore[misc]
-    return replace(judgement, fields=fields, held=held)
+        name = f"{own} of row {judgement.number}"
+        fields[side], held[name] = name, Entry(name, "file", len(data), functools.partial(bytes, data))
+    return replace(judgement, fields={name: value for name, value in fields.items() if value is not None}, held=held)
+
+
+def _path_or_bytes(value: object) -> tuple[object, str | None]:
+    """What the cell says of the image's path, and the image in base64 if the cell holds it."""
+    if isinstance(value, Mapping):
+        content, path = value.get("bytes"), value.get("path")
+        return (path, content) if isinstance(content, str) and content else (path, None)
+    if isinstance(value, str) and value.startswith(_URI):
+        return None, value.partition(",")[2]
+    return value, None

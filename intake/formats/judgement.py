@@ -22,6 +22,7 @@ class Judgement:
     ``tied``: neither image was preferred, and "chosen" is merely the first. ``held`` are images that the row itself
     holds, by the text that stands for their path. ``search`` says what a path may mean besides itself,
     and ``folder`` where it may start, too ("train/"). ``columns`` are the file's own names of the fields, for messages.
+    Where several tables are read as one, ``file`` and ``row`` say where in them it stands.
     """
 
     number: int
@@ -31,6 +32,8 @@ class Judgement:
     search: Search = "path"
     folder: str = ""
     columns: Names = field(default_factory=dict)
+    file: str | None = None
+    row: int | None = None
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def configuration(text: str) -> Labelling:
     if "Pairwise" not in text or "<!" in text.replace("<!--", ""):
         return Labelling()
     try:
-        tags = list(ElementTree.fromstring(text.strip()).iter())  # noqa: S314 - without declarations there is no bomb
+        tags = list(ElementTree.fromstring(text.strip()).iter())
     except ElementTree.ParseError:
         return Labelling()
     shown = {
@@ -98,7 +98,7 @@ def with_labelling(layout: Layout, files: Mapping[str, Entry]) -> Layout:
 
 
 def _translate(
-    labelling: Labelling, number: int, fields: Fields, file: str, names: Names
+    labelling: Labelling, number: int, fields: Fields, file: str, _names_of: Names
 ) -> Iterator[Judgement | Finding]:
     data, annotations = fields.get("data"), fields.get("annotations", fields.get("completions"))
     if not isinstance(data, Mapping) or not isinstance(annotations, list):
@@ -124,7 +124,7 @@ def _translate(
 
 
 def _translate_short(
-    labelling: Labelling, number: int, fields: Fields, file: str, names: Names
+    labelling: Labelling, number: int, fields: Fields, file: str, _names_of: Names
 ) -> Iterator[Judgement | Finding]:
     found = {name: selected for name in fields if (selected := _selected(fields[name])) is not None}
     data = {name: value for name, value in fields.items() if name not in (*_OF_ANNOTATION, *found)}
@@ -236,8 +236,8 @@ def path_of(image: str) -> str:
 
 def _find_export(columns: Collection[str]) -> Names | None:
     """``completions`` is what annotations were called before version 1.0."""
-    for annotations in ("annotations", "completions"):
-        found = exact(columns, ("data", annotations), ())
+    for called in ("annotations", "completions"):
+        found = exact(columns, ("data", called), ())
         if found is not None:
             return found
     return None

@@ -55,7 +55,7 @@ def several(tables: Sequence[str]) -> MetadataError:
 
 
 def read_table(name: str, entry: Entry, limits: Limits, files: Mapping[str, Entry] | None = None) -> JudgementSource:
-    """``name`` is the file's path in the archive, ``files`` what lies beside it. What cannot be read at all is a finding
+    """``name`` is the file's path in the archive, ``files`` are the archive's. What cannot be read at all is a finding
     among the judgements."""
     shown = printable(name)
     try:
@@ -171,12 +171,12 @@ def read_jsonl(data: bytes, file: str) -> Iterator[RawRow]:
 
 
 def read_any_json(data: bytes, file: str) -> Iterator[RawRow]:
-    """A list, lines, or an object that holds the rows: the suffixes of all of them are mixed up. Raises MetadataError."""
+    """A list, lines, or an object that holds the rows: suffixes are mixed up. Raises MetadataError."""
     start = data.lstrip()[:1]
     if start == b"[" and _is_list(data):
         return read_json(data, file)
     first, _, rest = data.lstrip().partition(b"\n")
-    if start == b"{" and not rest.strip() or start == b"{" and not _is_object(first):
+    if (start == b"{" and not rest.strip()) or (start == b"{" and not _is_object(first)):
         return _rows_of_object(data, file)
     return read_jsonl(data, file)
 

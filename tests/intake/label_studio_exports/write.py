@@ -68,24 +68,29 @@ def task(number: int, data: dict[str, Any], *annotations: dict[str, Any], **more
 def template() -> list[dict[str, Any]]:
     left, right = region("template", "left"), region("template", "right")
     predicted = {"id": 5, "model_version": "m", "score": 0.9, "result": [left]}
-    shown = {"image1": A, "image2": B}
+    shown, kim = {"image1": A, "image2": B}, {"id": 2, "email": "kim@example.org"}
     return [
         task(1, {"prompt": "a fox", **shown}, annotation(11, 1, left)),
-        task(2, {"prompt": "a hen", **shown}, annotation(12, 1, right), annotation(13, {"id": 2, "email": "kim@example.org"}, left)),
+        task(2, {"prompt": "a hen", **shown}, annotation(12, 1, right), annotation(13, kim, left)),
         task(3, {"prompt": "skipped", **shown}, annotation(14, 1, left, cancelled=True)),
         task(4, {"prompt": "predicted", **shown}, predictions=[predicted]),
     ]  # fmt: skip
 
 
+def both(config: str, data: dict[str, Any], prompt: str) -> list[dict[str, Any]]:
+    left, right = (annotation(10, 1, region(config, side)) for side in ("left", "right"))
+    return [task(1, data, left), task(2, data | {prompt: "a hen"}, right)]
+
+
 def convention(first: str, second: str) -> list[dict[str, Any]]:
     # The second side stands first in the task, as no order of keys says anything.
     data = {second: "b.png", first: "a.png", "caption": "a fox"}
-    return [task(1, data, annotation(11, 1, region("template", "left"))), task(2, data | {"caption": "a hen"}, annotation(12, 1, region("template", "right")))]  # fmt: skip
+    return both("template", data, "caption")
 
 
 def renamed() -> list[dict[str, Any]]:
     data = {"flux": "b.png", "sdxl": "a.png", "wish": "a fox"}
-    return [task(1, data, annotation(11, 1, region("renamed", "left"))), task(2, data | {"wish": "a hen"}, annotation(12, 1, region("renamed", "right")))]  # fmt: skip
+    return both("renamed", data, "wish")
 
 
 def ranker() -> list[dict[str, Any]]:
