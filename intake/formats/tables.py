@@ -31,13 +31,11 @@ FORMAT_ROWS = 100  # rows at the start, of which the first that has a format's c
 DELIMITERS = ",;\t|"
 
 
-def metadata_file(names: Collection[str]) -> str | None:
-    """The table called metadata: at the top, or in one folder there. Raises MetadataError where there are several."""
-    named = [name for name in tables_in(names) if _stem(name.rpartition("/")[2]) == NAME]
-    candidates = sorted([name for name in named if "/" not in name] or named)
-    if len(candidates) > 1:
-        raise several(candidates)
-    return candidates[0] if candidates else None
+def metadata_files(names: Collection[str]) -> list[str]:
+    """The tables called metadata: the one at the top, or those in folders there. ImageFolder's may be parquet."""
+    near = [name for name in (*tables_in(names), *names) if name.count("/") <= 1]
+    named = {name for name in near if _stem(name.rpartition("/")[2]) == NAME and _suffix(name) in (*READERS, "parquet")}
+    return sorted([name for name in named if "/" not in name] or named)
 
 
 def tables_in(names: Collection[str]) -> list[str]:
