@@ -124,21 +124,29 @@ class Finding:
 
 
 class FindingList:
-    """Collects findings in the order they were made; keeps the first ``limit`` and counts the rest.
+    """Collects findings; one that only repeats another in a further row is told with it.
 
-    Their severity is what the policy makes of it.
+    Those of the archive and of its table come first, because they explain the others. ``limit`` of them are listed,
+    besides the first of each code, and the rest is counted. Their severity is what the policy makes of it.
     """
 
     def __init__(self, limit: int, policy: Policy) -> None:
         self._limit = limit
         self._policy = policy
-        self._kept: list[Finding] = []
+        self._listed: dict[_Fault, Finding] = {}
+        self._again: dict[_Fault, _Rows] = {}
+        self._codes: set[tuple[Code, bool]] = set()
         self._omitted: dict[Severity, int] = {"error": 0, "warning": 0}
 
     def add(self, finding: Finding) -> None:
         finding = replace(finding, severity=self._severity(finding))
-        if len(self._kept) < self._limit:
-            self._kept.append(finding)
+        fault = _fault(finding, len(self._listed))
+        kind = finding.code, finding.row is None
+        if fault in self._listed:
+            self._again.setdefault(fault, _Rows()).add(finding.row or 0)
+        elif len(self._listed) < self._limit or kind not in self._codes:
+            self._listed[fault] = finding
+            self._codes.add(kind)
         else:
             self._omitted[finding.severity] += 1
 
@@ -148,7 +156,7 @@ class FindingList:
 
     @property
     def errors(self) -> bool:
-        return self._omitted["error"] > 0 or any(finding.severity == "error" for finding in self._kept)
+        return self._omitted["error"] > 0 or any(finding.severity == "error" for finding in self._listed.values())
 
     def _severity(self, finding: Finding) -> Severity:
         if self._policy.strict:
@@ -158,13 +166,57 @@ class FindingList:
         return finding.severity
 
     def __iter__(self) -> Iterator[Finding]:
-        """What was kept, then one finding that counts the rest."""
-        yield from self._kept
+        """What is listed, then one finding that counts the rest."""
+        for fault, finding in sorted(self._listed.items(), key=lambda one: not _explains(one[1])):
+            again = self._again.get(fault)
+            yield finding if again is None else replace(finding, message=f"{finding.message} The same in {again}.")
         errors, warnings = self._omitted["error"], self._omitted["warning"]
         if errors or warnings:
             more = f"{counted(errors, 'more error')} and {counted(warnings, 'more warning')}"
             text = f"Not listed: {more}; correct the ones above first."
             yield Finding("findings_omitted", "error" if errors else "warning", text)
+
+
+# What makes two findings of one fault: code, severity and the message but for the row.
+_Fault = tuple[Code, Severity, str]
+# Codes whose message without its row is the fault. Others tell of one pair or image each.
+_REPEATED: frozenset[Code] = frozenset(
+    {"row_invalid", "label_missing", "prompt_empty", "prompt_too_long", "image_missing", "image_too_large"}
+)
+
+
+def _fault(finding: Finding, number: int) -> _Fault:
+    if finding.row is None or finding.code not in _REPEATED:
+        return finding.code, finding.severity, str(number) + finding.message
+    text = finding.message.replace(f" row {finding.row}:", "", 1).replace(f" line {finding.row} ", " ", 1)
+    return finding.code, finding.severity, text
+
+
+def _explains(finding: Finding) -> bool:
+    return finding.row is None and finding.code.startswith(("archive_", "metadata_", "column_"))
+
+
+class _Rows:
+    """Rows as ranges, of which the first few are shown."""
+
+    SHOWN = 10
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._ranges: list[list[int]] = []
+
+    def add(self, row: int) -> None:
+        self._count += 1
+        if self._ranges and self._ranges[-1][1] + 1 == row:
+            self._ranges[-1][1] = row
+        elif len(self._ranges) <= self.SHOWN:
+            self._ranges.append([row, row])
+
+    def __str__(self) -> str:
+        shown = [str(first) if first == last else f"{first}-{last}" for first, last in self._ranges[: self.SHOWN]]
+        more = ", ..." if len(self._ranges) > self.SHOWN else ""
+        rows = "1 more row" if self._count == 1 else f"{self._count:,} more rows"
+        return f"{rows} ({', '.join(shown)}{more})"
 
 
 def counted(count: int, noun: str) -> str:

@@ -24,7 +24,7 @@ def without_nul(text: str) -> str:
 
 def _annotator(value: object) -> object:
     """A number is a name, too."""
-    return text_of(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    return text_of(value) or value
 
 
 def _split(value: object) -> object:

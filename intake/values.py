@@ -56,9 +56,8 @@ def is_address(path: str) -> bool:
 
 
 def text_of(value: object) -> str | None:
-    """A name that may be a number: ``7`` and ``7.0`` are one annotator."""
+    """A name that may be a number: 7, 7.0 and ``7.0``, as pandas writes it, are one annotator."""
     if is_nothing(value) or not isinstance(value, str | int | float):
         return None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value).strip()
+    text = str(value).strip()
+    return text.removesuffix(".0") if text.removesuffix(".0").isdecimal() else text

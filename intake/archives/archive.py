@@ -38,6 +38,17 @@ def open_archive(path: Path, work_directory: Path, limits: Limits) -> Iterator[l
             finally:
                 expanded.unlink(missing_ok=True)
         else:
-            raise ArchiveError(
-                "archive_unreadable", "is not a zip, tar, tar.gz, tar.zst or parquet file; pack the folder as one"
-            )
+            raise ArchiveError("archive_unreadable", _other(start))
+
+
+def _other(start: bytes) -> str:
+    """What the upload is instead, by its first bytes, and what to do."""
+    if start.startswith((b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8")):
+        return "is one image; pack the images with a table or with captions as a zip"
+    try:
+        text = start.decode("utf-8", "strict" if len(start) < 512 else "ignore")
+    except UnicodeDecodeError:
+        text = "\0"
+    if start and all(character.isprintable() or character.isspace() or character == "\ufeff" for character in text):
+        return "is a text file, and a table alone holds no images; pack it with the images that it names as a zip"
+    return "is not a zip, tar, tar.gz, tar.zst or parquet file; pack the folder as one"

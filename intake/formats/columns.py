@@ -118,7 +118,7 @@ def image_pair(columns: Iterable[str], sides: Iterable[Sides]) -> Sides | None:
 
 def paired(columns: Iterable[str], sides: Iterable[Sides]) -> list[tuple[tuple[str, ...], Sides]]:
     """Every two columns that differ in the words of one of ``sides``, with the words that they share."""
-    parts = {name: words(name) for name in columns if isinstance(name, str)}
+    parts = {name: words(name) for name in columns if not re.search(r"[./\\]", name)}  # those are names of files
     found: list[tuple[tuple[str, ...], Sides]] = []
     for first, second in sides:
         left, right = (

@@ -31,7 +31,8 @@ _WORDS = (
 _HPDV3 = frozenset({"path1", "path2"})
 _RESPONSES, _USERS, _STATUS = "responses", "responses_users", "responses_status"
 
-Preferred = bool | None | Literal["nothing", "unknown"]  # the first image; None is a tie
+Decided = bool | None
+Preferred = Decided | Literal["nothing", "unknown"]  # the first image; None is a tie
 
 
 def find(columns: Collection[str]) -> Names | None:
@@ -55,7 +56,7 @@ def more_than_two(columns: Collection[str]) -> bool:
     pair = image_pair(columns, SIDES)
     if pair is None:
         return False
-    rest = [set(words(name)) for name in columns if isinstance(name, str) and name not in pair]
+    rest = [set(words(name)) for name in columns if name not in pair]
     shared = set(words(pair[0])) & set(words(pair[1]))
     marks = set(_BEYOND) - set(words(pair[1]))
     return any(parts - shared <= marks and parts - shared and shared <= parts for parts in rest)
@@ -96,7 +97,6 @@ def judged(
         return row_finding(file, number, reason)
     known: dict[str, object] = {"annotator": annotator or text_of(fields.get("annotator"))}
     known |= {column: fields.get(column) for column in ("prompt", "split", "weight", "seed") if column in names}
-    assert preferred is None or isinstance(preferred, bool)
     images = fields.get("first"), fields.get("second")
     by_name = {plain(names["first"]), plain(names["second"])} == _HPDV3
     return compared(
@@ -201,7 +201,7 @@ ARGILLA = Layout(
 
 
 def argilla_record(fields: Fields) -> Fields:
-    """A record as Argilla's ``to_json`` nests it, in the flat columns of its ``to_datasets``; other rows as they are."""
+    """A record as Argilla's ``to_json`` nests it, in the columns of its ``to_datasets``; other rows as they are."""
     inner, responses = fields.get("fields"), fields.get("responses")
     if not isinstance(inner, Mapping) or not isinstance(responses, Mapping):
         return fields

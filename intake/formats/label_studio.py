@@ -3,8 +3,8 @@
 Each annotation becomes one judgement, by its annotator; there is no tie. ``selected`` is "left" or "right", and the
 export does not say which image was on which side: its ``from_name`` and ``to_name`` are both the tag's own name. So the
 sides come from the labelling configuration, if the archive has it; from ``to_name``, if it lists two fields, as exports
-by other tools do; or from the names of the fields (``image1`` and ``image2``, ``left`` and ``right``). Otherwise the row
-is refused: guessing could swap every preference.
+by other tools do; or from the names of the fields (``image1`` and ``image2``, ``left`` and ``right``). Otherwise the
+row is refused: guessing could swap every preference.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def no_layout(columns: Collection[str]) -> MetadataError:
             "has two images a row and no column that says which is preferred; add a column winner with the name of "
             "one of the two columns, or call them chosen and rejected"
         )
-    elif (ranked := sorted(RANKED & own.keys())) and OWN.names([one for one in columns if one != own[ranked[0]]]):
+    elif (ranked := sorted(RANKED & own.keys())) and OWN.names([own[one] for one in own if one not in RANKED]):
         reason = (
             f"has one image a row and a column {own[ranked[0]]!r} that says some are worse than others; write a row for"
             " every two images of a prompt, with prompt, chosen, rejected"

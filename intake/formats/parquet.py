@@ -56,7 +56,9 @@ def read_parquet(path: Path, limits: Limits) -> JudgementSource:
     match = _match(table.schema)
     _check_columns(table.schema, match, in_archive=False)
     check_total(table.unpacked, len(mapped), limits)
-    return JudgementSource(f"parquet/{match.layout.name}", FILE, _judgements(table, match, FILE, limits), table.rows)
+    return JudgementSource(
+        f"parquet/{match.layout.name}", FILE, _judgements(table, match, FILE, limits, in_archive=False), table.rows
+    )
 
 
 def read_arrow_entry(name: str, entry: Entry, limits: Limits) -> JudgementSource:
@@ -68,7 +70,9 @@ def read_arrow_entry(name: str, entry: Entry, limits: Limits) -> JudgementSource
     _check_columns(table.schema, match, in_archive=True)
     check_total(table.unpacked, len(data), limits)
     kind = "parquet" if is_parquet else "arrow"
-    return JudgementSource(f"{kind}/{match.layout.name}", shown, _judgements(table, match, shown, limits), table.rows)
+    return JudgementSource(
+        f"{kind}/{match.layout.name}", shown, _judgements(table, match, shown, limits, in_archive=True), table.rows
+    )
 
 
 def _match(schema: pa.Schema) -> Match:
@@ -153,7 +157,9 @@ def _arrow(data: bytes, limits: Limits, release: Callable[[], None]) -> _Table:
     return _Table(schema, lambda columns: (batch.select(columns) for batch in found), None, 0, release)
 
 
-def _judgements(table: _Table, match: Match, file: str, limits: Limits) -> Iterator[Judgement | Finding]:
+def _judgements(
+    table: _Table, match: Match, file: str, limits: Limits, *, in_archive: bool
+) -> Iterator[Judgement | Finding]:
     layout, column_of = match.layout, {name: column for column, name in match.names.items()}
     held = number = released = 0
     try:
@@ -167,6 +173,8 @@ def _judgements(table: _Table, match: Match, file: str, limits: Limits) -> Itera
                     fields[column_of[name]], error = _text_cell(name, cell, error)
                 elif cell.is_valid:
                     fields[column_of[name]], fault = _image_cell(name, cell, number, entries, limits)
+                    if fields[column_of[name]] not in entries and not in_archive:
+                        fault = f"column {name!r} holds no image bytes, only where they were; store the bytes"
                     error = error or fault
             if error is not None:
                 yield row_finding(file, number, error)

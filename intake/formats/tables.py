@@ -40,7 +40,7 @@ def metadata_files(names: Collection[str]) -> list[str]:
 
 def tables_in(names: Collection[str]) -> list[str]:
     """At the top or in a folder there, but for those that say something of one image."""
-    images = {_stem(name) for name in names if _suffix(name) not in READERS}
+    images = {_stem(name) for name in names if _suffix(name) not in (*READERS, "xml", "html", "txt", "md")}
     near = [name for name in names if _suffix(name) in READERS and name.count("/") <= 1]
     return sorted(name for name in near if _stem(name) not in images)
 
@@ -278,7 +278,7 @@ def _csv_rows(data: bytes) -> Iterator[list[str]]:
         reason = f"is not UTF-8 (byte {error.start:,}), as text in Windows-1252 is not; save it as UTF-8 CSV"
         raise MetadataError("metadata_unreadable", reason) from error
     lines = io.StringIO(text, newline="")
-    first = text[:8].partition("\n")[0].strip()
+    first = text[:8].partition("\n")[0].rstrip("\r")
     if first.casefold().startswith("sep=") and len(first) == 5:  # a spreadsheet's own way to say it
         delimiter = first[4]
         lines.readline()

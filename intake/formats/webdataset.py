@@ -1,8 +1,8 @@
 """WebDataset samples of pairs: the files that share a name up to its first dot are one row.
 
 ``0001.jpg_0.jpg``, ``0001.jpg_1.jpg``, ``0001.label_0.txt`` and ``0001.original_prompt.txt`` are the columns ``jpg_0``,
-``jpg_1``, ``label_0`` and ``original_prompt``; the members of ``0001.json`` are columns, too. Samples with one image are
-a folder of captioned images (``intake.formats.folders``).
+``jpg_1``, ``label_0`` and ``original_prompt``; the members of ``0001.json`` are columns, too. Samples with one image
+are a folder of captioned images (``intake.formats.folders``).
 """
 
 from __future__ import annotations

@@ -61,7 +61,34 @@ def test_usable_means_pairs_and_no_error(
 def test_a_list_at_its_limit_omits_nothing() -> None:
     findings = FindingList(2, Policy())
     findings.extend([ERROR, WARNING])
-    assert list(findings) == [ERROR, WARNING]
+    assert set(findings) == {ERROR, WARNING}
+
+
+def test_what_explains_the_others_comes_first_and_is_not_hidden_by_the_limit() -> None:
+    rows = [Finding("row_invalid", "error", f"t row {row}: reason {row}.", "t", row) for row in range(1, 6)]
+    cause = Finding("metadata_columns", "error", "t has no column chosen.", "t")
+    findings = FindingList(3, Policy())
+    findings.extend([*rows, WARNING, cause])
+    assert [one.code for one in findings] == [
+        "column_unknown", "metadata_columns", "row_invalid", "row_invalid", "row_invalid", "findings_omitted",
+    ]  # fmt: skip
+
+
+def test_one_fault_of_many_rows_is_one_finding_that_lists_them() -> None:
+    findings = FindingList(2, Policy())
+    rows = [1, 2, 3, 7, 9, *range(20, 40)]
+    findings.extend(Finding("row_invalid", "error", f"t row {row}: it is wrong.", "t", row) for row in rows)
+    [finding] = findings
+    assert (finding.row, finding.message) == (
+        1, "t row 1: it is wrong. The same in 24 more rows (2-3, 7, 9, 20-39).",
+    )  # fmt: skip
+    assert findings.errors
+
+
+def test_what_is_said_of_each_pair_is_not_joined() -> None:
+    findings = FindingList(5, Policy())
+    findings.extend(Finding("pair_near_identical", "warning", f"t row {row}: alike.", "t", row) for row in (1, 2))
+    assert [one.row for one in findings] == [1, 2]
 
 
 def test_omitted_warnings_do_not_make_an_error() -> None:

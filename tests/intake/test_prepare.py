@@ -169,10 +169,10 @@ def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
 
 
 def test_findings_are_bounded_and_the_rest_is_counted(tmp_path: Path) -> None:
-    rows = [ROW | {"prompt": ""} for _ in range(8)]
+    rows = [ROW | {"chosen": f"{number}.png"} for number in range(8)]
     archive = zip_of((good_files() | {"metadata.jsonl": jsonl(*rows)}).items())
     prepared = prepare(archive, tmp_path, Limits(findings=5))
-    assert codes(prepared) == ["prompt_empty"] * 5 + ["findings_omitted"]
+    assert codes(prepared) == ["image_missing"] * 5 + ["findings_omitted"]
     assert prepared.findings[-1].message.startswith("Not listed: 3 more errors and 0 more warnings")
 
 
@@ -231,11 +231,11 @@ def test_a_misspelt_column_is_told_beside_what_it_leaves_without(tmp_path: Path)
 
 
 def test_warnings_leave_the_upload_usable(tmp_path: Path) -> None:
-    files = good_files() | {"metadata.jsonl": jsonl(ROW | {"Split": "train"})}
+    files = good_files() | {"metadata.jsonl": jsonl(ROW | {"Splitt": "train"})}
     prepared = prepare(zip_of(files.items()), tmp_path)
     finding = only(prepared.findings)
     assert (finding.code, finding.severity) == ("column_unknown", "warning")
-    assert "'Split'" in finding.message
+    assert "'Splitt' is not read; did you mean 'split'?" in finding.message
     assert prepared.usable
 
 

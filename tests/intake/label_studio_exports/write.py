@@ -48,7 +48,7 @@ WHEN = {"created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00
 def region(config: str, value: Any) -> dict[str, Any]:
     [tag] = [tag for tag in LabelInterface(CONFIGS[config]).controls if tag.tag in ("Pairwise", "Ranker")]
     made = tag.label(ranker=value) if tag.tag == "Ranker" else tag.label(value)
-    return made._dict() | {"origin": "manual"}
+    return {**made._dict(), "origin": "manual"}
 
 
 def annotation(number: int, by: object, *results: dict[str, Any], cancelled: bool = False) -> dict[str, Any]:
