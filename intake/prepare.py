@@ -28,12 +28,17 @@ from intake.values import is_address
 
 @dataclass(frozen=True)
 class Progress:
-    """``total`` is the number of rows where it is known before the last is read."""
+    """``total`` is the number of rows where it is known before the last is read.
+
+    Once all are read, ``stored`` of the upload's ``images`` are in the store; until then there is no ``images``.
+    """
 
     format: str
     rows: int
     kept: int
     total: int | None
+    stored: int = 0
+    images: int | None = None
 
 
 def prepare_upload(

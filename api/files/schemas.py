@@ -31,6 +31,8 @@ class FileProgress(BaseModel):
     rows: int = Field(description="Rows read so far.")
     kept: int = Field(description="Pairs made of them.")
     total: int | None = Field(description="Rows in all, where the format tells.")
+    stored: int = Field(0, description="Images stored so far, once all rows are read.")
+    images: int | None = Field(None, description="Images to store, once all rows are read.")
 
 
 class File(BaseModel):

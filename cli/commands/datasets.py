@@ -118,7 +118,10 @@ def read(server: Server, file: str, policy: dict[str, str], *, refuse: bool = Tr
             progress = found["progress"]
             if progress is not None:
                 of = f" of {progress['total']:,}" if progress["total"] else ""
-                status.update(f"{file}: {progress['rows']:,}{of} rows read, {progress['kept']:,} pairs kept.")
+                text = f"{file}: {progress['rows']:,}{of} rows read, {progress['kept']:,} pairs kept."
+                if progress.get("images"):
+                    text = f"{file}: {progress['stored']:,} of {progress['images']:,} images stored."
+                status.update(text)
             time.sleep(POLL_SECONDS)
     if refuse and found["status"] != "processed":
         raise FileRefused(f"{file} cannot be used:\n{found['status_details']}")

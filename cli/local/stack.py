@@ -34,8 +34,7 @@ from worker.runtime import process
 
 READY_SECONDS = 60
 RESTART_SECONDS = 2.0
-CELERY = ["celery", "--quiet", "--app", "worker.app", "worker", "--pool", "prefork", "--concurrency", "1"]
-CELERY += ["--loglevel", "WARNING", "--without-gossip", "--without-mingle"]
+READERS = 2  # of uploads: small ones are read while a large one is
 
 
 class StackError(RuntimeError):
@@ -50,14 +49,33 @@ class Service:
     command: tuple[str, ...]
 
 
+def celery(queue: str, name: str, processes: int = 1) -> tuple[str, ...]:
+    """A worker that runs the queue's tasks in that many processes."""
+    pool = ("--pool", "prefork", "--concurrency", str(processes))
+    quietly = ("--loglevel", "WARNING", "--without-gossip", "--without-mingle")
+    return (
+        "celery",
+        "--quiet",
+        "--app",
+        "worker.app",
+        "worker",
+        *pool,
+        *quietly,
+        "--queues",
+        queue,
+        "--hostname",
+        name,
+    )
+
+
 def services(settings: Settings) -> list[Service]:
     """The API first: it is what the user waits for."""
     api = ["uvicorn", "api.main:create_app", "--factory", "--host", settings.host, "--port", str(settings.port)]
     return [
         Service("api", (*api, "--no-access-log", "--timeout-graceful-shutdown", "5")),
-        Service("worker-train", (*CELERY, "--queues", "train", "--hostname", "train@%h")),
-        Service("worker-draw", (*CELERY, "--queues", "draw", "--hostname", "draw@%h")),
-        Service("worker-intake", (*CELERY, "--queues", "intake", "--hostname", "intake@%h")),
+        Service("worker-train", celery("train", "train@%h")),
+        Service("worker-draw", celery("draw", "draw@%h")),
+        Service("worker-intake", celery("intake", "intake@%h", READERS)),
         Service("dispatcher", ("worker.dispatcher",)),
     ]
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,6 +18,8 @@ import obstore
 from obstore.store import LocalStore, ObjectStore
 
 PARTS_AT_ONCE = 3  # of 5 MiB; obstore's own 12 at once would hold 60 MiB for every upload
+# A disk writes its journal once for all that wait for it: on ext4, 16 threads synced 16 times as many files a second.
+THREADS = 16
 
 
 def move_file(store: ObjectStore, path: Path, key: str) -> None:
@@ -23,6 +28,32 @@ def move_file(store: ObjectStore, path: Path, key: str) -> None:
         return
     with path.open("rb") as content:
         put(store, key, content)
+
+
+def move_files(store: ObjectStore, files: Sequence[tuple[Path, str]], present: Iterable[str] = ()) -> None:
+    """As ``move_file``, many at once: no file has its key before its bytes are on the disk.
+
+    ``present`` are keys that somebody else has just stored, perhaps without having synced them yet.
+    """
+    with ThreadPoolExecutor(THREADS) as pool:
+        folder = _folder_on_device(store, [path for path, _ in files])
+        if folder is None:
+            _finish(pool.map(lambda file: move_file(store, *file), files))
+        else:
+            _finish(pool.map(_sync, [path for path, _ in files]))
+            for path, key in files:
+                _rename(path, folder / key)
+            _finish(pool.map(_sync, {(folder / key).parent for _, key in files}))
+        _finish(pool.map(lambda key: sync(store, key), present))
+
+
+def sync(store: ObjectStore, key: str) -> None:
+    """On the disk with its name, whoever stored it. Nothing there is no error: a sweep was faster."""
+    if isinstance(store, LocalStore) and store.prefix is not None:
+        target = Path(store.prefix) / key
+        with suppress(FileNotFoundError):
+            _sync(target)
+            _sync(target.parent)
 
 
 def put(store: ObjectStore, key: str, content: bytes | BinaryIO) -> None:
@@ -34,24 +65,40 @@ def put(store: ObjectStore, key: str, content: bytes | BinaryIO) -> None:
         _sync(target.parent)
 
 
+def _folder_on_device(store: ObjectStore, paths: Sequence[Path]) -> Path | None:
+    """The store's folder, if the files can be renamed into it."""
+    if not isinstance(store, LocalStore) or store.prefix is None:
+        return None
+    folder = Path(store.prefix)
+    return folder if {path.stat().st_dev for path in paths} <= {folder.stat().st_dev} else None
+
+
+def _finish(results: Iterable[None]) -> None:
+    """Wait for all; raises what any of them raised."""
+    for _ in results:
+        pass
+
+
 def _renamed(path: Path, target: Path) -> bool:
     """False where they lie on different filesystems."""
     _sync(path)
     try:
-        _move(path, target)
-    except FileNotFoundError:
-        _move(path, target)  # the folder was removed between its making and the rename: an upload ended
+        _rename(path, target)
     except OSError as error:
         if error.errno == errno.EXDEV:
             return False
         raise
+    _sync(target.parent)
     return True
 
 
-def _move(path: Path, target: Path) -> None:
+def _rename(path: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    path.replace(target)
-    _sync(target.parent)
+    try:
+        path.replace(target)
+    except FileNotFoundError:  # the folder was removed between its making and the rename: an upload ended
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
 
 
 def _sync(path: Path) -> None:

@@ -16,7 +16,7 @@ from subprocess import Popen
 import psutil
 
 from cli.local.embedded import Postgres, ServiceDidNotStart, Valkey
-from cli.local.stack import CELERY
+from cli.local.stack import celery as celery_worker
 from store.settings import REPOSITORY
 from tests.faults.proxy import Proxy, in_front_of
 from worker.runtime import process
@@ -158,7 +158,7 @@ def fleet(home: Path, postgres: Postgres, valkey: Valkey, **options: object) -> 
 
 
 def celery(queue: str, number: int) -> list[str]:
-    return [*CELERY, "--queues", queue, "--hostname", f"{queue}-{number}@%h"]
+    return [*celery_worker(queue, f"{queue}-{number}@%h")]
 
 
 def _host(home: Path, name: str, command: list[str], settings: Mapping[str, object]) -> Member:

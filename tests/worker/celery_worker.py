@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from cli.local.stack import CELERY
+from cli.local.stack import celery
 from store.settings import REPOSITORY, Settings
 
 StartWorker = Callable[..., psutil.Popen]
@@ -23,10 +23,10 @@ def workers(settings: Settings, log: Path) -> Iterator[StartWorker]:
     """What is yielded starts one; its arguments are settings of its own. All of them write to ``log``."""
     started: list[psutil.Popen] = []
 
-    def start(queue: str = "train", **own: object) -> psutil.Popen:
+    def start(queue: str = "train", processes: int = 1, **own: object) -> psutil.Popen:
         given = {name: getattr(settings, name) for name in SHARED} | own
         variables = {f"PAIRTUNE_{name.upper()}": str(value) for name, value in given.items()}
-        command = [sys.executable, "-m", *CELERY, "--queues", queue, "--hostname", f"{queue}-{len(started)}@test"]
+        command = [sys.executable, "-m", *celery(queue, f"{queue}-{len(started)}@test", processes)]
         with log.open("ab") as output:
             started.append(
                 psutil.Popen(

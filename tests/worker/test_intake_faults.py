@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 from sqlalchemy import Engine
 
+from cli.local.stack import READERS
 from store.tables.file import File
 from tests.api.polling import until
 from tests.faults.proxy import Proxy, in_front_of
-from tests.intake.build import encoded, jsonl, zip_of
+from tests.intake.build import encoded, good_files, jsonl, zip_of
 from tests.store.rows import add_job, read_events, read_job
 from tests.worker.celery_worker import StartWorker
 from tests.worker.conftest import reread, upload
@@ -214,3 +215,19 @@ def test_a_waiting_job_is_told_how_far_the_reading_is(
     told = [event for event in read_events(resources.sessions, job) if (event.data or {}).get("event") == "reading"]
     assert [event.data["rows"] for event in told if event.data] == list(range(1, 15))
     assert told[0].message == f"Reading {file.id}: 1 of 14 rows, 1 pair kept."
+
+
+def test_small_uploads_are_read_while_a_large_one_is(
+    resources: Resources, start_worker: StartWorker, project_id: str, large: bytes
+) -> None:
+    file = upload(resources, project_id, large)
+    start_worker("intake", READERS)
+    assert resources.hints.read_file(file.id)
+    until(lambda: is_read(resources, file), seconds=30)
+    small = [
+        upload(resources, project_id, zip_of({**good_files(), "more": bytes([number])}.items())) for number in range(3)
+    ]
+    for one in small:
+        assert resources.hints.read_file(one.id)
+        until(has(resources, one, "processed"), seconds=30)
+    assert reread(resources, file).status == "uploaded"

@@ -14,9 +14,9 @@ import structlog
 from obstore.exceptions import BaseError as ObjectStoreError
 from sqlalchemy.exc import OperationalError
 
-from intake import Finding, Policy, Progress, memory, prepare_upload
+from intake import Finding, Policy, PreparedUpload, Progress, memory, prepare_upload
 from intake.images.image_folder import StoredImage
-from store.blobs.blobs import StoredBlob
+from store.blobs.blobs import Blobs, StoredBlob
 from store.database import Sessions
 from store.datasets import image_facts
 from store.datasets.image_facts import MeasuredImage
@@ -35,6 +35,7 @@ log = structlog.get_logger()
 PROGRESS_SECONDS = 2.0
 EVENT_SECONDS = 60.0
 FACTS_AT_ONCE = 5000
+IMAGES_AT_ONCE = 2048  # are stored between two reports of progress, and two looks at whether to stop
 SHOWN_FINDINGS = 50  # of status_details; the rest is counted
 NO_IMAGES: Mapping[str, StoredImage] = {}
 
@@ -88,8 +89,18 @@ def _renew(sessions: Sessions, lease: FileLease, lease_seconds: float) -> None:
 def _outcome(resources: Resources, lease: FileLease, folder: Path, check: Callable[[], None]) -> Outcome:
     """What is to be written of the file, whatever happens; an outcome returns the jobs that can be queued now."""
     try:
+        folder.mkdir(parents=True)
+        started = time.monotonic()
+        resources.blobs.fetch(lease.sha256, folder / "upload")
+        check()
+        report = _ProgressReporter(check, partial(_report_progress, resources, lease))
+        fetched = time.monotonic()
         with memory.limited(resources.settings.intake_memory_bytes):
-            return _read(resources, lease, folder, check)
+            prepared = prepare_upload(folder / "upload", folder, policy=Policy(**(lease.policy or {})), progress=report)
+        read = time.monotonic()
+        outcome = _store(resources, lease, prepared, report)
+        _log(lease, prepared, fetch=fetched - started, read=read - fetched, store=time.monotonic() - read)
+        return outcome
     except BlobMissing as missing:
         return partial(_refuse, resources, lease, Finding("upload_damaged", "error", str(missing)))
     except MemoryError:
@@ -101,17 +112,7 @@ def _outcome(resources: Resources, lease: FileLease, folder: Path, check: Callab
         return partial(_crash, resources, lease, f"a file or blob could not be read or written: {fault}")
 
 
-def _read(resources: Resources, lease: FileLease, folder: Path, check: Callable[[], None]) -> Outcome:
-    folder.mkdir(parents=True)
-    started = time.monotonic()
-    resources.blobs.fetch(lease.sha256, folder / "upload")
-    check()
-    prepared = prepare_upload(
-        folder / "upload",
-        folder,
-        policy=Policy(**(lease.policy or {})),
-        progress=_ProgressReporter(check, partial(_report_progress, resources, lease)),
-    )
+def _log(lease: FileLease, prepared: PreparedUpload, **seconds: float) -> None:
     log.info(
         "intake.read",
         file=lease.file_id,
@@ -119,15 +120,26 @@ def _read(resources: Resources, lease: FileLease, folder: Path, check: Callable[
         rows=prepared.report.rows,
         pairs=prepared.count,
         images=len(prepared.images),
-        seconds=round(time.monotonic() - started, 1),
+        seconds=round(sum(seconds.values()), 1),
+        **{f"{phase}_seconds": round(took, 1) for phase, took in seconds.items()},
         peak_memory_mib=memory.peak() // 2**20,  # since this process started
     )
+
+
+def _store(
+    resources: Resources, lease: FileLease, prepared: PreparedUpload, progress: Callable[[Progress], None]
+) -> Outcome:
+    """Images and pairs into the blob store, if the upload can be used."""
     details, report = describe(prepared.findings), prepared.report.as_json()
     if not prepared.usable:
         return partial(_finish, resources, lease, status="error", details=details, report=report)
-    for sha256, path in prepared.images.items():
-        resources.blobs.take_file(path, StoredBlob(sha256, path.stat().st_size))
-        check()
+    done = Progress(prepared.format, prepared.report.rows, prepared.count, prepared.report.rows)
+    count = len(prepared.images)
+    store_images(
+        resources.blobs,
+        prepared.images,
+        lambda stored: progress(dataclasses.replace(done, stored=stored, images=count)),
+    )
     pairs = resources.blobs.put_file(prepared.pairs_file)
     return partial(
         _finish,
@@ -140,6 +152,15 @@ def _read(resources: Resources, lease: FileLease, folder: Path, check: Callable[
         pairs_count=prepared.count,
         report=report,
     )
+
+
+def store_images(blobs: Blobs, images: Mapping[str, Path], progress: Callable[[int], None]) -> None:
+    """``images`` are files by their SHA-256, which may be gone afterwards; ``progress`` gets how many are stored."""
+    left, stored = iter(images.items()), 0
+    while some := [(path, StoredBlob(sha256, path.stat().st_size)) for sha256, path in islice(left, IMAGES_AT_ONCE)]:
+        progress(stored)
+        blobs.take_files(some)
+        stored += len(some)
 
 
 def _finish(
@@ -176,8 +197,8 @@ def _save_facts(sessions: Sessions, measured: Mapping[str, StoredImage]) -> None
 
 
 class _ProgressReporter:
-    """Calls ``check`` at every row, and ``report`` every PROGRESS_SECONDS: every EVENT_SECONDS for the jobs that wait,
-    too."""
+    """Calls ``check`` at every row and between images that are stored, and ``report`` every PROGRESS_SECONDS: every
+    EVENT_SECONDS for the jobs that wait, too."""
 
     def __init__(self, check: Callable[[], None], report: Callable[[Progress, bool], None]) -> None:
         self._check, self._report = check, report
@@ -210,6 +231,8 @@ def _report_progress(resources: Resources, lease: FileLease, progress: Progress,
 
 
 def _sentence(file_id: str, progress: Progress) -> str:
+    if progress.images is not None:
+        return f"Storing {file_id}: {progress.stored:,} of {progress.images:,} images."
     of = f" of {progress.total:,}" if progress.total else ""
     rows = "row" if (progress.total or progress.rows) == 1 else "rows"
     pairs = "pair" if progress.kept == 1 else "pairs"

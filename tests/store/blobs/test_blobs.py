@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from store.settings import Settings
 
 pytestmark = pytest.mark.unit
 
+OTHER_DEVICE = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
 EMPTY = hashlib.sha256(b"").hexdigest()
 
 
@@ -131,6 +133,82 @@ def test_what_is_stored_is_on_the_disk_with_its_name(tmp_path: Path, monkeypatch
         sha256 = store(bytes([number])).sha256
         blob = tmp_path / "blobs" / "sha256" / sha256[:2] / sha256
         assert synced == [blob, blob.parent]
+
+
+def files_of(folder: Path, contents: list[bytes]) -> list[tuple[Path, StoredBlob]]:
+    folder.mkdir(exist_ok=True)
+    files = []
+    for number, content in enumerate(contents):
+        path = folder / str(number)
+        path.write_bytes(content)
+        files.append((path, StoredBlob(hashlib.sha256(content).hexdigest(), len(content))))
+    return files
+
+
+@pytest.fixture(params=["the blobs' device", "another device", "an object store"])
+def many(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Blobs, Path]]:
+    """A store, and the folder that files come from."""
+    if request.param == "another device":
+        if not OTHER_DEVICE.is_dir() or OTHER_DEVICE.stat().st_dev == tmp_path.stat().st_dev:
+            pytest.skip("there is no second device")
+        with tempfile.TemporaryDirectory(dir=OTHER_DEVICE) as folder:
+            yield Blobs(f"file://{tmp_path / 'blobs'}"), Path(folder)
+        return
+    url = "memory:///" if request.param == "an object store" else f"file://{tmp_path / 'blobs'}"
+    yield Blobs(url), tmp_path / "sources"
+
+
+def test_many_files_are_stored_at_once_like_one_by_one(many: tuple[Blobs, Path]) -> None:
+    blobs, folder = many
+    contents = [bytes([number]) * (number + 1) for number in range(100)]
+    blobs.put_bytes(contents[7])
+    files = files_of(folder, contents)
+    blobs.take_files(files)
+    assert [blobs.read(blob.sha256) for _, blob in files] == contents
+    blobs.take_files(files_of(folder, [*contents[:3], b"more"]))
+    assert blobs.read(hashlib.sha256(b"more").hexdigest()) == b"more"
+    blobs.take_files([])
+
+
+def test_one_of_many_that_lost_its_end_or_grew_old_is_stored_again(blobs: Blobs, tmp_path: Path) -> None:
+    files = files_of(tmp_path / "sources", [b"whole", b"old"])
+    damaged, old = (tmp_path / "blobs" / "sha256" / blob.sha256[:2] / blob.sha256 for _, blob in files)
+    blobs.put_bytes(b"whole"), blobs.put_bytes(b"old")
+    damaged.write_bytes(b"wh")
+    os.utime(old, (0, 0))
+    blobs.take_files(files)
+    assert damaged.read_bytes() == b"whole"
+    assert old.stat().st_mtime > 0
+
+
+def test_none_of_many_has_its_name_before_it_is_on_the_disk(
+    blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what another has just stored is synced for whoever is about to name it."""
+    steps: list[tuple[str, Path]] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def sync_and_note(descriptor: int) -> None:
+        fsync(descriptor)
+        steps.append(("sync", Path(f"/proc/self/fd/{descriptor}").readlink()))
+
+    def replace_and_note(path: Path, target: Path) -> Path:
+        steps.append(("rename", path))
+        return replace(path, target)
+
+    blobs.put_bytes(b"another's")
+    monkeypatch.setattr("store.blobs.placement.os.fsync", sync_and_note)
+    monkeypatch.setattr(Path, "replace", replace_and_note)
+    files = files_of(tmp_path / "sources", [bytes([number]) for number in range(50)])
+    blobs.take_files([*files, *files_of(tmp_path / "more", [b"another's"])])
+    sources = {path for path, _ in files}
+    assert {path for kind, path in steps[:50] if kind == "sync"} == sources
+    assert {path for kind, path in steps[50:100] if kind == "rename"} == sources
+    stored = {tmp_path / "blobs" / "sha256" / blob.sha256[:2] for _, blob in files}
+    name = hashlib.sha256(b"another's").hexdigest()
+    anothers = tmp_path / "blobs" / "sha256" / name[:2] / name
+    assert {path for _, path in steps[100:]} == stored | {anothers, anothers.parent}
+    assert len(steps) == 100 + len(stored) + 2  # a folder once, however many files it takes
 
 
 def written(folder: Path, content: bytes) -> Path:

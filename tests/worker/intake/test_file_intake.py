@@ -83,7 +83,25 @@ def test_parquet_is_read_as_the_uploader_decided_and_progress_is_told_meanwhile(
     assert (file.status, file.pairs_count) == ("processed", 3)
     assert file.report is not None
     assert (file.report["format"], file.report["tied"]) == ("parquet/pick-a-pic", 1)
-    assert [(one["rows"], one["kept"], one["total"]) for one in told] == [(1, 1, 3), (2, 3, 3), (3, 3, 3)]
+    *rows, storing = told
+    assert [(one["rows"], one["kept"], one["total"]) for one in rows] == [(1, 1, 3), (2, 3, 3), (3, 3, 3)]
+    assert {one["images"] for one in rows} == {None}
+    assert (storing["rows"], storing["stored"], storing["images"]) == (3, 0, 2)
+
+
+@pytest.mark.integration
+def test_progress_counts_the_images_that_are_stored(
+    resources: Resources, project_id: str, archive: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Json] = []
+    monkeypatch.setattr("worker.intake.file_intake.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("worker.intake.file_intake.IMAGES_AT_ONCE", 4)
+    monkeypatch.setattr(file_leases, "note_progress", lambda _session, _owned, progress: written.append(progress))
+    assert read(resources, project_id, archive).status == "processed"
+    storing = [(one["stored"], one["images"]) for one in written if one["images"] is not None]
+    images = storing[0][1]
+    assert storing == [(stored, images) for stored in range(0, images, 4)]
+    assert len(storing) > 1
 
 
 @pytest.mark.integration
@@ -175,5 +193,5 @@ def test_a_worker_that_lost_its_lease_while_it_fetched_an_upload_reads_nothing(
         raise LeaseLost(file.id, 1)
 
     with pytest.raises(LeaseLost):
-        file_intake._read(resources, owned, tmp_path / "folder", lost)
+        file_intake._outcome(resources, owned, tmp_path / "folder", lost)
     assert read == []
