@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from intake.archives.entries import Entry
 from intake.archives.lookup import Search
 from intake.findings import Code, Finding
+from intake.report import LeftOut
 
 Fields = Mapping[str, object]
 
@@ -18,7 +19,7 @@ class Judgement:
 
     ``tied``: neither image was preferred, and "chosen" is merely the first. ``held`` are images that the row itself
     holds, by the text that stands for their path. ``search`` says what a path may mean besides itself,
-    and ``folder`` where it may start, too ("train/").
+    and ``folder`` where it may start, too ("train/"). ``file`` is where the row stands if the source has several.
     """
 
     number: int
@@ -27,19 +28,24 @@ class Judgement:
     held: Mapping[str, Entry] = field(default_factory=dict)
     search: Search = "path"
     folder: str = ""
+    file: str | None = None
 
 
 @dataclass(frozen=True)
 class JudgementSource:
     """An upload's judgements, read lazily. ``file`` is where they stand, as shown in findings.
 
-    ``format`` is what the report names; ``total`` is the number of rows where it is known beforehand.
+    ``format`` is what the report names; ``total`` is the number of rows where it is known beforehand. ``used`` are
+    files of the archive that are no images and were read, which is known when the judgements were; ``aside`` are images
+    that are left out, by the reason.
     """
 
     format: str
     file: str
     judgements: Iterator[Judgement | Finding]
     total: int | None = None
+    used: Collection[str] = ()
+    aside: Mapping[str, LeftOut] = field(default_factory=dict)
 
 
 Numbered = tuple[int, Fields]

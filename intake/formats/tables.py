@@ -25,20 +25,22 @@ NAME = "metadata"  # of the table that is read where there are several
 FORMAT_ROWS = 100  # rows at the start, of which the first that has a format's columns tells the format
 
 
-def metadata_file(names: Collection[str]) -> str | None:
-    """The table called metadata: at the top, or in one folder there. Raises MetadataError where there are several."""
-    named = [name for name in tables_in(names) if _stem(name.rpartition("/")[2]) == NAME]
-    candidates = sorted([name for name in named if "/" not in name] or named)
-    if len(candidates) > 1:
-        raise several(candidates)
-    return candidates[0] if candidates else None
-
-
 def tables_in(names: Collection[str]) -> list[str]:
     """At the top or in a folder there, but for those that say something of one image."""
     images = {_stem(name) for name in names if _suffix(name) not in READERS}
     near = [name for name in names if _suffix(name) in READERS and name.count("/") <= 1]
     return sorted(name for name in near if _stem(name) not in images)
+
+
+def has_known_columns(name: str, entry: Entry, limits: Limits) -> bool:
+    """Whether one of the first rows has the columns of a format."""
+    if entry.size > limits.metadata_bytes:
+        return False
+    try:
+        rows = itertools.islice(READERS[_suffix(name)](entry.read(), printable(name)), FORMAT_ROWS)
+        return any(not isinstance(row, Finding) and layout_of(row[1].keys()) is not None for row in rows)
+    except IntakeError:
+        return False
 
 
 def several(tables: Sequence[str]) -> MetadataError:
