@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from intake.archives.archive import open_archive
-from intake.archives.entries import accept_entries
+from intake.archives.entries import Listing, accept_entries
 from intake.archives.lookup import Lookup
 from intake.errors import ArchiveError, IntakeError
 from intake.findings import Code, Finding, FindingList, counted, printable
@@ -17,10 +17,11 @@ from intake.formats.detect import detect
 from intake.formats.judgement import Judgement, JudgementSource
 from intake.formats.parquet import SIGNATURE, read_parquet
 from intake.images.image_folder import ImageFolder, StoredImage
+from intake.left_out import LeftOutFiles
 from intake.limits import Limits
 from intake.pairs import PairsFile, PreparedPair, PreparedUpload
 from intake.policy import Policy
-from intake.report import Report
+from intake.report import LeftOut, Report
 from intake.review import Review, ReviewedPair
 from intake.rows import Row, parse_row
 from intake.values import is_address
@@ -56,8 +57,8 @@ def prepare_upload(
     """
     preparation = _Preparation(work_directory, limits, policy, progress)
     try:
-        with _opened(upload, work_directory, limits, policy, preparation) as (source, lookup):
-            preparation.read(source, lookup)
+        with _opened(upload, work_directory, limits, policy, preparation) as (source, lookup, listing):
+            preparation.read(source, lookup, listing)
     except IntakeError as error:
         preparation.findings.add(Finding(error.code, "error", f"The upload {error.reason}."))
     return preparation.conclude()
@@ -66,19 +67,19 @@ def prepare_upload(
 @contextmanager
 def _opened(
     upload: Path, work_directory: Path, limits: Limits, policy: Policy, preparation: _Preparation
-) -> Iterator[tuple[JudgementSource, Lookup]]:
+) -> Iterator[tuple[JudgementSource, Lookup, Listing]]:
     """What can be read of it, inside the ``with`` block. Raises IntakeError."""
     with upload.open("rb") as file:
         start = file.read(len(SIGNATURE))
     if start == SIGNATURE:
         preparation.format = "parquet"
-        yield read_parquet(upload, limits), Lookup({})
+        yield read_parquet(upload, limits), Lookup({}), Listing()
         return
     with open_archive(upload, work_directory, limits) as entries:
         preparation.format = "archive"
-        files, refused_entries = accept_entries(entries, limits)
-        preparation.findings.extend(refused_entries)
-        yield detect(files, limits, policy.prompt)
+        listing = accept_entries(entries, limits)
+        preparation.findings.extend(listing.findings)
+        yield *detect(listing, limits, policy.prompt), listing
 
 
 class _Preparation:
@@ -98,16 +99,20 @@ class _Preparation:
         self._dropped: Counter[Code] = Counter()
         self._tied = self._ties_kept = 0
         self._first_tie: int | None = None
+        self._left_out: dict[LeftOut, int] = {}
 
-    def read(self, source: JudgementSource, lookup: Lookup) -> None:
+    def read(self, source: JudgementSource, lookup: Lookup, listing: Listing) -> None:
         self.format = source.format
+        left_out = LeftOutFiles(listing, lookup)
         self._review = Review(source.file)
         for item in source.judgements:
             if isinstance(item, Finding):
                 self._refuse(item)
             else:
                 self._rows += 1
-                self._judge(item, source.file, lookup)
+                count = self._pairs.count
+                self._judge(item, item.file or source.file, lookup)
+                left_out.note(item, kept=self._pairs.count > count)
             if self._rows > self._limits.rows:
                 reason = f"has more than {self._limits.rows:,} rows; upload them in several parts"
                 raise ArchiveError("archive_limits", reason)
@@ -115,6 +120,7 @@ class _Preparation:
         self.findings.extend(self._review.conclude())
         self.findings.extend(self._without_rejected(source.file))
         self.findings.extend(self._about_ties(source.file))
+        self._left_out = left_out.counts(source)
 
     def conclude(self) -> PreparedUpload:
         self._pairs.close()
@@ -127,6 +133,7 @@ class _Preparation:
             dropped=dict(self._dropped),
             ties=self._policy.ties,
             tied=self._tied,
+            left_out=self._left_out,
             figures=self._review.figures(),
             findings=tuple(self.findings),
         )
@@ -161,15 +168,14 @@ class _Preparation:
         if reviewed is None:
             self._dropped[next(finding.code for finding in wrong if finding.severity == "error")] += 1
             return
-        self.findings.extend(self._review.add(replace(reviewed, tied=judgement.tied)))
+        self.findings.extend(self._review.add(replace(reviewed, tied=judgement.tied, file=judgement.file)))
         for pair in reviewed.both_orders() if judgement.tied else (reviewed.pair,):
             self._pairs.add(pair)
         self._ties_kept += judgement.tied
 
     def _reviewed(self, judgement: Judgement, file: str, lookup: Lookup) -> Iterator[ReviewedPair | Finding]:
         """The pair, or what is wrong with its row; a warning may stand before a pair."""
-        file, row = judgement.file or file, judgement.row or judgement.number
-        for parsed in parse_row(judgement.fields, file, row, self._limits, judgement.columns):
+        for parsed in parse_row(judgement.fields, file, judgement.number, self._limits, judgement.columns):
             if isinstance(parsed, Finding):
                 yield parsed
             else:
@@ -204,7 +210,7 @@ class _Preparation:
         self, judgement: Judgement, column: str, path: str, file: str, lookup: Lookup
     ) -> Iterator[StoredImage | Finding]:
         held = judgement.held.get(path)
-        file, row = judgement.file or file, judgement.row or judgement.number
+        row = judgement.number
         entry = held or lookup.find(path, judgement.search, judgement.folder)
         image = self._images.add(entry, once=held is not None) if entry is not None else None
         if isinstance(image, StoredImage) and not image.profile_ignored:

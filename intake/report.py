@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from intake.findings import Code, Finding, counted
+
+# Why a file of an archive is in no pair, and what the report calls such files.
+LeftOut = Literal["generated", "mask", "regularisation", "unpaired", "dropped", "unnamed", "no_image"]
+LEFT_OUT: Mapping[LeftOut, str] = {
+    "dropped": "images of dropped rows",
+    "unnamed": "images that no row names",
+    "unpaired": "images called neither chosen nor rejected",
+    "mask": "masks or conditioning images",
+    "regularisation": "regularisation images",
+    "no_image": "files that are no images and were not read",
+    "generated": "hidden or generated files",
+}
 
 SHOWN_SIZES = 20
 SHOWN_BUCKETS = 4  # in words
@@ -44,7 +56,7 @@ class Report:
 
     ``tied`` rows preferred neither image, and ``ties`` is what was done with them. ``format`` names what was
     recognised, e.g. ``archive/metadata.jsonl`` or ``parquet/pick-a-pic``; ``archive`` alone when nothing was,
-    ``unknown`` when the file is neither.
+    ``unknown`` when the file is neither. ``left_out`` counts the archive's files that are in no pair, by the reason.
     """
 
     format: str
@@ -55,6 +67,7 @@ class Report:
     findings: tuple[Finding, ...] = field(default=())
     ties: str = "drop"
     tied: int = 0
+    left_out: Mapping[LeftOut, int] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         findings = [asdict(finding) | {"advice": finding.advice} for finding in self.findings]
@@ -76,6 +89,9 @@ class Report:
         if self.tied:
             done = {"drop": "left out", "both": "kept in both orders", "error": "refused"}[self.ties]
             lines.append(f"{counted(self.tied, 'tie')}, {done}.")
+        if self.left_out:
+            left_out = ", ".join(f"{LEFT_OUT[why]} ({count})" for why, count in self.left_out.items())
+            lines.append(f"In no pair: {left_out}.")
         prompts, images = counted(found.prompts, "different prompt"), counted(found.images, "different image")
         lines.append(f"{prompts}, {images}.")
         if found.without_rejected:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 from intake.pairs import Split
 
 NOTHING = frozenset({"", "nan", "none", "null", "n/a", "na", "<na>", "nat", "undefined"})
-_SPLITS: dict[str, Split] = {
+# Words that name a split. What is evaluated or tested is held out of training.
+SPLITS: dict[str, Split] = {
     **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "val", "valid", "dev", "eval", "evaluation", "held out"), "validation"),
-    **dict.fromkeys(("test", "testing"), "validation"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "devel", "development"), "validation"),
+    **dict.fromkeys(("eval", "evaluation", "test", "testing", "holdout", "heldout"), "validation"),
 }
 
 
@@ -45,9 +48,9 @@ def decimal_point(text: str) -> str:
     return text.replace(",", ".") if text.count(",") == 1 and "." not in text else text
 
 
-def split_of(name: str) -> Split | None:
-    """The split that a word means. What is evaluated or tested is held out of training."""
-    return _SPLITS.get(" ".join(name.casefold().replace("-", " ").replace("_", " ").split()))
+def split_of(word: str) -> Split | None:
+    """The split that a word means, however it is spelt: ``Held-Out``."""
+    return SPLITS.get("".join(re.findall(r"[^\W_]+", word.casefold())))
 
 
 def is_address(path: str) -> bool:

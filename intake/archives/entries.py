@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from intake.errors import ArchiveError
@@ -19,7 +19,16 @@ from intake.limits import Limits
 Kind = Literal["file", "folder", "symbolic link", "hard link", "device or special file", "sparse file"]
 
 _DRIVE = re.compile(r"^[A-Za-z]:")
-_SYSTEM_FILES = {".DS_Store", "Thumbs.db", "desktop.ini"}
+_GENERATED_FOLDER = re.compile(
+    r"\.|[$~]|@(?:ea|syno|tmp|recycle|recently|__)|#(?:recycle|snapshot)|__(?:MACOSX|\w+__)$"
+    r"|(?:System Volume Information|lost\+found|RECYCLER)$",
+    re.IGNORECASE,
+)
+_GENERATED_FILE = re.compile(
+    r"\.|@Syno|~\$|.*(?:~|\.(?:bak|swp|swo|tmp|temp|part|partial|crdownload|lock))$"
+    r"|(?:e?h?thumbs(?:_\w+)?\.db|desktop\.ini|folder\.htt|icon\r)$",
+    re.IGNORECASE | re.DOTALL,
+)
 _ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".7z", ".rar")
 
 
@@ -27,25 +36,50 @@ _ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".7z", ".rar
 class Entry:
     """One entry as listed: ``size`` is the unpacked length in bytes that the archive declares.
 
-    ``read`` returns exactly ``size`` bytes or raises ArchiveError.
+    ``read`` returns exactly ``size`` bytes or raises ArchiveError. ``start`` returns the first bytes, at least as many
+    as it is asked for if there are as many, and reads little more; without it the whole is read.
     """
 
     name: str
     kind: Kind
     size: int
     read: Callable[[], bytes]
+    start: Callable[[int], bytes] | None = None
+
+    def head(self, size: int) -> bytes:
+        """The first bytes; none where they cannot be read, which ``read`` would say."""
+        try:
+            return (self.start(size) if self.start is not None else self.read())[:size]
+        except ArchiveError:
+            return b""
 
 
-def accept_entries(entries: Iterable[Entry], limits: Limits) -> tuple[dict[str, Entry], list[Finding]]:
-    """The archive's files by canonical name, and a finding for every entry that is refused."""
+@dataclass(frozen=True)
+class Listing:
+    """An archive's files by canonical name. ``generated`` are those that systems and programs leave: a row finds them
+    by their path, and nothing else does. ``unreadable`` counts such ones that cannot be used at all (links)."""
+
+    files: dict[str, Entry] = field(default_factory=dict)
+    generated: dict[str, Entry] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    unreadable: int = 0
+
+
+def accept_entries(entries: Iterable[Entry], limits: Limits) -> Listing:
+    """The archive's files, and a finding for every entry that is refused."""
     accepted: dict[str, Entry] = {}
+    generated: dict[str, Entry] = {}
     taken: dict[str, str] = {}
     findings: list[Finding] = []
+    unreadable = 0
     for entry in entries:
-        if is_system_file(entry.name):
-            continue
         error = _fault(entry, taken, limits)
-        if error is not None:
+        if is_generated(entry.name):
+            if error is not None:
+                unreadable += 1
+            elif entry.kind == "file":
+                generated[canonical(entry.name)] = entry
+        elif error is not None:
             code, reason = error
             shown = printable(entry.name)
             findings.append(Finding(code, "error", f"{shown} {reason}, then pack the folder again.", shown))
@@ -53,7 +87,7 @@ def accept_entries(entries: Iterable[Entry], limits: Limits) -> tuple[dict[str, 
             name = canonical(entry.name)
             accepted[name] = entry
             taken[collision_key(name)] = entry.name
-    return accepted, findings
+    return Listing(accepted, generated, findings, unreadable)
 
 
 def check_total(unpacked: int, packed: int, limits: Limits) -> None:
@@ -88,10 +122,12 @@ def collision_key(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
-def is_system_file(name: str) -> bool:
-    """What macOS and Windows add to folders on their own."""
-    parts = name.split("/")
-    return "__MACOSX" in parts or parts[-1] in _SYSTEM_FILES or parts[-1].startswith("._")
+def is_generated(name: str) -> bool:
+    """What systems, editors, file managers and photo programs leave: hidden files and folders (``.git``, ``._fox.png``,
+    ``.ipynb_checkpoints``), what their makers mark in other ways (``@eaDir``, ``#recycle``, ``$RECYCLE.BIN``,
+    ``__MACOSX``, ``fox.png~``, ``~$fox.docx``), and a few files of fixed names."""
+    *folders, last = [part for part in name.split("/") if part not in ("", ".", "..")] or [""]
+    return any(map(_GENERATED_FOLDER.match, folders)) or bool(_GENERATED_FILE.match(last))
 
 
 def _fault(entry: Entry, taken: Mapping[str, str], limits: Limits) -> tuple[Code, str] | None:

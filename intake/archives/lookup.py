@@ -20,16 +20,18 @@ _STORED = re.compile(r"^[0-9a-f]{8}-(?P<name>.+)$")
 class Lookup:
     """The archive's files by the paths that rows give: beside the table, else from the top."""
 
-    def __init__(self, files: Mapping[str, Entry], folder: str = "") -> None:
-        self._files = files
+    def __init__(self, files: Mapping[str, Entry], folder: str = "", hidden: Mapping[str, Entry] | None = None) -> None:
+        """``hidden`` are files that only their whole path finds."""
+        self._files, self._hidden = files, hidden or {}
         self._prefixes = (f"{folder}/", "") if folder else ("",)
         self._meant: dict[str, str] = {}  # which stored name a file of the archive was taken for
 
     def find(self, path: str, search: Search = "path", folder: str = "") -> Entry | None:
         """The file that is meant; ``folder`` is one where paths may start, too ("train/")."""
         name = canonical(path)
-        found = (self._files.get(f"{prefix}{start}{name}") for start in ("", folder) for prefix in self._prefixes)
-        entry = next((entry for entry in found if entry is not None), None)
+        paths = [f"{prefix}{start}{name}" for start in ("", folder) for prefix in self._prefixes]
+        found = (files[path] for files in (self._files, self._hidden) for path in paths if path in files)
+        entry = next(found, None)
         return self._named(name.rpartition("/")[2], search) if entry is None and search != "path" else entry
 
     def _named(self, name: str, search: Search) -> Entry | None:

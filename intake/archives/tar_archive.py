@@ -62,7 +62,8 @@ def list_tar(file: BinaryIO, length: int, limits: Limits) -> list[Entry]:
         body = 0 if header.type in _BODILESS else size
         if data_at + body > length:
             raise ArchiveError("archive_unreadable", "is cut off in the middle; upload it again")
-        entries.append(Entry(name, kind, body, functools.partial(_bytes_at, file, data_at, body)))
+        read, start = functools.partial(_bytes_at, file, data_at, body), functools.partial(_start, file, data_at, body)
+        entries.append(Entry(name, kind, body, read, start))
         check_count(len(entries), limits)
         offset, extended = data_at + _padded(body), {}
     return entries
@@ -153,6 +154,10 @@ def _bytes_at(file: BinaryIO, offset: int, size: int) -> bytes:
     if len(data) != size:
         raise ArchiveError("archive_unreadable", "is cut off in the middle; upload it again")
     return data
+
+
+def _start(file: BinaryIO, offset: int, body: int, size: int) -> bytes:
+    return _bytes_at(file, offset, min(body, size))
 
 
 def _padded(size: int) -> int:

@@ -35,7 +35,16 @@ def list_zip(file: BinaryIO, length: int, limits: Limits) -> list[Entry]:
     check_count(len(infos), limits)
     check_total(sum(info.file_size for info in infos), length, limits)
     _check_overlap(infos, length)
-    return [Entry(_name(info), _kind(info), info.file_size, functools.partial(_read, file, info)) for info in infos]
+    return [
+        Entry(
+            _name(info),
+            _kind(info),
+            info.file_size,
+            functools.partial(_read, file, info),
+            functools.partial(_start, file, info),
+        )
+        for info in infos
+    ]
 
 
 @dataclass(frozen=True)
@@ -119,7 +128,15 @@ def _read(file: BinaryIO, info: zipfile.ZipInfo) -> bytes:
     return data
 
 
-def _packed(file: BinaryIO, info: zipfile.ZipInfo) -> bytes:
+def _start(file: BinaryIO, info: zipfile.ZipInfo, size: int) -> bytes:
+    """The first bytes, by reading little more than them; whatever is wrong with the entry is for ``_read`` to say."""
+    if info.flag_bits & _ENCRYPTED or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return b""
+    packed = _packed(file, info, at_most=size + 1_024)  # of a Huffman table, which stands before the first byte
+    return packed[:size] if info.compress_type == zipfile.ZIP_STORED else _inflate(packed, size)
+
+
+def _packed(file: BinaryIO, info: zipfile.ZipInfo, at_most: int | None = None) -> bytes:
     # DEFLATE adds 5 bytes to each 64 KiB block it cannot shrink; anything much longer is not what it declares.
     if info.compress_size > info.file_size + info.file_size // 8 + 65_536:
         raise ArchiveError("archive_limits", "is far larger packed than unpacked; pack it again")
@@ -129,7 +146,7 @@ def _packed(file: BinaryIO, info: zipfile.ZipInfo) -> bytes:
         raise ArchiveError("archive_unreadable", "has no entry header where the archive says; pack it again")
     _, name_length, extra_length = _LOCAL_HEADER.unpack(header)
     file.seek(name_length + extra_length, 1)
-    return file.read(info.compress_size)
+    return file.read(info.compress_size if at_most is None else min(at_most, info.compress_size))
 
 
 def _inflate(packed: bytes, size: int) -> bytes:

@@ -2,54 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
-from intake.archives.entries import Entry
+from intake.archives.entries import Entry, Listing
 from intake.archives.lookup import Lookup
 from intake.errors import MetadataError
-from intake.findings import printable
-from intake.formats.folders import subject_folder, two_folders
-from intake.formats.judgement import JudgementSource
-from intake.formats.shards import SUFFIXES, read_tables, shards_in, split_of_table
-from intake.formats.tables import metadata_files, read_table, several, tables_in
-from intake.formats.webdataset import samples
+from intake.findings import Finding, printable
+from intake.formats.folders.folders import Pictures, pairs_by_name, pictures_of, subject_pictures
+from intake.formats.folders.names import not_chosen, split_of, stem
+from intake.formats.folders.webdataset import samples
+from intake.formats.judgement import Judgement, JudgementSource, row_finding
+from intake.formats.shards import read_tables, shards_in, split_of_table
+from intake.formats.tables import NAME, has_known_columns, read_table, several, tables_in
 from intake.limits import Limits
+from intake.pairs import Split
 from intake.rows import REQUIRED
 
 SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 
 
-def detect(files: Mapping[str, Entry], limits: Limits, prompt: str | None) -> tuple[JudgementSource, Lookup]:
-    """A table called metadata first, then two folders, the only other table, a folder of images.
+def detect(listing: Listing, limits: Limits, prompt: str | None) -> tuple[JudgementSource, Lookup]:
+    """Tables whose columns are a format's, then names that say chosen and rejected, then pictures with captions.
 
-    ``prompt`` is for images that come without one. Raises MetadataError.
+    A table called metadata is read where there are several, and where its columns are no format's, which it then says.
+    Other tables without known columns (a tool's settings) decide nothing as long as the images say what they are.
+    ``prompt`` is for images that come without one. What is said of an image by its path holds for every format.
+    Raises MetadataError.
     """
-    named = metadata_files(files)
-    if len(named) > 1 and not of_splits(named):
-        raise several(named)
-    if named:
-        return _tables(named, files, limits)
-    folders = two_folders(files, limits, prompt)
-    if folders is not None:
-        return folders, Lookup(files)
-    shards = shards_in(files)
-    if shards:
-        return _tables(shards, files, limits)
-    pairs = samples(files)
-    if pairs is not None:
-        return pairs, Lookup(files)
+    source, folder = _detected(listing.files, limits, prompt)
+    lookup = Lookup(listing.files, folder, listing.generated)
+    return replace(source, judgements=_by_path(source, lookup)), lookup
+
+
+def _detected(files: Mapping[str, Entry], limits: Limits, prompt: str | None) -> tuple[JudgementSource, str]:
+    """And the folder where a table's paths begin. Raises MetadataError."""
     tables = tables_in(files)
-    if len(tables) == 1 or (tables and of_splits(tables)):
-        return _tables(tables, files, limits)
+    known = [table for table in tables if has_known_columns(table, files[table], limits)]
+    named = [table for table in _named(tables) if table in known or not _is_object(files[table])]
+    shards = shards_in(files)
+    named = named or _named([shard for shard in shards if shard.count("/") <= 1])
+    if not named and shards:
+        return read_tables(shards, files, limits), ""
+    if named or known:
+        return _tables(named or known, files, limits)
+    images = _without_table(pictures_of(files), limits, prompt)
     sheets = sorted(name for name in files if name.casefold().endswith(SPREADSHEETS))
-    if sheets and not tables:
+    if sheets and (images is None or prompt is not None or _named(sheets)):
         reason = f"holds a spreadsheet ({printable(sheets[0])}), which intake does not read; save it as CSV in UTF-8"
         raise MetadataError("metadata_unreadable", reason)
-    images = subject_folder(files, limits, prompt)
     if images is not None:
-        return images, Lookup(files)
+        return images, ""
     if tables:
-        raise several(tables)
+        return _tables(tables, files, limits)
     raise MetadataError(
         "metadata_missing",
         "holds no metadata.jsonl or metadata.csv at the top or in its top folder; add one with the columns"
@@ -58,12 +64,60 @@ def detect(files: Mapping[str, Entry], limits: Limits, prompt: str | None) -> tu
     )
 
 
-def of_splits(tables: Sequence[str]) -> bool:
-    """Whether the tables are parts of one dataset: each is named for a split, or is in a split's folder."""
-    return len(tables) > 1 and all(split_of_table(name) is not None for name in tables)
+def _without_table(pictures: Pictures, limits: Limits, prompt: str | None) -> JudgementSource | None:
+    return samples(pictures) or pairs_by_name(pictures, limits, prompt) or subject_pictures(pictures, limits, prompt)
 
 
-def _tables(names: list[str], files: Mapping[str, Entry], limits: Limits) -> tuple[JudgementSource, Lookup]:
-    if len(names) == 1 and not names[0].casefold().endswith(SUFFIXES):
-        return read_table(names[0], files[names[0]], limits, files), Lookup(files, names[0].rpartition("/")[0])
-    return read_tables(names, files, limits), Lookup(files)
+def _named(tables: Sequence[str]) -> list[str]:
+    """Tables called metadata: at the top, or in folders there."""
+    named = [table for table in tables if stem(table.rpartition("/")[2]).casefold() == NAME]
+    return [table for table in named if "/" not in table] or named
+
+
+def _is_object(entry: Entry) -> bool:
+    """Of JSON that is one object, which is no table of one row, but what tools write of a data folder."""
+    return entry.name.lower().endswith(".json") and entry.head(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
+
+
+def _tables(tables: Sequence[str], files: Mapping[str, Entry], limits: Limits) -> tuple[JudgementSource, str]:
+    """The only one, or one a split. Raises MetadataError where there are several others."""
+    if len(tables) == 1 and tables[0] not in shards_in(files):
+        [name] = tables
+        return replace(read_table(name, files[name], limits, files), used={name}), name.rpartition("/")[0]
+    if len(tables) > 1 and None in map(split_of_table, tables):
+        raise several(tables)
+    return read_tables(sorted(tables), files, limits), ""
+
+
+def _by_path(source: JudgementSource, lookup: Lookup) -> Iterator[Judgement | Finding]:
+    """Pairs whose images all lie in a folder that is named as a split belong to it, unless their row says another.
+    An image alone that is called rejected, or a mask, is not what anybody chose, whatever table names it."""
+    split_by_folder: Counter[Split | None] = Counter()
+    for item in source.judgements:
+        if isinstance(item, Finding):
+            yield item
+            continue
+        paths = [
+            entry.name
+            for side in ("chosen", "rejected")
+            if isinstance(path := item.fields.get(side), str)
+            and path not in item.held
+            and (entry := lookup.find(path.strip(), item.search, item.folder)) is not None
+        ]
+        if len(paths) == 1 and not item.fields.get("rejected") and (why := not_chosen(paths[0])) is not None:
+            reason = f"{printable(paths[0])} is called {why} and stands alone, so it is no image that was chosen"
+            yield row_finding(item.file or source.file, item.number, f"{reason}; name its pair, or remove the row")
+            continue
+        splits = {split_of(path) for path in paths}
+        split = splits.pop() if len(splits) == 1 else None
+        if item.fields.get("split") or split is None:
+            split_by_folder[None] += 1
+            yield item
+        else:
+            split_by_folder[split] += 1
+            yield replace(item, fields={**item.fields, "split": split})
+    if split_by_folder and split_by_folder["validation"] == split_by_folder.total():
+        text = (
+            f"{source.file}: the images are all in folders that hold pairs out, by their names (test, val, dev): there"
+        )
+        yield Finding("pairs_held_out", "warning", f"{text} is nothing to train on.", source.file)

@@ -9,6 +9,7 @@ from intake.archives.entries import Entry
 from intake.archives.lookup import Search
 from intake.findings import Code, Finding
 from intake.formats.columns import exact
+from intake.report import LeftOut
 
 Fields = Mapping[str, object]
 # The file's own name of each of a layout's columns that it has.
@@ -22,7 +23,7 @@ class Judgement:
     ``tied``: neither image was preferred, and "chosen" is merely the first. ``held`` are images that the row itself
     holds, by the text that stands for their path. ``search`` says what a path may mean besides itself,
     and ``folder`` where it may start, too ("train/"). ``columns`` are the file's own names of the fields, for messages.
-    Where several tables are read as one, ``file`` and ``row`` say where in them it stands.
+    ``file`` is where the row stands if the source has several tables.
     """
 
     number: int
@@ -33,20 +34,23 @@ class Judgement:
     folder: str = ""
     columns: Names = field(default_factory=dict)
     file: str | None = None
-    row: int | None = None
 
 
 @dataclass(frozen=True)
 class JudgementSource:
     """An upload's judgements, read lazily. ``file`` is where they stand, as shown in findings.
 
-    ``format`` is what the report names; ``total`` is the number of rows where it is known beforehand.
+    ``format`` is what the report names; ``total`` is the number of rows where it is known beforehand. ``used`` are
+    files of the archive that are no images and were read, which is known when the judgements were; ``aside`` are images
+    that are left out, by the reason.
     """
 
     format: str
     file: str
     judgements: Iterator[Judgement | Finding]
     total: int | None = None
+    used: Collection[str] = ()
+    aside: Mapping[str, LeftOut] = field(default_factory=dict)
 
 
 Numbered = tuple[int, Fields]

@@ -7,8 +7,9 @@ in memory at a time.
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from intake.archives.entries import Entry
@@ -19,7 +20,7 @@ from intake.formats.parquet import read_arrow_entry
 from intake.formats.tables import READERS, read_table
 from intake.limits import GIB, Limits
 from intake.pairs import Split
-from intake.values import split_of
+from intake.values import is_nothing, split_of
 
 SUFFIXES = (".parquet", ".arrow")
 _SHARD_BYTES = GIB  # of one shard, which is in memory as a whole; the hub's are at most half of that
@@ -34,38 +35,36 @@ def shards_in(files: Mapping[str, Entry]) -> list[str]:
 
 
 def split_of_table(name: str) -> Split | None:
-    """The split that the table's name or one of its folders says."""
+    """The split that the table's name says, or the innermost folder that says one."""
     *folders, last = name.split("/")
-    stem = _SHARD.sub("", last.rpartition(".")[0])
-    for part in (stem, *reversed(folders)):
-        found = split_of(part) or split_of(re.split(r"[-_.]", part)[0])
-        if found is not None:
-            return found
-    return None
+    words = re.findall(r"[^\W_]+", _SHARD.sub("", last.rpartition(".")[0]))
+    return next((found for word in (*reversed(words), *reversed(folders)) if (found := split_of(word))), None)
 
 
 def read_tables(names: Sequence[str], files: Mapping[str, Entry], limits: Limits) -> JudgementSource:
-    """Rows count through all of them, in order. A table that is named as held out makes its pairs held out, if there is
-    another one that is not."""
+    """All of them, in order. If they are named for several splits, their rows belong to those."""
     splits = {name: split_of_table(name) for name in names}
-    held_out = {name for name, split in splits.items() if split == "validation"}
-    held_out = held_out if len(held_out) < len(names) else set()
+    one_split = len(set(splits.values())) == 1
+    first, others = _opened(names[0], files, limits), names[1:]
+    folders = {name.rpartition("/")[0] for name in names}
+    where = f" in {printable(min(folders))}" if len(folders) == 1 and "" not in folders else ""
+    shown = f"the {len(names)} tables{where}" if others else first.file
+    sources = itertools.chain([first], (_opened(name, files, limits) for name in others))
+    judgements = itertools.chain.from_iterable(
+        _of_split(source, name, None if one_split else splits[name])
+        for name, source in zip(names, sources, strict=True)
+    )
+    return JudgementSource(first.format, shown, judgements, None if others else first.total, used=set(names))
+
+
+def _opened(name: str, files: Mapping[str, Entry], limits: Limits) -> JudgementSource:
+    """What is wrong with the table as a whole is a finding among its judgements."""
     try:
-        first = _source(names[0], files, limits)
+        return _source(name, files, limits)
     except IntakeError as error:
-        shown = printable(names[0])
-        return JudgementSource(
-            "archive", shown, iter([Finding(error.code, "error", f"{shown} {error.reason}.", shown)])
-        )
-    if len(names) == 1:
-        return replace(first, judgements=_within(first, names[0], 0, None))
-    opened: list[Callable[[], JudgementSource]] = [lambda: first]
-    opened += [lambda name=name: _source(name, files, limits) for name in names[1:]]  # type: ignore[misc]
-    folders = sorted({name.rpartition("/")[0] for name in names})
-    where = f" in {printable(folders[0])}" if len(folders) == 1 and folders[0] else ""
-    shown = f"the {len(names)} tables{where}"
-    judgements = _all(list(zip(names, opened, strict=True)), held_out)
-    return JudgementSource(f"archive/{first.format.partition('/')[2]}", shown, judgements)
+        shown = printable(name)
+        finding = Finding(error.code, "error", f"{shown} {error.reason}.", shown)
+        return JudgementSource("archive", shown, iter([finding]))
 
 
 def _source(name: str, files: Mapping[str, Entry], limits: Limits) -> JudgementSource:
@@ -77,31 +76,12 @@ def _source(name: str, files: Mapping[str, Entry], limits: Limits) -> JudgementS
     return read_arrow_entry(name, files[name], limits)
 
 
-def _all(
-    opened: Sequence[tuple[str, Callable[[], JudgementSource]]], held_out: set[str]
-) -> Iterator[Judgement | Finding]:
-    before = 0
-    for name, source_of in opened:
-        last = 0
-        try:
-            source = source_of()
-        except IntakeError as error:
-            shown = printable(name)
-            yield Finding(error.code, "error", f"{shown} {error.reason}.", shown)
-            continue
-        for item in _within(source, name, before, "validation" if name in held_out else None):
-            last = max(last, item.row or 0)
-            yield item
-        before += last
-
-
-def _within(source: JudgementSource, name: str, before: int, split: Split | None) -> Iterator[Judgement | Finding]:
-    """The judgements of one table among several: paths start in its folder, too."""
+def _of_split(source: JudgementSource, name: str, split: Split | None) -> Iterator[Judgement | Finding]:
+    """The table's judgements, of its split where their row names none; paths start in the table's folder, too."""
     folder = name.rpartition("/")[0]
+    start = f"{folder}/" if folder else ""
     for item in source.judgements:
-        if isinstance(item, Finding):
-            yield item
-            continue
-        fields = item.fields if split is None or item.fields.get("split") else {**item.fields, "split": split}
-        start = f"{folder}/" if folder else item.folder
-        yield replace(item, number=before + item.number, row=item.number, file=source.file, folder=start, fields=fields)
+        if isinstance(item, Judgement):
+            fields = {**item.fields, "split": split if is_nothing(item.fields.get("split")) else item.fields["split"]}
+            item = replace(item, fields=fields, file=source.file, folder=item.folder or start)
+        yield item

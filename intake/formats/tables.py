@@ -31,18 +31,23 @@ FORMAT_ROWS = 100  # rows at the start, of which the first that has a format's c
 DELIMITERS = ",;\t|"
 
 
-def metadata_files(names: Collection[str]) -> list[str]:
-    """The tables called metadata: the one at the top, or those in folders there. ImageFolder's may be parquet."""
-    near = [name for name in (*tables_in(names), *names) if name.count("/") <= 1]
-    named = {name for name in near if _stem(name.rpartition("/")[2]) == NAME and _suffix(name) in (*READERS, "parquet")}
-    return sorted([name for name in named if "/" not in name] or named)
-
-
 def tables_in(names: Collection[str]) -> list[str]:
     """At the top or in a folder there, but for those that say something of one image."""
     images = {_stem(name) for name in names if _suffix(name) not in (*READERS, "xml", "html", "txt", "md")}
     near = [name for name in names if _suffix(name) in READERS and name.count("/") <= 1]
     return sorted(name for name in near if _stem(name) not in images)
+
+
+def has_known_columns(name: str, entry: Entry, limits: Limits) -> bool:
+    """Whether one of the first rows has the columns of a format."""
+    if entry.size > limits.metadata_bytes:
+        return False
+    try:
+        rows = itertools.islice(READERS[_suffix(name)](in_utf8(entry.read()), printable(name)), FORMAT_ROWS)
+        fields = (argilla_record(row[1]) for row in rows if not isinstance(row, Finding))
+        return any(layout_of(one.keys()) is not None for one in fields)
+    except IntakeError:
+        return False
 
 
 def several(tables: Sequence[str]) -> MetadataError:

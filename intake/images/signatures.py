@@ -24,6 +24,9 @@ _OTHERS: tuple[tuple[bytes, str], ...] = (
     (b"\0\0\0\x0cJXL ", "a JPEG XL"),
     (b"\xff\x0a", "a JPEG XL"),
 )
+_PICTURES = (_PNG, _JPEG, b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\x0cJXL ", b"\xff\x0a")
+_PICTURE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
+HEAD = 64  # bytes that tell a picture
 _FILL = re.compile(rb"\xff+")  # any number of these starts a JPEG marker
 _CONVERT = "convert it to PNG, JPEG or WebP"
 
@@ -36,6 +39,18 @@ def image_format(data: bytes) -> Format:
     if not whole:
         raise _cut_off()
     return name
+
+
+def is_picture(head: bytes, size: int) -> bool:
+    """Whether a file of ``size`` bytes that begins so is a picture of any kind, also of one that cannot be used.
+
+    SVG, which is text, and BMP, of which two letters say it, need more than their first bytes.
+    """
+    if head.startswith(_PICTURES) or (head.startswith(b"RIFF") and head[8:12] == b"WEBP"):
+        return True
+    if head.startswith(b"BM"):
+        return int.from_bytes(head[2:6], "little") == size
+    return head[4:8] == b"ftyp" and head[8:12] in _PICTURE_BRANDS
 
 
 def _recognise(data: bytes) -> tuple[Format, bool]:

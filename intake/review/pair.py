@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from dataclasses import dataclass, replace
 
 from intake.images.image_folder import StoredImage
@@ -18,6 +17,7 @@ class ReviewedPair:
     chosen: StoredImage
     rejected: StoredImage | None
     tied: bool = False
+    file: str | None = None  # where its row stands, if the upload has several tables
 
     def both_orders(self) -> tuple[PreparedPair, ...]:
         """What a tie is kept as; without a rejected image there is only one order."""
@@ -28,11 +28,6 @@ class ReviewedPair:
     @property
     def images(self) -> tuple[StoredImage, ...]:
         return (self.chosen,) if self.rejected is None else (self.chosen, self.rejected)
-
-
-def same_prompt(prompt: str) -> str:
-    """Equal for prompts that differ in case, spacing or Unicode form alone."""
-    return " ".join(unicodedata.normalize("NFKC", prompt).casefold().split())
 
 
 def digest(*parts: str) -> Digest:

@@ -10,10 +10,11 @@ from intake.images.fingerprint import NEAR, distance
 from intake.images.image_folder import StoredImage
 from intake.report import SHOWN_SIZES, Figures
 from intake.review.agreement import Judges, krippendorff_alpha
-from intake.review.pair import Digest, ReviewedPair, digest, same_prompt
+from intake.review.pair import Digest, ReviewedPair, digest
 from intake.review.rows_before import RowsBefore
 from intake.review.shapes import Shapes, unlike
 from intake.review.tokens import truncated_by
+from trainer.spec.same import same_prompt
 
 # Below this a picture has fewer latents than any base makes of its own size (SD 1.x: 64 at 512 pixels).
 SMALL = 64
@@ -139,5 +140,5 @@ class Review:
             yield self._warning("pair_contradicted", reviewed, text)
 
     def _warning(self, code: Code, reviewed: ReviewedPair, text: str) -> Finding:
-        row = reviewed.pair.row
-        return Finding(code, "warning", f"{self._file} row {row}: {text}.", self._file, row)
+        row, file = reviewed.pair.row, reviewed.file or self._file
+        return Finding(code, "warning", f"{file} row {row}: {text}.", file, row)

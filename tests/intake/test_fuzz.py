@@ -23,7 +23,6 @@ from hypothesis import strategies as st
 
 from intake import PreparedUpload
 from intake.errors import ImageError
-from intake.formats.folders import CHOSEN, REJECTED
 from intake.formats.layouts import LAYOUTS
 from intake.images import normalise as images_module
 from intake.images.normalise import normalise
@@ -93,9 +92,24 @@ def test_any_names_and_metadata_in_a_zip(files: Mapping[str, bytes], data: bytes
         check(zip_of([*files.items(), *(good_files() | {"metadata.jsonl": data}).items()]), policy)
 
 
-FOLDERS = [*CHOSEN, *REJECTED, "Chosen", "set/chosen", "set/rejected", "other", ""]
-STEMS = ["a", "b", "A", "e\u0301", "\u00e9", "a.b", " ", ".a", "metadata"]
-ENDINGS = [".png", ".jpg", ".txt", ".caption", ".PNG", ""]
+FOLDERS = ["chosen", "w", "good", "Chosen", "set/chosen", "rejected", "l", "bad", "set/rejected", "fox_rejected"]
+FOLDERS += ["masks", "reg", "captions", "test", "train", "10_fox", "other", ".hidden", ""]
+STEMS = [
+    "a",
+    "b",
+    "A",
+    "e\u0301",
+    "\u00e9",
+    "a.b",
+    " ",
+    ".a",
+    "metadata",
+    "a_chosen",
+    "a-rejected",
+    "a_mask",
+    "caption",
+]
+ENDINGS = [".png", ".jpg", ".txt", ".caption", ".PNG", "", ".jpg_0", ".jpg_1", ".label_0.txt", ".json", ".png.txt"]
 in_folders = st.tuples(*(st.sampled_from(parts) for parts in (FOLDERS, STEMS, ENDINGS))).map(
     lambda parts: f"{parts[0]}/{parts[1]}{parts[2]}".lstrip("/")
 )

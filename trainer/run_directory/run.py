@@ -72,7 +72,10 @@ def read_run(directory: Path) -> Run:
     if spec is None or field_errors:
         raise BadRun(field_errors)
     training, validation, how = hold_out(
-        [(files, pair.split) for pair, files in pairs], prompt=lambda files: files.prompt, share=spec.validation.share
+        [(files, pair.split) for pair, files in pairs],
+        prompt=lambda files: files.prompt,
+        images=_digests,
+        share=spec.validation.share,
     )
     dataset_digest = _digest([_identity(pair, files) for pair, files in pairs])
     return Run(
@@ -188,6 +191,10 @@ def model_field_errors(
 def _identity(pair: ManifestPair, files: PairFiles) -> list[str | None]:
     rejected = files.rejected.sha256 if files.rejected else None
     return [pair.id, pair.prompt, files.chosen.sha256, rejected, pair.split]
+
+
+def _digests(files: PairFiles) -> list[str]:
+    return [image.sha256 for image in (files.chosen, files.rejected) if image is not None]
 
 
 def _digest(value: object) -> str:

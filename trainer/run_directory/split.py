@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, Protocol, TypeVar
+
+from trainer.spec.same import connected, same_prompt
 
 
 class Identified(Protocol):
@@ -14,17 +16,23 @@ class Identified(Protocol):
 
 Item = TypeVar("Item")
 Named = TypeVar("Named", bound=Identified)
-Split = Literal["data", "prompt", "pair", "nothing"]
+Split = Literal["data", "prompt", "images shared", "pair", "nothing"]
 
 
 def hold_out(
-    items: Sequence[tuple[Item, str]], *, prompt: Callable[[Item], str], share: float
+    items: Sequence[tuple[Item, str]],
+    *,
+    prompt: Callable[[Item], str],
+    images: Callable[[Item], Iterable[str]] = lambda _: (),
+    share: float,
 ) -> tuple[list[Item], list[Item], Split]:
     """Training items, validation items, and what the split went by.
 
     Where no item is marked "validation", about ``share`` of the prompts are held out, chosen by their hash and
-    so independent of the order of the data. With a single prompt, items are held out; with a single item, nothing
-    can be, and it serves as both.
+    so independent of the order of the data. Prompts that are the same but for case, spaces or Unicode form stay
+    together, and so do items that share an image (``images`` are digests). What is connected in this way to most of
+    the data is trained on. Where everything is, prompts are held out though their images are shared; with a single
+    prompt, items are held out; with a single item, nothing can be, and it serves as both.
     """
     training = [item for item, split in items if split == "train"]
     validation = [item for item, split in items if split == "validation"]
@@ -32,17 +40,27 @@ def hold_out(
         return training, validation, "data"
     if len(training) == 1:
         return training, training, "nothing"
-    groups: dict[str, list[Item]] = {}
-    for item in training:
-        groups.setdefault(prompt(item), []).append(item)
-    how: Split = "prompt"
-    if len(groups) == 1:
-        groups, how = {str(index): [item] for index, item in enumerate(training)}, "pair"
-    by_hash = sorted(groups, key=lambda name: hashlib.sha256(name.encode()).digest())
-    held_out = set(by_hash[: min(len(groups) - 1, max(1, round(share * len(groups))))])
+    prompts = [[("prompt", same_prompt(prompt(item)))] for item in training]
+    shown = [[("image", image) for image in images(item)] for item in training]
+    ways: tuple[tuple[Split, list[int]], ...] = (
+        ("prompt", connected([[*said, *seen] for said, seen in zip(prompts, shown, strict=True)])),
+        ("images shared", connected(prompts)),
+        ("pair", connected(shown)),
+        ("pair", list(range(len(training)))),
+    )
+    how, roots = next((how, roots) for how, roots in ways if len(set(roots)) > 1)
+    groups: dict[int, list[int]] = {}
+    for index, root in enumerate(roots):
+        groups.setdefault(root, []).append(index)
+    # Of a group the least prompt tells the hash, so that a prompt alone in its group is held out as it always was.
+    names = {root: str(root) if how == "pair" else min(prompt(training[i]) for i in of) for root, of in groups.items()}
+    count = min(len(groups) - 1, max(1, round(share * len(groups))))
+    small = [root for root, of in groups.items() if 2 * len(of) <= len(training)] or list(groups)
+    by_hash = sorted(small, key=lambda root: hashlib.sha256(names[root].encode()).digest())
+    held_out = set(by_hash[:count])
     return (
-        [item for name, group in groups.items() if name not in held_out for item in group],
-        [item for name, group in groups.items() if name in held_out for item in group],
+        [training[index] for root, of in groups.items() if root not in held_out for index in of],
+        [training[index] for root, of in groups.items() if root in held_out for index in of],
         how,
     )
 

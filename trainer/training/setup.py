@@ -42,6 +42,7 @@ from trainer.training.checkpoint import Checkpoint, newest_checkpoint
 from trainer.training.trainable import Learner, new_learner
 
 HELD_OUT_WARNINGS = {
+    "images shared": "All pairs are connected by images that they share: validation pairs share some with training.",
     "pair": "All pairs have the same prompt: validation pairs share it with training.",
     "nothing": "There is one pair only: it is trained on and validated on.",
 }

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from intake.findings import printable
-from intake.review.pair import same_prompt
 from trainer.spec.events import Warned
 from trainer.spec.manifest import ManifestPair
+from trainer.spec.same import same_prompt
 
 SHOWN = 3  # prompts that a message names
 

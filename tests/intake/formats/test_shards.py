@@ -55,8 +55,8 @@ def test_shards_of_a_repository_are_read_as_one_in_order(root: str, tmp_path: Pa
     files = {f"{root}data/train-0000{at}-of-00002.parquet": data for at, data in reversed([*enumerate(shards)])}
     files |= {f"{root}README.md": b"# x", f"{root}dataset_infos.json": b"{}"}
     prepared = prepare(zip_of(files.items()), tmp_path)
-    assert (prepared.format, pairs(prepared), prepared.findings) == ("archive/pairtune", ALL, ())
-    assert [(pair.row, pair.split) for pair in prepared.pairs] == [(1, None), (2, None), (3, None)]
+    assert (prepared.format, pairs(prepared), prepared.findings) == ("parquet/pairtune", ALL, ())
+    assert [(pair.row, pair.split) for pair in prepared.pairs] == [(1, None), (2, None), (1, None)]
 
 
 def test_a_row_of_a_shard_is_named_with_its_shard(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_shards_of_held_out_splits_are_held_out(tmp_path: Path) -> None:
         "data/test-00000-of-00001.parquet": parquet(rows("c", first=4)),
     }
     prepared = prepare(zip_of(files.items()), tmp_path)
-    assert {pair.prompt: pair.split for pair in prepared.pairs} == {"a": None, "b": "validation", "c": "validation"}
+    assert {pair.prompt: pair.split for pair in prepared.pairs} == {"a": "train", "b": "validation", "c": "validation"}
     del files["data/train-00000-of-00001.parquet"]
     alone = prepare(zip_of(files.items()), tmp_path)
     assert [pair.split for pair in alone.pairs] == [None, None]
@@ -105,7 +105,7 @@ def test_a_saved_dataset_is_read_with_all_of_its_shards_and_splits(stream: bool,
     }
     prepared = prepare(zip_of(files.items()), tmp_path)
     assert sorted(pairs(prepared)) == ALL
-    assert {pair.prompt: pair.split for pair in prepared.pairs} == {"a": None, "b": None, "c": "validation"}
+    assert {pair.prompt: pair.split for pair in prepared.pairs} == {"a": "train", "b": "train", "c": "validation"}
 
 
 def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_the_tables_of_two_splits_are_both_read(suffix: str, tmp_path: Path) -> 
     files |= {f"train/{at}.png": numbered(at) for at in (0, 1)} | {f"test/{at}.png": numbered(2 + at) for at in (0, 1)}
     prepared = prepare(zip_of(files.items()), tmp_path)
     assert sorted(pairs(prepared)) == [("test", 2, 3), ("train", 0, 1)]
-    assert {pair.prompt: pair.split for pair in prepared.pairs} == {"train": None, "test": "validation"}
+    assert {pair.prompt: pair.split for pair in prepared.pairs} == {"train": "train", "test": "validation"}
 
 
 def test_pick_a_pic_as_webdataset(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_pick_a_pic_as_webdataset(tmp_path: Path) -> None:
             f"{at}.original_prompt.txt": f"prompt {at}".encode(),
         }  # fmt: skip
     prepared = prepare(tar_of(files.items()), tmp_path, policy=Policy(prompt="for all"))
-    assert (prepared.format, pairs(prepared)) == ("archive/webdataset", [("prompt 0", 0, 1), ("prompt 1", 3, 2)])
+    assert (prepared.format, pairs(prepared)) == ("archive/pick-a-pic", [("prompt 0", 0, 1), ("prompt 1", 3, 2)])
 
 
 @pytest.mark.parametrize("folder", ["", "shard/"])
@@ -188,7 +188,8 @@ def test_an_incomplete_sample_is_named(tmp_path: Path) -> None:
     files = {"0.chosen.png": numbered(0), "0.rejected.png": numbered(1), "0.txt": b"a", "1.chosen.png": numbered(2)}
     prepared = prepare(tar_of(files.items()), tmp_path)
     finding = only(one for one in prepared.findings if one.severity == "error")
-    assert (finding.code, finding.row) == ("prompt_empty", 2)
+    assert (finding.code, finding.row) == ("row_invalid", 2)
+    assert "sample 1 has no prompt, rejected" in finding.message
 
 
 KINDS = {

@@ -1,0 +1,196 @@
+"""What the names of files and folders say of a picture: its side of a pair, its split, or that it is none to learn.
+
+A name says a side for certain ("rejected") or only together with its opposite: ``fox_good.png`` is rejected's opposite
+where ``fox_bad.png`` exists, and a picture of a good fox where it does not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
+
+from intake.pairs import Split
+from intake.report import LeftOut
+from intake.values import SPLITS
+
+Side = Literal["chosen", "rejected"]
+
+# A letter may not touch the word: "unchosen" is not chosen, "chosen2" is.
+_SIDE = re.compile(
+    r"(?<![^\W\d_])(?:"
+    r"(?P<rejected>(?:not|non|un|dis|less|least)[-_ ]?(?:chosen|preferred|accepted|selected)|reject(?:s|ed)?|losers?)"
+    r"|(?P<chosen>(?:(?:most|more)[-_ ]?)?preferred|chosen|accepted|winners?)"
+    r")(?![^\W\d_])",
+    re.IGNORECASE,
+)
+# As the whole name of a folder, or the first or last word of a file's name.
+_WEAK: dict[str, Side] = {
+    **dict.fromkeys(("w", "win", "wins", "winning", "good", "better", "best", "positive", "positives"), "chosen"),
+    **dict.fromkeys(("pos", "like", "liked", "likes", "upvoted", "prefer"), "chosen"),
+    **dict.fromkeys(("l", "lose", "loses", "losing", "bad", "worse", "worst", "negative", "negatives"), "rejected"),
+    **dict.fromkeys(("neg", "dislike", "disliked", "dislikes", "downvoted", "disprefer"), "rejected"),
+}
+# Of these one alone says nothing: as the whole name of a folder only.
+_TOGETHER: dict[str, Side] = {
+    **dict.fromkeys(("yes", "up", "keep", "right", "correct"), "chosen"),
+    **dict.fromkeys(("no", "down", "discard", "wrong", "incorrect"), "rejected"),
+}
+# Names of folders that say so even where the other folder is missing.
+_CERTAIN = {"w", "l", "win", "lose", "losing", "winning", "bad", "worse", "worst", "negative", "negatives", "neg"} | {
+    "dislike", "disliked", "dislikes", "downvoted", "disprefer", "loses",
+}  # fmt: skip
+_FILLERS = {
+    "image", "images", "img", "imgs", "pic", "pics", "picture", "pictures", "photo", "photos", "sample", "samples",
+    "set", "data", "dataset", "folder", "output", "outputs", "dpo",
+}  # fmt: skip
+# Two folders of pictures by the same names that are to be compared, without a word on which is preferred.
+_UNJUDGED = (
+    ("a", "b"), ("left", "right"), ("first", "second"), ("one", "two"), ("1", "2"), ("0", "1"),
+)  # fmt: skip
+
+_MASK = re.compile(r"(?<![^\W\d_])(?:masks?|masklabels?|condlabels?|mattes?|segmentations?|segmaps?)(?![^\W\d_])", re.I)
+_CONDITION = re.compile(
+    r"(?<![^\W\d_])(?:conditioning|conditions?|control(?:net|s)?|depth|canny|hed|lineart|scribble|softedge|openpose)"
+    r"(?![^\W\d_])",
+    re.IGNORECASE,
+)
+_ALWAYS_MASK = re.compile(r"(?:mask|cond)label$", re.I)  # OneTrainer's
+_REGULARISATION = re.compile(
+    r"(?<![^\W\d_])regulari[sz](?:ation|er)s?(?![^\W\d_])"
+    r"|^(?:\d+_)?regs?(?![^\W\d_])|(?<![^\W\d_])regs?$"
+    r"|^class[-_ ]?(?:images?|imgs?|data|dataset|dir|pictures|photos)$"
+    r"|^prior(?:[-_ ]?(?:preservation|images|data))?$",
+    re.IGNORECASE,
+)
+_APART = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_SEPARATORS = re.compile(r"[\s_.\-()\[\]]+")
+_NUMBER_BEFORE = re.compile(r"^\d{1,4}_")
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A side that a name says; ``rest`` is the name without it, and ``certain`` that it needs no opposite."""
+
+    side: Side
+    rest: str
+    certain: bool
+
+
+def joined(name: str) -> str:
+    """Equal for names that differ in case and in the signs between their words alone."""
+    return _SEPARATORS.sub("_", _APART.sub("_", name)).strip("_").casefold()
+
+
+def stem(path: str) -> str:
+    """The path without its suffix."""
+    folder, slash, name = path.rpartition("/")
+    return f"{folder}{slash}{name.rpartition('.')[0] or name}"
+
+
+def suffix(path: str) -> str:
+    name = path.rpartition("/")[2]
+    return name.rpartition(".")[2].lower() if "." in name else ""
+
+
+def folder_mark(name: str) -> Mark | None:
+    strong = _strong(name)
+    if strong is not None:
+        side, rest = strong
+        left = "_".join(word for word in _words(_NUMBER_BEFORE.sub("", rest)) if word not in _FILLERS)
+        return Mark(side, left, certain=side == "rejected" or not left or left.isdigit())
+    words = [word for word in _words(_NUMBER_BEFORE.sub("", name)) if word not in _FILLERS]
+    word = words[0] if len(words) == 1 else ""
+    found = _WEAK.get(word) or _TOGETHER.get(word)
+    return Mark(found, "", word in _CERTAIN) if found is not None else None
+
+
+def file_mark(name: str) -> Mark | None:
+    """Of a file's name without its suffix."""
+    strong = _strong(name)
+    if strong is not None:
+        return Mark(strong[0], joined(strong[1]), certain=strong[0] == "rejected")
+    words = _words(name)
+    for at in (-1, 0):
+        if len(words) > 1 and words[at] in _WEAK:
+            del words[at]
+            return Mark(_WEAK[_words(name)[at]], "_".join(words), certain=False)
+    return None
+
+
+def _strong(name: str) -> tuple[Side, str] | None:
+    """The one side that is named, and the name without it; a name with both ("chosen_vs_rejected") says neither."""
+    apart = _APART.sub("_", name)
+    sides = {found.lastgroup for found in _SIDE.finditer(apart)}
+    if len(sides) != 1:
+        return None
+    return "chosen" if sides == {"chosen"} else "rejected", _SIDE.sub("", apart)
+
+
+def _words(name: str) -> list[str]:
+    return [word for word in joined(name).split("_") if word]
+
+
+def without_side(name: str, side: Side) -> str:
+    """A file's name without the word for the side that its folder has named already."""
+    found = _strong(name)
+    return joined(found[1]) if found is not None and found[0] == side else joined(name)
+
+
+def split_of(path: str) -> Split | None:
+    """What the innermost folder that is named as a split says; a folder called "test" holds pairs out."""
+    folders = path.split("/")[:-1]
+    return next((SPLITS[name] for folder in reversed(folders) if (name := folder.casefold()) in SPLITS), None)
+
+
+def not_chosen(path: str) -> str | None:
+    """What the path calls an image that nobody can have chosen: rejected, or a mask of OneTrainer's."""
+    parts = stem(path).split("/")
+    if any((strong := _strong(part)) is not None and strong[0] == "rejected" for part in parts):
+        return "rejected"
+    return "a mask" if _ALWAYS_MASK.search(parts[-1]) else None
+
+
+def unjudged(folders: set[str]) -> tuple[str, str] | None:
+    """Two names of the folders that are sides of a comparison without a preference."""
+    by_word = {joined(folder): folder for folder in folders}
+    for first, second in _UNJUDGED:
+        for pattern in ("{}", "image_{}", "images_{}", "img_{}", "model_{}", "side_{}"):
+            names = pattern.format(first), pattern.format(second)
+            if all(name in by_word for name in names):
+                return by_word[names[0]], by_word[names[1]]
+    return None
+
+
+def set_aside(paths: Collection[str]) -> dict[str, LeftOut]:
+    """The pictures that trainers do not learn, by the reason: regularisation pictures, masks and conditioning images.
+
+    A mask is one where the picture that it belongs to is there: a carnival's masks are pictures like others.
+    """
+    instances = any(_words(folder)[:1] == ["instance"] for path in paths for folder in path.split("/")[:-1])
+    aside: dict[str, LeftOut] = {path: "regularisation" for path in paths if _is_regularisation(path, instances)}
+    others = [path for path in paths if path not in aside]
+    in_mask_folder = {path for path in others if any(map(_is_mask_folder, path.split("/")[:-1]))}
+    beside: dict[str, set[str]] = defaultdict(set)  # names in each folder
+    for path in others:
+        folder, _, name = stem(path).rpartition("/")
+        beside[folder].add(joined(name))
+    names = {joined(stem(path).rpartition("/")[2]) for path in others if path not in in_mask_folder}
+    for path in others:
+        folder, _, name = stem(path).rpartition("/")
+        bases = {joined(base) for pattern in (_MASK, _CONDITION) if (base := pattern.sub("", name)) != name}
+        folder_of_masks = path in in_mask_folder and (joined(name) in names or not names.isdisjoint(bases))
+        if _ALWAYS_MASK.search(name) or folder_of_masks or not beside[folder].isdisjoint(bases):
+            aside[path] = "mask"
+    return aside
+
+
+def _is_mask_folder(name: str) -> bool:
+    return any(pattern.search(_APART.sub("_", name)) for pattern in (_MASK, _CONDITION))
+
+
+def _is_regularisation(path: str, instances: bool) -> bool:
+    parts = stem(path).split("/")
+    return any(_REGULARISATION.search(part) or (instances and part.casefold() == "class") for part in parts)
