@@ -15,7 +15,7 @@ from intake.errors import ArchiveError, IntakeError
 from intake.findings import Code, Finding, FindingList, counted, printable
 from intake.formats.detect import detect
 from intake.formats.judgement import Judgement, JudgementSource
-from intake.formats.parquet import SIGNATURE, read_parquet
+from intake.formats.tables.parquet import SIGNATURE, read_parquet
 from intake.images.image_folder import ImageFolder, StoredImage
 from intake.left_out import LeftOutFiles
 from intake.limits import Limits

@@ -14,8 +14,8 @@ from intake.formats.folders.folders import Pictures, pairs_by_name, pictures_of,
 from intake.formats.folders.names import not_chosen, split_of, stem
 from intake.formats.folders.webdataset import samples
 from intake.formats.judgement import Judgement, JudgementSource, row_finding
-from intake.formats.shards import read_tables, shards_in, split_of_table
-from intake.formats.tables import NAME, has_known_columns, read_table, several, tables_in
+from intake.formats.tables.shards import read_tables, shards_in, split_of_table
+from intake.formats.tables.tables import NAME, has_known_columns, read_table, several, tables_in
 from intake.limits import Limits
 from intake.pairs import Split
 from intake.rows import REQUIRED

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.unit
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")])
 # What guides for contributors add.
 TO_BE_WRITTEN = {
-    "intake/formats/argilla.py",
+    "intake/formats/labelbox.py",
     "trainer/objectives/ipo.py",
     "trainer/families/flux.py",
     "tests/trainer/families/tiny_flux.py",

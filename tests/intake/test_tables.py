@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from intake import PreparedUpload, Progress, prepare_upload
-from intake.formats.tables import read_jsonl
+from intake.formats.tables.text import read_jsonl
 from intake.limits import Limits
 from tests.intake.build import ROW, codes, good_files, jsonl, only, png, prepare, zip_of
 

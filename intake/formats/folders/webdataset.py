@@ -19,7 +19,7 @@ from intake.formats.folders.folders import SUFFIXES, Pictures, is_image
 from intake.formats.judgement import Judgement, JudgementSource, Names, row_finding
 from intake.formats.layouts import Match, layout_of, no_layout
 from intake.formats.own import OWN
-from intake.formats.tables import by_layout
+from intake.formats.tables.tables import by_layout
 from intake.limits import MIB
 
 FILE = "the samples"

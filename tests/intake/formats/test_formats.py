@@ -17,7 +17,7 @@ from PIL import Image
 
 from intake import Policy, PreparedUpload
 from intake.formats.label_studio import path_of
-from intake.formats.parquet import read_parquet
+from intake.formats.tables.parquet import read_parquet
 from intake.limits import Limits
 from tests.intake.build import codes, encoded, only, pixel, png, prepare, tar_of, zip_of
 

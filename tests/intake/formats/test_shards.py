@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from intake import Policy
-from intake.formats.shards import split_of_table
+from intake.formats.tables.shards import split_of_table
 from tests.intake.build import codes, jsonl, only, prepare, tar_of, zip_of
 from tests.intake.colours import IMAGES, numbered, pairs
 

@@ -16,8 +16,9 @@ from intake.archives.entries import Entry
 from intake.errors import IntakeError, MetadataError
 from intake.findings import Finding, printable
 from intake.formats.judgement import Judgement, JudgementSource
-from intake.formats.parquet import read_arrow_entry
-from intake.formats.tables import READERS, read_table
+from intake.formats.tables.parquet import read_arrow_entry
+from intake.formats.tables.tables import read_table
+from intake.formats.tables.text import READERS
 from intake.limits import GIB, Limits
 from intake.pairs import Split
 from intake.values import is_nothing, split_of
