@@ -46,6 +46,7 @@ EXAMPLE: JsonDict = {
     ],
     "ties": "drop",
     "tied": 1,
+    "left_out": {"unnamed": 3, "generated": 1},
 }
 WORDS = """\
 archive with metadata.jsonl: 241 rows read, 240 pairs kept.
@@ -66,6 +67,9 @@ class FileReport(BaseModel):
     findings: list[FileFinding]
     ties: str = Field(description="What was done with ties: `drop`, `both` or `error`.")
     tied: int = Field(description="Rows that preferred neither image.")
+    left_out: dict[str, int] = Field(
+        default_factory=dict, description="The archive's files that are in no pair, by the reason."
+    )
 
     @classmethod
     def of(cls, report: Report) -> Self:

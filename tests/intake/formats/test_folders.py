@@ -39,14 +39,17 @@ def read_back(prepared: PreparedUpload) -> list[Pair]:
     return [(pair.prompt, number(pair.chosen) or 0, number(pair.rejected)) for pair in prepared.pairs]
 
 
-def read(
-    folder: Path, files: Mapping[str, bytes | int | str], prompt: str | None = None, *, lenient: bool = False
-) -> PreparedUpload:
-    """A number is its picture, a text its bytes."""
-    contents = [
-        (name, ident(value) if isinstance(value, int) else value.encode() if isinstance(value, str) else value)
-        for name, value in files.items()
-    ]
+def content(value: object) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    return ident(value) if isinstance(value, int) else str(value).encode()
+
+
+Files = Mapping[str, object]  # a number is its picture, a text its bytes
+
+
+def read(folder: Path, files: Files, prompt: str | None = None, *, lenient: bool = False) -> PreparedUpload:
+    contents = [(name, content(value)) for name, value in files.items()]
     policy = Policy(prompt=prompt, invalid_rows="drop" if lenient else "refuse")
     return prepare(zip_of(contents), folder, policy=policy)
 
@@ -111,7 +114,7 @@ def test_captions_in_utf_16_are_read(tmp_path: Path) -> None:
         {"a/1.png": 1, "b/2.png": 2, "a/caption.txt": "one", "b/prompt.txt": "two\n"},
     ],
 )
-def test_captions_elsewhere_are_read(files: dict[str, int | str], tmp_path: Path) -> None:
+def test_captions_elsewhere_are_read(files: Files, tmp_path: Path) -> None:
     prepared = read(tmp_path, files, "a photo")
     assert (errors(prepared), read_back(prepared)) == ([], [("one", 1, None), ("two", 2, None)])
 
@@ -142,7 +145,7 @@ def test_a_file_of_many_prompts_is_no_caption_and_is_told(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("sidecar", ["1.xmp", "1.aae", "1.npz", "1.safetensors", "1.yaml", "1.log"])
 def test_what_is_no_caption_is_not_read_as_one(sidecar: str, tmp_path: Path) -> None:
-    prepared = read(tmp_path, {"1.png": 1, sidecar: "x" * 20}, "a photo")
+    prepared = read(tmp_path, {"1.png": 1, sidecar: "x\0y"}, "a photo")
     assert (read_back(prepared), prepared.report.left_out) == ([("a photo", 1, None)], {"no_image": 1})
 
 
@@ -275,27 +278,27 @@ def test_files_that_are_called_the_sides(
 
 
 @pytest.mark.parametrize(
-    "files",
+    "names",
     [
-        {"1/chosen.png": 1, "1/rejected.png": 2, "1/prompt.txt": "one", "2/chosen.png": 3, "2/rejected.jpg": 4, "2/prompt.txt": "two"},
-        {"fox/1_chosen.png": 1, "fox/1_rejected.png": 2, "fox/1.txt": "one", "fox/2_chosen.png": 3, "fox/2_rejected.png": 4, "fox/2.txt": "two"},
-        {"1.png": 1, "1_rejected.png": 2, "1.txt": "one", "2.png": 3, "2_rejected.png": 4, "2.txt": "two"},
-        {"chosen/1.png": 1, "rejected/1.png": 2, "prompts/1.txt": "one", "chosen/2.png": 3, "rejected/2.png": 4, "prompts/2.txt": "two"},
-        {"chosen/1.png": 1, "rejected/1.png": 2, "1.txt": "one", "chosen/2.png": 3, "rejected/2.png": 4, "2.txt": "two"},
-        {"a/chosen/1.png": 1, "a/rejected/1.png": 2, "a/chosen/1.txt": "one", "b/chosen/1.png": 3, "b/rejected/1.png": 4, "b/rejected/1.caption": "two"},
-        {"fox_chosen/1.png": 1, "fox_rejected/1.png": 2, "fox_chosen/1.txt": "one", "hen_chosen/1.png": 3, "hen_rejected/1.png": 4, "hen_chosen/1.txt": "two"},
-        {"1-chosen-seed7.png": 1, "1-rejected-seed7.png": 2, "1-chosen-seed7.txt": "one", "2-chosen-seed7.png": 3, "2-rejected-seed7.png": 4, "2-chosen-seed7.txt": "two"},
-        {"0001.chosen.png": 1, "0001.rejected.png": 2, "0001.json": '{"prompt": "one"}', "0002.chosen.png": 3, "0002.rejected.png": 4, "0002.json": '{"prompt": "two"}'},
+        ("1/chosen.png", "1/rejected.png", "1/prompt.txt", "2/chosen.png", "2/rejected.jpg", "2/prompt.txt"),
+        ("x/1_chosen.png", "x/1_rejected.png", "x/1.txt", "x/2_chosen.png", "x/2_rejected.png", "x/2.txt"),
+        ("1.png", "1_rejected.png", "1.txt", "2.png", "2_rejected.png", "2.txt"),
+        ("chosen/1.png", "rejected/1.png", "prompts/1.txt", "chosen/2.png", "rejected/2.png", "prompts/2.txt"),
+        ("chosen/1.png", "rejected/1.png", "1.txt", "chosen/2.png", "rejected/2.png", "2.txt"),
+        ("a/w/1.png", "a/l/1.png", "a/w/1.txt", "b/w/1.png", "b/l/1.png", "b/l/1.caption"),
+        ("chosen A/1.png", "rejected A/1.png", "chosen A/1.txt", "chosen/1.png", "rejected/1.png", "chosen/1.txt"),
+        ("1-w-7.chosen.png", "1-w-7.rejected.png", "1-w-7.txt", "2-w-7.chosen.png", "2-w-7.rejected.png", "2-w-7.txt"),
+        ("01.chosen.png", "01.rejected.png", "01.json", "02.chosen.png", "02.rejected.png", "02.json"),
+        ("1Chosen.png", "1Rejected.png", "1Chosen.txt", "2Chosen.png", "2Rejected.png", "2Rejected.txt"),
+        ("chosen/1.png", "rejected/1.PNG", "rejected/1.json", "chosen/X.png", "rejected/x.png", "chosen/X.png.txt"),
     ],
 )  # fmt: skip
-def test_other_ways_to_name_pairs(files: dict[str, int | str], tmp_path: Path) -> None:
-    numbers = {
-        path: ident(value, "JPEG" if path.endswith("jpg") else "PNG")
-        for path, value in files.items()
-        if isinstance(value, int)
-    }
-    prepared = read(tmp_path, files | numbers)
-    assert (errors(prepared), read_back(prepared)) == ([], [("one", 1, 2), ("two", 3, 4)])
+def test_other_ways_to_name_pairs(names: tuple[str, ...], tmp_path: Path) -> None:
+    contents = (1, 2, '{"prompt": "one"}' if names[2].endswith("json") else "one")
+    more = (3, 4, '{"prompt": "two"}' if names[5].endswith("json") else "two")
+    files = dict(zip(names, (*contents, *more), strict=True))
+    prepared = read(tmp_path, files)
+    assert (errors(prepared), sorted(read_back(prepared))) == ([], [("one", 1, 2), ("two", 3, 4)])
     assert (warned(prepared), prepared.report.left_out) == ([], {})
 
 
@@ -317,7 +320,7 @@ def test_other_ways_to_name_pairs(files: dict[str, int | str], tmp_path: Path) -
 )  # fmt: skip
 @pytest.mark.parametrize("prompt", [None, "a photo"])
 def test_what_is_called_rejected_or_one_of_two_is_refused_without_its_pair(
-    files: dict[str, int | str], prompt: str | None, tmp_path: Path
+    files: Files, prompt: str | None, tmp_path: Path
 ) -> None:
     prepared = read(tmp_path, files, prompt, lenient=True)
     assert not prepared.usable
@@ -338,7 +341,7 @@ def test_what_is_called_rejected_or_one_of_two_is_refused_without_its_pair(
         {"unchosen field.png": 1, "unchosen field.txt": "one", "x.png": 2, "x.txt": "two"},
     ],
 )  # fmt: skip
-def test_words_that_say_no_side_are_just_names(files: dict[str, int | str], tmp_path: Path) -> None:
+def test_words_that_say_no_side_are_just_names(files: Files, tmp_path: Path) -> None:
     if "unchosen field.png" in files:
         files = {name.replace("unchosen field", "the rejectionist"): value for name, value in files.items()}
     prepared = read(tmp_path, files)
@@ -372,7 +375,7 @@ MASKS = [
 @pytest.mark.parametrize("more", MASKS, ids=lambda more: next(iter(more)))
 @pytest.mark.parametrize("prompt", [None, "a photo"])
 def test_masks_and_regularisation_pictures_are_no_pictures_to_learn(
-    more: dict[str, int | str], prompt: str | None, tmp_path: Path
+    more: dict[str, object], prompt: str | None, tmp_path: Path
 ) -> None:
     prepared = read(tmp_path, {"1.png": 1, "1.txt": "a cat"} | more, prompt)
     assert (errors(prepared), read_back(prepared)) == ([], [("a cat", 1, None)])
@@ -487,10 +490,12 @@ def test_tables_in_folders_of_splits_are_all_read(tmp_path: Path) -> None:
         for name, row in rows.items()
     }
     images = {"train/a.png": 1, "train/b.png": 2, "test/c.png": 3, "test/d.png": 4}
-    prepared = read(tmp_path, tables | images)
+    prepared = read(tmp_path, {**tables, **images})
     assert (errors(prepared), sorted(read_back(prepared))) == ([], [("one", 1, 2), ("two", 3, 4)])
     assert sorted(splits(prepared)) == [("one", "train"), ("two", "validation")]
-    broken = read(tmp_path, tables | images | {"test/metadata.jsonl": jsonl({"prompt": "two", "chosen": "no.png"})})
+    broken = read(
+        tmp_path, {**tables, **images} | {"test/metadata.jsonl": jsonl({"prompt": "two", "chosen": "no.png"})}
+    )
     finding = only(one for one in broken.findings if one.severity == "error")
     assert finding.message.startswith("test/metadata.jsonl row 1: chosen image no.png")
 
