@@ -37,7 +37,7 @@ PREFERENCES = (
 )  # fmt: skip
 IMAGE_WORDS = frozenset(
     {"image", "images", "img", "jpg", "jpeg", "png", "webp", "picture", "pic", "photo", "path", "file", "filename",
-     "filepath", "name"}
+     "filepath", "name", "candidate", "option", "output", "sample", "generated", "generation"}
 )  # fmt: skip
 ADDRESS_WORDS = frozenset({"url", "uri", "link"})
 

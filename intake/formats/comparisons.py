@@ -16,9 +16,9 @@ from intake.formats.columns import PROMPTS, Sides, by_plain, image_pair, named, 
 from intake.formats.judgement import Fields, Judgement, Layout, Names, compared, row_finding, unlabelled
 from intake.values import is_nothing, number_of, text_of
 
-SIDES: tuple[Sides, ...] = (("0", "1"), ("1", "2"), ("a", "b"), ("left", "right"), ("first", "second"))
-_BEYOND = ("2", "3", "4", "c", "d", "third")  # a third image: these tables rank more than two
-_FIRST, _SECOND = {"a", "left", "first"}, {"b", "right", "second"}
+SIDES: tuple[Sides, ...] = (("0", "1"), ("1", "2"), ("a", "b"), ("left", "right"), ("first", "second"), ("one", "two"))
+_BEYOND = ("2", "3", "4", "c", "d", "third", "three")  # a third image: these tables rank more than two
+_FIRST, _SECOND = {"a", "left", "first", "one"}, {"b", "right", "second", "two"}
 _TIES = {"tie", "tied", "draw", "equal", "equally", "same", "both", "neither", "no preference"}
 # Of columns that have a number for each side, the words that say it is a preference; the earlier the better.
 _SHARES = ("preference", "preferred", "prefer", "votes", "vote", "wins", "label", "labels")
@@ -123,11 +123,16 @@ def more(given: Sequence[object]) -> Preferred:
 
 
 def which(value: object, names: Names, fields: Fields) -> Preferred:
-    """What ``value`` says of the two images: a list of two numbers, a tie, a side, a column's name or a path."""
+    """What ``value`` says of the two images: a tie, a side, a column's name or a path; numbers for both, or both in
+    order of preference."""
     if is_nothing(value):
         return "nothing"
+    if isinstance(value, list | tuple) and len(value) == 2:
+        best = which(value[0], names, fields) if all(isinstance(one, str) for one in value) else None
+        # A ranking, the better one first; otherwise a number for each.
+        return best if isinstance(best, bool) and which(value[1], names, fields) is (not best) else more(value)
     if isinstance(value, list | tuple):
-        return more(value) if len(value) == 2 else "unknown"
+        return "unknown"
     if isinstance(value, bool):
         return "unknown"
     for preferred, column in ((True, "first"), (False, "second")):

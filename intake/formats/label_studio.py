@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -20,13 +21,14 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from intake.archives.entries import Entry
 from intake.errors import IntakeError
 from intake.findings import Finding, printable
-from intake.formats.columns import PROMPTS, Sides, by_plain, exact, image_pair, named
+from intake.formats.columns import PROMPTS, Sides, by_plain, exact, image_pair, named, paired
 from intake.formats.comparisons import SIDES
 from intake.formats.judgement import Fields, Judgement, Layout, Names, compared, row_finding
 from intake.values import text_of
 
 SELECTED = ("left", "right")
 _CONFIGURATION_BYTES = 2**20
+_SHOWN = re.compile(r"^/data/|^data:image/|://|\.(png|jpe?g|webp|jfif|gif|bmp|tiff?|avif)$", re.IGNORECASE)  # an image
 _OF_ANNOTATION = ("annotation_id", "annotator", "created_at", "updated_at", "lead_time", "agreement", "id")
 
 
@@ -205,8 +207,9 @@ def _sides(data: Mapping[str, Any], labelling: Labelling, tag: str, listed: list
         return configured
     if len(listed) == 2:
         return (listed[0], listed[1]) if all(name in data for name in listed) else None
-    texts = [str(name) for name, value in data.items() if isinstance(value, str)]
-    return image_pair(texts, SIDES)
+    images = [str(name) for name, value in data.items() if isinstance(value, str) and _SHOWN.search(value)]
+    found = [pair for _, pair in paired(images, SIDES)]
+    return found[0] if len(found) == 1 else image_pair(images, SIDES)
 
 
 def _names(to_name: object) -> list[str]:

@@ -80,6 +80,8 @@ JSON = {
     "rows under a name, indented": json.dumps({"version": 1, "rows": TABLE}, indent=1),
     "lists by column": json.dumps({name: [row[name] for row in TABLE] for name in ROW}),
     "pandas' columns": json.dumps({name: {str(at): row[name] for at, row in enumerate(TABLE)} for name in ROW}),
+    "pandas' split": json.dumps({"columns": [*ROW], "index": [0, 1], "data": [[*row.values()] for row in TABLE]}),
+    "pandas' table": json.dumps({"schema": {"fields": []}, "data": TABLE}),
     "CRLF lines": LINES.replace("\n", "\r\n"),
 }
 
@@ -144,9 +146,10 @@ def test_images_inside_the_table_are_read(tmp_path: Path) -> None:
         {"prompt": "uri", "chosen": uri(0), "rejected": uri(1)},
         {"prompt": "mixed", "chosen": "2.png", "rejected": uri(3)},
         {"prompt": "struct", "chosen": structs[0], "rejected": structs[1]},
+        {"prompt": "base64", "chosen": uri(6).partition(",")[2], "rejected": "7.png"},
     ]
     prepared = read("metadata.jsonl", jsonl(*rows), tmp_path)
-    assert pairs(prepared) == [("uri", 0, 1), ("mixed", 2, 3), ("struct", 4, 5)]
+    assert pairs(prepared) == [("uri", 0, 1), ("mixed", 2, 3), ("struct", 4, 5), ("base64", 6, 7)]
 
 
 def test_images_inside_a_csv_are_read(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Images inside the cells of a text table: data URIs, and the structs of Hugging Face's ``Image`` as JSON has them."""
+"""Images inside the cells of a text table: data URIs, base64, and the structs of Hugging Face's ``Image`` in JSON."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from intake.limits import Limits
 
 IMAGES = ("chosen", "rejected")
 _URI = "data:image/"
+_ENCODED = ("iVBORw0KGgo", "/9j/", "UklGR")  # how PNG, JPEG and WebP begin in base64
+_PATH = 100  # characters of a path; an image has more
 _PYTHON = ("{'bytes': b", "b'\\x", 'b"\\x')  # a struct or bytes as Python prints them
 
 
@@ -52,4 +54,6 @@ def _path_or_bytes(value: object) -> tuple[object, str | None]:
         return (path, content) if isinstance(content, str) and content else (path, None)
     if isinstance(value, str) and value.startswith(_URI):
         return None, value.partition(",")[2]
+    if isinstance(value, str) and len(value) > _PATH and value.startswith(_ENCODED):
+        return None, value
     return value, None

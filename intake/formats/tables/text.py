@@ -79,8 +79,12 @@ def _rows_of_object(data: bytes, file: str) -> Iterator[RawRow]:
         return
     values = list(document.values())
     lists = [value for value in values if isinstance(value, list) and value and isinstance(value[0], dict)]
-    if layout_of(document.keys()) is None and len(lists) == 1:
-        rows: Iterable[object] = lists[0]
+    names, cells = document.get("columns"), document.get("data")
+    rows: Iterable[object]
+    if isinstance(names, list) and isinstance(cells, list) and all(isinstance(one, list) for one in cells):
+        rows = (dict(zip(map(str, names), one, strict=False)) for one in cells)  # pandas' orient="split"
+    elif layout_of(document.keys()) is None and len(lists) == 1:
+        rows = lists[0]
     elif values and all(isinstance(value, dict) and value.keys() == values[0].keys() for value in values):
         rows = ({name: document[name][at] for name in document} for at in values[0])
     elif values and all(isinstance(value, list) and len(value) == len(values[0]) for value in values):

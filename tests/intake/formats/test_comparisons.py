@@ -50,6 +50,8 @@ def held(number: int) -> dict[str, Any]:
         (("Image Left", "Image Right"), "Left", "Right"),
         (("left", "right"), "left image", "right image"),
         (("img_path_0", "img_path_1"), "img_path_0", "img_path_1"),
+        (("candidate_a", "candidate_b"), ["candidate_a", "candidate_b"], ["candidate_b", "candidate_a"]),
+        (("output_one", "output_two"), "one", "two"),
     ],
 )
 @pytest.mark.parametrize("column", ["winner", "Preferred", "preference", "choice", "label", "best_image"])

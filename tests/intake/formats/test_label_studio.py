@@ -34,7 +34,10 @@ def test_every_export_of_a_project_gives_the_same_pairs(name: str, tmp_path: Pat
     assert prepared.usable
 
 
-@pytest.mark.parametrize("fields", ["image_a-image_b", "left-right", "left_url-right_url", "image0-image1"])
+@pytest.mark.parametrize(
+    "fields",
+    ["image_a-image_b", "left-right", "left_url-right_url", "image0-image1", "candidate_a-candidate_b", "gen1-gen2"],
+)
 def test_fields_that_are_named_for_their_sides_tell_them(fields: str, tmp_path: Path) -> None:
     prepared = export(f"fields-{fields}.json", tmp_path=tmp_path)
     assert pairs(prepared) == [("a fox", A, B), ("a hen", B, A)]

@@ -130,7 +130,14 @@ def main() -> None:
     short_exports("renamed", renamed())
     save("ranker.json", ranker())
     save("old.json", old())
-    for first, second in (("image_a", "image_b"), ("left", "right"), ("left_url", "right_url"), ("image0", "image1")):
+    for first, second in (
+        ("image_a", "image_b"),
+        ("left", "right"),
+        ("left_url", "right_url"),
+        ("image0", "image1"),
+        ("candidate_a", "candidate_b"),
+        ("gen1", "gen2"),
+    ):
         save(f"fields-{first}-{second}.json", convention(first, second))
 
 
