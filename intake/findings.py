@@ -199,7 +199,7 @@ def _fault(finding: Finding, number: int) -> _Fault:
 
 
 def _explains(finding: Finding) -> bool:
-    return finding.row is None and finding.code.startswith(("archive_", "metadata_", "column_"))
+    return finding.row is None and finding.code.startswith(("archive_", "metadata_", "column_", "image_missing"))
 
 
 class _Rows:

@@ -100,6 +100,8 @@ class _Preparation:
         self._tied = self._ties_kept = 0
         self._first_tie: int | None = None
         self._left_out: dict[LeftOut, int] = {}
+        self._found = self._missing = 0  # images that rows name by a path
+        self._first_missing = ""
 
     def read(self, source: JudgementSource, lookup: Lookup, listing: Listing) -> None:
         self.format = source.format
@@ -118,6 +120,7 @@ class _Preparation:
                 raise ArchiveError("archive_limits", reason)
             self._progress(Progress(source.format, self._rows, self._pairs.count, source.total))
         self.findings.extend(self._review.conclude())
+        self.findings.extend(self._all_missing(source.file))
         self.findings.extend(self._without_rejected(source.file))
         self.findings.extend(self._about_ties(source.file))
         self._left_out = left_out.counts(source)
@@ -212,6 +215,10 @@ class _Preparation:
         held = judgement.held.get(path)
         row = judgement.number
         entry = held or lookup.find(path, judgement.search, judgement.folder)
+        if held is None and not is_address(path):
+            self._found += entry is not None
+            self._missing += entry is None
+            self._first_missing = self._first_missing or (path if entry is None else "")
         image = self._images.add(entry, once=held is not None) if entry is not None else None
         if isinstance(image, StoredImage) and not image.profile_ignored:
             yield image
@@ -233,6 +240,15 @@ class _Preparation:
             text = f"{where} has a colour profile that cannot be applied and was taken as sRGB; check its colours."
             yield Finding("image_profile", "warning", text, printable(path), row)
             yield image
+
+    def _all_missing(self, file: str) -> Iterator[Finding]:
+        """The cause where no path leads to an image: the paths begin elsewhere, or the images were not packed."""
+        if self._missing > 2 and not self._found:
+            text = (
+                f"{file}: none of the {self._missing:,} images that it names is in the archive (the first is "
+                f"{printable(self._first_missing)}); paths start at the table's folder or at the top of the archive."
+            )
+            yield Finding("image_missing", "error", text, file)
 
     def _without_rejected(self, file: str) -> Iterator[Finding]:
         """One warning for all of them: in a dataset of chosen images it is every pair."""

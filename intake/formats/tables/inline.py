@@ -22,6 +22,8 @@ _PYTHON = ("{'bytes': b", "b'\\x", 'b"\\x')  # a struct or bytes as Python print
 
 def held_inline(judgement: Judgement, file: str, limits: Limits) -> Judgement | Finding:
     """The judgement with the images that its cells hold; or why one cannot be taken."""
+    if all(_is_short(judgement.fields.get(side)) for side in IMAGES):
+        return judgement
     fields, held = dict(judgement.fields), dict(judgement.held)
     for side in IMAGES:
         own = judgement.columns.get(side, side)
@@ -45,6 +47,11 @@ def held_inline(judgement: Judgement, file: str, limits: Limits) -> Judgement | 
         name = f"{own} of row {judgement.number}"
         fields[side], held[name] = name, Entry(name, "file", len(data), functools.partial(bytes, data))
     return replace(judgement, fields={name: value for name, value in fields.items() if value is not None}, held=held)
+
+
+def _is_short(value: object) -> bool:
+    """A path, as nearly every cell holds one."""
+    return value is None or (isinstance(value, str) and len(value) <= _PATH and not value.startswith((_URI, *_PYTHON)))
 
 
 def _path_or_bytes(value: object) -> tuple[object, str | None]:

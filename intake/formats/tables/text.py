@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from intake.errors import MetadataError
@@ -17,6 +18,7 @@ from intake.formats.layouts import layout_of, no_layout
 RawRow = Numbered | Finding
 Reader = Callable[[bytes, str], Iterator[RawRow]]
 
+_UNNAMED = re.compile(r"Unnamed: \d+(_level_\d+)?")  # pandas' name of a column that has none
 _DELIMITERS = ",;\t|"
 
 
@@ -133,7 +135,7 @@ def read_csv(data: bytes, file: str) -> Iterator[RawRow]:
     """
     rows = _csv_rows(data)
     try:
-        header = [name.strip() for name in next(rows, [])]
+        header = ["" if _UNNAMED.fullmatch(name.strip()) else name.strip() for name in next(rows, [])]
         _check_header(header)
         for number, cells in enumerate(rows, start=1):
             if len(cells) < len(header) or any(cell.strip() for cell in cells[len(header) :]):
