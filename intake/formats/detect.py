@@ -55,7 +55,7 @@ def _detected(files: Mapping[str, Entry], limits: Limits, prompt: str | None) ->
 
 
 def _without_table(pictures: Pictures, limits: Limits, prompt: str | None) -> JudgementSource | None:
-    return samples(pictures) or pairs_by_name(pictures, limits, prompt) or subject_pictures(pictures, limits, prompt)
+    return pairs_by_name(pictures, limits, prompt) or samples(pictures) or subject_pictures(pictures, limits, prompt)
 
 
 def _named(tables: Sequence[str]) -> list[str]:

@@ -21,7 +21,10 @@ from intake.formats.layouts import LAYOUTS, layout_of
 from intake.limits import MIB
 
 # An image that is one of two: a name with a number, a letter or a side behind it. What is called chosen is read before.
-_ONE_OF_TWO = re.compile(r"(?:jpe?g|png|webp|image|img|picture)[_-]?(?:[0-9ab]|left|right)$|^(?:left|right)$")
+_ONE_OF_TWO = re.compile(
+    r"(?:jpe?g|png|webp|image|img|picture)[_-]?(?:[0-9ab]|left|right)$|^(?:left|right|first|second)$"
+)
+_LABELS = {"cls", "label", "label_0", "preference", "preferred", "winner", "best"}
 _KINDS = {"txt", "text", "json", "cls", "cls2", "png", "jpg", "jpeg", "webp", "caption"}
 _PROMPTS = ("caption", "prompt", "original_prompt", "txt", "text")
 _TEXT_BYTES = 1 * MIB
@@ -34,7 +37,7 @@ def samples(pictures: Pictures) -> JudgementSource | None:
         key, column = _key_and_column(path)
         parts[key].setdefault(column, path)
     images = set(pictures.paths)
-    keys = [key for key, columns in parts.items() if sum(_one_of_two(columns, images)) > 1]
+    keys = [key for key, columns in parts.items() if _compares(columns, images)]
     if not keys:
         return None
     rows = {key: _fields(parts[key], pictures) for key in keys}
@@ -60,8 +63,12 @@ def samples(pictures: Pictures) -> JudgementSource | None:
     return JudgementSource(f"archive/{layout.name}", "the samples", judgements(), len(rows), used=used)
 
 
-def _one_of_two(columns: Mapping[str, str], images: set[str]) -> Iterator[bool]:
-    return (path in images and bool(_ONE_OF_TWO.search(column)) for column, path in columns.items())
+def _compares(columns: Mapping[str, str], images: set[str]) -> bool:
+    """Whether two images of the sample are called one of two, or lie beside a label."""
+    shown = [column for column, path in columns.items() if path in images]
+    return sum(map(bool, map(_ONE_OF_TWO.search, shown))) > 1 or (
+        len(shown) > 1 and not _LABELS.isdisjoint(columns.keys() - set(shown))
+    )
 
 
 def _key_and_column(path: str) -> tuple[str, str]:
