@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,16 +50,22 @@ def assign_splits(inputs: Inputs, blobs: Blobs) -> list[ManifestPair]:
 
     Rows that the training file marks "validation" are never trained on, even if there is a validation file.
     """
-    pairs = [_pair(row, row["split"] or "train", "t") for row in _read_pairs(blobs, inputs.training_pairs)]
+    seen: Counter[str] = Counter()
+    pairs = [_pair(row, row["split"] or "train", "t", seen) for row in _read_pairs(blobs, inputs.training_pairs)]
     if inputs.validation_pairs is not None:
-        pairs += [_pair(row, "validation", "v") for row in _read_pairs(blobs, inputs.validation_pairs)]
+        pairs += [_pair(row, "validation", "v", seen) for row in _read_pairs(blobs, inputs.validation_pairs)]
     return pairs
 
 
-def _pair(row: dict[str, Any], split: Split, prefix: str) -> ManifestPair:
-    """The id names the file and its row: the trainer's noise is keyed by it, so it must not change between runs."""
+def _pair(row: dict[str, Any], split: Split, prefix: str, seen: Counter[str]) -> ManifestPair:
+    """The id names the file and its row: the trainer's noise is keyed by it, so it must not change between runs.
+
+    A row may make several pairs (a tie in both orders, several annotators): from the second on they are numbered.
+    """
+    name = f"{prefix}{row['row']}"
+    seen[name] += 1
     return ManifestPair(
-        id=f"{prefix}{row['row']}",
+        id=name if seen[name] == 1 else f"{name}.{seen[name]}",
         prompt=row["prompt"],
         chosen=f"images/{row['chosen']}",
         rejected=f"images/{row['rejected']}" if row["rejected"] is not None else None,

@@ -17,7 +17,7 @@ from itertools import chain
 from intake.archives.entries import Entry
 from intake.errors import IntakeError
 from intake.findings import Finding, counted, printable
-from intake.formats.folders.names import folder_mark, joined, stem, suffix
+from intake.formats.folders.names import folder_mark, joined, repeated, stem, suffix
 from intake.limits import MIB, Limits
 from trainer.spec.same import same_prompt
 
@@ -26,13 +26,18 @@ _SUFFIXES = ("txt", "caption", "captions", "cap", "prompt", "prompts", "tags", "
 _NO_CAPTIONS = {"xmp", "aae", "md", "csv", "tsv", "log", "yaml", "yml", "toml", "ini", "cfg", "srt", "xml", "html"} | {
     "jsonl", "py", "sh", "url", "sha256", "md5", "svg",
 }  # fmt: skip
-_INNER = re.compile(r"(?:\.[a-z][a-z0-9_]*|[_-](?:captions?|prompts?|tags?|text|description))$", re.IGNORECASE)
+_INNER = re.compile(
+    r"(?:\.[a-z][a-z0-9_]*|[_-](?:captions?|prompts?|tags?|text|description))$|^(?:captions?|prompts?|tags?|text)[_-]",
+    re.IGNORECASE,
+)
+_NEGATIVE = re.compile(r"[._-]neg(?:ative)?(?:[._-]?prompt)?$", re.IGNORECASE)  # what a picture should not show
 _FOLDERS = {"caption", "captions", "prompt", "prompts", "text", "texts", "txt", "tags", "descriptions"}
 _OF_A_FOLDER = {"caption", "captions", "prompt", "prompts", "description"}
 _KEYS = ("caption", "prompt", "text", "original_prompt", "long_caption", "description", "tags")
-_REPEATED = re.compile(r"^\d{1,4}_(?=.*[^\W\d_])(?P<prompt>.+)$")
 _BOXES = re.compile(r"(?:\d+(?:\s+[\d.eE+-]+){4,}\s*)+")  # YOLO's labels
 _BINARY = re.compile(r"[\x00-\x08\x0e-\x1f]")
+_TABLES = ("csv", "tsv", "jsonl", "json")
+_TABLE_START = 4_096  # bytes of a table that are searched for names of pictures
 _JSON_BYTES = 1 * MIB  # of one picture's
 
 Found = tuple[str, str]  # a caption, and the file that it is from
@@ -59,6 +64,14 @@ class Captions:
             if path not in pictured:
                 self._index(path, named)
         self._listed = dict(self._read_lists(pictures, named))
+        self._unread_tables = [
+            path
+            for path in files
+            if suffix(path) in _TABLES
+            and path not in self.used
+            and _key(stem(path)) not in named
+            and self._names_pictures(path, named)
+        ]
 
     def any_of(self, paths: Collection[str]) -> bool:
         """Whether one of these pictures has a caption, or something that stands for one."""
@@ -107,6 +120,19 @@ class Captions:
             shown = printable(path)
             text = f"{file}: {shown} is not one line and so no caption of its folder; give each image a text file."
             yield Finding("caption_conflict", "warning", text, shown)
+        for path in self._unread_tables:
+            shown = printable(path)
+            text = (
+                f"{file}: {shown} names images, but its columns are those of no format, so that it was not read; "
+                "rename its columns prompt and chosen, or remove it"
+            )
+            yield Finding("caption_conflict", "warning", f"{text}.", shown)
+
+    def _names_pictures(self, path: str, named: Collection[tuple[str, str]]) -> bool:
+        """Whether the start of a table that is no format's names one of the pictures: it has captions, perhaps."""
+        cells = re.split(r"[\"',;|\t\r\n{}\[\]]+", self._files[path].head(_TABLE_START).decode("utf-8", "replace"))
+        names = {name for _, name in named}
+        return any(("." in cell and cell.casefold().rpartition("/")[2] in names) for cell in map(str.strip, cells))
 
     def _index(self, path: str, named: set[tuple[str, str]]) -> None:
         """Note whose caption the file may be. Suffixes that are no known caption's have to be a picture's by name."""
@@ -114,6 +140,8 @@ class Captions:
         known = kind in _SUFFIXES or kind == "json"
         key = folder, base = _key(stem(path))
         inner = folder, _INNER.sub("", base)
+        if _NEGATIVE.search(base) and key not in named:
+            return
         if not known and (kind in _NO_CAPTIONS or not {key, inner} & named):
             return
         rank = 100 + len(_SUFFIXES) if not known else len(_SUFFIXES) if kind == "json" else _SUFFIXES.index(kind)
@@ -121,6 +149,7 @@ class Captions:
         self._by_key[folder, "\0" + joined(base)].append((rank, path))
         if inner != key and key not in named:
             self._by_key[inner].append((rank + 50, path))
+            self._by_key[folder, "\0" + joined(inner[1])].append((rank + 50, path))
         parts = stem(path).split("/")
         for index, part in enumerate(parts[:-1]):
             if known and part.casefold() in _FOLDERS:
@@ -261,12 +290,10 @@ def _decoded(data: bytes, errors: str = "strict") -> str:
 
 def _folder_prompt(path: str, *, of_pair: bool = False) -> str | None:
     """``10_chosen`` is a side and no prompt; ``10_fox_chosen`` of a pair is one of a fox."""
-    folder = path.rpartition("/")[0].rpartition("/")[2]
-    found, mark = _REPEATED.match(folder), folder_mark(folder)
+    found, mark = repeated(path), folder_mark(path.rpartition("/")[0].rpartition("/")[2])
     if found is None or (mark is not None and not mark.rest):
         return None
-    prompt = mark.rest if mark is not None and of_pair else found["prompt"]
-    return prompt.replace("_", " ").strip()
+    return mark.rest.replace("_", " ") if mark is not None and of_pair else found.prompt
 
 
 def _key(path: str) -> tuple[str, str]:

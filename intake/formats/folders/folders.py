@@ -19,6 +19,7 @@ from intake.formats.folders.names import (
     file_mark,
     folder_mark,
     joined,
+    repeated,
     set_aside,
     stem,
     suffix,
@@ -100,7 +101,8 @@ def pairs_by_name(pictures: Pictures, limits: Limits, prompt: str | None) -> Jud
         raise MetadataError("metadata_missing", reason)
     captions = Captions(pictures.files, pictures.paths, limits, prompt)
     taken = {path for place in places.values() for paths in place.sides.values() for path in paths}
-    aside = pictures.aside | {path: "unpaired" for path in pictures.paths if path not in taken}
+    aside = pictures.aside
+    aside |= {path: "unpaired" for path in pictures.paths if path not in taken}
     judgements = _pairs(places, captions, aside)
     return JudgementSource(
         "archive/two-folders", "the folders", judgements, len(places), used=captions.used, aside=aside
@@ -186,11 +188,14 @@ def _match_names_that_repeat_their_side(places: dict[str, _Place]) -> None:
 
 
 def _pairs(
-    places: Mapping[str, _Place], captions: Captions, aside: Mapping[str, LeftOut]
+    places: Mapping[str, _Place], captions: Captions, aside: dict[str, LeftOut]
 ) -> Iterator[Judgement | Finding]:
     file = "the folders"
     for number, (name, place) in enumerate(places.items(), start=1):
-        yield _pair(number, name, place, captions)
+        item = _pair(number, name, place, captions)
+        if isinstance(item, Finding):
+            aside.update((path, "dropped") for paths in place.sides.values() for path in paths)
+        yield item
     yield from captions.findings(file)
     yield from _left_out(file, aside)
 
@@ -217,14 +222,28 @@ def _pair(number: int, name: str, place: _Place, captions: Captions) -> Judgemen
 
 def _subject(pictures: Pictures, captions: Captions) -> Iterator[Judgement | Finding]:
     file = "the folder"
+    weights = _weights(pictures.paths)
     for number, path in enumerate(pictures.paths, start=1):
-        yield _captioned(number, file, captions, [path], [], {})
+        weight = {"weight": weights[path]} if path in weights else {}
+        item = _captioned(number, file, captions, [path], [], weight)
+        if isinstance(item, Finding):
+            pictures.aside[path] = "dropped"
+        yield item
     yield from captions.findings(file)
     yield from _left_out(file, pictures.aside)
 
 
+def _weights(paths: Collection[str]) -> dict[str, float]:
+    """How often pictures count by the numbers of their folders, the rarest once; none where all count alike."""
+    counts = {path: found.count if (found := repeated(path)) is not None else 1 for path in paths}
+    least = min(counts.values())
+    if least == 0 or len(set(counts.values())) == 1:
+        return {}
+    return {path: count / least for path, count in counts.items()}
+
+
 def _captioned(
-    number: int, file: str, captions: Captions, paths: list[str], names: list[str], more: Mapping[str, str]
+    number: int, file: str, captions: Captions, paths: list[str], names: list[str], more: Mapping[str, object]
 ) -> Judgement | Finding:
     path = paths[0]
     try:
@@ -260,19 +279,26 @@ _WHY: Mapping[LeftOut, str] = {
 
 
 def _check_unjudged(paths: Collection[str]) -> None:
-    """Raises MetadataError where two folders hold images of the same names that are called a and b, left and right."""
+    """Raises MetadataError where images are called the sides of a comparison, a and b or left and right: two folders of
+    the same names, or the only two files of every folder."""
     inside: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))  # by folder, by folder in it
+    files: dict[str, set[str]] = defaultdict(set)
     for path in paths:
-        folders = path.split("/")[:-1]
+        *folders, name = stem(path).split("/")
+        files["/".join(folders)].add(name.casefold())
         if folders:
-            parent = "/".join(folders[:-1])
-            inside[parent][folders[-1]].add(stem(path).rpartition("/")[2].casefold())
+            inside["/".join(folders[:-1])][folders[-1]].add(name.casefold())
     for parent, names in inside.items():
-        both = unjudged(set(names))
+        both = unjudged(names, folders=True)
         if both is not None and names[both[0]] & names[both[1]]:
-            shown = printable(" and ".join(f"{parent}/{name}".lstrip("/") for name in both))
-            raise MetadataError(
-                "metadata_missing",
-                f"has images of the same names in {shown}, and nothing says which are preferred; rename the folders "
-                "chosen and rejected, or add metadata.jsonl",
-            )
+            raise _unjudged(" and ".join(f"{parent}/{name}".lstrip("/") for name in both), "folders")
+    if files and all(len(names) == 2 and unjudged(names, folders=False) for names in files.values()):
+        raise _unjudged(" and ".join(sorted(next(iter(files.values())))), "files")
+
+
+def _unjudged(names: str, what: str) -> MetadataError:
+    return MetadataError(
+        "metadata_missing",
+        f"has images that were compared, by their names ({printable(names)}), and nothing says which are preferred; "
+        f"call the {what} chosen and rejected, or add metadata.jsonl",
+    )

@@ -21,11 +21,14 @@ Side = Literal["chosen", "rejected"]
 # A letter may not touch the word: "unchosen" is not chosen, "chosen2" is.
 _SIDE = re.compile(
     r"(?<![^\W\d_])(?:"
-    r"(?P<rejected>(?:not|non|un|dis|less|least)[-_ ]?(?:chosen|preferred|accepted|selected)|reject(?:s|ed)?|losers?)"
-    r"|(?P<chosen>(?:(?:most|more)[-_ ]?)?preferred|chosen|accepted|winners?)"
+    r"(?P<rejected>(?:not|non|un|dis|less|least)[-_ ]?(?:choo?sen|preferr?ed|accepted|selected|picked)"
+    r"|reject(?:s|ed)?|losers?|thumbs?[-_ ]?down)"
+    r"|(?P<chosen>(?:(?:most|more)[-_ ]?)?preferr?ed|choo?sen|winners?|accept(?:ed)?|selected|picked|thumbs?[-_ ]?up)"
     r")(?![^\W\d_])",
     re.IGNORECASE,
 )
+# Photographers select and pick without a word on the others.
+_ALONE_NO_SIDE = re.compile(r"(?<![^\W\d_])(?:accept(?:ed)?|selected|picked|thumbs?[-_ ]?(?:up|down))", re.IGNORECASE)
 # As the whole name of a folder, or the first or last word of a file's name.
 _WEAK: dict[str, Side] = {
     **dict.fromkeys(("w", "win", "wins", "winning", "good", "better", "best", "positive", "positives"), "chosen"),
@@ -47,9 +50,8 @@ _FILLERS = {
     "set", "data", "dataset", "folder", "output", "outputs", "dpo",
 }  # fmt: skip
 # Two folders of pictures by the same names that are to be compared, without a word on which is preferred.
-_UNJUDGED = (
-    ("a", "b"), ("left", "right"), ("first", "second"), ("one", "two"), ("1", "2"), ("0", "1"),
-)  # fmt: skip
+_UNJUDGED = (("a", "b"), ("left", "right"), ("first", "second"))
+_UNJUDGED_FOLDERS = (*_UNJUDGED, ("one", "two"), ("1", "2"), ("0", "1"))
 
 _MASK = re.compile(r"(?<![^\W\d_])(?:masks?|masklabels?|condlabels?|mattes?|segmentations?|segmaps?)(?![^\W\d_])", re.I)
 _CONDITION = re.compile(
@@ -68,6 +70,22 @@ _REGULARISATION = re.compile(
 _APART = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _SEPARATORS = re.compile(r"[\s_.\-()\[\]]+")
 _NUMBER_BEFORE = re.compile(r"^\d{1,4}_")
+
+
+_REPEATED = re.compile(r"^(?P<count>\d{1,4})_(?=.*[^\W\d_])(?P<prompt>.+)$")
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """``10_zibu creature``, as kohya's trainers read it: how often a picture counts, and its prompt."""
+
+    count: int
+    prompt: str
+
+
+def repeated(path: str) -> Repeated | None:
+    found = _REPEATED.match(path.rpartition("/")[0].rpartition("/")[2])
+    return Repeated(int(found["count"]), found["prompt"].replace("_", " ").strip()) if found is not None else None
 
 
 @dataclass(frozen=True)
@@ -100,7 +118,8 @@ def folder_mark(name: str) -> Mark | None:
     if strong is not None:
         side, rest = strong
         left = "_".join(word for word in _words(_NUMBER_BEFORE.sub("", rest)) if word not in _FILLERS)
-        return Mark(side, left, certain=side == "rejected" or not left or left.isdigit())
+        alone = side == "rejected" or not left or left.isdigit()
+        return Mark(side, left, certain=alone and _certain(name))
     words = [word for word in _words(_NUMBER_BEFORE.sub("", name)) if word not in _FILLERS]
     word = words[0] if len(words) == 1 else ""
     found = _WEAK.get(word) or _TOGETHER.get(word)
@@ -111,13 +130,19 @@ def file_mark(name: str) -> Mark | None:
     """Of a file's name without its suffix."""
     strong = _strong(name)
     if strong is not None:
-        return Mark(strong[0], joined(strong[1]), certain=strong[0] == "rejected")
+        return Mark(strong[0], joined(strong[1]), certain=strong[0] == "rejected" and _certain(name))
     words = _words(name)
     for at in (-1, 0):
         if len(words) > 1 and words[at] in _WEAK:
             del words[at]
             return Mark(_WEAK[_words(name)[at]], "_".join(words), certain=False)
     return None
+
+
+def _certain(name: str) -> bool:
+    """Whether the side needs no opposite: "unselected" says it alone, "selected" does not."""
+    apart = _APART.sub("_", name)
+    return not all(_ALONE_NO_SIDE.fullmatch(found[0]) for found in _SIDE.finditer(apart))
 
 
 def _strong(name: str) -> tuple[Side, str] | None:
@@ -153,14 +178,14 @@ def not_chosen(path: str) -> str | None:
     return "a mask" if _ALWAYS_MASK.search(parts[-1]) else None
 
 
-def unjudged(folders: set[str]) -> tuple[str, str] | None:
-    """Two names of the folders that are sides of a comparison without a preference."""
-    by_word = {joined(folder): folder for folder in folders}
-    for first, second in _UNJUDGED:
+def unjudged(names: Collection[str], *, folders: bool) -> tuple[str, str] | None:
+    """Two of the names that are sides of a comparison without a preference; files are numbered for other reasons."""
+    by_word = {joined(name): name for name in names}
+    for first, second in _UNJUDGED_FOLDERS if folders else _UNJUDGED:
         for pattern in ("{}", "image_{}", "images_{}", "img_{}", "model_{}", "side_{}"):
-            names = pattern.format(first), pattern.format(second)
-            if all(name in by_word for name in names):
-                return by_word[names[0]], by_word[names[1]]
+            both = pattern.format(first), pattern.format(second)
+            if all(name in by_word for name in both):
+                return by_word[both[0]], by_word[both[1]]
     return None
 
 

@@ -23,6 +23,7 @@ from intake.formats.tables.tables import by_layout
 from intake.limits import MIB
 
 FILE = "the samples"
+_LABELS = {"cls", "label", "label_0", "preference", "preferred", "winner", "best"}
 _KINDS = {"txt", "text", "json", "cls", "cls2", "caption", *SUFFIXES}
 _TEXT_BYTES = 1 * MIB
 
@@ -56,8 +57,13 @@ def samples(pictures: Pictures) -> JudgementSource | None:
 
 
 def _two_of(sample: Sample, images: set[str]) -> bool:
+    """Whether two images of the sample are called one of two, or lie beside a label."""
     columns = [column for column, path in sample.items() if path in images]
-    return len(columns) > 1 and image_pair(columns, (*PREFERENCES, *SIDES)) is not None
+    if len(columns) < 2:
+        return False
+    return image_pair(columns, (*PREFERENCES, *SIDES)) is not None or not _LABELS.isdisjoint(
+        sample.keys() - set(columns)
+    )
 
 
 def _key_and_column(path: str) -> tuple[str, str]:

@@ -143,6 +143,36 @@ def test_a_file_of_many_prompts_is_no_caption_and_is_told(tmp_path: Path) -> Non
     assert warned(prepared) == ["caption_conflict"]
 
 
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        ("names.csv", "picture,words\n1.png,a fox\n"),
+        ("names.jsonl", '{"picture": "img/1.png", "words": "a fox"}\n'),
+        ("names.json", '[{"picture": "1.png", "words": "a fox"}]'),
+    ],
+)
+def test_a_table_of_unknown_columns_that_names_the_pictures_is_told(name: str, table: str, tmp_path: Path) -> None:
+    prepared = read(tmp_path, {"1.png": 1, name: table}, "a photo")
+    assert (read_back(prepared), warned(prepared)) == ([("a photo", 1, None)], ["caption_conflict"])
+    assert f"{name} names images" in next(one.message for one in prepared.findings if one.code == "caption_conflict")
+
+
+@pytest.mark.parametrize("name", ["1.negative.txt", "1_negative.txt", "1-neg.txt", "1.negative_prompt.txt"])
+def test_a_negative_prompt_is_no_caption(name: str, tmp_path: Path) -> None:
+    assert read_back(read(tmp_path, {"1.png": 1, name: "ugly"}, "a photo")) == [("a photo", 1, None)]
+    assert warned(read(tmp_path, {"1.png": 1, name: "ugly", "1.txt": "a fox"})) == []
+
+
+def test_repeats_of_folders_are_weights_where_they_differ(tmp_path: Path) -> None:
+    files = {"img/10_zibu/1.png": 1, "img/10_zibu/1.caption": "a zibu", "img/5_style/2.png": 2}
+    assert [(pair.prompt, pair.weight) for pair in read(tmp_path, files).pairs] == [("a zibu", 2.0), ("style", 1.0)]
+    assert [pair.weight for pair in read(tmp_path, files | {"3.png": 3}, "x").pairs] == [1.0, 10.0, 5.0]
+    same = {"10_zibu/1.png": 1, "10_style/2.png": 2}
+    assert [pair.weight for pair in read(tmp_path, same).pairs] == [None, None]
+    numbered = {"0_zibu/1.png": 1, "1_style/2.png": 2}
+    assert [pair.weight for pair in read(tmp_path, numbered).pairs] == [None, None]
+
+
 @pytest.mark.parametrize("sidecar", ["1.xmp", "1.aae", "1.npz", "1.safetensors", "1.yaml", "1.log"])
 def test_what_is_no_caption_is_not_read_as_one(sidecar: str, tmp_path: Path) -> None:
     prepared = read(tmp_path, {"1.png": 1, sidecar: "x\0y"}, "a photo")
@@ -245,7 +275,8 @@ SIDES = [
     ("chosen", "rejected"), ("Chosen", "Rejected"), ("w", "l"), ("win", "lose"), ("winner", "loser"),
     ("winners", "losers"), ("good", "bad"), ("better", "worse"), ("best", "worst"), ("positive", "negative"),
     ("pos", "neg"), ("preferred", "dispreferred"), ("preferred", "not_preferred"), ("preferred", "unpreferred"),
-    ("chosen", "not chosen"), ("liked", "disliked"), ("accepted", "rejects"),
+    ("chosen", "not chosen"), ("liked", "disliked"), ("accepted", "rejects"), ("selected", "unselected"),
+    ("prefered", "nonprefered"), ("picked", "not_picked"), ("thumbs_up", "thumbs_down"), ("accept", "reject"),
 ]  # fmt: skip
 
 
@@ -288,6 +319,7 @@ def test_files_that_are_called_the_sides(
         ("a/w/1.png", "a/l/1.png", "a/w/1.txt", "b/w/1.png", "b/l/1.png", "b/l/1.caption"),
         ("chosen A/1.png", "rejected A/1.png", "chosen A/1.txt", "chosen/1.png", "rejected/1.png", "chosen/1.txt"),
         ("1-w-7.chosen.png", "1-w-7.rejected.png", "1-w-7.txt", "2-w-7.chosen.png", "2-w-7.rejected.png", "2-w-7.txt"),
+        ("chosen_1.png", "rejected_1.png", "prompt_1.txt", "chosen_2.png", "rejected_2.png", "caption_2.txt"),
         ("01.chosen.png", "01.rejected.png", "01.json", "02.chosen.png", "02.rejected.png", "02.json"),
         ("1Chosen.png", "1Rejected.png", "1Chosen.txt", "2Chosen.png", "2Rejected.png", "2Rejected.txt"),
         ("chosen/1.png", "rejected/1.PNG", "rejected/1.json", "chosen/X.png", "rejected/x.png", "chosen/X.png.txt"),
@@ -316,6 +348,10 @@ def test_other_ways_to_name_pairs(names: tuple[str, ...], tmp_path: Path) -> Non
         {"image_0/1.png": 1, "image_1/1.png": 2, "image_0/1.txt": "x"},
         {"0.jpg_0.jpg": 1, "0.jpg_1.jpg": 2, "0.txt": "x"},
         {"0.jpg_0": 1, "0.jpg_1": 2, "0.original_prompt.txt": "x"},
+        {"0.first.png": 1, "0.second.png": 2, "0.txt": "x"},
+        {"0.0.png": 1, "0.1.png": 2, "0.cls": "1", "0.txt": "x"},
+        {"1/a.png": 1, "1/b.png": 2, "1/label.txt": "a", "1/prompt.txt": "x"},
+        {"unselected/1.png": 1, "unselected/1.txt": "x"},
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("prompt", [None, "a photo"])
@@ -332,6 +368,8 @@ def test_what_is_called_rejected_or_one_of_two_is_refused_without_its_pair(
     [
         {"good_dog.png": 1, "good_dog.txt": "one", "l.png": 2, "l.txt": "two"},
         {"10_good dog/1.png": 1, "10_good dog/1.txt": "one", "10_good dog/2.png": 2, "10_good dog/2.txt": "two"},
+        {"selected/1.png": 1, "selected/1.txt": "one", "selected/2.png": 2, "selected/2.txt": "two"},
+        {"thumbs_up.png": 1, "thumbs_up.txt": "one", "z.png": 2, "z.txt": "two"},
         {"best/1.png": 1, "best/1.txt": "one", "best/2.png": 2, "best/2.txt": "two"},
         {"the_chosen_one.png": 1, "the_chosen_one.txt": "one", "zoo.png": 2, "zoo.txt": "two"},
         {"masks/1.png": 1, "masks/1.txt": "one", "masks/2.png": 2, "masks/2.txt": "two"},
@@ -359,6 +397,7 @@ def test_a_side_without_its_opposite_is_named_by_row(tmp_path: Path) -> None:
     files = {"1_good.png": 1, "1_bad.png": 2, "2_bad.png": 3, "3_good.png": 4}
     prepared = read(tmp_path, files, "a photo", lenient=True)
     assert (read_back(prepared), prepared.report.dropped) == ([("a photo", 1, 2)], {"image_missing": 2})
+    assert prepared.report.left_out == {"dropped": 2}
     assert not read(tmp_path, files, "a photo").usable
 
 

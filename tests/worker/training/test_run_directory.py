@@ -54,6 +54,14 @@ def test_rows_marked_validation_are_held_out_with_and_without_a_validation_file(
     assert splits(inputs(marked, document(blobs, ["d"])), blobs) == {**own, "v1": "validation"}
 
 
+def test_pairs_of_one_row_have_an_id_each(blobs: Blobs) -> None:
+    """As of a tie in both orders, of a task that several people judged, of tables that are numbered each."""
+    image = blobs.put_bytes(b"image").sha256
+    rows = [{"row": row, "prompt": "a", "chosen": image, "rejected": None, "split": None} for row in (1, 2, 2, 1, 2)]
+    given = blobs.put_bytes(b"".join(json.dumps(row).encode() + b"\n" for row in rows)).sha256
+    assert [pair.id for pair in assign_splits(inputs(given), blobs)] == ["t1", "t2", "t2.2", "t1.2", "t2.3"]
+
+
 def test_without_any_mark_the_trainer_is_left_to_hold_out(blobs: Blobs) -> None:
     assert set(splits(inputs(document(blobs, ["a", "b"])), blobs).values()) == {"train"}
 
