@@ -175,10 +175,10 @@ def decode(form: ReceivedForm) -> Sent:
     fields, field_errors = pair_fields(form.fields)
     came = {name: file for name, file in form.files.items() if file.filename is not None}
     body = json.dumps([form.fields, {name: file.blob.sha256 for name, file in came.items()}], sort_keys=True)
-    known_faults = {field_error.param for field_error in form.field_errors}
+    invalid_params = {field_error.param for field_error in form.field_errors}
     field_errors = [
         *form.field_errors,
-        *(field_error for field_error in field_errors if field_error.param not in known_faults),
+        *(field_error for field_error in field_errors if field_error.param not in invalid_params),
     ]
     read = {name: pair_images.read(name, file) for name, file in came.items()}
     field_errors += [found for found in read.values() if isinstance(found, FieldError)]
@@ -222,7 +222,7 @@ def _add_pair(session: Session, caller: Principal, dataset_id: str, sent: Sent, 
     )
     [pair_id] = datasets.add(session, dataset, [new], "1 pair added", images_bytes=size)
     pair = datasets.get_pair(session, dataset, pair_id)
-    return DatasetPairAdded.made(pair, review.warnings(pair, sent.chosen.stored, rejected))
+    return DatasetPairAdded.with_warnings(pair, review.warnings(pair, sent.chosen.stored, rejected))
 
 
 def pair_page(

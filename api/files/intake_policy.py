@@ -28,7 +28,7 @@ class IntakePolicy(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     ties: Ties = Field(
-        "drop", description="Pairs of which neither image is preferred: left out, kept in both orders, or errors."
+        "drop", description="Pairs of which neither image is preferred: left out, used in both orders, or errors."
     )
     invalid_rows: InvalidRows = Field(
         "refuse",
@@ -36,7 +36,7 @@ class IntakePolicy(BaseModel):
     )
     strict: Flag = Field(False, description="Every warning is an error.")
     prompt: Prompt | None = Field(
-        None, description="For images that come without one, as a folder of a subject's pictures."
+        None, description="For images that come without one, as a folder of a subject's photos."
     )
 
 

@@ -1,4 +1,4 @@
-"""What a client asks of an upload: to begin one, and to make a file of its parts."""
+"""The requests of an upload: begin one, and make a file of its parts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from store.files.uploads import MAX_PARTS
 RequestModel = TypeVar("RequestModel", bound=BaseModel)
 Md5 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{32}$", to_lower=True)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$", to_lower=True)]
-OPENAI_FIELDS = {"expires_after": "files are kept until they are deleted"}
+OPENAI_FIELDS = {"expires_after": "files stay until they are deleted"}
 
 
 class CreateUpload(BaseModel):
@@ -73,6 +73,6 @@ def parse(document: dict[str, object], model: type[RequestModel]) -> RequestMode
         raise InvalidRequest(describe(error, document, model, OPENAI_FIELDS)) from error
 
 
-def too_large(given: int, most: int) -> InvalidRequest:
-    message = f"bytes: the limit for a file is {most} (given: {given})."
+def too_large(given: int, limit: int) -> InvalidRequest:
+    message = f"bytes: the limit for a file is {limit} (given: {given})."
     return InvalidRequest([FieldError("bytes", message, "invalid_value")])

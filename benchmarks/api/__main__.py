@@ -109,7 +109,7 @@ def created(live: Live) -> str:
 
 
 def ended(live: Live) -> str:
-    """A job as it is read for as long as it is kept."""
+    """A job as it is read for as long as it is stored."""
     job_id = created(live)
     with live.sessions.begin() as session:
         jobs.cancel(session, live.tenant.id, job_id)

@@ -1,7 +1,7 @@
 """``python -m benchmarks.uploads [--gib 4] [--directory DIR]``: a large upload, whole and in parts, against uvicorn.
 
 Prints the growth of the server's peak resident memory, the seconds, and how often each byte was written to the disk;
-writes benchmarks/results/uploads.json. Needs room for twice the upload, which it checks first and frees afterwards.
+writes benchmarks/results/uploads.json. Needs twice the upload on disk, which it checks first and frees afterwards.
 Linux.
 """
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from api.caches.principals import KNOWN_SECONDS
+from api.caches.principals import CACHE_SECONDS
 from api.errors.rate_headers import rate_headers
 from store.blobs.blobs import Blobs, StoredBlob
 from store.database import Sessions
@@ -261,7 +261,7 @@ def test_a_projects_own_rate_comes_before_the_deployments(
     assert limited.get("/v1/models").headers["x-ratelimit-limit-requests"] == "5"
     assert limited.get("/v1/usage").json()["rate_limit"] == {"requests_per_minute": 60, "burst": 5}
     set_limits(sessions, project, requests_per_minute=None)
-    until(lambda: "x-ratelimit-limit-requests" not in limited.get("/v1/models").headers, seconds=2 * KNOWN_SECONDS)
+    until(lambda: "x-ratelimit-limit-requests" not in limited.get("/v1/models").headers, seconds=2 * CACHE_SECONDS)
 
 
 def test_requests_pass_without_a_broker(settings: Settings, api_key: str, tmp_path: Path) -> None:

@@ -94,10 +94,10 @@ def context(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Traini
         StopRequest(),
         SINGLE_PROCESS,
     )
-    denoiser = made.learner.denoiser
+    denoiser = made.trainable.denoiser
     assert isinstance(denoiser, SdxlDenoiser)
     small = Small(**{name: getattr(denoiser, name) for name in denoiser.__dataclass_fields__})
-    return replace(made, learner=replace(made.learner, denoiser=small))
+    return replace(made, trainable=replace(made.trainable, denoiser=small))
 
 
 class Full(SdxlDenoiser):
@@ -110,10 +110,10 @@ class Full(SdxlDenoiser):
 @pytest.mark.integration
 def test_a_device_without_room_to_draw_costs_the_samples_and_says_so(context: TrainingContext) -> None:
     told: list[Event] = []
-    denoiser = context.learner.denoiser
+    denoiser = context.trainable.denoiser
     full = Full(**{name: getattr(denoiser, name) for name in denoiser.__dataclass_fields__})  # type: ignore[attr-defined]
-    cramped = replace(context, learner=replace(context.learner, denoiser=full), phases=PhaseReporter(told.append))
-    assert sample_images(cramped) == SampleImages(None, "the device had no memory left to draw them")
+    cramped = replace(context, trainable=replace(context.trainable, denoiser=full), phases=PhaseReporter(told.append))
+    assert sample_images(cramped) == SampleImages(None, "the device had no memory left to sample them")
     assert [event.code for event in told if isinstance(event, Warned)] == ["no_samples"]
 
 
@@ -143,4 +143,4 @@ def test_the_largest_batch_that_fits_is_found_by_trying(
     attempt = partial(try_plan, context, objective, new_batches(context, objective))
     found = first_that_fits(candidate_plans("auto", effective_batch_size, Compute.model_validate(compute)), attempt)
     assert found == MemoryPlan(plan[0], gradient_checkpointing=plan[1], streamed=plan[2])
-    assert all(parameter.grad is None for parameter in context.learner.parameters.values())
+    assert all(parameter.grad is None for parameter in context.trainable.parameters.values())

@@ -252,7 +252,7 @@ def test_a_bad_run_names_every_fault_at_once_and_exits_64(tiny_base: Path, tmp_p
     for start, allowed in [
         (f"{hyperparameters}.beta: given -1;", "greater than 0 or should be 'auto'"),
         (f"{hyperparameters}.lr_scheduler: given 'exponential';", "'constant', 'linear' or 'cosine'"),
-        (f"{hyperparameters}.batchsize: given 4;", "unknown field; known here: batch_size"),
+        (f"{hyperparameters}.batchsize: given 4;", "unknown field; allowed here: batch_size"),
         ("seed: given 'x';", "integer"),
         ("pair pair-0 chosen: given '0-chosen.png';", "PNG, JPEG, WEBP"),
         ("pair pair-1 rejected: given '1-rejected.png';", "No such file"),

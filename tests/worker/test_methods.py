@@ -45,7 +45,7 @@ def test_dpo_trains_on_chosen_images_against_what_the_base_draws(
     job = finished(resources, supervised, new_job(method="dpo", data=chosen_only))
     ((prepared, data),) = told(resources, job, "data_prepared")
     assert data["drawn_images"] == 14
-    assert "The base drew 14 images." in prepared.message
+    assert "The base sampled 14 images." in prepared.message
     ((beta, _),) = told(resources, job, "beta_chosen")
     assert beta.message.startswith("beta is 5000: ")
     assert job.progress is not None

@@ -39,7 +39,7 @@ def _family_of(folder: Path) -> str:
 
 
 def _require_text_to_image(folder: Path, network: str) -> None:
-    """Inpainting, depth, editing and upscaling models take further channels beside the noisy latents."""
+    """Inpainting, depth, editing and upscaling models take further channels besides the noisy latents."""
     taken = read_json(folder / network / "config.json").get("in_channels", 4)
     latent = read_json(folder / "vae" / "config.json").get("latent_channels", 4)
     if taken != latent:

@@ -47,9 +47,11 @@ def words(token: Token) -> list[str]:
 
 def add_words(tokenizer: Any, token: Token) -> None:
     """Raises BadRun if the tokenizer has such a word already."""
-    known = [word for word in words(token) if word in tokenizer.get_vocab()]
-    if known:
-        raise BadRun([FieldError("adapter.token.text", repr(known[0]), "a word that the tokenizer does not know yet")])
+    existing = [word for word in words(token) if word in tokenizer.get_vocab()]
+    if existing:
+        raise BadRun(
+            [FieldError("adapter.token.text", repr(existing[0]), "a word that the tokenizer does not know yet")]
+        )
     tokenizer.add_tokens(words(token))
 
 
@@ -78,10 +80,10 @@ class LearnedEmbedding(nn.Module):
         return self.table.weight
 
     def forward(self, ids: Tensor) -> Tensor:
-        known: Tensor = self.table(ids.clamp(max=self.first - 1))
+        existing: Tensor = self.table(ids.clamp(max=self.first - 1))
         rows = self.learned if self.enabled else self.initial
-        learned = rows[(ids - self.first).clamp(min=0)].to(known.dtype)
-        return torch.where((ids >= self.first).unsqueeze(-1), learned, known)
+        learned = rows[(ids - self.first).clamp(min=0)].to(existing.dtype)
+        return torch.where((ids >= self.first).unsqueeze(-1), learned, existing)
 
 
 def add_learned_rows(encoder: Any, tokenizer: Any, token: Token) -> LearnedEmbedding:

@@ -39,7 +39,7 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class PairFiles:
-    """``rejected`` is None where the base is to draw it."""
+    """``rejected`` is None where the base is to sample it."""
 
     id: str
     prompt: str
@@ -65,7 +65,7 @@ class Run:
 
 
 def read_run(directory: Path) -> Run:
-    """Raises BadRun with every fault found."""
+    """Raises BadRun with every error found."""
     field_errors: list[FieldError] = []
     spec = _read_spec(directory / "spec.json", RunSpec, field_errors)
     pairs = _read_pairs(directory / "data", field_errors)
@@ -88,7 +88,7 @@ def read_run(directory: Path) -> Run:
 
 
 def read_sample_spec(directory: Path) -> SampleSpec:
-    """What ``python -m trainer sample`` is to draw. Raises BadRun with every fault found."""
+    """What ``python -m trainer sample`` is to sample. Raises BadRun with every error found."""
     field_errors: list[FieldError] = []
     spec = _read_spec(directory / "draw.json", SampleSpec, field_errors)
     if spec is None:

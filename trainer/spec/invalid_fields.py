@@ -31,7 +31,7 @@ class InvalidField:
 
 
 def invalid_fields(error: ValidationError, document: object, model: type[BaseModel]) -> list[InvalidField]:
-    """One problem a field: what pydantic says about each arm of a union is joined.
+    """One entry a field: what pydantic says about each arm of a union is joined.
 
     Where a part of a value is wrong, nothing is said of the whole: that another arm would take no such value at all
     does not help.
@@ -50,13 +50,13 @@ def _joined(group: Sequence[InvalidField]) -> InvalidField:
 
 
 def _invalid_field(found: ErrorDetails, document: object, model: type[BaseModel]) -> tuple[Path, InvalidField]:
-    path, known, arms = _walk(found["loc"], document, model)
+    path, allowed, arms = _walk(found["loc"], document, model)
     given, name = found["input"], ".".join(path)
     match found["type"]:
         case "missing":
             return path, InvalidField(name, "missing", None, "required")
         case "extra_forbidden":
-            return path, InvalidField(name, "unknown", given, f"known here: {', '.join(known)}")
+            return path, InvalidField(name, "unknown", given, f"allowed here: {', '.join(allowed)}")
         case "union_tag_not_found":
             return (*path, TAG), InvalidField(".".join((*path, TAG)), "missing", None, _one_of(arms))
         case "union_tag_invalid":
@@ -79,7 +79,7 @@ def _walk(
     Also returns the fields that its parent knows, and the models that are valid at this path.
     """
     path: list[str] = []
-    known: Sequence[str] = ()
+    allowed: Sequence[str] = ()
     arms: Models = (model,)
     for part in location:
         if len(arms) > 1:
@@ -89,9 +89,9 @@ def _walk(
         inside, value = _child(document, part)
         if inside or part in fields:
             path.append(str(part))
-            known, document = sorted(fields), value
+            allowed, document = sorted(fields), value
             arms = _models(fields[str(part)].annotation) if part in fields else ()
-    return tuple(path), known, arms
+    return tuple(path), allowed, arms
 
 
 def _child(document: object, part: str | int) -> tuple[bool, object]:

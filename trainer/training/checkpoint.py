@@ -163,7 +163,7 @@ def _tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
         "best": checkpoint.best.adapter if checkpoint.best else {},
     }
     return {
-        f"{group}/{name}": tensor.detach().cpu().contiguous().clone()  # safetensors refuses shared memory
+        f"{group}/{name}": tensor.detach().cpu().contiguous().clone()  # safetensors rejects shared memory
         for group, tensors in groups.items()
         for name, tensor in tensors.items()
     }

@@ -39,7 +39,7 @@ from trainer.sampling.sampler import Sampler
 from trainer.spec.events import MismatchMeasured, Started, Warned
 from trainer.spec.strict import Auto
 from trainer.training.checkpoint import Checkpoint, newest_checkpoint
-from trainer.training.trainable import Learner, new_learner
+from trainer.training.trainable import Trainable, new_trainable
 
 HELD_OUT_WARNINGS = {
     "pair": "All pairs have the same prompt: validation pairs share it with training.",
@@ -54,7 +54,7 @@ class TrainingContext:
     run: Run
     device: torch.device
     encoder: CachingEncoder
-    learner: Learner
+    trainable: Trainable
     dataset: EncodedDataset
     metrics_log: MetricsLog
     phases: PhaseReporter
@@ -71,7 +71,7 @@ class TrainingContext:
 
     @cached_property
     def sampler(self) -> Sampler:
-        return new_sampler(self.run, self.encoder, self.learner, self.device)
+        return new_sampler(self.run, self.encoder, self.trainable, self.device)
 
 
 class Setup(NamedTuple):
@@ -116,16 +116,16 @@ def prepare(
     stop.check()
     phases.enter("loading")
     rates = run.hyperparameters
-    learner = new_learner(family, spec, device, learning_rate=rates.learning_rate, weight_decay=rates.weight_decay)
+    trainable = new_trainable(family, spec, device, learning_rate=rates.learning_rate, weight_decay=rates.weight_decay)
     missing = find_missing_images(files, run, requirements, encoder)
     if missing:
         phases.enter("drawing")
-        with learner.denoiser.without_adapter():
+        with trainable.denoiser.without_adapter():
             files = with_sampled_images(
                 files,
                 missing,
                 run,
-                new_sampler(run, encoder, learner, device),
+                new_sampler(run, encoder, trainable, device),
                 check=heartbeat_check(phases, stop),
                 progress=phases.progress,
                 process_group=process_group,
@@ -139,13 +139,13 @@ def prepare(
     metrics_log = MetricsLog(
         run.directory / (METRICS if process_group.is_main else f".{METRICS}.process-{process_group.rank}")
     )
-    context = TrainingContext(run, device, encoder, learner, dataset, metrics_log, phases, stop, process_group)
+    context = TrainingContext(run, device, encoder, trainable, dataset, metrics_log, phases, stop, process_group)
     mismatch = None
     if resumed is None and (count := mismatch_samples(spec.mismatch.samples, requirements)):
         mismatch = mismatch_of(context, count)
     if resumed:
-        learner.load_weights(resumed.adapter)
-        learner.load_optimizer_state(resumed.optimizer)
+        trainable.load_weights(resumed.adapter)
+        trainable.load_optimizer_state(resumed.optimizer)
     metrics_log.restore(resumed.metrics_log if resumed else b"")
     return Setup(context, new_evaluator(context), resumed, mismatch)
 
@@ -190,8 +190,8 @@ def mismatch_of(context: TrainingContext, count: int) -> MismatchMeasured:
     """Sample ``count`` images from the base, and measure how far they are from the chosen images."""
     spec, phases = context.run.spec, context.phases
     phases.enter("drawing")
-    with context.learner.denoiser.without_adapter():
-        sampler = new_sampler(context.run, context.encoder, context.learner, context.device)
+    with context.trainable.denoiser.without_adapter():
+        sampler = new_sampler(context.run, context.encoder, context.trainable, context.device)
         features = features_of(spec.dinov2, context.device)
         (mismatch, *_) = context.process_group.all_gather(
             measure_mismatch(
@@ -208,10 +208,10 @@ def mismatch_of(context: TrainingContext, count: int) -> MismatchMeasured:
     return mismatch
 
 
-def new_sampler(run: Run, encoder: CachingEncoder, learner: Learner, device: torch.device) -> Sampler:
+def new_sampler(run: Run, encoder: CachingEncoder, trainable: Trainable, device: torch.device) -> Sampler:
     options, family = run.spec.sampling, encoder.family
     return Sampler(
-        denoiser=learner.denoiser,
+        denoiser=trainable.denoiser,
         decoder=family.load_decoder(device),
         cache=encoder.cache,
         empty_prompt_key=encoder.prompt_key(""),
@@ -223,7 +223,7 @@ def new_sampler(run: Run, encoder: CachingEncoder, learner: Learner, device: tor
 
 def new_evaluator(context: TrainingContext) -> Evaluator:
     return Evaluator(
-        context.learner.denoiser,
+        context.trainable.denoiser,
         context.encoder.cache,
         draws=context.run.spec.validation.draws,
         timestep_at=context.family.timestep_at,

@@ -1,4 +1,4 @@
-"""How much memory a piece of work may take before its allocations are refused."""
+"""How much memory a piece of work may take before its allocations fail."""
 
 from __future__ import annotations
 

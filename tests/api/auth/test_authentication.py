@@ -14,7 +14,7 @@ from sqlalchemy import select
 from starlette.routing import BaseRoute
 from starlette.testclient import TestClient
 
-from api.caches.principals import KNOWN_SECONDS
+from api.caches.principals import CACHE_SECONDS
 from api.http.route_rules import JSON_LIMIT, RouteRule, RouteRules, declared_rule, requires, under_v1
 from api.main import create_app
 from api.openapi.document import document
@@ -89,7 +89,7 @@ def test_a_revoked_key_changes_nothing_from_then_on_and_reads_nothing_after_a_mo
         key = session.query(ApiKey).filter_by(project_id=project.id).one()
         assert api_keys.revoke(session, key.id)
     assert client.post("/v1/datasets", json={"name": "after"}).status_code == 401
-    until(lambda: client.get("/v1/models").status_code == 401, seconds=2 * KNOWN_SECONDS)
+    until(lambda: client.get("/v1/models").status_code == 401, seconds=2 * CACHE_SECONDS)
 
 
 WORDS = ("side", "index")  # the side of a pair, a place in a list: nobody's

@@ -24,7 +24,7 @@ def test_the_arms_of_a_union_are_one_fault() -> None:
 
 def test_an_unknown_field_names_its_siblings() -> None:
     assert messages(validation={"size": 4}) == [
-        "validation.size: unknown field; known here: draws, max_pairs, pairs_at_checkpoints, patience, share."
+        "validation.size: unknown field; allowed here: draws, max_pairs, pairs_at_checkpoints, patience, share."
     ]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from cli.client import retry
 from cli.client.retry import RetryPolicy
-from cli.errors import CommandError, NotReachable, RequestRefused
+from cli.errors import CommandError, NotReachable, RequestFailed
 
 pytestmark = pytest.mark.unit
 AWAY = NotReachable("http://there", "connection refused")
@@ -36,8 +36,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def refusal(status: int, retry_after: float = 0.0, **details: str) -> RequestRefused:
-    return RequestRefused(status, {"message": "No."} | details, None, retry_after)
+def refusal(status: int, retry_after: float = 0.0, **details: str) -> RequestFailed:
+    return RequestFailed(status, {"message": "No."} | details, None, retry_after)
 
 
 def answers(*errors: CommandError) -> list[CommandError | str]:
@@ -75,8 +75,8 @@ def test_what_passes_by_itself_is_asked_again_when_the_server_says(clock: Clock,
 
 
 @pytest.mark.parametrize("refused", [refusal(401), refusal(404), refusal(500), refusal(503, generation_id="imggen-1")])
-def test_what_does_not_pass_is_told_at_once(clock: Clock, refused: RequestRefused) -> None:
-    with pytest.raises(RequestRefused) as reported:
+def test_what_does_not_pass_is_told_at_once(clock: Clock, refused: RequestFailed) -> None:
+    with pytest.raises(RequestFailed) as reported:
         asked(RetryPolicy(None), answers(refused))
     assert reported.value is refused
     assert clock.slept == []

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from api.caches.principals import KNOWN_SECONDS
+from api.caches.principals import CACHE_SECONDS
 from cli.local.local_limits import unlimited
 from cli.main import app
 from store.settings import Settings, settings
@@ -71,7 +71,7 @@ def test_up_serves_a_home_until_it_is_stopped_and_leaves_no_process_behind(home:
     assert f"{made['id']}\t{made['key'][:10]}\tnightly\ticons" in run("keys", "list").stdout
     assert run("keys", "revoke", made["id"]).exit_code == 0
     assert home.status("/v1/datasets", "POST", key=made["key"]) == 401
-    until(lambda: home.status("/v1/models", key=made["key"]) == 401, seconds=10 * KNOWN_SECONDS)
+    until(lambda: home.status("/v1/models", key=made["key"]) == 401, seconds=10 * CACHE_SECONDS)
     assert run("projects", "set", "icons", "--queued-jobs", "3").exit_code == 0
     limits = {one["name"]: one for one in json.loads(run("projects", "list", "--json").stdout)}
     assert (limits["icons"]["queued_jobs"], limits["icons"]["requests_per_minute"]) == (3, None)

@@ -114,7 +114,7 @@ def test_the_instance_prompt_survives_yaml(run: Run) -> None:
 @pytest.mark.unit
 def test_the_base_stands_beside_the_adapter_and_beside_what_was_not_kept(run: Run) -> None:
     lines = card(run).splitlines()
-    assert "| | base | this adapter, step 10 | not kept: step 20, 5 pairs |" in lines
+    assert "| | base | this adapter, step 10 | not exported: step 20, 5 pairs |" in lines
     assert "| objective | 0.7000 | 0.5000 | 0.9000 |" in lines
     assert "| chosen loss | 0.1200 | 0.1100 | 0.1100 |" in lines
     assert "| rejected loss | 0.2100 | 0.2200 | 0.2200 |" in lines

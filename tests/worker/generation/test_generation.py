@@ -103,7 +103,7 @@ def test_what_takes_too_long_is_ended(resources: Resources, ask: Ask) -> None:
     hasty = replace(resources, settings=resources.settings.model_copy(update={"images_limit_seconds": 0.5}))
     row = drawn(hasty, ask(**LONG))
     assert (row.status, row.crashes, (row.error or {})["code"]) == ("failed", 0, "time_limit")
-    assert (row.error or {})["message"].startswith("Drawing took longer than 0.5 s and was ended.")
+    assert (row.error or {})["message"].startswith("It took longer than 0.5 s and was ended.")
 
 
 def test_a_killed_program_is_tried_again_and_given_up_at_the_cap(

@@ -142,7 +142,7 @@ MISMATCH = MismatchMeasured(similarity=0.871, low=0.85, high=0.9, images=16, fea
         ),
         (
             DATA,
-            "Training pairs by size: 10 at 512x512, 2 at 640x384. The base drew 1 image. 3 pairs had to be enlarged. "
+            "Training pairs by size: 10 at 512x512, 2 at 640x384. The base sampled 1 image. 3 pairs had to be enlarged. "
             "At most 12% of an image is cut off.",
         ),
         (
@@ -172,7 +172,7 @@ MISMATCH = MismatchMeasured(similarity=0.871, low=0.85, high=0.9, images=16, fea
             StoppedEarly(step=90, best_step=60, patience=3),
             "Stopped at step 90: the held-out objective has not been lower than at step 60 for 3 checkpoints.",
         ),
-        (Phase(phase="drawing", previous="loading", seconds=1.0), "Drawing images with the base model."),
+        (Phase(phase="drawing", previous="loading", seconds=1.0), "Sampling images with the base model."),
     ],
 )
 def test_what_the_trainer_decides_and_does_is_told_in_words_and_numbers(event: Event, message: str) -> None:
