@@ -78,7 +78,7 @@ def test_images_that_came_in_a_file_are_measured_once(
     assert client.get(f"{DATASETS}/{dataset_id}/report").status_code == 200
 
 
-def test_a_report_that_takes_longer_than_a_request_goes_on_when_it_is_asked_again(
+def test_a_report_that_takes_longer_than_a_request_goes_on_when_it_is_requested_again(
     client: TestClient, sessions: Sessions, blobs: Blobs, project: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [PreparedPair(seed, "a fox", stored(blobs, seed), None) for seed in range(200, 205)]

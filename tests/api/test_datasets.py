@@ -103,7 +103,7 @@ def test_a_file_adds_its_pairs_as_one_revision(
     assert prompts(client, dataset_id) == ["a fox", "a house"]
 
 
-def test_a_file_that_is_not_read_yet_is_to_be_asked_again_and_one_that_cannot_be_used_is_refused(
+def test_a_file_that_is_not_read_yet_is_to_be_retried_and_one_that_cannot_be_used_is_refused(
     client: TestClient, sessions: Sessions, project: Tenant, other_project: Tenant
 ) -> None:
     dataset_id = create(client)["id"]
@@ -180,7 +180,7 @@ def test_lists_are_paged_by_cursor(client: TestClient) -> None:
         assert refused.json()["error"]["code"] == "invalid_cursor"
 
 
-def test_a_deleted_data_set_is_gone_from_every_route(client: TestClient) -> None:
+def test_a_deleted_dataset_is_gone_from_every_route(client: TestClient) -> None:
     dataset_id = create(client)["id"]
     pair = add(client, dataset_id, 1)
     deleted = client.delete(f"{DATASETS}/{dataset_id}").json()

@@ -100,7 +100,7 @@ def test_curl_follows_has_the_name_and_goes_on_where_it_broke_off(place: Place, 
     assert place.store.signed[0][1]["range"] == "bytes=1000-"
 
 
-def test_a_redirect_tells_where_for_how_long_and_is_not_kept(place: Place) -> None:
+def test_a_redirect_says_where_for_how_long_and_is_not_cached(place: Place) -> None:
     answer = httpx.get(place.content, headers=place.key)
     assert (answer.status_code, answer.content, answer.headers["cache-control"]) == (302, b"", "private, no-store")
     assert "filename*=UTF-8''p%C3%A4irs.zip" in answer.headers["content-disposition"]

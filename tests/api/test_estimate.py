@@ -176,7 +176,7 @@ def test_a_dry_run_checks_everything_and_makes_nothing(
 
 
 @pytest.mark.integration
-def test_a_dry_run_of_a_job_for_which_there_is_no_room_is_refused(
+def test_a_dry_run_of_a_job_beyond_the_quota_is_refused(
     client: TestClient, sessions: Sessions, project: Tenant, file_id: str
 ) -> None:
     asked = {"model": "tiny", "training_file": file_id, "dry_run": True}

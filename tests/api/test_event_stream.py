@@ -74,7 +74,7 @@ def texts(found: list[Message]) -> list[str]:
     return [json.loads(one["data"])["message"] for one in found if one["event"] != "done"]
 
 
-def test_a_follower_gets_what_was_told_and_then_each_event_as_it_comes_until_the_end(live: Live) -> None:
+def test_a_follower_gets_the_past_events_and_then_each_event_as_it_comes_until_the_end(live: Live) -> None:
     job_id = submitted(live)
     owned = claim(live.sessions, job_id)
     tell(live.sessions, owned, "First.")
@@ -124,7 +124,7 @@ def create_theirs(sessions: Sessions, tenant: Tenant) -> str:
         return jobs.create(session, jobs.NewJob(tenant.id, spec, file, None)).id
 
 
-def test_many_followers_share_one_look_and_hold_no_connection(live: Live) -> None:
+def test_many_followers_share_one_query_and_hold_no_connection(live: Live) -> None:
     """More than the API's connections to the database: others are served meanwhile, and all get every event."""
     job_id = submitted(live)
     owned = claim(live.sessions, job_id)
@@ -166,7 +166,7 @@ def collected(hub: EventHub, job_id: str, *, between: Any = None) -> list[EventB
     return asyncio.run(run())
 
 
-def test_a_log_longer_than_one_look_is_told_whole_and_in_order(
+def test_a_log_longer_than_one_query_is_sent_whole_and_in_order(
     sessions: Sessions, client: TestClient, file_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(event_hub, "BATCH", 3)
@@ -181,7 +181,7 @@ def test_a_log_longer_than_one_look_is_told_whole_and_in_order(
     assert [batch.ended for batch in found if batch.ended] == [JobStatus.FAILED]
 
 
-def test_events_between_the_backlog_and_the_watch_are_neither_lost_nor_told_twice(
+def test_events_between_the_backlog_and_the_live_part_are_neither_lost_nor_sent_twice(
     sessions: Sessions, client: TestClient, file_id: str
 ) -> None:
     job_id = create(client, file_id)["id"]
@@ -199,7 +199,7 @@ def test_events_between_the_backlog_and_the_watch_are_neither_lost_nor_told_twic
     assert told[2:] == ["After 1.", "After 2.", "After 3.", "The end."]
 
 
-def test_a_job_that_ends_during_a_look_tells_its_last_events_before_its_end(
+def test_a_job_that_ends_during_a_query_sends_its_last_events_before_its_end(
     sessions: Sessions, client: TestClient, file_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = create(client, file_id)["id"]
@@ -221,7 +221,7 @@ def test_a_job_that_ends_during_a_look_tells_its_last_events_before_its_end(
     assert [batch.ended for batch in found if batch.ended] == [JobStatus.FAILED]
 
 
-def test_a_look_that_began_before_a_follower_came_tells_it_nothing_twice(
+def test_a_query_that_began_before_a_follower_came_sends_it_nothing_twice(
     sessions: Sessions, client: TestClient, file_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The watch's first look answers as of the log's beginning, as one does that was under way."""
@@ -274,7 +274,7 @@ def test_a_client_that_does_not_read_is_cut_off_and_nobody_else(
     assert asyncio.run(run()).lagged
 
 
-def test_a_silent_stream_is_kept_alive(
+def test_a_silent_stream_stays_alive(
     sessions: Sessions, client: TestClient, file_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(event_stream, "KEEP_ALIVE_SECONDS", 0.1)

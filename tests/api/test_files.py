@@ -73,7 +73,7 @@ def test_every_fault_of_a_form_is_reported_at_once(client: TestClient) -> None:
     assert field_errors(answer) == {"other": "unknown_field", "file": "missing_field", "purpose": "invalid_value"}
 
 
-def test_what_the_uploader_decided_about_doubtful_rows_is_kept(client: TestClient, sessions: Sessions) -> None:
+def test_what_the_uploader_decided_about_doubtful_rows_is_stored(client: TestClient, sessions: Sessions) -> None:
     data = {"purpose": "fine-tune", "ties": "both", "strict": "true", "prompt": " a photo of zibu "}
     file_id = client.post("/v1/files", files={"file": ("a.zip", CONTENT)}, data=data).json()["id"]
     plain = upload(client)["id"]
@@ -209,7 +209,7 @@ def test_a_file_that_a_live_job_needs_is_not_deleted(client: TestClient, session
         ({"range": "bytes=1-2", "if-range": '"other"'}, 200, 0, 2560),
     ],
 )
-def test_a_download_returns_what_the_range_asks_for(
+def test_a_download_returns_what_the_range_requests(
     client: TestClient, asked: dict[str, str], status: int, start: int, end: int
 ) -> None:
     answer = client.get(f"/v1/files/{upload(client)['id']}/content", headers=asked)
@@ -252,7 +252,7 @@ def test_a_blob_that_is_gone_is_a_server_error_without_inner_names(
     assert "0" * 64 not in answer.text
 
 
-def test_a_read_files_report_is_told_as_json_and_in_words(
+def test_a_read_files_report_is_sent_as_json_and_in_words(
     client: TestClient, sessions: Sessions, project: Tenant
 ) -> None:
     file = add_file(sessions, project.id, status="uploaded")

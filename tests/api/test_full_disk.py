@@ -104,7 +104,7 @@ def check_507(answer: Answer) -> None:
     assert answer.headers["x-should-retry"] == "false"
 
 
-def test_a_file_without_room_is_507_and_what_was_there_stays(cramped: Cramped) -> None:
+def test_a_file_without_disk_space_is_507_and_what_was_there_stays(cramped: Cramped) -> None:
     with cramped.client as client:
         kept = send(client, THIRD).json()
         check_507(send(client, TOO_MUCH))
@@ -118,7 +118,7 @@ def test_a_file_without_room_is_507_and_what_was_there_stays(cramped: Cramped) -
     assert cramped.server.tenant.api_key not in log  # nor in the traceback
 
 
-def test_a_part_without_room_is_507_and_the_upload_goes_on_when_there_is_some(cramped: Cramped) -> None:
+def test_a_part_without_disk_space_is_507_and_the_upload_goes_on_when_there_is_some(cramped: Cramped) -> None:
     with cramped.client as client:
         upload = begin(client, len(THIRD) + len(TOO_MUCH))
         first = client.post(f"{upload}/parts", files={"data": ("a", THIRD)}).json()
@@ -131,7 +131,7 @@ def test_a_part_without_room_is_507_and_the_upload_goes_on_when_there_is_some(cr
         assert client.get(f"/files/{completed['file']['id']}/content").content == THIRD + TOO_MUCH
 
 
-def test_a_completion_without_room_loses_no_part(cramped: Cramped) -> None:
+def test_a_completion_without_disk_space_loses_no_part(cramped: Cramped) -> None:
     """The parts fit, and not the file beside them; under a size limit, three fit where two fill a disk."""
     content = [random.Random(number).randbytes(DISK_ERRORS * 2 // 5) for number in cramped.parts_that_fit]
     with cramped.client as client:
@@ -182,7 +182,7 @@ def no_room_for_rows(sessions: Sessions) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("no_room_for_rows")
-def test_a_postgresql_without_room_is_507(client: TestClient, settings: Settings) -> None:
+def test_a_postgresql_without_disk_space_is_507(client: TestClient, settings: Settings) -> None:
     check_507(client.post("/v1/files", files={"file": ("a", b"x")}, data={"purpose": "fine-tune"}))
     asked = {"filename": "a.zip", "bytes": 1, "mime_type": "application/zip", "purpose": "fine-tune"}
     check_507(client.post("/v1/uploads", json=asked))
@@ -215,7 +215,7 @@ def autocommitting(url: str) -> Iterator[Connection]:
     engine.dispose()
 
 
-def test_a_tablespace_that_fills_up_is_507_until_there_is_room(
+def test_a_tablespace_that_fills_up_is_507_until_there_is_space(
     small_tablespace: Path, tmp_path: Path, postgres_url: str, valkey_url: str
 ) -> None:
     asked = {"filename": "a" * 200, "bytes": 1, "mime_type": "application/zip", "purpose": "fine-tune"}
@@ -236,7 +236,7 @@ def test_a_tablespace_that_fills_up_is_507_until_there_is_room(
         assert client.post("/uploads", json=asked).status_code == 200
 
 
-def test_a_pair_without_room_is_507_and_makes_no_revision(cramped: Cramped) -> None:
+def test_a_pair_without_disk_space_is_507_and_makes_no_revision(cramped: Cramped) -> None:
     larger_than_room = image_file(1, (1400, 1100))  # 4.6 MB of noise, which PNG cannot make smaller
     with cramped.client as client:
         path = f"/datasets/{client.post('/datasets', json={'name': 'foxes'}).json()['id']}"

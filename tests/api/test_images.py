@@ -77,7 +77,7 @@ def draw(sessions: Sessions, blobs: Blobs, generation_id: str, *contents: bytes)
         generation_leases.succeed(session, owned, result=result)
 
 
-def test_every_fault_is_told_at_once_and_nothing_is_queued(client: TestClient, broker_url: str) -> None:
+def test_every_fault_is_reported_at_once_and_nothing_is_queued(client: TestClient, broker_url: str) -> None:
     asked = {"model": "gpt", "prompt": "", "n": 11, "size": "10x4096", "steps": 0, "seed": -1, "quality": "hd"}
     answer = client.post(IMAGES, json=asked)
     assert answer.status_code == 400
@@ -96,7 +96,7 @@ def test_a_size_is_auto_or_two_sides(client: TestClient, size: str) -> None:
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "size")
 
 
-def test_what_nobody_draws_in_time_stays_queued_under_its_id(
+def test_what_nobody_generates_in_time_stays_queued_under_its_id(
     hasty: TestClient, sessions: Sessions, broker_url: str
 ) -> None:
     answer = hasty.post(IMAGES, json=ASKED | {"size": "64x32", "negative_prompt": "a dog", "n": 2})
@@ -124,7 +124,7 @@ def test_what_nobody_draws_in_time_stays_queued_under_its_id(
     assert row.published_at is not None
 
 
-def test_what_is_being_drawn_for_longer_than_a_request_waits_is_504(hasty: TestClient, sessions: Sessions) -> None:
+def test_what_is_being_generated_for_longer_than_a_request_waits_is_504(hasty: TestClient, sessions: Sessions) -> None:
     generation_id = queued(hasty)
     taken(sessions, generation_id)
     answer = hasty.post(IMAGES, json=ASKED, headers={"x-stainless-retry-count": "1"})
@@ -149,7 +149,7 @@ def test_a_retry_of_the_client_and_an_idempotency_key_wait_for_the_first_try(
     assert queued(hasty) != first  # asked for again on purpose
 
 
-def test_drawn_images_are_answered_in_the_form_that_was_asked_for(
+def test_generated_images_are_answered_in_the_requested_form(
     client: TestClient, hasty: TestClient, sessions: Sessions, blobs: Blobs, api_key: str
 ) -> None:
     generation_id = queued(hasty, n=2)
@@ -179,7 +179,7 @@ def test_drawn_images_are_answered_in_the_form_that_was_asked_for(
     assert [one["b64_json"] for one in encoded_later["data"]] == encoded
 
 
-def test_a_drawing_that_failed_says_why_and_is_not_retried_by_the_client(hasty: TestClient, sessions: Sessions) -> None:
+def test_a_generation_that_failed_says_why_and_is_not_retried_by_the_client(hasty: TestClient, sessions: Sessions) -> None:
     retry = {"x-stainless-retry-count": "1"}
     generation_id = queued(hasty)
     owned = taken(sessions, generation_id)

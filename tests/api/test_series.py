@@ -75,5 +75,5 @@ def test_as_csv_every_series_is_in_one_table(client: TestClient, job_id: str) ->
 
 
 @pytest.mark.parametrize("wrong", [{"points": 0}, {"format": "xml"}])
-def test_what_cannot_be_asked_is_refused(client: TestClient, job_id: str, wrong: dict[str, Any]) -> None:
+def test_what_cannot_be_requested_is_refused(client: TestClient, job_id: str, wrong: dict[str, Any]) -> None:
     assert client.get(f"{JOBS}/{job_id}/metrics", params=wrong).status_code == 400

@@ -115,7 +115,7 @@ def test_a_link_local_address_is_refused_whatever_is_allowed(local: TestClient) 
         ({"url": "x" * 3000}, {"url"}),
     ],
 )
-def test_every_fault_of_a_request_is_told(local: TestClient, body: dict[str, Any], params: set[str]) -> None:
+def test_every_fault_of_a_request_is_reported(local: TestClient, body: dict[str, Any], params: set[str]) -> None:
     answer = local.post(WEBHOOKS, json=body)
     assert answer.status_code == 400
     assert {field_error["param"] for field_error in answer.json()["error"]["errors"]} == params

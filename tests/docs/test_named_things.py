@@ -32,7 +32,7 @@ def test_a_file_that_a_page_names_exists(page: Path) -> None:
     assert [name for name in named if not (ROOT / name).is_file() and name not in TO_BE_WRITTEN] == []
 
 
-def test_the_state_diagram_draws_every_transition_and_no_other() -> None:
+def test_the_state_diagram_shows_every_transition_and_no_other() -> None:
     diagram = (ROOT / "docs" / "concepts" / "architecture.md").read_text(encoding="utf-8")
     drawn = set(re.findall(r"^ +(\w+) --> (\w+)", diagram, re.MULTILINE))
     assert drawn == {(str(before), str(after)) for before, following in TRANSITIONS.items() for after in following}

@@ -78,7 +78,7 @@ WRONG: dict[str, Callable[[Session, JobLease], None]] = {
 
 
 @pytest.mark.parametrize("sentence", WRONG)
-def test_a_wrong_history_is_told(sessions: Sessions, owned: JobLease, sentence: str) -> None:
+def test_a_wrong_history_is_reported(sessions: Sessions, owned: JobLease, sentence: str) -> None:
     with sessions.begin() as session:
         WRONG[sentence](session, owned)
     with sessions() as session:

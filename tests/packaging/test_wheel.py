@@ -111,7 +111,7 @@ def test_the_wheel_holds_what_the_code_reads_and_nothing_else(wheel: Path) -> No
     assert wheel.stat().st_size < 30 * MEBI
 
 
-def test_a_client_has_no_torch_and_tells_its_version(client: Path, elsewhere: Path) -> None:
+def test_a_client_has_no_torch_and_prints_its_version(client: Path, elsewhere: Path) -> None:
     assert pairtune(client, elsewhere, "--help").returncode == 0
     assert pairtune(client, elsewhere, "--version").stdout == f"pairtune {PROJECT['version']}\n"
     for module in ("torch", "sqlalchemy", "fastapi"):

@@ -93,13 +93,13 @@ def test_domains_that_are_not_finished_are_named() -> None:
     assert "Not finished" not in "\n".join(findings({"style": compared(0.5, 0.3)}, {}))
 
 
-def test_cost_is_told_as_it_was_measured() -> None:
+def test_cost_is_reported_as_it_was_measured() -> None:
     costs = {"mapo": Cost(0.1, 0.9, 0.88, 0.92, 10**9, 1.0)}
     text = "\n".join(findings({"style": compared(0.5, 0.1)}, costs))  # type: ignore[arg-type]
     assert "0.90 of Diffusion-DPO's time, a smaller saving than the paper's 0.855" in text
 
 
-def test_the_published_page_holds_what_the_kept_results_say() -> None:
+def test_the_published_page_holds_what_the_committed_results_say() -> None:
     page = Path("docs/benchmark.md").read_text(encoding="utf-8")
     for line in tables.tables(WHOLE, KEPT):
         assert line in page
@@ -121,7 +121,7 @@ def test_what_the_page_of_methods_says_of_the_bench_is_so() -> None:
     assert subject.live["dco"] == 0
 
 
-def test_every_picture_of_the_page_is_there() -> None:
+def test_every_image_of_the_page_is_there() -> None:
     page = Path("docs/benchmark.md").read_text(encoding="utf-8")
     pictures = [part.split(")")[0] for part in page.split("](")[1:] if part.startswith("images/")]
     assert pictures
@@ -129,7 +129,7 @@ def test_every_picture_of_the_page_is_there() -> None:
 
 
 @pytest.mark.slow
-def test_the_whole_page_and_its_plots_are_made_again_to_the_kept_bytes(tmp_path: Path) -> None:
+def test_the_whole_page_and_its_plots_are_made_again_to_the_committed_bytes(tmp_path: Path) -> None:
     kept = edition("kept")
     for sheet in kept.pictures.glob("*.webp"):  # of samples, which are not kept
         shutil.copyfile(sheet, tmp_path / sheet.name)

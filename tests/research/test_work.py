@@ -47,7 +47,7 @@ def new_worker(folder: Path) -> Worker:
     return Worker(BASE.resolve(), folder / "home", Results(folder / "results"), scope)
 
 
-def test_a_trial_is_trained_scored_and_kept_and_not_run_again(tmp_path: Path) -> None:
+def test_a_trial_is_trained_scored_and_stored_and_not_run_again(tmp_path: Path) -> None:
     """Also where a killed worker has left half a run and half a result."""
     worker = new_worker(tmp_path)
     half_run, half_result = tmp_path / "home" / "runs" / TRIAL.key / "output", worker.results.path(TRIAL)

@@ -180,7 +180,7 @@ def test_a_learned_word_leaves_every_other_row_of_the_table_as_it_was(tiny_base:
     assert (made.parameters["text_encoder.token"] - started).abs().max() > 1e-3
 
 
-def test_where_zeros_stand_for_no_prompt_they_do_so_beside_encoders_that_are_trained(tiny_base: Path) -> None:
+def test_where_zeros_stand_for_no_prompt_they_do_so_with_encoders_that_are_trained(tiny_base: Path) -> None:
     adapter = Adapter.model_validate({"rank": 4, **TEXT})
     made, prompt = trainable(tiny_base, adapter), prompts(tiny_base, adapter)
     with torch.no_grad():

@@ -44,7 +44,7 @@ CPU = torch.device("cpu")
         (MemoryError(), "the machine's main memory", "out_of_host_memory"),
     ],
 )
-def test_which_memory_ran_out_is_told_with_the_batch_and_the_cure(error: Exception, whose: str, code: str) -> None:
+def test_which_memory_ran_out_is_reported_with_the_batch_and_the_cure(error: Exception, whose: str, code: str) -> None:
     told = rf"Out of {whose} with batch_size 6 \(peak \d+ MiB\).*gradient_accumulation"
     with pytest.raises(OutOfMemory, match=told) as caught, explain_out_of_memory(CPU, 6):
         raise error
@@ -52,7 +52,7 @@ def test_which_memory_ran_out_is_told_with_the_batch_and_the_cure(error: Excepti
 
 
 @pytest.mark.unit
-def test_main_memory_that_is_refused_is_told_too() -> None:
+def test_main_memory_that_is_refused_is_reported_too() -> None:
     with pytest.raises(OutOfMemory, match="main memory"), explain_out_of_memory(CPU, 1):
         torch.empty(2**60)
 
@@ -108,7 +108,7 @@ class Full(SdxlDenoiser):
 
 
 @pytest.mark.integration
-def test_a_device_without_room_to_draw_costs_the_samples_and_says_so(context: TrainingContext) -> None:
+def test_a_device_without_memory_to_sample_costs_the_samples_and_says_so(context: TrainingContext) -> None:
     told: list[Event] = []
     denoiser = context.trainable.denoiser
     full = Full(**{name: getattr(denoiser, name) for name in denoiser.__dataclass_fields__})  # type: ignore[attr-defined]
@@ -118,7 +118,7 @@ def test_a_device_without_room_to_draw_costs_the_samples_and_says_so(context: Tr
 
 
 @pytest.mark.integration
-def test_a_run_that_wants_no_samples_draws_none_and_says_why(context: TrainingContext) -> None:
+def test_a_run_that_wants_no_samples_samples_none_and_says_why(context: TrainingContext) -> None:
     spec = context.run.spec.model_copy(update={"sampling": Sampling(held_out=0)})
     assert sample_images(replace(context, run=replace(context.run, spec=spec))) == SampleImages(
         None, "sampling.held_out is 0"

@@ -98,7 +98,7 @@ def difference(one: Drawing, other: Drawing, index: int = 0) -> int:
 
 
 @pytest.mark.integration
-def test_an_image_depends_on_its_seed_and_not_on_how_many_are_drawn_with_it(draw: Draw) -> None:
+def test_an_image_depends_on_its_seed_and_not_on_how_many_are_sampled_with_it(draw: Draw) -> None:
     several = draw(n=2, seed=MAX_SEED)
     assert list(several.drawn.files) == ["0.png", "1.png"]
     assert (several.drawn.width, several.drawn.height, several.drawn.guidance) == (32, 32, 5.0)
@@ -111,7 +111,7 @@ def test_an_image_depends_on_its_seed_and_not_on_how_many_are_drawn_with_it(draw
 
 
 @pytest.mark.integration
-def test_size_prompt_and_guidance_are_what_was_asked_for(draw: Draw) -> None:
+def test_size_prompt_and_guidance_are_as_requested(draw: Draw) -> None:
     plain = draw(width=40, height=24)
     assert plain.pixels().shape == (24, 40, 3)
     away, unguided = (draw(width=40, height=24, **one) for one in ({"negative_prompt": PROMPTS[1]}, {"guidance": 1}))
@@ -128,7 +128,7 @@ def program(directory: Path) -> tuple[int, Event]:
 
 
 @pytest.mark.integration
-def test_the_program_draws_the_same_and_tells_what_it_wrote(draw: Draw) -> None:
+def test_the_program_samples_the_same_and_reports_what_it_wrote(draw: Draw) -> None:
     before = draw()
     code, last = program(before.directory)
     assert isinstance(last, Sampled)
@@ -149,7 +149,7 @@ def test_a_size_that_the_base_cannot_have_is_refused_with_what_it_can(draw: Draw
 
 
 @pytest.mark.integration
-def test_an_export_and_its_checkpoint_draw_the_same_and_another_than_the_base(draw: Draw, trained: Trained) -> None:
+def test_an_export_and_its_checkpoint_sample_the_same_and_another_than_the_base(draw: Draw, trained: Trained) -> None:
     def export(folder: Path) -> None:
         for name in ("pytorch_lora_weights.safetensors", "learned_embeds.safetensors"):
             shutil.copy(trained.directory / "output" / name, folder)

@@ -104,12 +104,12 @@ def require_same(place: str, found: Collection[str], wanted: Collection[str], ta
 
 
 @pytest.mark.parametrize("place", METHOD_PLACES)
-def test_a_place_names_every_method_of_the_facts_and_no_other(place: str) -> None:
+def test_a_table_names_every_method_of_the_facts_and_no_other(place: str) -> None:
     require_same(place, set(METHOD_PLACES[place]()), METHODS.keys(), "METHODS of trainer/spec/method_facts.py")
 
 
 @pytest.mark.parametrize("place", FAMILY_PLACES)
-def test_a_place_names_every_family_of_the_facts_and_no_other(place: str) -> None:
+def test_a_table_names_every_family_of_the_facts_and_no_other(place: str) -> None:
     require_same(place, set(FAMILY_PLACES[place]()), FAMILIES.keys(), "FAMILIES of trainer/spec/family_facts.py")
 
 

@@ -20,7 +20,7 @@ from worker.training.supervisor import supervise
 pytestmark = pytest.mark.integration
 
 
-def test_a_dry_run_of_a_finished_job_tells_what_it_has_cost(
+def test_a_dry_run_of_a_finished_job_reports_what_it_has_cost(
     resources: Resources, project_id: str, new_job: NewJob, tiny_base: Path, tmp_path: Path
 ) -> None:
     sessions = resources.sessions

@@ -203,7 +203,7 @@ def test_a_worker_whose_disk_is_at_fault_leaves_the_file_to_others_and_says_so_a
     assert "the last time because a file or blob could not be read or written: " in (refused.status_details or "")
 
 
-def test_a_waiting_job_is_told_how_far_the_reading_is(
+def test_a_waiting_job_shows_how_far_the_reading_is(
     resources: Resources, project_id: str, archive: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.intake.file_intake.PROGRESS_SECONDS", 0.0)

@@ -31,7 +31,7 @@ def proxied(resources: Resources, engine: Engine) -> Iterator[tuple[Proxy, Resou
         own.dispose()
 
 
-def test_events_are_told_once(proxied: tuple[Proxy, Resources], resources: Resources, project_id: str) -> None:
+def test_events_are_stored_once(proxied: tuple[Proxy, Resources], resources: Resources, project_id: str) -> None:
     proxy, cut_off = proxied
     attempt = Attempt(claim(resources.sessions, queued_job(resources.sessions, project_id)), Path())
     attempt.receive([Phase(phase="caching", previous="loading", seconds=1.0)])

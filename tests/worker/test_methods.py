@@ -39,7 +39,7 @@ def result_names(resources: Resources, job: Job) -> list[str]:
     return [by_id[file_id] for file_id in job.result_files]
 
 
-def test_dpo_trains_on_chosen_images_against_what_the_base_draws(
+def test_dpo_trains_on_chosen_images_against_what_the_base_generates(
     resources: Resources, supervised: Supervised, new_job: NewJob, chosen_only: bytes
 ) -> None:
     job = finished(resources, supervised, new_job(method="dpo", data=chosen_only))

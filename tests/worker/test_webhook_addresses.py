@@ -43,7 +43,7 @@ def test_a_name_that_has_come_to_mean_a_private_address_is_refused(
     assert "private, local or reserved" in (only(parts, endpoint_id).last_error or "")
 
 
-def test_the_connection_goes_to_the_address_that_was_judged_and_the_name_is_asked_for_once(
+def test_the_connection_goes_to_the_address_that_was_judged_and_the_name_is_resolved_once(
     parts: Resources, project_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with receiving() as receiver, receiving(address="127.0.0.2", port=receiver.port) as rebound:
@@ -97,7 +97,7 @@ def test_of_several_addresses_the_next_is_tried(parts: Resources) -> None:
     assert answer.status == 200
 
 
-def test_no_more_than_a_kibibyte_of_an_answer_is_kept(parts: Resources, project_id: str) -> None:
+def test_no_more_than_a_kibibyte_of_an_answer_is_stored(parts: Resources, project_id: str) -> None:
     """Of one that never ends, either: its connection is closed."""
     body = b"x" * 50_000_000
     with receiving(lambda _: Reply(500, {"content-length": str(10**12)}, body)) as receiver:

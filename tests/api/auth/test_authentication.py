@@ -77,7 +77,7 @@ def test_no_route_answers_without_a_valid_key(
         assert answer.json()["error"]["code"] == "invalid_api_key"
 
 
-def test_an_unknown_route_under_v1_tells_nothing_without_a_key(anonymous: TestClient) -> None:
+def test_an_unknown_route_under_v1_reveals_nothing_without_a_key(anonymous: TestClient) -> None:
     assert anonymous.get("/v1/nothing").status_code == 401
 
 
@@ -234,7 +234,7 @@ def test_another_projects_ids_do_not_exist(
 
 
 @pytest.mark.parametrize("operation", [one for one in OF_ONE if len(ids_in(one.path)) > 1], ids=name)
-def test_an_id_of_ones_own_beside_another_projects_opens_nothing(
+def test_an_id_of_ones_own_next_to_another_projects_opens_nothing(
     client: TestClient,
     sessions: Sessions,
     path_values: dict[str, str],

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.unit
 PRINCIPAL = Principal("key-1", "proj-1", Role.MEMBER, UNLIMITED, use_is_noted=True)
 
 
-def test_a_key_is_remembered_from_the_moment_it_was_looked_up_and_not_from_the_answer() -> None:
+def test_a_key_is_remembered_from_the_moment_it_was_read_and_not_from_the_answer() -> None:
     get = Principals()
     get.remember("quick", PRINCIPAL, time.monotonic())
     get.remember("slow", PRINCIPAL, time.monotonic() - CACHE_SECONDS)

@@ -33,7 +33,7 @@ def preflight(client: TestClient, origin: str) -> dict[str, str]:
     return {"status": str(answer.status_code)} | dict(answer.headers)
 
 
-def test_an_allowed_origin_is_told_so_before_it_shows_a_key(open_to_ours: TestClient) -> None:
+def test_an_allowed_origin_gets_permission_before_it_shows_a_key(open_to_ours: TestClient) -> None:
     told = preflight(open_to_ours, OURS)
     assert (told["status"], told["access-control-allow-origin"]) == ("200", OURS)
     assert "authorization" in told["access-control-allow-headers"].lower()

@@ -183,7 +183,7 @@ def test_a_job_keeps_its_pinned_revision_when_the_data_set_changes_and_is_delete
         assert jobs.pairs_documents(session, kept) == ("digest of 1", None)
 
 
-def test_a_job_waits_for_a_file_beside_a_data_set(sessions: Sessions, project_id: str) -> None:
+def test_a_job_waits_for_a_file_next_to_a_dataset(sessions: Sessions, project_id: str) -> None:
     dataset_id, unread = begin(sessions, project_id, "a"), add_file(sessions, project_id, status="uploaded")
     with sessions.begin() as session:
         revision = datasets.revision(session, datasets.get(session, project_id, dataset_id), None)
@@ -204,7 +204,7 @@ def test_a_job_without_pairs_or_with_two_sources_cannot_be_stored(sessions: Sess
             session.flush()
 
 
-def test_image_facts_are_kept_once_whoever_measures(sessions: Sessions) -> None:
+def test_image_facts_are_stored_once_whoever_measures(sessions: Sessions) -> None:
     facts = [MeasuredImage(f"image {n}", n + 1, 2, bytes([n])) for n in range(20)]
     with ThreadPoolExecutor(4) as pool:
         tries = [pool.submit(_keep, sessions, part) for part in (facts, facts[::-1], facts[5:], facts[:15]) * 5]

@@ -245,7 +245,7 @@ def test_a_withdrawn_pause_queues_the_job_again(sessions: Sessions, project_id: 
         assert job_leases.give_back(session, owned, "Stopped.") is JobStatus.QUEUED
 
 
-def test_a_cancel_outlasts_a_later_pause_and_the_heartbeat_tells_it(sessions: Sessions, project_id: str) -> None:
+def test_a_cancel_outlasts_a_later_pause_and_the_heartbeat_reports_it(sessions: Sessions, project_id: str) -> None:
     owned = running_job(sessions, project_id)
     for act in (jobs.pause, jobs.cancel, jobs.pause):
         with sessions.begin() as session:

@@ -47,7 +47,7 @@ def finished(sessions: Sessions, project_id: str, told: list[dict[str, Any]]) ->
     return owned.job_id
 
 
-def test_a_finished_job_is_measured_by_what_it_told(sessions: Sessions, project_id: str) -> None:
+def test_a_finished_job_is_measured_by_what_it_reported(sessions: Sessions, project_id: str) -> None:
     finished(sessions, project_id, EVENTS)
     with sessions() as session:
         [run] = run_history.of_base(session, "tiny")
@@ -70,7 +70,7 @@ def test_a_finished_job_is_measured_by_what_it_told(sessions: Sessions, project_
 
 
 @pytest.mark.parametrize("missing", ["started", "data_prepared", "progress"])
-def test_a_job_that_did_not_tell_all_of_it_is_no_measure(sessions: Sessions, project_id: str, missing: str) -> None:
+def test_a_job_that_did_not_report_all_of_it_is_no_measure(sessions: Sessions, project_id: str, missing: str) -> None:
     finished(sessions, project_id, [told for told in EVENTS if told["event"] != missing])
     with sessions() as session:
         assert run_history.of_base(session, "tiny") == []

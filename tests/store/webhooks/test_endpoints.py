@@ -118,7 +118,7 @@ def test_an_end_that_is_rolled_back_leaves_none(sessions: Sessions, project_id: 
     assert log(sessions, endpoint_id) == []
 
 
-def test_only_the_projects_endpoints_that_want_the_event_and_are_not_disabled_hear_of_it(
+def test_only_the_projects_endpoints_that_want_the_event_and_are_not_disabled_receive_it(
     sessions: Sessions, project_id: str
 ) -> None:
     wants = endpoint(sessions, project_id)
@@ -227,7 +227,7 @@ def slow_clock(sessions: Sessions) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("slow_clock")
-def test_what_another_claims_between_the_look_and_the_claim_is_not_claimed_again(
+def test_what_another_claims_between_the_query_and_the_claim_is_not_claimed_again(
     sessions: Sessions, project_id: str
 ) -> None:
     """The later sender sees the delivery due, and reads the clock while the earlier one claims and commits."""
@@ -266,7 +266,7 @@ def test_what_a_sender_took_and_never_ended_is_due_again(sessions: Sessions, pro
     assert delivery.delivered_at is not None
 
 
-def test_the_log_is_kept_for_a_month_and_what_is_to_be_sent_for_ever(sessions: Sessions, project_id: str) -> None:
+def test_the_log_is_stored_for_a_month_and_what_is_to_be_sent_for_ever(sessions: Sessions, project_id: str) -> None:
     endpoint_id = endpoint(sessions, project_id)
     old, pending, young = (cancelled(sessions, project_id) for _ in range(3))
     ago = func.now() - delivery_log.RETENTION - timedelta(minutes=1)

@@ -73,7 +73,7 @@ def test_nothing_goes_while_all_fits(tmp_path: Path) -> None:
     assert kept(tmp_path) == KEYS
 
 
-def test_what_was_used_longest_ago_goes_first_and_a_little_room_is_made(tmp_path: Path) -> None:
+def test_what_was_used_longest_ago_goes_first_and_a_little_more_is_freed(tmp_path: Path) -> None:
     filled(tmp_path)
     Cache(tmp_path).has(KEYS[0])
     assert evict(tmp_path, 8 * SIZE) == 3 * SIZE  # 2 too many, and 5% of 8

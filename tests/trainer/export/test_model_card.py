@@ -112,7 +112,7 @@ def test_the_instance_prompt_survives_yaml(run: Run) -> None:
 
 
 @pytest.mark.unit
-def test_the_base_stands_beside_the_adapter_and_beside_what_was_not_kept(run: Run) -> None:
+def test_the_base_stands_next_to_the_adapter_and_to_what_was_not_exported(run: Run) -> None:
     lines = card(run).splitlines()
     assert "| | base | this adapter, step 10 | not exported: step 20, 5 pairs |" in lines
     assert "| objective | 0.7000 | 0.5000 | 0.9000 |" in lines
@@ -139,7 +139,7 @@ def test_warnings_are_repeated(run: Run) -> None:
 
 
 @pytest.mark.unit
-def test_what_it_was_made_from_is_told(run: Run) -> None:
+def test_what_it_was_made_from_is_reported(run: Run) -> None:
     told = card(run)
     assert f"- data: 14 pairs and 2 held out, `sha256:{run.dataset_digest}`" in told
     assert "- method: mapo, form paper, beta 64.0" in told
@@ -155,7 +155,7 @@ def test_samples_are_shown_where_there_are_some(run: Run) -> None:
 
 
 @pytest.mark.unit
-def test_how_to_load_it_is_told_of_the_files_that_there_are(run: Run) -> None:
+def test_how_to_load_it_is_said_of_the_files_that_there_are(run: Run) -> None:
     told = card(on(run, HUB))
     assert 'StableDiffusionXLPipeline.from_pretrained("someone/sdxl", revision="abc")' in told
     assert "`adapter.safetensors`" in told
@@ -164,7 +164,7 @@ def test_how_to_load_it_is_told_of_the_files_that_there_are(run: Run) -> None:
 
 @pytest.mark.integration
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
-def test_the_code_that_is_told_loads_adapter_and_word(
+def test_the_code_of_the_card_loads_adapter_and_word(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: FamilyName
 ) -> None:
     """The card's own lines are run, in the directory of the files that they name."""

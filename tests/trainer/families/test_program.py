@@ -23,7 +23,7 @@ LENGTH = {"max_steps": 8, "batch_size": 4, "learning_rate": 2e-3}
 
 @pytest.mark.parametrize("family", SAVE_BASE)
 @pytest.mark.parametrize("method", ["mapo", "dpo"])
-def test_a_family_trains_and_its_adapter_loads_and_draws(tmp_path: Path, family: FamilyName, method: str) -> None:
+def test_a_family_trains_and_its_adapter_loads_and_samples(tmp_path: Path, family: FamilyName, method: str) -> None:
     base = SAVE_BASE[family](tmp_path / "base")
     directory = save_run(tmp_path / "run", base)
     write_spec(directory, base, LENGTH | preset(method), method=method, family=family)

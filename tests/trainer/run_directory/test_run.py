@@ -149,7 +149,7 @@ def test_a_fault_within_a_method_is_named_without_the_unions_arm(tmp_path: Path)
     ]
 
 
-def test_an_unknown_method_is_told_with_the_known_ones(tmp_path: Path) -> None:
+def test_an_unknown_method_is_reported_with_the_existing_ones(tmp_path: Path) -> None:
     found = field_errors(directory(tmp_path, pair("1"), spec={**SPEC, "method": {"type": "ppo"}}))
     assert found == [f"method.type: given 'ppo'; should be {listed(map(repr, METHODS))}"]
 

@@ -11,7 +11,7 @@ from trainer.spec.events import Event, Failed, PhaseProgress
 pytestmark = pytest.mark.unit
 
 
-def test_long_work_tells_once_a_second_that_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_work_reports_once_a_second_that_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Event] = []
     clock = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])

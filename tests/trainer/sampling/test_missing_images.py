@@ -67,13 +67,13 @@ def test_pairs_without_a_rejected_image_get_one_at_the_chosen_images_size(tiny_b
             assert image.info["pairtune.prompt"] == record["prompt"]
 
 
-def test_methods_that_look_at_chosen_images_alone_draw_for_validation_only(tiny_base: Path, tmp_path: Path) -> None:
+def test_methods_that_train_on_chosen_images_alone_sample_for_validation_only(tiny_base: Path, tmp_path: Path) -> None:
     outcome = finished(save(tmp_path / "run", tiny_base, "sft"), tmp_path / "cache")
     (prepared,) = (event for event in outcome.events if isinstance(event, DataPrepared))
     assert prepared.drawn_images == 1
 
 
-def test_dreambooth_draws_its_class_images_from_the_class_prompt(tiny_base: Path, tmp_path: Path) -> None:
+def test_dreambooth_samples_its_class_images_from_the_class_prompt(tiny_base: Path, tmp_path: Path) -> None:
     directory = save(tmp_path / "run", tiny_base, "dreambooth", **CLASS)
     finished(directory, tmp_path / "cache")
     class_images = [record for record in manifest(directory) if record["purpose"].startswith("class image")]
@@ -81,7 +81,7 @@ def test_dreambooth_draws_its_class_images_from_the_class_prompt(tiny_base: Path
     assert {(record["width"], record["height"]) for record in class_images} == {(32, 32)}
 
 
-def test_killed_while_drawing_a_run_goes_on_with_the_images_it_has(tiny_base: Path, tmp_path: Path) -> None:
+def test_killed_while_sampling_a_run_goes_on_with_the_images_it_has(tiny_base: Path, tmp_path: Path) -> None:
     straight = save(tmp_path / "straight", tiny_base, "dreambooth", **CLASS)
     finished(straight, tmp_path / "cache")
     broken = save(tmp_path / "broken", tiny_base, "dreambooth", **CLASS)

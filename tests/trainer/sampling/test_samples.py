@@ -58,7 +58,7 @@ def test_each_step_has_its_images_and_the_grid_a_row_for_each(tmp_path: Path) ->
     assert [sheet.getpixel((MARGIN + CELL // 2, y)) for y in centres] == [(255, 0, 0), (0, 0, 255)]
 
 
-def test_a_step_that_is_there_is_not_drawn_again(tmp_path: Path) -> None:
+def test_a_step_that_is_there_is_not_sampled_again(tmp_path: Path) -> None:
     painter = Painter()
     samples(tmp_path, painter).write(0, nothing, ignore)
     samples(tmp_path, painter).write(0, nothing, ignore)
@@ -73,7 +73,7 @@ def test_a_resumed_run_forgets_the_steps_it_will_come_to_again(tmp_path: Path) -
     assert sorted(path.name for path in (tmp_path / "samples").glob("step-*")) == ["step-00000000", "step-00000010"]
 
 
-def test_a_run_that_starts_anew_forgets_all_samples_and_what_was_half_written(tmp_path: Path) -> None:
+def test_a_run_that_starts_again_forgets_all_samples_and_what_was_half_written(tmp_path: Path) -> None:
     these = samples(tmp_path, Painter())
     these.remove_after(-1)
     these.write(0, nothing, ignore)

@@ -134,7 +134,7 @@ def test_a_writer_that_comes_after_the_mark_keeps_its_blob(
     assert parts.blobs.read(sha256) == b"orphan"
 
 
-def test_a_writer_that_comes_during_a_removal_waits_and_stores_anew(parts: Resources, project_id: str) -> None:
+def test_a_writer_that_comes_during_a_removal_waits_and_stores_again(parts: Resources, project_id: str) -> None:
     """The one moment that no age and no row can tell of: it saw the blob, and the sweep has decided."""
     sha256 = orphan(parts)
     with parts.sessions.begin() as session:

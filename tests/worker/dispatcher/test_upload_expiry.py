@@ -78,7 +78,7 @@ def test_bytes_that_the_store_could_not_remove_are_removed_in_a_later_tick(
     assert kept(resources, upload_id) == 0
 
 
-def test_a_part_that_came_in_just_as_its_upload_ended_goes_once_all_is_settled(
+def test_a_part_that_came_in_just_as_its_upload_ended_goes_once_the_upload_has_ended(
     resources: Resources, project_id: str
 ) -> None:
     upload_id = begin(resources, project_id)

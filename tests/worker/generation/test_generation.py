@@ -70,7 +70,7 @@ def beside() -> Iterator[Drawing]:
     thread.close()
 
 
-def test_images_are_drawn_once_and_stored_with_how_they_came_about(resources: Resources, ask: Ask) -> None:
+def test_images_are_generated_once_and_stored_with_how_they_came_about(resources: Resources, ask: Ask) -> None:
     first, again = (drawn(resources, ask(n=2, width=24, height=40)) for _ in range(2))
     assert first.status == again.status == "succeeded"
     result: dict[str, Any] = first.result or {}
@@ -185,7 +185,7 @@ def test_a_tick_publishes_what_is_queued_and_takes_back_what_a_dead_worker_held(
         assert client.llen("draw") == 2
 
 
-def test_images_that_a_later_version_was_asked_for_are_left_to_its_workers(resources: Resources, ask: Ask) -> None:
+def test_images_that_a_later_version_was_requested_with_are_left_to_its_workers(resources: Resources, ask: Ask) -> None:
     generation_id = ask(invented=1)
     drawn(resources, generation_id)
     left = read_generation(resources.sessions, generation_id)

@@ -102,7 +102,7 @@ def break_off(released: list[str], after: int) -> None:
 
 
 @pytest.mark.parametrize("after", [0, 1])
-def test_an_owner_that_hears_of_the_stop_releases_too_and_once(after: int) -> None:
+def test_an_owner_that_learns_of_the_stop_releases_too_and_once(after: int) -> None:
     released: list[str] = []
     with pytest.raises(LeaseLost), released_on_stop(lambda: True, lambda: released.append("once")):
         break_off(released, after)

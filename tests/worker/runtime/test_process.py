@@ -79,7 +79,7 @@ def test_a_group_whose_leader_has_ended_is_ended_too(family: Family) -> None:
 
 
 @pytest.mark.parametrize("family", ["hearing"], indirect=True)
-def test_the_first_press_asks_everyone_and_a_press_within_the_grace_time_kills_nobody(
+def test_the_first_press_stops_everyone_and_a_press_within_the_grace_time_kills_nobody(
     family: Family, tmp_path: Path
 ) -> None:
     parent, child = family

@@ -89,7 +89,7 @@ def test_an_output_with_the_hashes_that_the_trainer_reported_is_the_result(
     ],
     ids=lambda given: str(given) if not isinstance(given, TrainerEnd) else f"exit {given.exit_code}",
 )
-def test_an_end_without_a_word_is_a_crash_unless_it_was_asked_for(
+def test_an_end_without_a_word_is_a_crash_unless_it_was_requested(
     resources: Resources, attempt: Attempt, end: TrainerEnd, status: str, code: str | None
 ) -> None:
     job, told = concluded(resources, attempt, end)

@@ -45,7 +45,7 @@ def test_images_that_are_trained_on_and_validated_on_are_counted_on_either_side(
     )
 
 
-def test_nothing_is_told_of_data_that_are_apart_or_not_marked() -> None:
+def test_nothing_is_reported_of_data_that_are_apart_or_not_marked() -> None:
     assert list(warnings([pair("t1", "a", "train"), pair("v1", "b", "validation")])) == []
     assert list(warnings([pair("t1", "a", "train"), pair("t2", "a", "train")])) == []
 

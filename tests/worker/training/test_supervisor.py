@@ -144,7 +144,7 @@ def small_group() -> Iterator[Path]:
     group.rmdir()
 
 
-def test_a_trainer_that_the_kernel_ends_for_lack_of_memory_is_told_from_one_that_was_killed(
+def test_a_trainer_that_the_kernel_ends_for_lack_of_memory_is_distinguished_from_one_that_was_killed(
     resources: Resources, new_job: NewJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_group: Path
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(
@@ -240,7 +240,7 @@ def test_a_broker_or_a_database_that_is_away_when_a_hint_is_due_ends_nothing(
     publish_jobs(nowhere, [job_id])
 
 
-def test_a_hub_that_cannot_be_reached_is_asked_again_by_the_next_attempt(
+def test_a_hub_that_cannot_be_reached_is_tried_again_by_the_next_attempt(
     resources: Resources, new_job: NewJob, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # where nothing listens
