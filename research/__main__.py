@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from research.editions import BASE, KEPT, Edition, EditionName, edition
+from research.editions import BASE, STORED, Edition, EditionName, edition
 from research.plan import wanted
 from research.workers import Stopped, run_workers
 
@@ -80,7 +80,7 @@ def report(chosen: Edition) -> None:
     else:
         write_report(chosen.results, chosen.home, chosen.page, chosen.pictures)
     if chosen.name != "kept":
-        print(agreement(set(wanted(chosen.scope, chosen.results)), chosen.results, KEPT))
+        print(agreement(set(wanted(chosen.scope, chosen.results)), chosen.results, STORED))
 
 
 def _minutes(seconds: float) -> str:

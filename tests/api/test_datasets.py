@@ -22,8 +22,8 @@ ROWS = (
 )
 
 
-def prompts(client: TestClient, dataset_id: str, **asked: Any) -> list[str]:
-    answer = client.get(f"{DATASETS}/{dataset_id}/pairs", params=asked)
+def prompts(client: TestClient, dataset_id: str, **requested: Any) -> list[str]:
+    answer = client.get(f"{DATASETS}/{dataset_id}/pairs", params=requested)
     assert answer.status_code == 200, answer.text
     return [pair["prompt"] for pair in answer.json()["data"]]
 
@@ -143,8 +143,8 @@ def test_every_change_is_a_revision_and_older_ones_can_be_read(client: TestClien
         "created with 0 pairs",
     ]
     assert [revision["pairs"] for revision in revisions] == [1, 2, 1, 0]
-    kept = client.get(f"{DATASETS}/{dataset_id}/pairs/{fox['id']}").json()
-    assert (kept["added_in"], kept["removed_in"]) == (2, 4)
+    stored = client.get(f"{DATASETS}/{dataset_id}/pairs/{fox['id']}").json()
+    assert (stored["added_in"], stored["removed_in"]) == (2, 4)
     again = client.delete(f"{DATASETS}/{dataset_id}/pairs/{fox['id']}")
     assert (again.status_code, again.json()["error"]["code"]) == (404, "pair_not_found")
 

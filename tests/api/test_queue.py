@@ -27,18 +27,18 @@ def test_a_job_reports_its_priority_and_while_it_is_queued_its_position(
     plain, urgent = create(client, file_id), create(client, file_id, priority=3)
     assert (plain["priority"], urgent["priority"]) == (0, 3)
 
-    def place(job_id: str) -> int | None:
+    def position(job_id: str) -> int | None:
         found: int | None = client.get(f"{JOBS}/{job_id}").json()["queue_position"]
         return found
 
-    before, after = place(urgent["id"]), place(plain["id"])
+    before, after = position(urgent["id"]), position(plain["id"])
     assert before is not None
     assert after is not None
     assert 1 <= before < after  # other tests' projects may stand in front
     listed = {job["id"]: job["queue_position"] for job in client.get(JOBS).json()["data"]}
     assert listed == {urgent["id"]: before, plain["id"]: after}
     owned = claim(sessions, urgent["id"])
-    assert place(urgent["id"]) is None
+    assert position(urgent["id"]) is None
     with sessions.begin() as session:
         job_leases.record(session, owned, [], progress={"step": 1}, eta=60)
         job_leases.succeed(session, owned, results=[])

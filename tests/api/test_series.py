@@ -31,9 +31,13 @@ def job_id(client: TestClient, sessions: Sessions, file_id: str) -> str:
     """A job that went on from step 20 after it had trained to step 30."""
     found: str = create(client, file_id)["id"]
     owned = claim(sessions, found)
-    told = [metrics(0), *[progress(step, 1.0) for step in (10, 20, 30)], *[progress(step, 0.5) for step in (30, 40)]]
+    reported = [
+        metrics(0),
+        *[progress(step, 1.0) for step in (10, 20, 30)],
+        *[progress(step, 0.5) for step in (30, 40)],
+    ]
     with sessions.begin() as session:
-        job_leases.record(session, owned, [*told, metrics(40), metrics(40, final=True), NewEvent("Words.")])
+        job_leases.record(session, owned, [*reported, metrics(40), metrics(40, final=True), NewEvent("Words.")])
     return found
 
 

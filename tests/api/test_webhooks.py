@@ -138,9 +138,9 @@ def test_a_create_sent_again_is_answered_with_the_same_secret_which_the_database
     assert len(local.get(WEBHOOKS).json()["data"]) == 1
     assert local.post(WEBHOOKS, json={"url": URL + "s"}, headers=headers).status_code == 422
     with sessions() as session:
-        kept = session.scalars(text("SELECT answer::text FROM idempotency_keys WHERE key = 'once'")).all()
-    assert any(first.json()["id"] in answer for answer in kept)
-    assert not any("whsec_" in answer for answer in kept)
+        stored = session.scalars(text("SELECT answer::text FROM idempotency_keys WHERE key = 'once'")).all()
+    assert any(first.json()["id"] in answer for answer in stored)
+    assert not any("whsec_" in answer for answer in stored)
 
 
 def test_a_rotation_makes_a_new_secret_and_sent_again_no_other(local: TestClient) -> None:

@@ -273,7 +273,9 @@ def test_without_a_database_the_command_says_how_to_name_one(
         assert (refused.exit_code, said in refused.stderr) == (2, True), refused.output
 
 
-def test_a_database_that_was_not_migrated_is_reported(run: Run, postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_was_not_migrated_is_reported(
+    run: Run, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PAIRTUNE_DATABASE_URL", postgres_url)
     settings.cache_clear()
     refused = run("keys", "list")

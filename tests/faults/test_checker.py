@@ -39,8 +39,8 @@ def owned(sessions: Sessions) -> JobLease:
     return running_job(sessions, make_tenant(sessions, "first").id)
 
 
-def append(session: Session, owned: JobLease, *told: NewEvent, attempt: int = 1) -> None:
-    events.append(session, owned.job_id, told, attempt=attempt)
+def append(session: Session, owned: JobLease, *reported: NewEvent, attempt: int = 1) -> None:
+    events.append(session, owned.job_id, reported, attempt=attempt)
 
 
 def status(session: Session, owned: JobLease, to: str) -> None:

@@ -86,8 +86,8 @@ def elsewhere(tmp_path: Path) -> Path:
 
 
 def variables(**given: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PAIRTUNE_", "PYTHON"))}
-    return kept | given
+    stored = {name: value for name, value in os.environ.items() if not name.startswith(("PAIRTUNE_", "PYTHON"))}
+    return stored | given
 
 
 def pairtune(installed: Path, folder: Path, *arguments: str, **given: str) -> subprocess.CompletedProcess[str]:

@@ -124,8 +124,8 @@ def test_the_files_load_into_a_network_that_was_never_trained(family: FamilyName
     assert made.denoiser.save_token(tmp_path / "learned_embeds.safetensors") == (adapter.token is not None)
     opened = Base(name="tiny", family=family, source=str(base))
     fresh = open_family(opened, adapter).load_denoiser(CPU)
-    asked = SampleSpec(base=opened, prompt="a cat", seed=0, adapter=adapter, weights="export")
-    apply_adapter(fresh, asked, tmp_path)
+    requested = SampleSpec(base=opened, prompt="a cat", seed=0, adapter=adapter, weights="export")
+    apply_adapter(fresh, requested, tmp_path)
     with torch.no_grad():
         torch.testing.assert_close(prediction(fresh, prompt), prediction(made.denoiser, prompt), rtol=0, atol=1e-5)
 

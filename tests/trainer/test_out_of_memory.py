@@ -45,8 +45,8 @@ CPU = torch.device("cpu")
     ],
 )
 def test_which_memory_ran_out_is_reported_with_the_batch_and_the_cure(error: Exception, whose: str, code: str) -> None:
-    told = rf"Out of {whose} with batch_size 6 \(peak \d+ MiB\).*gradient_accumulation"
-    with pytest.raises(OutOfMemory, match=told) as caught, explain_out_of_memory(CPU, 6):
+    reported = rf"Out of {whose} with batch_size 6 \(peak \d+ MiB\).*gradient_accumulation"
+    with pytest.raises(OutOfMemory, match=reported) as caught, explain_out_of_memory(CPU, 6):
         raise error
     assert caught.value.code == code
 
@@ -109,12 +109,14 @@ class Full(SdxlDenoiser):
 
 @pytest.mark.integration
 def test_a_device_without_memory_to_sample_costs_the_samples_and_says_so(context: TrainingContext) -> None:
-    told: list[Event] = []
+    reported: list[Event] = []
     denoiser = context.trainable.denoiser
     full = Full(**{name: getattr(denoiser, name) for name in denoiser.__dataclass_fields__})  # type: ignore[attr-defined]
-    cramped = replace(context, trainable=replace(context.trainable, denoiser=full), phases=PhaseReporter(told.append))
+    cramped = replace(
+        context, trainable=replace(context.trainable, denoiser=full), phases=PhaseReporter(reported.append)
+    )
     assert sample_images(cramped) == SampleImages(None, "the device had no memory left to sample them")
-    assert [event.code for event in told if isinstance(event, Warned)] == ["no_samples"]
+    assert [event.code for event in reported if isinstance(event, Warned)] == ["no_samples"]
 
 
 @pytest.mark.integration

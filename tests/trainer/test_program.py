@@ -97,8 +97,8 @@ def test_history_has_every_step_once_and_every_validation(straight: Straight) ->
 
 def test_the_best_and_the_last_two_checkpoints_stay(straight: Straight) -> None:
     best = min(of(Metrics, straight.outcome)[1:-1], key=lambda measured: measured.objective).step
-    kept = {int(path.name.removeprefix("step-")) for path in (straight.directory / "checkpoints").iterdir()}
-    assert kept == {best, 24, 32}
+    stored = {int(path.name.removeprefix("step-")) for path in (straight.directory / "checkpoints").iterdir()}
+    assert stored == {best, 24, 32}
 
 
 def test_the_adapter_in_diffusers_equals_its_weights_merged_by_hand(straight: Straight, tiny_base: Path) -> None:

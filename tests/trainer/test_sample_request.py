@@ -61,8 +61,8 @@ def draw(tmp_path: Path, tiny_base: Path) -> Draw:
         (directory / "adapter").mkdir(parents=True)
         fill(directory / "adapter")
         base = {"name": "tiny", "family": "sdxl", "source": str(tiny_base)}
-        asked = {"base": base, "prompt": PROMPTS[0], "seed": 3, "steps": 3} | fields
-        (directory / "draw.json").write_text(json.dumps(asked))
+        requested = {"base": base, "prompt": PROMPTS[0], "seed": 3, "steps": 3} | fields
+        (directory / "draw.json").write_text(json.dumps(requested))
         return Drawing(
             directory, run_sample_request(read_sample_spec(directory), directory, PhaseReporter(ignore), StopRequest())
         )
@@ -106,8 +106,12 @@ def test_an_image_depends_on_its_seed_and_not_on_how_many_are_sampled_with_it(dr
     assert again.drawn.files["0.png"] == several.drawn.files["0.png"]
     assert other.drawn.files["0.png"] == several.drawn.files["1.png"]  # the seed after the last
     assert difference(again, other) > 1
-    told = Image.open(other.directory / "images" / "0.png").text  # type: ignore[attr-defined]
-    assert (told["pairtune.prompt"], told["pairtune.seed"], told["pairtune.base"]) == (PROMPTS[0], "0", "tiny")
+    reported = Image.open(other.directory / "images" / "0.png").text  # type: ignore[attr-defined]
+    assert (reported["pairtune.prompt"], reported["pairtune.seed"], reported["pairtune.base"]) == (
+        PROMPTS[0],
+        "0",
+        "tiny",
+    )
 
 
 @pytest.mark.integration
@@ -157,11 +161,11 @@ def test_an_export_and_its_checkpoint_sample_the_same_and_another_than_the_base(
     def checkpoint(folder: Path) -> None:
         shutil.copy(trained.directory / "checkpoints" / "step-00000004" / "tensors.safetensors", folder)
 
-    asked = {"prompt": f"{PROMPTS[0]} {trained.token}", "adapter": trained.adapter}
-    exported = draw(export, **asked, weights="export")
-    assert difference(exported, draw(checkpoint, **asked, weights="checkpoint")) <= 1
-    assert difference(exported, draw(prompt=asked["prompt"])) > 1
-    weaker, none = (draw(export, **asked, weights="export", adapter_scale=scale) for scale in (0.5, 0))
+    requested = {"prompt": f"{PROMPTS[0]} {trained.token}", "adapter": trained.adapter}
+    exported = draw(export, **requested, weights="export")
+    assert difference(exported, draw(checkpoint, **requested, weights="checkpoint")) <= 1
+    assert difference(exported, draw(prompt=requested["prompt"])) > 1
+    weaker, none = (draw(export, **requested, weights="export", adapter_scale=scale) for scale in (0.5, 0))
     assert difference(exported, weaker) > 1
     assert difference(weaker, none) > 1
 
@@ -179,5 +183,5 @@ def test_a_checkpoint_of_another_adapter_is_refused(draw: Draw, trained: Trained
 @pytest.mark.unit
 def test_seeds_follow_one_another_and_begin_again_after_the_last() -> None:
     base = {"name": "tiny", "family": "sdxl", "source": "/tiny"}
-    asked = SampleSpec.model_validate({"base": base, "prompt": "a cat", "seed": MAX_SEED - 1, "n": 3})
-    assert asked.seeds == [MAX_SEED - 1, MAX_SEED, 0]
+    requested = SampleSpec.model_validate({"base": base, "prompt": "a cat", "seed": MAX_SEED - 1, "n": 3})
+    assert requested.seeds == [MAX_SEED - 1, MAX_SEED, 0]

@@ -102,10 +102,10 @@ def serve(channel: socket.socket) -> None:
         order, descriptors, _, _ = socket.recv_fds(channel, LONG, 2)
         if not order:
             return
-        asked = json.loads(order)
+        requested = json.loads(order)
         pid = os.fork()
         if pid == 0:
-            run_program(asked["arguments"], asked["kill_at"], *descriptors)
+            run_program(requested["arguments"], requested["kill_at"], *descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
         channel.send(str(pid).encode())

@@ -211,6 +211,6 @@ def test_a_waiting_job_shows_how_far_the_reading_is(
     file = upload(resources, project_id, archive)
     job = add_job(resources.sessions, file)
     read_file(resources, file.id)
-    told = [event for event in read_events(resources.sessions, job) if (event.data or {}).get("event") == "reading"]
-    assert [event.data["rows"] for event in told if event.data] == list(range(1, 15))
-    assert told[0].message == f"Reading {file.id}: 1 of 14 rows, 1 pair kept."
+    reported = [event for event in read_events(resources.sessions, job) if (event.data or {}).get("event") == "reading"]
+    assert [event.data["rows"] for event in reported if event.data] == list(range(1, 15))
+    assert reported[0].message == f"Reading {file.id}: 1 of 14 rows, 1 pair kept."

@@ -107,10 +107,10 @@ def test_an_id_of_nothing_is_answered_with_the_route_that_lists_ids(client: Test
 
 def test_an_id_of_nothing_in_a_body_is_answered_so_too(client: TestClient) -> None:
     dataset = client.post("/v1/datasets", json={"name": "a"}).json()["id"]
-    asked = {"model": "tiny", "training_file": f"{dataset}@7", "validation_file": "file-0"}
-    told = client.post("/v1/fine_tuning/jobs", json=asked).json()["error"]["message"]
-    assert f"GET /v1/datasets/{dataset}/revisions lists the existing ones." in told
-    assert "GET /v1/files lists the existing ones." in told
+    requested = {"model": "tiny", "training_file": f"{dataset}@7", "validation_file": "file-0"}
+    reported = client.post("/v1/fine_tuning/jobs", json=requested).json()["error"]["message"]
+    assert f"GET /v1/datasets/{dataset}/revisions lists the existing ones." in reported
+    assert "GET /v1/files lists the existing ones." in reported
 
 
 def test_a_sane_request_id_stays_and_others_are_replaced(client: TestClient) -> None:

@@ -152,8 +152,8 @@ def test_what_takes_longer_than_a_request_waits_is_followed_by_its_id(
         if begun:
             with live.sessions.begin() as session:
                 generation_leases.claim(session, generation_id, worker="w", lease_seconds=60)
-        asked = f'"path": "/v1/images/generations/{generation_id}"'
-        until(lambda: asked in live.log.read_text())
+        requested = f'"path": "/v1/images/generations/{generation_id}"'
+        until(lambda: requested in live.log.read_text())
         reported.set()
         if begun:
             with live.sessions.begin() as session:
@@ -178,8 +178,8 @@ def test_what_cannot_be_generated_says_why_and_leaves_no_file(
     run: Run, server: Live, painter: Painter, tmp_path: Path, param: str | None, code: int, late: bool
 ) -> None:
     def refuse(live: Live, generation_id: str) -> None:
-        asked = f'"path": "/v1/images/generations/{generation_id}"'
-        until(lambda: not late or asked in live.log.read_text())
+        requested = f'"path": "/v1/images/generations/{generation_id}"'
+        until(lambda: not late or requested in live.log.read_text())
         owned = taken(live, generation_id)
         with live.sessions.begin() as session:
             generation_leases.fail(session, owned, code="out_of_memory", message="Out of memory", param=param)

@@ -87,7 +87,7 @@ def test_a_store_that_cannot_be_written_is_reported(tmp_path: Path, url: str) ->
 class Bucket(BaseHTTPRequestHandler):
     """An object store of one bucket; ``spoil`` changes what it gives back, and read-only it takes nothing."""
 
-    kept: ClassVar[dict[str, bytes]] = {}
+    stored: ClassVar[dict[str, bytes]] = {}
     taken: ClassVar[list[str]] = []
     spoil: ClassVar[bytes] = b""
     read_only: ClassVar[bool] = False
@@ -97,19 +97,19 @@ class Bucket(BaseHTTPRequestHandler):
         if self.read_only:
             self._answer(403, b"<Error><Code>AccessDenied</Code></Error>")
             return
-        self.kept[self.path] = content
+        self.stored[self.path] = content
         self.taken.append(self.path)
         self._answer(200)
 
     def do_GET(self) -> None:
-        self._answer(200, self.kept[self.path] + self.spoil)
+        self._answer(200, self.stored[self.path] + self.spoil)
 
     def do_POST(self) -> None:
         """Of many deletions in one request, as S3 has it."""
         body = self.rfile.read(int(self.headers["content-length"])).decode()
         names = re.findall("<Key>(.*?)</Key>", body)
         for name in names:
-            del self.kept[f"{self.path.partition('?')[0]}/{name}"]
+            del self.stored[f"{self.path.partition('?')[0]}/{name}"]
         gone = "".join(f"<Deleted><Key>{name}</Key></Deleted>" for name in names)
         self._answer(200, f"<DeleteResult>{gone}</DeleteResult>".encode())
 
@@ -146,7 +146,7 @@ def test_an_object_store_is_written_and_read_and_nothing_stays(
     assert_says(checks.storage(of(tmp_path, blob_url="s3://blobs")), "ok", "s3://blobs", "")
     monkeypatch.setattr(bucket, "spoil", b"!")
     assert_says(checks.storage(of(tmp_path, blob_url="s3://blobs")), "error", "other bytes", "object store")
-    assert (len(bucket.taken), bucket.kept) == (2, {})
+    assert (len(bucket.taken), bucket.stored) == (2, {})
     monkeypatch.setattr(bucket, "read_only", True)
     assert_says(checks.storage(of(tmp_path, blob_url="s3://blobs")), "error", "s3://blobs: ", "or its rights")
     monkeypatch.setenv("AWS_ENDPOINT", "http://127.0.0.1:9")
@@ -184,6 +184,6 @@ def test_an_api_is_well_or_says_what_is_wrong(tmp_path: Path, live: Live) -> Non
 
 
 def test_an_address_that_is_no_api_is_reported(tmp_path: Path, bucket: type[Bucket]) -> None:
-    bucket.kept["/v1/models?limit=1"] = bucket.kept["/healthz"] = b"It works!"
+    bucket.stored["/v1/models?limit=1"] = bucket.stored["/healthz"] = b"It works!"
     found = checks.api(of(tmp_path, url=os.environ["AWS_ENDPOINT"], api_key="pt-x"))
     assert_says(found, "error", "is not a pairtune API", "Correct PAIRTUNE_URL")

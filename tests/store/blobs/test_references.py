@@ -185,8 +185,8 @@ def test_of_a_job_that_ended_long_ago_the_last_checkpoint_keeps_its_files(sessio
             assert retention.drop_checkpoints(session, days=14) == dropped
     assert named(sessions, *everything) == set(everything) - {digest("1")}
     with sessions() as session:
-        kept = session.query(Checkpoint).filter_by(job_id=ended.job_id).order_by(Checkpoint.step)
-        assert [(row.step, row.metrics) for row in kept] == [(0, {"valid_loss": 0.1}), (1, {"valid_loss": 0.1})]
+        stored = session.query(Checkpoint).filter_by(job_id=ended.job_id).order_by(Checkpoint.step)
+        assert [(row.step, row.metrics) for row in stored] == [(0, {"valid_loss": 0.1}), (1, {"valid_loss": 0.1})]
 
 
 @pytest.mark.integration

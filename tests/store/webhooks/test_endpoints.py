@@ -94,8 +94,8 @@ def test_a_job_that_no_worker_has_leaves_one_too(sessions: Sessions, project_id:
         assert owned is not None
         file_leases.finish(session, owned, status="error", details="bad")
         jobs.files_ready(session, file.id)
-    told = {(delivery.job_id, delivery.type) for delivery in log(sessions, endpoint_id)}
-    assert told == {(refused, "fine_tuning.job.failed"), (never_ran, "fine_tuning.job.cancelled")}
+    reported = {(delivery.job_id, delivery.type) for delivery in log(sessions, endpoint_id)}
+    assert reported == {(refused, "fine_tuning.job.failed"), (never_ran, "fine_tuning.job.cancelled")}
 
 
 def test_a_job_that_goes_on_leaves_none(sessions: Sessions, project_id: str) -> None:
@@ -129,9 +129,9 @@ def test_only_the_projects_endpoints_that_want_the_event_and_are_not_disabled_re
     with sessions.begin() as session:
         endpoints.disable(session, disabled)
     cancelled(sessions, project_id)
-    heard = {one: [d.event_id for d in log(sessions, one)] for one in (wants, second, other, disabled, stranger)}
-    assert [len(ids) for ids in heard.values()] == [1, 1, 0, 0, 0]
-    assert heard[wants] == heard[second]  # the same event
+    received = {one: [d.event_id for d in log(sessions, one)] for one in (wants, second, other, disabled, stranger)}
+    assert [len(ids) for ids in received.values()] == [1, 1, 0, 0, 0]
+    assert received[wants] == received[second]  # the same event
 
 
 def test_a_job_never_ends_twice_for_an_endpoint(sessions: Sessions, project_id: str) -> None:
@@ -310,9 +310,9 @@ def test_a_webhook_of_another_project_does_not_exist(sessions: Sessions, project
     )
     for act in acts:
         with sessions.begin() as session:
-            for project, asked in ((other_id, endpoint_id), (project_id, "webhook-none")):
-                with pytest.raises(WebhookNotFound, match=asked):
-                    act(session, project, asked)
+            for project, requested in ((other_id, endpoint_id), (project_id, "webhook-none")):
+                with pytest.raises(WebhookNotFound, match=requested):
+                    act(session, project, requested)
             act(session, project_id, endpoint_id)
 
 

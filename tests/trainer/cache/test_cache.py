@@ -101,7 +101,9 @@ def test_an_entry_damaged_before_its_first_read_is_named_and_the_cure_reported(
 
 
 @pytest.mark.parametrize("damage", [truncate, empty, make_a_directory, remove])
-def test_an_entry_that_goes_in_mid_run_is_reported_and_then_missing(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+def test_an_entry_that_goes_in_mid_run_is_reported_and_then_missing(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
     cache = Cache(tmp_path)
     cache.write(KEY, {"mean": torch.arange(300.0)})
     assert cache.has(KEY)

@@ -58,8 +58,8 @@ def card(
 
 
 def front_matter(content: str) -> dict[str, Any]:
-    told: dict[str, Any] = ModelCard(content).data.to_dict()  # type: ignore[no-untyped-call]
-    return told
+    reported: dict[str, Any] = ModelCard(content).data.to_dict()  # type: ignore[no-untyped-call]
+    return reported
 
 
 HUB = Base(name="sdxl", family="sdxl", source="someone/sdxl", revision="abc")
@@ -67,10 +67,10 @@ HUB = Base(name="sdxl", family="sdxl", source="someone/sdxl", revision="abc")
 
 @pytest.mark.unit
 def test_the_hub_finds_base_library_and_task(run: Run) -> None:
-    told = front_matter(card(on(run, HUB)))
-    assert (told["base_model"], told["library_name"]) == ("someone/sdxl", "diffusers")
-    assert {"lora", "diffusers", "text-to-image", "mapo"} <= set(told["tags"])
-    assert (told["pipeline_tag"], told["base_model_relation"]) == ("text-to-image", "adapter")
+    reported = front_matter(card(on(run, HUB)))
+    assert (reported["base_model"], reported["library_name"]) == ("someone/sdxl", "diffusers")
+    assert {"lora", "diffusers", "text-to-image", "mapo"} <= set(reported["tags"])
+    assert (reported["pipeline_tag"], reported["base_model_relation"]) == ("text-to-image", "adapter")
 
 
 @pytest.mark.unit
@@ -123,9 +123,9 @@ def test_the_base_stands_next_to_the_adapter_and_to_what_was_not_exported(run: R
 
 @pytest.mark.unit
 def test_a_base_measured_on_other_pairs_lends_no_interval(run: Run) -> None:
-    told = card(run, [evaluation(0, pairs=7), *ROWS[1:]])
-    assert "| objective |  | 0.5000 |" in told
-    assert "| implicit accuracy | 0.60 | 0.80 [0.70, 0.90] |" in told
+    reported = card(run, [evaluation(0, pairs=7), *ROWS[1:]])
+    assert "| objective |  | 0.5000 |" in reported
+    assert "| implicit accuracy | 0.60 | 0.80 [0.70, 0.90] |" in reported
 
 
 @pytest.mark.unit
@@ -140,11 +140,11 @@ def test_warnings_are_repeated(run: Run) -> None:
 
 @pytest.mark.unit
 def test_what_it_was_made_from_is_reported(run: Run) -> None:
-    told = card(run)
-    assert f"- data: 14 pairs and 2 held out, `sha256:{run.dataset_digest}`" in told
-    assert "- method: mapo, form paper, beta 64.0" in told
-    assert "20 steps of 4 pairs (2 at a time)" in told
-    assert "rank 4, alpha 8" in told
+    reported = card(run)
+    assert f"- data: 14 pairs and 2 held out, `sha256:{run.dataset_digest}`" in reported
+    assert "- method: mapo, form paper, beta 64.0" in reported
+    assert "20 steps of 4 pairs (2 at a time)" in reported
+    assert "rank 4, alpha 8" in reported
 
 
 @pytest.mark.unit
@@ -156,9 +156,9 @@ def test_samples_are_shown_where_there_are_some(run: Run) -> None:
 
 @pytest.mark.unit
 def test_how_to_load_it_is_said_of_the_files_that_there_are(run: Run) -> None:
-    told = card(on(run, HUB))
-    assert 'StableDiffusionXLPipeline.from_pretrained("someone/sdxl", revision="abc")' in told
-    assert "`adapter.safetensors`" in told
+    reported = card(on(run, HUB))
+    assert 'StableDiffusionXLPipeline.from_pretrained("someone/sdxl", revision="abc")' in reported
+    assert "`adapter.safetensors`" in reported
     assert "near to diffusers', not equal" in card(on(run, HUB, adapter={"type": "dora"}))
 
 
@@ -178,8 +178,8 @@ def test_the_code_of_the_card_loads_adapter_and_word(
     assert denoiser.save_token(tmp_path / EMBEDDING)
     code = card(made, has_token=True).partition("```python\n")[2].partition("```")[0]
     monkeypatch.chdir(tmp_path)
-    told: dict[str, Any] = {}
-    exec(code.replace("as named", local.name), told)  # noqa: S102  (our own lines)
-    pipeline = told["pipeline"]
+    reported: dict[str, Any] = {}
+    exec(code.replace("as named", local.name), reported)  # noqa: S102  (our own lines)
+    pipeline = reported["pipeline"]
     assert pipeline.tokenizer.convert_tokens_to_ids("<toy>_1") == len(pipeline.tokenizer) - 1
     assert pipeline.get_list_adapters()["unet"]

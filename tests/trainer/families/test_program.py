@@ -33,17 +33,17 @@ def test_a_family_trains_and_its_adapter_loads_and_samples(tmp_path: Path, famil
     if method == "mapo":  # random pictures have no order that two held-out pairs could show
         assert final.objective < first.objective
     pipeline = getattr(diffusers, FAMILIES[family].pipeline).from_pretrained(base)
-    before = picture(pipeline)
+    before = image(pipeline)
     pipeline.load_lora_weights(str(directory / "output"))
-    assert np.isfinite(picture(pipeline)).all()
-    assert np.abs(picture(pipeline) - before).max() > 0
+    assert np.isfinite(image(pipeline)).all()
+    assert np.abs(image(pipeline) - before).max() > 0
 
 
 def preset(method: str) -> dict[str, Any]:
     return {"preset": "style"} if method == "mapo" else {}
 
 
-def picture(pipeline: Any) -> np.ndarray[Any, Any]:
+def image(pipeline: Any) -> np.ndarray[Any, Any]:
     pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(3)
     images = pipeline(

@@ -86,18 +86,18 @@ def test_killed_while_sampling_a_run_goes_on_with_the_images_it_has(tiny_base: P
     finished(straight, tmp_path / "cache")
     broken = save(tmp_path / "broken", tiny_base, "dreambooth", **CLASS)
 
-    def is_drawing(event: Event) -> bool:
+    def is_generating(event: Event) -> bool:
         return isinstance(event, Phase | PhaseProgress) and event.phase == "drawing"
 
-    run_program(broken, tmp_path / "cache", stop_with=signal.SIGKILL, stop_at=is_drawing)
+    run_program(broken, tmp_path / "cache", stop_with=signal.SIGKILL, stop_at=is_generating)
     (broken / "drawn").mkdir(exist_ok=True)
     (broken / "drawn/.half.png.0a0b0c0d.partial").write_bytes(b"half")
-    kept = sorted(drawn(straight))[::3]
-    for name in kept:  # as if it had come this far
+    stored = sorted(drawn(straight))[::3]
+    for name in stored:  # as if it had come this far
         (broken / "drawn" / name).write_bytes(drawn(straight)[name])
-    before = [(broken / "drawn" / name).stat().st_ino for name in kept]
+    before = [(broken / "drawn" / name).stat().st_ino for name in stored]
     finished(broken, tmp_path / "cache")
     assert drawn(broken) == drawn(straight)
-    assert [(broken / "drawn" / name).stat().st_ino for name in kept] == before
+    assert [(broken / "drawn" / name).stat().st_ino for name in stored] == before
     assert not list((broken / "drawn").glob("*.partial"))
     assert (broken / "metrics.jsonl").read_bytes() == (straight / "metrics.jsonl").read_bytes()

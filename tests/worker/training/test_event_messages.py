@@ -79,10 +79,14 @@ METRICS = Metrics(
 
 
 def test_progress_and_metrics_carry_the_names_of_openais_clients() -> None:
-    told = event_messages.to_job_event(progress(5, 10))
-    assert told is not None
-    assert told.message == "Step 5/10: loss 0.5000, margin +0.2000, 8.0 pairs/s, 12 s left."
-    assert (told.type, (told.data or {})["train_loss"], (told.data or {})["total_steps"]) == ("metrics", 0.5, 10)
+    reported = event_messages.to_job_event(progress(5, 10))
+    assert reported is not None
+    assert reported.message == "Step 5/10: loss 0.5000, margin +0.2000, 8.0 pairs/s, 12 s left."
+    assert (reported.type, (reported.data or {})["train_loss"], (reported.data or {})["total_steps"]) == (
+        "metrics",
+        0.5,
+        10,
+    )
     measured = event_messages.to_job_event(METRICS)
     assert measured is not None
     assert (measured.data or {})["full_valid_loss"] == 0.7
@@ -91,16 +95,16 @@ def test_progress_and_metrics_carry_the_names_of_openais_clients() -> None:
 
 def test_a_method_without_rejected_images_reports_no_margin() -> None:
     alone = progress(5, 10).model_copy(update={"margin": None, "rejected_loss": None})
-    told = event_messages.to_job_event(alone)
-    assert told is not None
-    assert told.message == "Step 5/10: loss 0.5000, 8.0 pairs/s, 12 s left."
-    assert (told.data or {})["margin"] is None
+    reported = event_messages.to_job_event(alone)
+    assert reported is not None
+    assert reported.message == "Step 5/10: loss 0.5000, 8.0 pairs/s, 12 s left."
+    assert (reported.data or {})["margin"] is None
 
 
 def test_the_result_is_described_from_a_checkpoints_metrics() -> None:
-    told = event_messages.to_job_event(METRICS.model_copy(update={"final": True}))
-    assert told is not None
-    assert told.message.startswith("Result, from step 3, on 4 held-out pairs: implicit accuracy 0.75 (base 0.25)")
+    reported = event_messages.to_job_event(METRICS.model_copy(update={"final": True}))
+    assert reported is not None
+    assert reported.message.startswith("Result, from step 3, on 4 held-out pairs: implicit accuracy 0.75 (base 0.25)")
 
 
 STARTED = Started(
@@ -142,8 +146,8 @@ MISMATCH = MismatchMeasured(similarity=0.871, low=0.85, high=0.9, images=16, fea
         ),
         (
             DATA,
-            "Training pairs by size: 10 at 512x512, 2 at 640x384. The base sampled 1 image. 3 pairs had to be enlarged. "
-            "At most 12% of an image is cut off.",
+            "Training pairs by size: 10 at 512x512, 2 at 640x384. The base sampled 1 image. "
+            "3 pairs had to be enlarged. At most 12% of an image is cut off.",
         ),
         (
             DATA.model_copy(
@@ -176,17 +180,17 @@ MISMATCH = MismatchMeasured(similarity=0.871, low=0.85, high=0.9, images=16, fea
     ],
 )
 def test_what_the_trainer_decides_and_does_is_reported_in_words_and_numbers(event: Event, message: str) -> None:
-    told = event_messages.to_job_event(event)
-    assert told is not None
-    assert (told.message, told.level, told.type) == (message, "info", "message")
-    assert told.data == event.model_dump(mode="json")
+    reported = event_messages.to_job_event(event)
+    assert reported is not None
+    assert (reported.message, reported.level, reported.type) == (message, "info", "message")
+    assert reported.data == event.model_dump(mode="json")
 
 
 def test_samples_are_shown_by_the_file_that_shows_them() -> None:
     written = SampleWritten(step=0, paths=("a", "b"), grid="samples/grid.png", seconds=2.0)
-    told = event_messages.sample_event(written, "file-1")
-    assert told.message == "Samples of the base: 2 images in 2.0 s."
-    assert told.data == {"event": "sample", "step": 0, "seconds": 2.0, "file_id": "file-1"}
+    reported = event_messages.sample_event(written, "file-1")
+    assert reported.message == "Samples of the base: 2 images in 2.0 s."
+    assert reported.data == {"event": "sample", "step": 0, "seconds": 2.0, "file_id": "file-1"}
     assert event_messages.sample_event(written.model_copy(update={"step": 50}), "f").message.startswith(
         "Samples at step 50: "
     )

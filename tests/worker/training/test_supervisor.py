@@ -25,7 +25,7 @@ from tests import servers
 from tests.api.polling import until
 from tests.store.rows import queued_job, read_events, read_job, running_job
 from tests.worker.conftest import NewJob, Supervised
-from tests.worker.watching import attempts_left, first_checkpoint, found, resumed_from, states, told, trainer_of
+from tests.worker.watching import attempts_left, first_checkpoint, found, reported, resumed_from, states, trainer_of
 from worker.resources import Resources
 from worker.runtime.publish import publish_jobs
 from worker.training.supervisor import supervise
@@ -337,7 +337,7 @@ def test_pause_stores_a_checkpoint_and_resume_goes_on_from_it(
 ) -> None:
     job_id = new_job(steps=200, every=20)
     ended = supervised.run(job_id)
-    until(lambda: "progress" in told(resources.sessions, job_id), seconds=90)
+    until(lambda: "progress" in reported(resources.sessions, job_id), seconds=90)
     with resources.sessions.begin() as session:
         jobs.pause(session, project_id, job_id)
     ended.result()

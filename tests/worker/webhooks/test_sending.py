@@ -110,8 +110,8 @@ def test_a_signing_key_that_cannot_be_read_is_reported(parts: Resources, project
     endpoint_id = endpoint(parts, project_id, "http://127.0.0.1:9/")
     cancelled(parts, project_id)
     deliver(replace(parts, settings=parts.settings.model_copy(update={"home": tmp_path / "absent"})))
-    told = "The dispatcher cannot read its signing key: No such file or directory."
-    assert only(parts, endpoint_id).last_error == told
+    reported = "The dispatcher cannot read its signing key: No such file or directory."
+    assert only(parts, endpoint_id).last_error == reported
 
 
 def test_the_database_alone_shows_no_secret(parts: Resources, project_id: str) -> None:
