@@ -115,7 +115,7 @@ def test_a_redirect_says_where_for_how_long_and_is_not_cached(position: Position
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "requested",
     [
         {"origin": "https://studio.example"},
         {"range": "bytes=5-", "if-range": f'"{SHA256}"'},
