@@ -41,9 +41,9 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gib", type=float, default=4.0)
     parser.add_argument("--directory", type=Path, help="where the server keeps its files; a temporary one by default")
-    asked = parser.parse_args(arguments)
-    size = int(asked.gib * GIB)
-    figures = [_measured_afresh(way, size, asked.directory) for way in WAYS]
+    options = parser.parse_args(arguments)
+    size = int(options.gib * GIB)
+    figures = [_measured_afresh(way, size, options.directory) for way in WAYS]
     for figure in figures:
         print(
             f"{figure.size_bytes / GIB:g} GiB {figure.way}: peak memory +{figure.growth_bytes / MIB:.1f} MiB, "

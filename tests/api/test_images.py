@@ -158,7 +158,7 @@ def test_a_retry_of_the_client_and_an_idempotency_key_wait_for_the_first_try(
     assert (replayed.status_code, replayed.headers["idempotent-replayed"]) == (200, "true")
     retried = hasty.post(IMAGES, json=REQUESTED, headers=retry)
     assert retried.json() == replayed.json()
-    assert queued(hasty) != first  # asked for again on purpose
+    assert queued(hasty) != first  # requested again on purpose
 
 
 def test_generated_images_are_answered_in_the_requested_form(

@@ -1,4 +1,4 @@
-"""What becomes of a job that runs when everything stops: asked to by Ctrl-C, and killed at once."""
+"""What becomes of a job that runs when everything stops: by Ctrl-C, and killed at once."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Watched:
         self._sessions, self._job_id = sessions, job_id
 
     def step(self) -> int:
-        """The last that was told; 0 when the job does not run, or PostgreSQL is away. Fails if the job has ended."""
+        """The last one reported; 0 when the job does not run, or PostgreSQL is away. Fails if the job has ended."""
         try:
             job = self.job()
         except OperationalError:

@@ -77,4 +77,4 @@ def _reported_twice(log: list[JobEvent]) -> Iterator[str]:
     """What a trainer says holds times and rates, so the same from one attempt is one saying, written twice."""
     said = [event for event in log if event.type == "metrics" or "event" in (event.data or {})]
     reported = Counter(f"attempt {event.attempt}: {event.message!r} {event.data}" for event in said)
-    yield from (f"told {count} times by {what}" for what, count in reported.items() if count > 1)
+    yield from (f"reported {count} times by {what}" for what, count in reported.items() if count > 1)

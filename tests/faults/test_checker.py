@@ -1,4 +1,4 @@
-"""What the checker is for: each kind of wrong history is told."""
+"""What the checker is for: each kind of wrong history is reported."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ WRONG: dict[str, Callable[[Session, JobLease], None]] = {
     "was accepted and is still running": lambda *_: None,
     "is at attempt 2, but its log at 1": lambda s, o: row(s, o, attempt=2),
     "with model ft:x": lambda s, o: row(s, o, fine_tuned_model="ft:x"),
-    "told 2 times by attempt 1: 'Step.'": lambda s, o: append(
+    "reported 2 times by attempt 1: 'Step.'": lambda s, o: append(
         s, o, *[NewEvent("Step.", type="metrics", data={"step": 1}) for _ in range(2)]
     ),
 }

@@ -1,4 +1,4 @@
-"""Running out of memory: told with what to change, and avoided where the batch size is left open."""
+"""Running out of memory: reported with what to change, and avoided where the batch size is left open."""
 
 from __future__ import annotations
 

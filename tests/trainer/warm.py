@@ -2,7 +2,7 @@
 
 What such a process does from there on is what ``python -m trainer`` does; what it saves is the seconds that importing
 torch and diffusers takes. The server itself computes nothing, so that there are no threads to lose in a fork. One run
-at a time; it is told over a socket, with the descriptors that become the run's stdout and stderr.
+at a time; it is started over a socket, with the descriptors that become the run's stdout and stderr.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ def test_a_stopping_worker_gives_its_file_back_at_once(
     file = upload(resources, project_id, large)
     worker = start_worker("intake", lease_seconds=300)
     reader = began(resources, file)
-    reader.suspend()  # so that it is not done before it can hear of the end
+    reader.suspend()  # so that it is not done before it can learn of the end
     worker.terminate()
     until(lambda: "Warm shutdown" in (tmp_path / "worker.log").read_text())
     reader.resume()

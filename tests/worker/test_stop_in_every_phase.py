@@ -1,4 +1,4 @@
-"""A worker that is told to end, and a user who pauses, meet the trainer in whatever phase it is: the job goes on from
+"""A worker that is stopped, and a user who pauses, meet the trainer in whatever phase it is: the job goes on from
 there with nothing held against it, and ends as one that nobody disturbed."""
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def resumed_from(sessions: Sessions, job_id: str) -> list[int]:
 
 
 def reported(sessions: Sessions, job_id: str) -> list[str]:
-    """The names of the trainer's events that the job has told, in order."""
+    """The names of the trainer's events that the job has reported, in order."""
     data = [event.data or {} for event in read_events(sessions, job_id)]
     return [event["event"] for event in data if "event" in event]
 

@@ -84,7 +84,7 @@ def accepts(received: Received, secret: str) -> bool:
 
 @contextmanager
 def resolving(monkeypatch: pytest.MonkeyPatch, **names: list[str]) -> Iterator[list[str]]:
-    """Names of ``.test`` resolve to these addresses, one after the other; yields what was asked for."""
+    """Names of ``.test`` resolve to these addresses, one after the other; yields what was resolved."""
     real, requested = socket.getaddrinfo, list[str]()
 
     def answer(host: str, *rest: object, **more: object) -> object:

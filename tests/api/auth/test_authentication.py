@@ -105,7 +105,7 @@ def bearer(key: str) -> dict[str, str]:
 
 def ids_of(client: TestClient, sessions: Sessions, tenant: Tenant, settings: Settings) -> dict[str, str]:
     """Real ids of a project: a file, an upload, a pair of a dataset, a running job, the model that a finished job
-    made, the webhook that is told of it, and an image."""
+    made, the webhook that is sent it, and an image."""
     theirs = bearer(tenant.api_key)
     begun = {"filename": "a", "bytes": 1, "mime_type": "application/zip", "purpose": "fine-tune"}
     upload = client.post("/v1/uploads", json=begun, headers=theirs).json()["id"]

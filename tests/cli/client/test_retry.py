@@ -1,4 +1,4 @@
-"""What is asked again, for how long, and what is told of it."""
+"""What is retried, for how long, and what is reported of it."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def test_what_takes_longer_than_a_request_waits_is_followed_by_its_id(
     reported = threading.Event()
 
     def late(live: Live, generation_id: str) -> None:
-        """Only when the request was answered, and asked for by its id."""
+        """Only when the request was answered, and read by its id."""
         if begun:
             with live.sessions.begin() as session:
                 generation_leases.claim(session, generation_id, worker="w", lease_seconds=60)

@@ -156,7 +156,7 @@ def test_whatever_comes_the_next_job_is_the_first_in_line_and_the_shares_are_eve
                     waiting = {name[0] for name in line}
                     assert shares[taken[0][0]] == min(shares[letter] for letter in waiting)
                     running.append(taken)
-        # What is left goes in the order that was told, as long as nothing ends.
+        # What is left goes in the order that was returned, as long as nothing ends.
         line = projects.positions()
         assert [taken[0] for taken in (projects.take() for _ in line) if taken] == line
 

@@ -257,7 +257,7 @@ def test_what_a_sender_took_and_never_ended_is_due_again(sessions: Sessions, pro
     [again] = claimed(sessions)
     assert (again.id, again.event_id, again.body, again.attempt) == (first.id, first.event_id, first.body, 2)
     assert claimed(sessions) == []
-    with sessions.begin() as session:  # the first sender comes back, and is not heard
+    with sessions.begin() as session:  # the first sender comes back, and its write has no effect
         delivery_log.failed(session, first, status=500, error="late", again_in=None)
         assert session.get_one(WebhookDelivery, first.id).next_attempt_at is not None
         delivery_log.delivered(session, first, status=200)  # but that it arrived, counts

@@ -29,12 +29,12 @@ def evaluation(step: int, **changes: Any) -> dict[str, Any]:
     return measured | LOSSES | ACCURACY | BASE | changes
 
 
-NONE = SampleImages(None, "nobody asked")
+NONE = SampleImages(None, "none requested")
 ROWS = [
     evaluation(0, objective=0.7, implicit_accuracy=0.6, implicit_accuracy_low=0.4, implicit_accuracy_high=0.8),
     {"kind": "train", "step": 1, "loss": 0.6},
     evaluation(10),
-    {"kind": "warning", "step": 10, "code": "saturated", "message": "Every pair is told apart already."},
+    {"kind": "warning", "step": 10, "code": "saturated", "message": "Every pair is separated already."},
     evaluation(20, objective=0.9, pairs=5),
     evaluation(10, final=True),
 ]
@@ -135,7 +135,7 @@ def test_the_last_evaluation_is_not_shown_twice(run: Run) -> None:
 
 @pytest.mark.unit
 def test_warnings_are_repeated(run: Run) -> None:
-    assert "- Warned at step 10: Every pair is told apart already." in card(run).splitlines()
+    assert "- Warned at step 10: Every pair is separated already." in card(run).splitlines()
 
 
 @pytest.mark.unit
@@ -151,7 +151,7 @@ def test_what_it_was_made_from_is_reported(run: Run) -> None:
 def test_samples_are_shown_where_there_are_some(run: Run) -> None:
     assert "(samples.png)" in card(run, sample_images=SampleImages(b"PNG"))
     assert "samples.png" not in card(run)
-    assert "No samples: nobody asked." in card(run).splitlines()
+    assert "No samples: none requested." in card(run).splitlines()
 
 
 @pytest.mark.unit

@@ -25,7 +25,7 @@ def test_long_work_reports_once_a_second_that_it_goes_on(monkeypatch: pytest.Mon
     assert reported[1:] == [PhaseProgress(phase="sampling", done=1, total=4)] * 2
     phases.enter("exporting")
     clock[0] = 10.0
-    check()  # what the phase before had counted is not told as this one's
+    check()  # what the phase before had counted is not reported as this one's
     assert len(reported) == 4
 
 

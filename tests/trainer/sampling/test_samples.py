@@ -18,7 +18,7 @@ pytestmark = pytest.mark.unit
 
 @dataclass
 class Painter:
-    """A sampler whose images are one colour; remembers what was asked for."""
+    """A sampler whose images are one colour; remembers what was requested."""
 
     colour: str = "red"
     requested: list[tuple[Sequence[str], Sequence[int]]] = field(default_factory=list)

@@ -62,7 +62,7 @@ class Clock:
 def test_a_lease_counts_from_the_question_and_not_from_the_answer(
     monkeypatch: pytest.MonkeyPatch, answer_takes: float, lost: bool
 ) -> None:
-    """The database may have set the expiry just after it was asked, and have answered much later."""
+    """The database may have set the expiry just after it was queried, and have answered much later."""
     clock = Clock()
     monkeypatch.setattr(lease_keeper, "time", clock)
 

@@ -18,16 +18,16 @@ from worker.runtime.stop import Stop
 
 pytestmark = pytest.mark.unit
 
-# A child with a child of its own, both deaf to SIGTERM where ``deaf``; each writes what it hears into a file.
+# A child with a child of its own, both deaf to SIGTERM where ``deaf``; each writes what it receives into a file.
 FAMILY = """
 import os, pathlib, signal, subprocess, sys, time
 name, deaf = sys.argv[1:]
-heard = pathlib.Path(name)
-def hear(number, frame):
-    heard.write_text("SIGTERM")
+received = pathlib.Path(name)
+def receive(number, frame):
+    received.write_text("SIGTERM")
     if deaf != "deaf":
         sys.exit(75)
-signal.signal(signal.SIGTERM, hear)
+signal.signal(signal.SIGTERM, receive)
 if name == "parent":
     subprocess.Popen([sys.executable, "-S", __file__, "child", deaf])
 pathlib.Path(name + ".ready").touch()

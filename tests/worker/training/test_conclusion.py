@@ -78,7 +78,7 @@ def test_an_output_with_the_hashes_that_the_trainer_reported_is_the_result(
     ("end", "status", "code"),
     [
         (ended(0), "queued", "trainer_crashed"),  # without a word of its success
-        (ended(75), "queued", "trainer_crashed"),  # nobody asked it to stop
+        (ended(75), "queued", "trainer_crashed"),  # without a request to stop
         (ended(75, stopped=True), "queued", None),
         (ended(-9), "queued", "trainer_crashed"),
         (ended(-9, memory=True), "queued", "out_of_host_memory"),

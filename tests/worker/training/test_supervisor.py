@@ -187,7 +187,7 @@ def test_a_trainer_that_always_stops_unasked_fails_the_job_at_the_cap(
 def test_a_trainer_that_is_stopped_together_with_its_worker_has_not_crashed(
     resources: Resources, new_job: NewJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As by a signal to all of a host or container: the trainer may end before its worker has asked it to."""
+    """As by a signal to all of a host or container: the trainer may end before its worker has stopped it."""
     job_id = new_job()
     ended = ends_with_75(tmp_path, monkeypatch)
     for _ in range(4):
