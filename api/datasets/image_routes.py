@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api.datasets import service
 from api.datasets.pair_images import LARGEST_SIDE, SMALLEST_SIDE, THUMBNAIL_TYPE, original, thumbnail
-from api.datasets.service import Side
+from api.datasets.service import PairSide
 from api.dependencies import Caller, Dependencies, Injected
 from api.errors.responses import failures
 from api.files.ranges import etag, etag_matches
@@ -41,7 +41,7 @@ FOR_EVER = "private, max-age=31536000, immutable"
 async def retrieve_image(
     dataset_id: str,
     pair_id: str,
-    side: Side,
+    side: PairSide,
     request: Request,
     caller: Caller,
     dependencies: Injected,

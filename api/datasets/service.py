@@ -46,7 +46,7 @@ from store.tables.file import File
 from store.tenants import quotas
 from store.tenants.api_keys import Principal
 
-Side = Literal["chosen", "rejected"]
+PairSide = Literal["chosen", "rejected"]
 
 
 # ------------------------------------------------------------------------------------------------- a dataset itself
@@ -246,7 +246,7 @@ def remove_pair(session: Session, project_id: str, dataset_id: str, pair_id: str
     return DatasetPairDeleted(id=removed.id, revision=dataset.revision)
 
 
-def image_of(dependencies: Dependencies, project_id: str, dataset_id: str, pair_id: str, side: Side) -> str:
+def image_of(dependencies: Dependencies, project_id: str, dataset_id: str, pair_id: str, side: PairSide) -> str:
     """The image's SHA-256. Raises RejectedNotFound for a pair that has no such image."""
     with transaction(dependencies) as work:
         row = pair(work.session, project_id, dataset_id, pair_id)

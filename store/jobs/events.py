@@ -17,7 +17,7 @@ from store.tables.base import Json
 from store.tables.job import JobEvent
 
 Level = Literal["info", "warn", "error"]
-Kind = Literal["message", "metrics"]  # the two types that OpenAI's clients know
+EventKind = Literal["message", "metrics"]  # the two types that OpenAI's clients know
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class NewEvent:
 
     message: str
     level: Level = "info"
-    type: Kind = "message"
+    type: EventKind = "message"
     data: Json | None = None
     id: str = field(default_factory=partial(new_id, "ftevent"), compare=False)
 

@@ -14,12 +14,12 @@ class Identified(Protocol):
 
 Item = TypeVar("Item")
 Named = TypeVar("Named", bound=Identified)
-Split = Literal["data", "prompt", "pair", "nothing"]
+HeldOutBy = Literal["data", "prompt", "pair", "nothing"]
 
 
 def hold_out(
     items: Sequence[tuple[Item, str]], *, prompt: Callable[[Item], str], share: float
-) -> tuple[list[Item], list[Item], Split]:
+) -> tuple[list[Item], list[Item], HeldOutBy]:
     """Training items, validation items, and what the split went by.
 
     Where no item is marked "validation", about ``share`` of the prompts are held out, chosen by their hash and
@@ -35,7 +35,7 @@ def hold_out(
     groups: dict[str, list[Item]] = {}
     for item in training:
         groups.setdefault(prompt(item), []).append(item)
-    how: Split = "prompt"
+    how: HeldOutBy = "prompt"
     if len(groups) == 1:
         groups, how = {str(index): [item] for index, item in enumerate(training)}, "pair"
     by_hash = sorted(groups, key=lambda name: hashlib.sha256(name.encode()).digest())

@@ -22,7 +22,7 @@ from trainer.runtime.oom import ExhaustedMemory
 
 
 @dataclass(frozen=True)
-class FieldError:
+class RunFieldError:
     """One thing to correct: where it is, what was given, and what would be accepted."""
 
     field: str
@@ -40,7 +40,7 @@ class TrainerError(Exception):
 
 
 class BadRun(TrainerError):
-    def __init__(self, field_errors: Sequence[FieldError], code: str = "bad_spec") -> None:
+    def __init__(self, field_errors: Sequence[RunFieldError], code: str = "bad_spec") -> None:
         super().__init__("\n".join(str(field_error) for field_error in field_errors))
         self.field_errors = tuple(field_errors)
         self.code = code

@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 TAG = "type"  # the discriminator of our unions
 _OBJECT_TYPES = ("model_type", "model_attributes_type", "dict_type")
 _SUBJECT = re.compile(r"^(Input|String|Tuple|List|Dictionary|Value) should")
-Path = tuple[str, ...]
+FieldPath = tuple[str, ...]
 Models = tuple[type[BaseModel], ...]
 
 
@@ -36,7 +36,7 @@ def invalid_fields(error: ValidationError, document: object, model: type[BaseMod
     Where a part of a value is wrong, nothing is said of the whole: that another arm would take no such value at all
     does not help.
     """
-    by_path: dict[Path, list[InvalidField]] = {}
+    by_path: dict[FieldPath, list[InvalidField]] = {}
     for found in error.errors(include_url=False):
         path, invalid = _invalid_field(found, document, model)
         by_path.setdefault(path, []).append(invalid)
@@ -49,7 +49,7 @@ def _joined(group: Sequence[InvalidField]) -> InvalidField:
     return InvalidField(group[0].path, group[0].kind, group[0].given, wanted)
 
 
-def _invalid_field(found: ErrorDetails, document: object, model: type[BaseModel]) -> tuple[Path, InvalidField]:
+def _invalid_field(found: ErrorDetails, document: object, model: type[BaseModel]) -> tuple[FieldPath, InvalidField]:
     path, allowed, arms = _walk(found["loc"], document, model)
     given, name = found["input"], ".".join(path)
     match found["type"]:
@@ -73,7 +73,7 @@ def _wanted(kind: str, message: str) -> str:
 
 def _walk(
     location: Sequence[str | int], document: object, model: type[BaseModel]
-) -> tuple[Path, Sequence[str], Models]:
+) -> tuple[FieldPath, Sequence[str], Models]:
     """pydantic's location without the names of union arms, which are no part of the document.
 
     Also returns the fields that its parent knows, and the models that are valid at this path.

@@ -27,7 +27,7 @@ from trainer.runtime.errors import Interrupted
 from trainer.sampling.samples import Samples
 from trainer.spec.events import CheckpointWritten, StoppedEarly
 from trainer.spec.resolved import Resolved
-from trainer.training.checkpoint import BestAdapter, Checkpoint, ResolvedPlan, prune, write_checkpoint
+from trainer.training.checkpoint import BestAdapter, ResolvedPlan, TrainingState, prune, write_checkpoint
 from trainer.training.progress import ProgressReporter
 from trainer.training.schedule import learning_rate
 from trainer.training.setup import TrainingContext
@@ -40,7 +40,7 @@ def fit(
     objective: Objective,
     base: HeldOutLosses,
     plan: ResolvedPlan,
-    resumed: Checkpoint | None,
+    resumed: TrainingState | None,
 ) -> BestAdapter:
     """Train from ``resumed`` or from the start to the last step; returns the best evaluated adapter.
 
@@ -95,7 +95,7 @@ class Training:
     plan: ResolvedPlan
     every: int
     batches: Batches
-    resumed: Checkpoint | None = None
+    resumed: TrainingState | None = None
     samples: Samples | None = None
     step: int = 0
     validated: bool = True
@@ -296,7 +296,7 @@ class Training:
             self.saved = self.step
             return
         context, folder = self.context, self.context.run.directory / "checkpoints"
-        checkpoint = Checkpoint(
+        checkpoint = TrainingState(
             run=context.run.digest,
             step=self.step,
             validated=self.validated,

@@ -38,7 +38,7 @@ from trainer.sampling.missing_images import find_missing_images, with_sampled_im
 from trainer.sampling.sampler import Sampler
 from trainer.spec.events import MismatchMeasured, Started, Warned
 from trainer.spec.strict import Auto
-from trainer.training.checkpoint import Checkpoint, newest_checkpoint
+from trainer.training.checkpoint import TrainingState, newest_checkpoint
 from trainer.training.trainable import Trainable, new_trainable
 
 HELD_OUT_WARNINGS = {
@@ -79,7 +79,7 @@ class Setup(NamedTuple):
 
     context: TrainingContext
     evaluator: Evaluator
-    resumed: Checkpoint | None
+    resumed: TrainingState | None
     mismatch: MismatchMeasured | None
 
 
@@ -150,7 +150,7 @@ def prepare(
     return Setup(context, new_evaluator(context), resumed, mismatch)
 
 
-def last_checkpoint(run: Run, report: Report) -> Checkpoint | None:
+def last_checkpoint(run: Run, report: Report) -> TrainingState | None:
     return newest_checkpoint(
         run.directory / "checkpoints", run.digest, lambda code, text: report(Warned(code=code, message=text))
     )
@@ -164,7 +164,7 @@ def require_trainable(run: Run, prompts: list[str], device: torch.device) -> Non
 
 
 def report_start(
-    run: Run, files: DatasetFiles, device: torch.device, resumed: Checkpoint | None, report: Report
+    run: Run, files: DatasetFiles, device: torch.device, resumed: TrainingState | None, report: Report
 ) -> None:
     report(
         Started(
