@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 
 from demo.emoji.domains import NAMES
-from research import mismatch, report, tables
-from research.claims import claims
-from research.comparison import LEARNT, Comparison, compare
-from research.cost import Cost
 from research.editions import STORED, edition
-from research.findings import findings
-from research.growth import growth
-from research.intervals import Interval, interval, success, wilson
+from research.page import report, tables
+from research.page.findings import findings
 from research.plan import WHOLE
+from research.statistics.claims import claims
+from research.statistics.comparison import LEARNT, Comparison, compare
+from research.statistics.growth import growth
+from research.statistics.intervals import Interval, interval, success, wilson
 from research.trial import MethodName, Trial
+from research.trials import mismatch
+from research.trials.cost import Cost
 from tests.research.test_plan import result
 
 pytestmark = pytest.mark.unit

@@ -8,8 +8,8 @@ from demo.emoji_xl import TARGETS
 from demo.run import METHOD, OPTIONS
 from research.data import BATCH, RANK, STEPS
 from research.editions import STORED
+from research.page.searched import at_edge, choices, search_section
 from research.plan import WHOLE, chosen
-from research.searched import at_edge, choices, search_section
 from trainer.spec.methods import PRESET_BETAS
 
 pytestmark = pytest.mark.unit

@@ -10,10 +10,10 @@ from PIL import Image
 from demo.emoji import drawings, openmoji, subject
 from demo.emoji.domains import SUBJECT_PROMPT, emoji_of
 from demo.emoji.openmoji import IMAGE_SIZE
-from research import plots
 from research.editions import edition
-from research.judging import SHOWN, shown_prompts
-from research.sheets import wanted
+from research.page import plots
+from research.page.sheets import wanted
+from research.trials.judging import SHOWN, shown_prompts
 
 pytestmark = pytest.mark.unit
 

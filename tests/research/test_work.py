@@ -14,11 +14,12 @@ import pytest
 import torch
 
 from demo.emoji.domains import emoji_of
-from research import data, judging, work
+from research import data
 from research.editions import BASE, edition
 from research.plan import Scope, wanted
 from research.trial import Results, Trial
-from research.work import Worker
+from research.trials import judging, work
+from research.trials.work import Worker
 from tests.api.polling import until
 
 pytestmark = pytest.mark.integration
