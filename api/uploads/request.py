@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from api.errors.errors import InvalidRequest
 from api.errors.example_ids import PART, SHA256
 from api.errors.field_errors import FieldError, describe
-from api.files.intake_policy import Prompt
+from api.files.intake_policy import UploadPrompt
 from intake.policy import InvalidRows, Ties
 from store.files.uploads import MAX_PARTS
 
@@ -43,7 +43,7 @@ class CreateUpload(BaseModel):
     ties: Ties = Field("drop", description="As for a file that is uploaded at once.")
     invalid_rows: InvalidRows = Field("refuse", description="As `ties`.")
     strict: bool = Field(False, description="As `ties`.")
-    prompt: Prompt | None = Field(None, description="As `ties`.")
+    prompt: UploadPrompt | None = Field(None, description="As `ties`.")
 
 
 class CompleteUpload(BaseModel):
