@@ -77,8 +77,8 @@ async def received(
 async def received_form(request: Request, directory: Path, form: Form) -> AsyncIterator[ReceivedForm]:
     """Read the request into ``form``, its files into temporary ones that live as long as this context."""
     parser = _parser(request, form)
-    with contextlib.ExitStack() as kept:
-        paths = {name: kept.enter_context(temporary(directory)) for name in form.files}
+    with contextlib.ExitStack() as stack:
+        paths = {name: stack.enter_context(temporary(directory)) for name in form.files}
         with contextlib.ExitStack() as opened:
             outs = {name: _Out(opened.enter_context(path.open("wb"))) for name, path in paths.items()}
             await _stream(request, parser, form, outs)
