@@ -1,1 +1,1 @@
-"""What prints our figures: ratios measured in one run, kept in results/."""
+"""The programs that print our figures: ratios measured in one run, stored in results/."""

@@ -1,7 +1,7 @@
 """``python -m benchmarks.rate_limit [--requests 3000]``: what counting a key's requests adds to each of them.
 
-Four real uvicorns are asked for a file's row in turns, so that other load meets all of them: two that do not count,
-between which lies what this measurement cannot tell, one that asks the broker for each request, and one that asks for
+Four real uvicorns return a file's row in turns, so that other load meets all of them: two that do not count, between
+which lies what this measurement cannot distinguish, one that calls the broker each time, and one that calls it for
 a few at a time, which last for 0.3 seconds here (0.75 by default). Prints the time of a request as its client sees it
 and the processor time that the server spends on it; writes benchmarks/results/rate_limit.json.
 """

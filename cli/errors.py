@@ -6,7 +6,7 @@ CommandError             1   something is wrong on this machine
 ├── NoKey                2   no API key is configured
 ├── NotReachable         3   no API answers at the URL
 ├── NotAnApi             3   the server at the URL is not a pairtune API
-├── RequestRefused       4   the API answered with an error; its message says what to do
+├── RequestFailed       4   the API answered with an error; its message says what to do
 ├── JobEnded             5   the job failed, was cancelled or is paused
 ├── GenerationFailed     5   the images could not be generated
 ├── WaitTimeout          6   the wait ended; the job or file continues
@@ -50,7 +50,7 @@ class NotAnApi(CommandError):
         super().__init__(f"{url} answers ({status}), but is not a pairtune API. Correct PAIRTUNE_URL.")
 
 
-class RequestRefused(CommandError):
+class RequestFailed(CommandError):
     """``details`` is the error's object in the answer; ``retry_after`` in seconds, 0 where the answer does not say."""
 
     exit_code = 4

@@ -1,10 +1,10 @@
 """Train emoji-xl from scratch: first the autoencoder, then UNet and text encoders together.
 
-    python -m demo.pretrain vae  --steps 8000     # the kept weights: stopped at 7,250, after 32 minutes on two cores
+    python -m demo.pretrain vae  --steps 8000     # these weights: stopped at 7,250, after 32 minutes on two cores
     python -m demo.pretrain unet --steps 3600     # 72 minutes on two cores
     python -m demo.pretrain export                # writes the fp16 pipeline to demo/base/emoji-xl
 
-The kept weights' curves lie beside them in ``training/``, and their card tells what was changed on the way.
+The committed weights' curves are in ``training/``, and their card says what was changed on the way.
 Every stage is seeded, writes its whole state every few minutes to ``var/pretrain/`` and goes on from there when
 started again; a larger ``--steps`` continues a finished stage. ``python -m demo.evaluate_base`` measures the result.
 """
@@ -31,7 +31,7 @@ from demo.emoji import openmoji
 
 STATE = Path("var/pretrain")
 EXPORT = Path(__file__).parent / "base" / "emoji-xl"
-CURVES = "training"  # beside the weights: step, loss, learning rate, seconds per step, every 50 steps
+CURVES = "training"  # next to the weights: step, loss, learning rate, seconds per step, every 50 steps
 SEED = 20261123
 CROP = openmoji.IMAGE_SIZE // 2
 VAE_BATCH = 16

@@ -88,7 +88,7 @@ def main() -> int:
         return 1
     result = _compare(adapter, console, clock)
     code = conclude(measured, result, console)
-    console.print(f"Adapter: {adapter}   Picture: [bold]{PICTURE}[/bold]")
+    console.print(f"Adapter: {adapter}   Image: [bold]{PICTURE}[/bold]")
     _print_times(clock, console)
     return code
 
@@ -142,7 +142,7 @@ def _train(client: openai.OpenAI, console: Console, clock: Stopwatch) -> FineTun
         uploaded = client.files.create(file=archive, purpose="fine-tune")
         file = client.files.wait_for_processing(uploaded.id, poll_interval=0.2)
     if file.status != "processed":
-        raise DemoFailed(f"the archive was refused: {file.status_details}")
+        raise DemoFailed(f"the archive was rejected: {file.status_details}")
     console.print(f"   {file.id}: {count} pairs, {file.bytes:,} bytes, {file.status}")
 
     console.print("[bold]3. Training[/bold] a MaPO adapter on emoji-xl")

@@ -1,4 +1,4 @@
-"""How much memory a piece of work may take before its allocations are refused; Arrow, which keeps within that."""
+"""How much memory a piece of work may take before its allocations fail; Arrow, which keeps within that."""
 
 from __future__ import annotations
 

@@ -16,9 +16,9 @@ import sys
 import time
 from pathlib import Path
 
-from research.editions import BASE, KEPT, Edition, EditionName, edition
+from research.editions import BASE, STORED, Edition, EditionName, edition
 from research.plan import wanted
-from research.workers import Stopped, run_workers
+from research.trials.workers import Stopped, run_workers
 
 
 def main() -> int:
@@ -62,8 +62,8 @@ def _arguments() -> argparse.Namespace:
 
 def measure(chosen: Edition) -> None:
     """Reference mismatch and cost, each alone on the machine."""
-    from research import cost, mismatch
-    from research.work import Worker
+    from research.trials import cost, mismatch
+    from research.trials.work import Worker
 
     worker = Worker(BASE.resolve(), chosen.home, chosen.results, chosen.scope)
     mismatch.measure(worker)
@@ -72,15 +72,15 @@ def measure(chosen: Edition) -> None:
 
 
 def report(chosen: Edition) -> None:
-    from research.agreement import agreement
-    from research.report import write_quick, write_report
+    from research.page.agreement import agreement
+    from research.page.report import write_quick, write_report
 
     if chosen.name == "quick":
         write_quick(chosen.scope, chosen.results, chosen.page)
     else:
         write_report(chosen.results, chosen.home, chosen.page, chosen.pictures)
     if chosen.name != "kept":
-        print(agreement(set(wanted(chosen.scope, chosen.results)), chosen.results, KEPT))
+        print(agreement(set(wanted(chosen.scope, chosen.results)), chosen.results, STORED))
 
 
 def _minutes(seconds: float) -> str:

@@ -10,9 +10,9 @@ from research.plan import SWEPT_DOMAIN, WHOLE, Scope
 from research.trial import Results
 
 BASE = Path("demo/base/emoji-xl")
-KEPT = Results(Path(__file__).parent / "results")
+STORED = Results(Path(__file__).parent / "results")
 HOME = Path("var/benchmark")
-QUICK = Scope((SWEPT_DOMAIN,), ("dpo", "mapo"), seeds=(1, 2), sweeps=False, chosen_by=KEPT)
+QUICK = Scope((SWEPT_DOMAIN,), ("dpo", "mapo"), seeds=(1, 2), sweeps=False, chosen_by=STORED)
 
 EditionName = Literal["kept", "fresh", "quick"]
 EDITIONS: tuple[EditionName, ...] = ("kept", "fresh", "quick")
@@ -37,7 +37,7 @@ class Edition:
 def edition(name: EditionName, home: Path | None = None) -> Edition:
     """``home``: another place than its own under var/benchmark."""
     if name == "kept":
-        return Edition(name, home or HOME, KEPT, WHOLE, Path("docs/benchmark.md"))
+        return Edition(name, home or HOME, STORED, WHOLE, Path("docs/benchmark.md"))
     home = home or HOME / name
     scope = QUICK if name == "quick" else WHOLE
     return Edition(name, home, Results(home / "results"), scope, home / "benchmark.md")

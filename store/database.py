@@ -28,7 +28,7 @@ KEEPALIVE = {
 def open_engine(url: str, *, pool_size: int = 10, idle_seconds: float = 30.0) -> Engine:
     """Connections are checked before use, so that a restarted PostgreSQL costs no failed request afterwards.
 
-    ``idle_seconds``: PostgreSQL ends a transaction that is open and asks for nothing for so long. Its process was
+    ``idle_seconds``: PostgreSQL ends a transaction that is open and sends no statement for so long. Its process was
     stopped or cut off, and would hold its locks until the network gives up: a job's row, and the dispatchers' lock.
     """
     engine = create_engine(
@@ -41,7 +41,7 @@ def open_engine(url: str, *, pool_size: int = 10, idle_seconds: float = 30.0) ->
 
     @event.listens_for(engine, "connect")
     def limit_idle_transactions(connection: Connection, _: object) -> None:
-        connection.autocommit = True  # a statement, not a startup option: poolers in between refuse those
+        connection.autocommit = True  # a statement, not a startup option: poolers in between reject those
         connection.execute("SELECT set_config('idle_in_transaction_session_timeout', %s, false)", [_ms(idle_seconds)])
         connection.autocommit = False
 

@@ -129,7 +129,7 @@ class InsufficientRole(StoreError):
 
 
 class QuotaExceeded(StoreError):
-    """The project has no more room for this; the message says what is used.
+    """The project's quota has no space left for this; the message says what is used.
 
     ``used`` and ``more`` are in the quota's own unit; ``remedy`` is what a user can do.
     """
@@ -214,7 +214,7 @@ class WebhookDisabled(StoreError):
         self.endpoint_id = endpoint_id
 
 
-class WebhookUrlRefused(StoreError):
+class WebhookUrlNotAllowed(StoreError):
     """Nothing may be sent to where the URL leads.
 
     ``reason`` goes on from the word "url".

@@ -1,6 +1,6 @@
 """Structured logs of every service: one JSON object a line on stderr, with the request's id where there is one.
 
-What libraries say through ``logging``, uvicorn and celery among them, comes out as the same lines; ``logger`` tells
+What libraries say through ``logging``, uvicorn and celery among them, comes out as the same lines; ``logger`` says
 which of them speaks.
 """
 

@@ -128,7 +128,7 @@ class Settings(BaseSettings):
         4 * 2**30, ge=2**26, description="Memory that reading one upload may use in an intake worker."
     )
 
-    # Times in seconds. A worker is given up after `lease`; three missed heartbeats fit into it with room to spare.
+    # Times in seconds. A worker is given up after `lease`; three missed heartbeats fit into it with time to spare.
     lease_seconds: float = Field(60.0, description="Seconds after which a worker loses a lease that it does not renew.")
     heartbeat_seconds: float = Field(10.0, description="Seconds between two renewals of a lease.")
     dispatch_seconds: float = Field(

@@ -24,7 +24,7 @@ SIGNATURE = "X-Amz-Signature"
 class Store:
     """``kept``: objects by path; ``signed``: the requests that came by a signed URL, each with its headers."""
 
-    kept: dict[str, bytes] = field(default_factory=dict)
+    stored: dict[str, bytes] = field(default_factory=dict)
     signed: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     port: int = 0
 
@@ -70,9 +70,9 @@ def refusal(method: str, target: str, headers: dict[str, str], now: datetime) ->
     request = "\n".join([method, url.path, query, lines, ";".join(names), "UNSIGNED-PAYLOAD"])
     key_id, _, scope = given["X-Amz-Credential"].partition("/")
     digest = hashlib.sha256(request.encode()).hexdigest()
-    told = "\n".join([given["X-Amz-Algorithm"], given["X-Amz-Date"], scope, digest])
+    reported = "\n".join([given["X-Amz-Algorithm"], given["X-Amz-Date"], scope, digest])
     key = b"AWS4" + SECRET.encode()
-    for part in (*scope.split("/"), told):
+    for part in (*scope.split("/"), reported):
         key = hmac.digest(key, part.encode(), "sha256")
     return None if key_id == KEY_ID and hmac.compare_digest(key.hex(), signature) else "SignatureDoesNotMatch"
 
@@ -80,7 +80,7 @@ def refusal(method: str, target: str, headers: dict[str, str], now: datetime) ->
 def _handler(store: Store) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_PUT(self) -> None:
-            store.kept[self.path] = self.rfile.read(int(self.headers["content-length"]))
+            store.stored[self.path] = self.rfile.read(int(self.headers["content-length"]))
             self._answer(200)
 
         def do_GET(self) -> None:
@@ -90,7 +90,7 @@ def _handler(store: Store) -> type[BaseHTTPRequestHandler]:
                 error = refusal(self.command, self.path, headers, datetime.now(UTC))
             else:
                 error = None if "authorization" in headers else "AccessDenied"
-            content = store.kept.get(urlsplit(self.path).path)
+            content = store.stored.get(urlsplit(self.path).path)
             if error is not None:
                 status = 400 if error == "InvalidArgument" else 403
                 self._answer(status, f"<Error><Code>{error}</Code></Error>".encode())
@@ -101,8 +101,8 @@ def _handler(store: Store) -> type[BaseHTTPRequestHandler]:
 
         do_HEAD = do_GET  # noqa: N815 -- as the base class has it
 
-        def _give(self, content: bytes, asked: str | None) -> None:
-            span = re.fullmatch(r"bytes=(\d+)-(\d*)", asked) if asked else None
+        def _give(self, content: bytes, requested: str | None) -> None:
+            span = re.fullmatch(r"bytes=(\d+)-(\d*)", requested) if requested else None
             if span is None:
                 self._answer(200, content)
                 return
@@ -111,12 +111,12 @@ def _handler(store: Store) -> type[BaseHTTPRequestHandler]:
 
         def _answer(self, status: int, content: bytes = b"", **headers: str) -> None:
             self.send_response(status)
-            told = {
+            reported = {
                 "etag": '"md5"',
                 "last-modified": "Thu, 01 Jan 2026 00:00:00 GMT",
                 "content-length": str(len(content)),
             }
-            for name, value in (told | headers).items():
+            for name, value in (reported | headers).items():
                 self.send_header(name, value)
             self.end_headers()
             if self.command != "HEAD":

@@ -90,7 +90,7 @@ def train(
     if resumed:
         beta = resumed.plan.beta
     else:
-        prediction = context.learner.denoiser.prediction
+        prediction = context.trainable.denoiser.prediction
         measured = BaseMeasurements(run.spec.base.family, prediction, base.chosen.mean().item(), mismatch)
         beta = recipe.beta(facts, method.hyperparameters, measured, phases.report)
     objective = objective_of(method, beta, context.family.num_train_timesteps)

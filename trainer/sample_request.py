@@ -21,7 +21,7 @@ from trainer.families.precision import compute_field_errors
 from trainer.run_directory.output import ADAPTER, EMBEDDING
 from trainer.runtime.atomic_io import write_atomically
 from trainer.runtime.device import choose_device, explain_out_of_memory, free_memory
-from trainer.runtime.errors import BadRun, FieldError, ImageTooLarge, OutOfMemory
+from trainer.runtime.errors import BadRun, ImageTooLarge, OutOfMemory, RunFieldError
 from trainer.runtime.event_stream import PhaseReporter, heartbeat_check
 from trainer.runtime.signals import StopRequest
 from trainer.sampling.sampler import image_of, png_bytes, sample_latents, stacked
@@ -97,7 +97,7 @@ def size_of(spec: SampleSpec, family: Family) -> Bucket:
         allowed = f"sides of {spec.base.name} are at most {largest}"
     else:
         return size
-    raise BadRun([FieldError("size", f"{size.width}x{size.height}", allowed)], code="invalid_size")
+    raise BadRun([RunFieldError("size", f"{size.width}x{size.height}", allowed)], code="invalid_size")
 
 
 def load_sampler(spec: SampleSpec, family: Family, size: Bucket, weights: Path, device: torch.device) -> RequestSampler:
@@ -135,7 +135,9 @@ def load_checkpoint(denoiser: Denoiser, spec: SampleSpec, tensors: Path) -> None
     parameters = denoiser.add_adapter(spec.adapter, seed=0)
     found = adapter_of(tensors)
     if found.keys() != parameters.keys():
-        raise BadRun([FieldError("model", spec.base.name, "the base that the checkpoint was trained on")], "wrong_base")
+        raise BadRun(
+            [RunFieldError("model", spec.base.name, "the base that the checkpoint was trained on")], "wrong_base"
+        )
     for name, parameter in parameters.items():
         parameter.copy_(found[name])
 

@@ -37,7 +37,7 @@ app.conf.update(
 )
 
 # One byte that the worker shares with its pool processes. No lock: it is set in a signal handler, and a pool process
-# may be killed while it looks.
+# may be killed while it checks.
 _stopping = mmap.mmap(-1, 1)
 
 

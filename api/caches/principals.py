@@ -8,7 +8,7 @@ import time
 from store.tenants.api_keys import Principal
 
 # For this long a revoked key, or one with a new rate, still reads as before. Writes are never cached.
-KNOWN_SECONDS = 1.0
+CACHE_SECONDS = 1.0
 MAX_CACHED = 10_000
 
 
@@ -26,7 +26,7 @@ class Principals:
         """``started_at``: when the query began, by time.monotonic()."""
         if len(self._known) >= MAX_CACHED:
             self._known.clear()
-        self._known[_digest(secret)] = (principal, started_at + KNOWN_SECONDS)
+        self._known[_digest(secret)] = (principal, started_at + CACHE_SECONDS)
 
 
 def _digest(secret: str) -> bytes:

@@ -12,7 +12,7 @@ from store.database import read
 from store.jobs import queue
 from store.jobs.queue import QueuePosition
 
-KNOWN_SECONDS = 1.0
+CACHE_SECONDS = 1.0
 REST = 20  # a query of N seconds is repeated after 20 N seconds at the earliest: it takes 5% of the time at most
 
 
@@ -31,5 +31,5 @@ class QueuePositions:
                 began = time.monotonic()
                 self._positions = read(reader, queue.all_positions)
                 ended = time.monotonic()
-                self._until = ended + max(KNOWN_SECONDS, REST * (ended - began))
+                self._until = ended + max(CACHE_SECONDS, REST * (ended - began))
             return {job_id: self._positions[job_id] for job_id in job_ids if job_id in self._positions}

@@ -11,10 +11,10 @@ from starlette.concurrency import run_in_threadpool
 
 from api.datasets import service
 from api.datasets.pair_images import LARGEST_SIDE, SMALLEST_SIDE, THUMBNAIL_TYPE, original, thumbnail
-from api.datasets.service import Side
+from api.datasets.service import PairSide
 from api.dependencies import Caller, Dependencies, Injected
 from api.errors.responses import failures
-from api.files.ranges import etag, is_known
+from api.files.ranges import etag, etag_matches
 from api.http.documented_headers import named
 from api.http.route_rules import requires
 from store.errors import BlobMissing, DatasetNotFound, PairNotFound, RejectedNotFound
@@ -41,7 +41,7 @@ FOR_EVER = "private, max-age=31536000, immutable"
 async def retrieve_image(
     dataset_id: str,
     pair_id: str,
-    side: Side,
+    side: PairSide,
     request: Request,
     caller: Caller,
     dependencies: Injected,
@@ -54,7 +54,7 @@ async def retrieve_image(
     sha256 = await run_in_threadpool(service.image_of, dependencies, caller.project_id, dataset_id, pair_id, side)
     tag = etag(sha256 if size is None else f"{sha256}-{size}")
     headers = {"etag": tag, "cache-control": FOR_EVER}
-    if is_known(tag, request.headers.get("if-none-match")):
+    if etag_matches(tag, request.headers.get("if-none-match")):
         return Response(None, 304, headers)
     if size is None:
         return await run_in_threadpool(_original, dependencies, sha256, headers)

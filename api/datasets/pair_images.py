@@ -38,8 +38,8 @@ def read(column: str, file: ReceivedFile) -> NormalisedImage | FieldError:
     """Normalise in place; the same limits and codes as for an image in an archive."""
     try:
         return _normalised(file)
-    except ImageError as refused:
-        return FieldError(column, f"{column}: the image {refused.reason}.", refused.code)
+    except ImageError as error:
+        return FieldError(column, f"{column}: the image {error.reason}.", error.code)
 
 
 def _normalised(file: ReceivedFile) -> NormalisedImage:

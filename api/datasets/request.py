@@ -50,7 +50,7 @@ class AddDatasetFile(BaseModel):
 
 
 class PairFields(BaseModel):
-    """What stands beside a pair's images, with the limits that a row of an archive has."""
+    """The fields of a pair besides its images, with the limits that a row of an archive has."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

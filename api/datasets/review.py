@@ -23,9 +23,9 @@ from store.datasets import datasets, image_facts
 from store.datasets.image_facts import MeasuredImage
 from store.tables.dataset import DatasetPair, DatasetRevision
 
-# Images of files that were read before intake kept its measures are measured here, so long in one request.
+# Images of files that were read before intake stored its measures are measured here, for so long in one request.
 MEASURING_SECONDS = 20.0
-KEPT_AT_ONCE = 100
+STORED_AT_ONCE = 100
 
 
 def facts_of(image: StoredImage) -> MeasuredImage:
@@ -44,8 +44,10 @@ def warnings(pair: DatasetPair, chosen: StoredImage, rejected: StoredImage | Non
 
 
 def measure_missing(dependencies: Dependencies, revision: DatasetRevision) -> None:
-    """Measure the images of the revision that were not; what was done is kept. Raises ReportNotReady when there are
-    more than one request has time for."""
+    """Measure the images of the revision that were not, and store the measures.
+
+    Raises ReportNotReady when there are more than one request has time for.
+    """
     with transaction(dependencies) as work:
         missing = datasets.unmeasured_images(work.session, revision)
         count = datasets.images_count(work.session, revision) if missing else 0
@@ -53,13 +55,13 @@ def measure_missing(dependencies: Dependencies, revision: DatasetRevision) -> No
     done: list[MeasuredImage] = []
     for index, sha256 in enumerate(missing):
         if monotonic() > ends:
-            _keep(dependencies.sessions, done)
+            _store(dependencies.sessions, done)
             raise ReportNotReady(revision.dataset_id, count - len(missing) + index, count)
         done.append(facts_of(measured(dependencies.blobs, sha256)))
-        if len(done) == KEPT_AT_ONCE:
-            _keep(dependencies.sessions, done)
+        if len(done) == STORED_AT_ONCE:
+            _store(dependencies.sessions, done)
             done = []
-    _keep(dependencies.sessions, done)
+    _store(dependencies.sessions, done)
 
 
 def review(dependencies: Dependencies, revision: DatasetRevision) -> Report:
@@ -77,14 +79,14 @@ def review(dependencies: Dependencies, revision: DatasetRevision) -> Report:
 
 
 def with_images(session: Session, revision: DatasetRevision) -> Iterator[ReviewedPair]:
-    """Each pair with what is known of its images, which is asked for some pairs at a time."""
+    """Each pair with the measures of its images, which are read for some pairs at a time."""
     pairs = datasets.all_pairs(session, revision)
     while some := list(islice(pairs, datasets.AT_ONCE)):
         named = {sha256 for pair in some for sha256 in (pair.chosen_sha256, pair.rejected_sha256) if sha256 is not None}
-        known = {sha256: _image(facts) for sha256, facts in image_facts.find(session, named).items()}
+        measured_images = {sha256: _image(facts) for sha256, facts in image_facts.find(session, named).items()}
         for pair in some:
-            rejected = known[pair.rejected_sha256] if pair.rejected_sha256 is not None else None
-            yield _reviewed(pair, known[pair.chosen_sha256], rejected)
+            rejected = measured_images[pair.rejected_sha256] if pair.rejected_sha256 is not None else None
+            yield _reviewed(pair, measured_images[pair.chosen_sha256], rejected)
 
 
 def _reviewed(pair: DatasetPair, chosen: StoredImage, rejected: StoredImage | None) -> ReviewedPair:
@@ -95,6 +97,6 @@ def _image(facts: MeasuredImage) -> StoredImage:
     return StoredImage(facts.sha256, facts.width, facts.height, facts.fingerprint, profile_ignored=False)
 
 
-def _keep(sessions: Sessions, done: list[MeasuredImage]) -> None:
+def _store(sessions: Sessions, done: list[MeasuredImage]) -> None:
     with sessions.begin() as session:
         image_facts.save(session, done)

@@ -31,7 +31,7 @@ from api.files.receive import received_form
 from api.files.report import WORDS
 from api.http.free_space import require_free_space
 from api.http.idempotency import IdempotencyKey, once
-from api.http.json_body import Json, JsonBody
+from api.http.json_body import JsonBody, ParsedBody
 from api.http.paging import After
 from api.http.route_rules import form_of, requires
 from api.http.transactions import transaction
@@ -73,7 +73,7 @@ PAIR_FORM = {
                         "rejected": {
                             "type": "string",
                             "format": "binary",
-                            "description": "Left out where there is none: the base model draws it when a job needs it.",
+                            "description": "Omit it if there is none: the base model generates it when a job needs it.",
                         },
                         "split": {"type": "string", "enum": ["train", "validation"]},
                         "weight": {"type": "number", "exclusiveMinimum": 0},
@@ -106,7 +106,7 @@ async def _content(request: Request) -> bytes:
 )
 @requires(Role.MEMBER)
 def create_dataset(
-    body: Json, caller: Caller, dependencies: Injected, idempotency_key: IdempotencyKey = None
+    body: ParsedBody, caller: Caller, dependencies: Injected, idempotency_key: IdempotencyKey = None
 ) -> Dataset | JSONResponse:
     """Make a dataset, empty or of the pairs of processed files. This is its revision 1."""
     with transaction(dependencies) as work:
@@ -172,7 +172,7 @@ async def retrieve_report(
     form: Annotated[Literal["json", "text"], Query(alias="format")] = "json",
 ) -> DatasetReport | PlainTextResponse:
     """What a revision shows as a whole: repetitions, contradictions, leakage, sizes, agreement; as JSON or in words.
-    While images of large files are still to be measured, the answer is 409 and asking again goes on."""
+    While images of large files are still to be measured, the answer is 409; the same request again continues."""
     reviewing: asyncio.Semaphore = request.app.state.reviewing
     await run_in_threadpool(service.check_there, dependencies, caller.project_id, dataset_id)
     async with reviewing:

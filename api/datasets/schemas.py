@@ -127,10 +127,10 @@ class DatasetPair(BaseModel):
 class DatasetPairAdded(DatasetPair):
     model_config = ConfigDict(json_schema_extra={"example": PAIRED | {"warnings": []}})
 
-    warnings: list[FileFinding] = Field(description="What the pair shows by itself; the report looks at all of them.")
+    warnings: list[FileFinding] = Field(description="What the pair shows by itself; the report compares all of them.")
 
     @classmethod
-    def made(cls, row: dataset.DatasetPair, warnings: list[Finding]) -> Self:
+    def with_warnings(cls, row: dataset.DatasetPair, warnings: list[Finding]) -> Self:
         shown = [FileFinding.model_validate(warning, from_attributes=True) for warning in warnings]
         return cls(**DatasetPair.of(row).model_dump(), warnings=shown)
 

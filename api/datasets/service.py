@@ -46,7 +46,7 @@ from store.tables.file import File
 from store.tenants import quotas
 from store.tenants.api_keys import Principal
 
-Side = Literal["chosen", "rejected"]
+PairSide = Literal["chosen", "rejected"]
 
 
 # ------------------------------------------------------------------------------------------------- a dataset itself
@@ -175,10 +175,10 @@ def decode(form: ReceivedForm) -> Sent:
     fields, field_errors = pair_fields(form.fields)
     came = {name: file for name, file in form.files.items() if file.filename is not None}
     body = json.dumps([form.fields, {name: file.blob.sha256 for name, file in came.items()}], sort_keys=True)
-    known_faults = {field_error.param for field_error in form.field_errors}
+    invalid_params = {field_error.param for field_error in form.field_errors}
     field_errors = [
         *form.field_errors,
-        *(field_error for field_error in field_errors if field_error.param not in known_faults),
+        *(field_error for field_error in field_errors if field_error.param not in invalid_params),
     ]
     read = {name: pair_images.read(name, file) for name, file in came.items()}
     field_errors += [found for found in read.values() if isinstance(found, FieldError)]
@@ -222,7 +222,7 @@ def _add_pair(session: Session, caller: Principal, dataset_id: str, sent: Sent, 
     )
     [pair_id] = datasets.add(session, dataset, [new], "1 pair added", images_bytes=size)
     pair = datasets.get_pair(session, dataset, pair_id)
-    return DatasetPairAdded.made(pair, review.warnings(pair, sent.chosen.stored, rejected))
+    return DatasetPairAdded.with_warnings(pair, review.warnings(pair, sent.chosen.stored, rejected))
 
 
 def pair_page(
@@ -246,7 +246,7 @@ def remove_pair(session: Session, project_id: str, dataset_id: str, pair_id: str
     return DatasetPairDeleted(id=removed.id, revision=dataset.revision)
 
 
-def image_of(dependencies: Dependencies, project_id: str, dataset_id: str, pair_id: str, side: Side) -> str:
+def image_of(dependencies: Dependencies, project_id: str, dataset_id: str, pair_id: str, side: PairSide) -> str:
     """The image's SHA-256. Raises RejectedNotFound for a pair that has no such image."""
     with transaction(dependencies) as work:
         row = pair(work.session, project_id, dataset_id, pair_id)

@@ -82,10 +82,10 @@ class DiskFull(ApiError):
 class DiskSpaceLow(ApiError):
     """The free disk space is below the server's reserve."""
 
-    def __init__(self, free_bytes: int, kept_bytes: int) -> None:
+    def __init__(self, free_bytes: int, min_free_bytes: int) -> None:
         super().__init__(
             f"The server takes no new uploads, pairs or jobs for lack of disk space: {free_bytes // 2**20} MiB are "
-            f"free, and the last {kept_bytes // 2**20} MiB are reserved for running work. "
+            f"free, and the last {min_free_bytes // 2**20} MiB are reserved for running work. "
             "Its operator has to free disk space."
         )
 

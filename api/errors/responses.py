@@ -43,7 +43,7 @@ class ErrorDetail(BaseModel):
     param: str | None
     code: str | None
     errors: list[dict[str, str | None]] | None = Field(None, description="Every error, where there are several.")
-    generation_id: str | None = Field(None, description="Of images that were not drawn, or not yet.")
+    generation_id: str | None = Field(None, description="Of images that were not generated, or not yet.")
 
 
 class Error(BaseModel):
@@ -51,7 +51,7 @@ class Error(BaseModel):
 
 
 def failures(*kinds: type[Exception]) -> dict[int | str, dict[str, Any]]:
-    """Of a route that raises these, beside what every route under /v1 may answer."""
+    """Of a route that raises these, besides what every route under /v1 may answer."""
     return documented(*kinds, *EVERYWHERE) | {
         "default": {"model": Error, "description": "Any other error, in the same shape."}
     }

@@ -238,7 +238,7 @@ BY_CLASS: Mapping[type[Exception], ErrorRow] = MappingProxyType({type(row.sample
 NEVER_ANSWERED: Mapping[type[Exception], str] = MappingProxyType(
     {
         of_store.LeaseLost: "only workers hold leases",
-        of_store.WebhookUrlRefused: "api/webhooks/request.py reports it as an error of the request",
+        of_store.WebhookUrlNotAllowed: "api/webhooks/request.py reports it as an error of the request",
         of_store.BasesInvalid: "it ends the start of a process",
     }
 )

@@ -17,7 +17,7 @@ MAX_PARTS = 16
 
 
 class Form:
-    """Bytes of files wait in ``pending`` until they are taken; everything else is small and kept.
+    """Bytes of files wait in ``pending`` until they are taken; everything else is small and stays in memory.
 
     ``files`` are the names of the parts that are files, of which ``optional`` ones may be absent; ``texts`` are the
     names of the others.
@@ -57,8 +57,8 @@ class Form:
     @property
     def missing(self) -> list[FieldError]:
         """The absence of files as errors, unless what stands in their place is one already."""
-        at_fault = {field_error.param for field_error in self.field_errors}
-        absent = [name for name in self.files if name not in (*self.optional, *self.filenames, *at_fault)]
+        invalid_params = {field_error.param for field_error in self.field_errors}
+        absent = [name for name in self.files if name not in (*self.optional, *self.filenames, *invalid_params)]
         return [FieldError(name, f"{name}: required, but not given.", "missing_field") for name in absent]
 
     def take_pending(self, file: str) -> bytearray:
@@ -90,7 +90,7 @@ class Form:
         if self._name in self.files:
             self._file_begins(named)
         elif self._name not in self.texts:
-            message = f"{self._name}: unknown field; known here: {self.field_names}."
+            message = f"{self._name}: unknown field; allowed here: {self.field_names}."
             self.field_errors.append(FieldError(self._name, message, "unknown_field"))
 
     def _file_begins(self, named: bytes | None) -> None:

@@ -18,8 +18,8 @@ def _spelled_out(value: object) -> object:
     return value
 
 
-Flag = Annotated[bool, BeforeValidator(_spelled_out)]
-Prompt = Annotated[
+FormFlag = Annotated[bool, BeforeValidator(_spelled_out)]
+UploadPrompt = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000), AfterValidator(without_nul)
 ]
 
@@ -28,15 +28,15 @@ class IntakePolicy(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     ties: Ties = Field(
-        "drop", description="Pairs of which neither image is preferred: left out, kept in both orders, or errors."
+        "drop", description="Pairs of which neither image is preferred: left out, used in both orders, or errors."
     )
     invalid_rows: InvalidRows = Field(
         "refuse",
         description="Whether a row that cannot be used makes the file unusable, or is left out with a warning.",
     )
-    strict: Flag = Field(False, description="Every warning is an error.")
-    prompt: Prompt | None = Field(
-        None, description="For images that come without one, as a folder of a subject's pictures."
+    strict: FormFlag = Field(False, description="Every warning is an error.")
+    prompt: UploadPrompt | None = Field(
+        None, description="For images that come without one, as a folder of a subject's photos."
     )
 
 

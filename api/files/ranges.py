@@ -1,4 +1,4 @@
-"""Which bytes of a file a GET asks for, and whether the client has them already (RFC 9110, sections 13 and 14)."""
+"""Which bytes of a file a GET requests, and whether the client has them already (RFC 9110, sections 13 and 14)."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def etag(sha256: str) -> str:
     return f'"{sha256}"'
 
 
-def is_known(tag: str, if_none_match: str | None) -> bool:
-    """Whether If-None-Match names the tag; compared weakly, as the RFC asks for here."""
+def etag_matches(tag: str, if_none_match: str | None) -> bool:
+    """Whether If-None-Match names the tag; compared weakly, as the RFC requires here."""
     if if_none_match is None:
         return False
-    known = [one.strip().removeprefix("W/") for one in if_none_match.split(",")]
-    return tag in known or "*" in known
+    tags = [one.strip().removeprefix("W/") for one in if_none_match.split(",")]
+    return tag in tags or "*" in tags
 
 
 def requested_span(range_header: str | None, if_range: str | None, *, tag: str, size: int) -> Span | None:
-    """None asks for the whole: no range, several of them, one we cannot read, or one of another version."""
+    """None means the whole file: no range, several of them, one we cannot read, or one of another version."""
     match = _RANGE.fullmatch(range_header.strip()) if range_header else None
     if match is None or (if_range is not None and if_range.strip() != tag):
         return None

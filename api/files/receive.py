@@ -77,8 +77,8 @@ async def received(
 async def received_form(request: Request, directory: Path, form: Form) -> AsyncIterator[ReceivedForm]:
     """Read the request into ``form``, its files into temporary ones that live as long as this context."""
     parser = _parser(request, form)
-    with contextlib.ExitStack() as kept:
-        paths = {name: kept.enter_context(temporary(directory)) for name in form.files}
+    with contextlib.ExitStack() as stack:
+        paths = {name: stack.enter_context(temporary(directory)) for name in form.files}
         with contextlib.ExitStack() as opened:
             outs = {name: _Out(opened.enter_context(path.open("wb"))) for name, path in paths.items()}
             await _stream(request, parser, form, outs)
@@ -111,8 +111,8 @@ class _Out:
 @contextmanager
 def temporary(directory: Path) -> Iterator[Path]:
     """An empty file of our own that is gone at the end, unless it was moved away. It is locked as long as we live."""
-    path, held = _made(directory)
-    with held:
+    path, locked = _locked_file(directory)
+    with locked:
         try:
             yield path
         finally:
@@ -129,14 +129,14 @@ def prepare_directory(directory: Path) -> None:
             path.unlink()
 
 
-def _made(directory: Path) -> tuple[Path, IO[bytes]]:
+def _locked_file(directory: Path) -> tuple[Path, IO[bytes]]:
     while True:
         path = directory / uuid.uuid4().hex
-        held = path.open("xb")
-        fcntl.flock(held, fcntl.LOCK_EX)
-        if os.fstat(held.fileno()).st_nlink:
-            return path, held
-        held.close()  # a process that was just starting took it for a leftover, before we had it locked
+        locked = path.open("xb")
+        fcntl.flock(locked, fcntl.LOCK_EX)
+        if os.fstat(locked.fileno()).st_nlink:
+            return path, locked
+        locked.close()  # a process that was just starting took it for an abandoned one before we locked it
 
 
 def _parser(request: Request, form: Form) -> MultipartParser:

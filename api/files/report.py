@@ -61,7 +61,7 @@ class FileReport(BaseModel):
     object: Literal["file.report"] = "file.report"
     format: str = Field(description="What the upload was recognised as.")
     rows: int
-    kept: int = Field(description="Pairs made of them; a tie that is kept in both orders makes two.")
+    kept: int = Field(description="Pairs made of them; a tie that is used in both orders makes two.")
     dropped: dict[str, int] = Field(description="The other rows, by the code of their first finding.")
     figures: dict[str, Any] = Field(description="Prompts, images, sizes, splits, repetitions, agreement of annotators.")
     findings: list[FileFinding]

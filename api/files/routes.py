@@ -91,10 +91,10 @@ async def create_file(
         await run_in_threadpool(service.check_quota, dependencies, caller, least_size(request))
     async with received(request, dependencies.settings.upload_directory, texts=("purpose", *POLICY_FIELDS)) as upload:
         policy = service.checked_policy(upload)
-        return await run_in_threadpool(_keep, dependencies, caller, upload, policy, idempotency_key)
+        return await run_in_threadpool(_store, dependencies, caller, upload, policy, idempotency_key)
 
 
-def _keep(
+def _store(
     dependencies: Dependencies, caller: Principal, upload: Received, policy: Json | None, key: str | None
 ) -> File | JSONResponse:
     filename = upload.filename or ""

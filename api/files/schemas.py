@@ -30,7 +30,7 @@ class FileProgress(BaseModel):
     format: str = Field(description="What the upload was recognised as.")
     rows: int = Field(description="Rows read so far.")
     kept: int = Field(description="Pairs made of them.")
-    total: int | None = Field(description="Rows in all, where the format tells.")
+    total: int | None = Field(description="Rows in all, where the format states them.")
     stored: int = Field(0, description="Images stored so far, once all rows are read.")
     images: int | None = Field(None, description="Images to store, once all rows are read.")
 

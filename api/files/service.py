@@ -13,7 +13,7 @@ from api.errors.field_errors import FieldError
 from api.files.elsewhere import may_redirect
 from api.files.filenames import attachment, clean
 from api.files.intake_policy import policy_of
-from api.files.ranges import Span, etag, is_known, requested_span
+from api.files.ranges import Span, etag, etag_matches, requested_span
 from api.files.receive import Received
 from api.files.schemas import File, FileDeleted, FileList
 from api.http.paging import cut
@@ -32,8 +32,8 @@ UPLOAD_PURPOSE = "fine-tune"
 
 def checked_policy(upload: Received) -> Json | None:
     """What was decided about doubtful rows. Raise InvalidRequest with every error of the form."""
-    policy, faults_of_policy = policy_of(upload.fields)
-    field_errors = [*upload.field_errors, *faults_of_policy]
+    policy, policy_errors = policy_of(upload.fields)
+    field_errors = [*upload.field_errors, *policy_errors]
     purpose = upload.fields.get("purpose")
     if purpose is None:
         field_errors.append(FieldError("purpose", "purpose: required, but not given.", "missing_field"))
@@ -46,7 +46,7 @@ def checked_policy(upload: Received) -> Json | None:
 
 
 def check_quota(dependencies: Dependencies, caller: Principal, size: int) -> None:
-    """Before a file's body is read: raise QuotaExceeded where there is no room for it."""
+    """Before a file's body is read: raise QuotaExceeded where it does not fit into the quota."""
     with transaction(dependencies) as work:
         require_quota(work.session, caller, size)
 
@@ -58,7 +58,7 @@ def require_quota(session: Session, caller: Principal, size: int) -> None:
 def create_within_quota(
     work: UnitOfWork, caller: Principal, filename: str, blob: StoredBlob, policy: Json | None
 ) -> File:
-    """As ``create``; raise QuotaExceeded where the project has no room for it."""
+    """As ``create``; raise QuotaExceeded where it does not fit into the project's quota."""
     require_quota(work.session, caller, blob.bytes)
     return create(work, caller.project_id, filename, blob, policy)
 
@@ -108,7 +108,7 @@ def content(row: FileRow, blobs: Blobs, request_headers: Mapping[str, str], *, h
     """``request_headers``: If-None-Match, Range and If-Range count. ``redirect``: to the blob store if it can."""
     tag = etag(row.sha256)
     headers = {"etag": tag, "accept-ranges": "bytes", "cache-control": "private, no-cache"}
-    if is_known(tag, request_headers.get("if-none-match")):
+    if etag_matches(tag, request_headers.get("if-none-match")):
         return Content(304, headers, None)
     headers["content-disposition"] = attachment(row.filename)
     # RFC 9110 gives Range a meaning for GET alone.

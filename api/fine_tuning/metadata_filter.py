@@ -1,4 +1,4 @@
-"""The filter ``metadata[key]=value`` of job lists, any number of times; ``metadata=null`` asks for jobs without any."""
+"""The filter ``metadata[key]=value`` of job lists, any number of times; ``metadata=null`` matches jobs without any."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The adapter's file name in ComfyUI's and kohya's format: they list files by name, so it tells something."""
+"""The adapter's file name in ComfyUI's and kohya's format: they list files by name, so the name is descriptive."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TAIL = 8  # characters of the job's id, from its random end
 
 
 def adapter_name(suffix: str | None, method: Method, job_id: str) -> str:
-    """The suffix as far as plain ASCII can tell it, otherwise the method and the end of the job's id."""
+    """The suffix as far as plain ASCII can spell it, otherwise the method and the end of the job's id."""
     given = _plain(suffix or "")
     return given if given and given not in RESERVED_NAMES else f"{method.type}-{job_id[-TAIL:]}"
 

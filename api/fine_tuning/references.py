@@ -51,8 +51,10 @@ def _base(bases: dict[str, RegisteredBase], name: object, field_errors: list[Fie
     try:
         return find_base(bases, name)
     except ModelNotFound as error:
-        known = ", ".join(sorted(bases))
-        field_errors.append(FieldError("model", f"model: {error} Available base models: {known}.", row_of(error).code))
+        available = ", ".join(sorted(bases))
+        field_errors.append(
+            FieldError("model", f"model: {error} Available base models: {available}.", row_of(error).code)
+        )
         return None
 
 
@@ -77,7 +79,7 @@ def _source(
 def _revision(
     session: Session, project_id: str, param: str, wanted: Named, field_errors: list[FieldError]
 ) -> DatasetRevision:
-    """The revision asked for, or the latest one."""
+    """The requested revision, or the latest one."""
     dataset = datasets.get(session, project_id, wanted.dataset_id)
     revision = datasets.revision(session, dataset, wanted.revision)
     if revision.pairs_count == 0:

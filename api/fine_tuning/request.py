@@ -1,4 +1,4 @@
-"""The create request: a run's options at top level, beside OpenAI's own fields."""
+"""The create request: a run's options at top level, next to OpenAI's own fields."""
 
 from __future__ import annotations
 

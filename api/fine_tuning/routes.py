@@ -23,7 +23,7 @@ from api.fine_tuning.schemas import (
 )
 from api.http.free_space import require_free_space
 from api.http.idempotency import IdempotencyKey, once
-from api.http.json_body import Json
+from api.http.json_body import ParsedBody
 from api.http.paging import After
 from api.http.route_rules import requires
 from api.http.transactions import transaction
@@ -52,7 +52,7 @@ RetryCount = Annotated[
 )
 @requires(Role.MEMBER)
 def create_job(
-    body: Json,
+    body: ParsedBody,
     caller: Caller,
     dependencies: Injected,
     idempotency_key: IdempotencyKey = None,
@@ -96,7 +96,7 @@ def retrieve_job(fine_tuning_job_id: str, caller: Caller, dependencies: Injected
 )
 @requires(Role.MEMBER)
 def cancel_job(fine_tuning_job_id: str, caller: Caller, dependencies: Injected) -> FineTuningJob:
-    """Cancel a job; a running one is asked to stop and becomes `cancelled` shortly after."""
+    """Cancel a job; a running one gets a request to stop and becomes `cancelled` shortly after."""
     with transaction(dependencies) as work:
         return service.cancel(work, caller.project_id, fine_tuning_job_id)
 

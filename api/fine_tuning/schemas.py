@@ -67,7 +67,7 @@ class JobState(BaseModel):
         None, description="Of a queued job, when it is read: how many start until it does, itself included, as of now."
     )
     expected_start: int | None = Field(
-        None, description="Unix seconds; null while no job runs or none has succeeded yet, as then nothing tells."
+        None, description="Unix seconds; null while no job runs or none has succeeded yet: nothing predicts it then."
     )
 
 
@@ -75,7 +75,7 @@ class ShownJob(JobAttributes, Groups, JobSources, JobState):
     """A job's row as clients see it."""
 
     @classmethod
-    def of(cls, row: JobRow | Row[Any], place: QueuePosition | None = None) -> Self:
+    def of(cls, row: JobRow | Row[Any], position: QueuePosition | None = None) -> Self:
         method = row.spec["method"]
         return cls.model_validate(
             {name: _shown(getattr(row, column)) for name, column in STORED.items()}
@@ -89,8 +89,8 @@ class ShownJob(JobAttributes, Groups, JobSources, JobState):
                 "seed": row.spec["seed"],
                 "method": method,
                 "hyperparameters": method[method["type"]]["hyperparameters"],
-                "queue_position": place.position if place is not None else None,
-                "expected_start": _shown(place.expected_start) if place is not None else None,
+                "queue_position": position.position if position is not None else None,
+                "expected_start": _shown(position.expected_start) if position is not None else None,
             }
         )
 

@@ -106,8 +106,8 @@ def _new_job(
 
 def one(dependencies: Dependencies, project_id: str, job_id: str) -> FineTuningJob:
     row = read(dependencies.reader, lambda connection: jobs.read(connection, project_id, job_id))
-    place = dependencies.queue_positions.of(dependencies.reader, _queued([row])).get(job_id)
-    return FineTuningJob.of(row, place)
+    position = dependencies.queue_positions.of(dependencies.reader, _queued([row])).get(job_id)
+    return FineTuningJob.of(row, position)
 
 
 def _queued(rows: Sequence[Job | Row[Any]]) -> list[str]:

@@ -25,5 +25,5 @@ async def healthz() -> Alive:
 @public
 def readyz(dependencies: Injected) -> Ready:
     """The database answers and has this version's migrations, and the blob store can be written: else 503. Without a
-    broker, or with little room on the disk, it is ready and `degraded`."""
+    broker, or with little disk space, it is ready and `degraded`."""
     return service.check(dependencies)

@@ -8,7 +8,7 @@ from typing import Any
 SENT = ("authorization", "content-type", "idempotency-key", "if-none-match", "last-event-id", "range", "x-request-id")
 SHOWN = ("content-disposition", "content-range", "etag", "retry-after", "x-request-id")
 RATE = ("limit", "remaining", "reset")
-KEPT_SECONDS = 600  # how long a browser remembers the answer to a preflight
+PREFLIGHT_SECONDS = 600  # how long a browser remembers the answer to a preflight
 
 
 def cross_origin(origins: Sequence[str]) -> dict[str, Any]:
@@ -18,5 +18,5 @@ def cross_origin(origins: Sequence[str]) -> dict[str, Any]:
         "allow_methods": ["GET", "HEAD", "POST", "DELETE"],
         "allow_headers": list(SENT),
         "expose_headers": [*SHOWN, *(f"x-ratelimit-{figure}-requests" for figure in RATE)],
-        "max_age": KEPT_SECONDS,
+        "max_age": PREFLIGHT_SECONDS,
     }

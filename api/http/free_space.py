@@ -8,7 +8,7 @@ from store.blobs import disk_space
 
 
 def require_free_space(dependencies: Injected) -> None:
-    """Raises DiskSpaceLow. It refuses parts of a pending upload too: they can wait, and a running job cannot."""
+    """Raises DiskSpaceLow. It rejects parts of a pending upload too: they can wait, and a running job cannot."""
     found = disk_space.short(dependencies.settings, disk_space.of_the_api(dependencies.settings))
     if found:
         raise DiskSpaceLow(min(found.values()), dependencies.settings.min_free_bytes)

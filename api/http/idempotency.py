@@ -16,12 +16,12 @@ from store.tables.base import Json
 from store.tenants import idempotency
 from store.tenants.api_keys import Principal
 
-Made = TypeVar("Made", bound=BaseModel)
+Created = TypeVar("Created", bound=BaseModel)
 IdempotencyKey = Annotated[
     Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")] | None,
     Header(
         description="Any name of this request, such as a UUID. Sent again within 24 hours with the same body, it is "
-        "answered as it was, and nothing is made twice; with another body it is refused (422)."
+        "answered as it was, and nothing is made twice; with another body the answer is 422."
     ),
 ]
 REPLAYED = {"idempotent-replayed": "true"}
@@ -41,9 +41,9 @@ def once(
     key: str | None,
     operation: str,
     body: str,
-    make: Callable[[], Made],
+    create: Callable[[], Created],
     omitted: OmittedField | None = None,
-) -> Made | JSONResponse:
+) -> Created | JSONResponse:
     """``make``'s answer, or the one that this key got before. ``body`` is a digest of what was sent.
 
     Raises IdempotencyInFlight, IdempotencyMismatch.
@@ -51,11 +51,11 @@ def once(
     replayed = replay(work, caller, key, operation, body, omitted)
     if replayed is not None:
         return replayed
-    made = make()
+    created = create()
     if key is not None:
-        answer = made.model_dump(mode="json", exclude={omitted.name} if omitted is not None else None)
+        answer = created.model_dump(mode="json", exclude={omitted.name} if omitted is not None else None)
         idempotency.save(work.session, caller.key_id, key, request=_request(operation, body), answer=answer)
-    return made
+    return created
 
 
 def replay(

@@ -35,7 +35,7 @@ async def _read(request: Request) -> JsonBody:
     return JsonBody.parse(await request.body())
 
 
-Json = Annotated[JsonBody, Depends(_read)]
+ParsedBody = Annotated[JsonBody, Depends(_read)]
 
 
 def _holds_nul(value: object) -> bool:

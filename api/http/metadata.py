@@ -7,5 +7,5 @@ from typing import Annotated
 from pydantic import Field
 
 Key = Annotated[str, Field(min_length=1, max_length=64)]
-Value = Annotated[str, Field(max_length=512)]
-Metadata = Annotated[dict[Key, Value], Field(max_length=16)]
+MetadataValue = Annotated[str, Field(max_length=512)]
+Metadata = Annotated[dict[Key, MetadataValue], Field(max_length=16)]

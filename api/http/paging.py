@@ -31,6 +31,6 @@ def cut(rows: Sequence[Row], limit: int) -> tuple[Sequence[Row], bool]:
 
 
 def page_of(item: JsonDict, *, ends: bool, **more: JsonValue) -> JsonDict:
-    """A list's example: a page with this one object. ``ends``: the list tells ``first_id`` and ``last_id``."""
+    """A list's example: a page with this one object. ``ends``: the list has ``first_id`` and ``last_id``."""
     ids: JsonDict = {"first_id": item["id"], "last_id": item["id"]} if ends else {}
     return {"example": {"object": "list", "data": [item], "has_more": False, **ids, **more}}

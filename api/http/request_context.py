@@ -60,7 +60,7 @@ def _method(scope: Scope) -> str:
 
 
 def _route(scope: Scope) -> str:
-    """Its template; one name for all that no route has answered, a refused key and an unknown path."""
+    """Its template; one name for all that no route has answered, a rejected key and an unknown path."""
     return getattr(scope.get("route"), "path", "none")
 
 

@@ -63,7 +63,7 @@ def declared_rule(route: Route | APIRoute) -> RouteRule | None:
 
 
 def rule_of(scope: Scope) -> RouteRule:
-    """The rule of a request. It is looked up once and stays in the request's state."""
+    """The rule of a request. It is found once and stays in the request's state."""
     state = scope["state"]
     if "rule" not in state:
         state["rule"] = scope["app"].state.rules.of(scope["method"], scope["path"])

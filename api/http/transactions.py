@@ -40,8 +40,8 @@ def _publish(sessions: Sessions, hints: Hints, work: UnitOfWork) -> None:
     """A hint that could not be sent stays unmarked, and the dispatcher sends it."""
     read = [file_id for file_id in work.files_to_read if hints.read_file(file_id)]
     train = [job_id for job_id, memory_gib in work.jobs_to_train.items() if hints.train(job_id, memory_gib)]
-    draw = [generation_id for generation_id in work.images_to_generate if hints.generate(generation_id)]
+    generate = [generation_id for generation_id in work.images_to_generate if hints.generate(generation_id)]
     with sessions.begin() as session:
         leases.mark_published(session, FILES, read)
         leases.mark_published(session, JOBS, train)
-        leases.mark_published(session, GENERATIONS, draw)
+        leases.mark_published(session, GENERATIONS, generate)

@@ -1,4 +1,4 @@
-"""Refuse a URL with a NUL character before a query uses it: PostgreSQL's text holds none."""
+"""Reject a URL with a NUL character before a query uses it: PostgreSQL's text holds none."""
 
 from __future__ import annotations
 

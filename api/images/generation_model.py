@@ -45,16 +45,16 @@ def find(
         return checkpoint, []
     if name in bases:
         return GenerationModel({"base": bases[name].pinned()}, {}), []
-    known = ", ".join(sorted(bases))
+    available = ", ".join(sorted(bases))
     error = ModelNotFound(name)
-    message = f"model: {error} Available base models: {known}; GET /v1/models lists the fine-tuned ones."
+    message = f"model: {error} Available base models: {available}; GET /v1/models lists the fine-tuned ones."
     return None, [FieldError("model", message, row_of(error).code)]
 
 
 def _exported(session: Session, job: Job) -> tuple[GenerationModel | None, list[FieldError]]:
     results = {file.filename: file for file in files.by_ids(session, job.result_files) if file.filename in EXPORTED}
-    gone = [file.id for file in results.values() if file.deleted_at is not None]
-    if gone or EXPORTED[0] not in results:
+    deleted = [file.id for file in results.values() if file.deleted_at is not None]
+    if deleted or EXPORTED[0] not in results:
         message = f"model: the adapter file of {job.fine_tuned_model} was deleted; use one of its checkpoints."
         return None, [FieldError("model", message, "adapter_deleted")]
     weights = {name: file.sha256 for name, file in results.items()}

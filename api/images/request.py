@@ -22,8 +22,8 @@ OPENAI_FIELDS = {
     "moderation": "nothing is moderated here",
     "output_format": "images are PNG",
     "output_compression": "images are PNG",
-    "stream": "the answer comes at once, when all images are drawn",
-    "partial_images": "the answer comes at once, when all images are drawn",
+    "stream": "there is one answer, when all images are generated",
+    "partial_images": "there is one answer, when all images are generated",
 }
 
 Form = Literal["b64_json", "url"]
@@ -45,8 +45,8 @@ class CreateImage(SampleOptions):
         "base takes (mostly 8); auto: the base's own.",
     )
     response_format: Form = Field("b64_json", description="`url`: an address here, which needs the key.")
-    seed: Seed | None = Field(None, description="The same seed draws the same image; without it, one is chosen.")
-    user: Annotated[str, Field(max_length=512)] | None = Field(None, description="Taken, and not kept.")
+    seed: Seed | None = Field(None, description="The same seed gives the same image; without it, one is chosen.")
+    user: Annotated[str, Field(max_length=512)] | None = Field(None, description="Accepted, and not stored.")
 
     @model_validator(mode="before")
     @classmethod

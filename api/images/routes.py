@@ -13,10 +13,10 @@ from starlette.concurrency import run_in_threadpool
 from api.dependencies import Caller, Dependencies, Injected
 from api.errors.errors import GenerationFailed, GenerationQueued, GenerationRunning
 from api.errors.responses import BODY, ONCE, failures
-from api.files.ranges import etag, is_known
+from api.files.ranges import etag, etag_matches
 from api.http.documented_headers import named
 from api.http.idempotency import REPLAYED, IdempotencyKey, once
-from api.http.json_body import Json, JsonBody
+from api.http.json_body import JsonBody, ParsedBody
 from api.http.route_rules import requires
 from api.http.transactions import transaction
 from api.images import service
@@ -36,7 +36,7 @@ CREATE_BODY = {
         "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{CreateImage.__name__}"}}},
     }
 }
-PICTURE: dict[int | str, dict[str, Any]] = {
+IMAGE_RESPONSE: dict[int | str, dict[str, Any]] = {
     200: {"description": "The image.", "content": {PNG: {"schema": {"type": "string", "format": "binary"}}}}
     | named("etag", "cache-control"),
     304: {"description": "The client has it already."} | named("etag", "cache-control"),
@@ -55,15 +55,15 @@ RetryCount = Annotated[
 )
 @requires(Role.MEMBER)
 async def create_image(
-    body: Json,
+    body: ParsedBody,
     request: Request,
     caller: Caller,
     dependencies: Injected,
     idempotency_key: IdempotencyKey = None,
     x_stainless_retry_count: RetryCount = "0",
 ) -> Response:
-    """Draw images. The answer comes when they are drawn; what takes longer than the server waits is answered 503
-    (nobody draws it yet) or 504 (it is being drawn) with `Retry-After` and `generation_id`, and goes on."""
+    """Generate images. The answer comes when they exist; what takes longer than the server waits is answered 503
+    (no worker has started it) or 504 (it is running) with `Retry-After` and `generation_id`, and goes on."""
     is_retry = x_stainless_retry_count not in ("", "0")
     begin = partial(_begin, dependencies, caller, body, idempotency_key, is_retry=is_retry)
     generation_id, replayed = await run_in_threadpool(begin)
@@ -79,7 +79,7 @@ async def create_image(
 def _begin(
     dependencies: Dependencies, caller: Principal, body: JsonBody, key: str | None, *, is_retry: bool
 ) -> tuple[str, bool]:
-    """The generation's id, and whether this key has asked for it before."""
+    """The generation's id, and whether this key has requested it before."""
     with transaction(dependencies) as work:
         create = partial(service.begin, work, dependencies.bases, caller, body, is_retry=is_retry)
         begun = once(work, caller, key, "createImage", body.sha256, create)
@@ -120,7 +120,7 @@ def retrieve_image_generation(
     "/{generation_id}/images/{index}",
     operation_id="downloadImage",
     response_class=Response,
-    responses=PICTURE | failures(GenerationNotFound, ImageNotFound, BlobMissing),
+    responses=IMAGE_RESPONSE | failures(GenerationNotFound, ImageNotFound, BlobMissing),
 )
 @requires(Role.READ_ONLY)
 def download_image(
@@ -130,10 +130,10 @@ def download_image(
     caller: Caller,
     dependencies: Injected,
 ) -> Response:
-    """One drawn image. An addition."""
+    """One generated image. An addition."""
     with transaction(dependencies) as work:
         sha256 = service.image(work.session, caller.project_id, generation_id, index)
     headers = {"etag": etag(sha256), "cache-control": "private, max-age=31536000, immutable"}
-    if is_known(headers["etag"], request.headers.get("if-none-match")):
+    if etag_matches(headers["etag"], request.headers.get("if-none-match")):
         return Response(None, 304, headers)
     return StreamingResponse(dependencies.blobs.stream(sha256), 200, headers, PNG)

@@ -9,7 +9,7 @@ from pydantic.config import JsonDict
 
 from api.errors.example_ids import GENERATION
 
-DRAWN: JsonDict = {
+EXAMPLE_IMAGE: JsonDict = {
     "b64_json": None,
     "url": f"http://127.0.0.1:8000/v1/images/generations/{GENERATION}/images/0",
     "seed": 7,
@@ -22,7 +22,7 @@ CHOSEN: JsonDict = {
     "steps": 25,
     "guidance": 5.0,
     "adapter_scale": 1.0,
-    "data": [DRAWN],
+    "data": [EXAMPLE_IMAGE],
 }
 
 
@@ -31,7 +31,7 @@ class DrawnImage(BaseModel):
 
     b64_json: str | None = Field(None, description="A PNG in base64.")
     url: str | None = Field(None, description="Where the PNG is, for clients with a key of the project.")
-    seed: int = Field(description="That draws this image alone again. An addition.")
+    seed: int = Field(description="That generates this image alone again. An addition.")
 
 
 class ImagesResponse(BaseModel):
@@ -49,7 +49,7 @@ class ImagesResponse(BaseModel):
     steps: int
     guidance: float = Field(description="The scale that was used.")
     adapter_scale: float
-    seconds: float = Field(description="That the drawing took, loading the model included.")
+    seconds: float = Field(description="That the generation took, loading the model included.")
 
 
 class GenerationError(BaseModel):
@@ -91,5 +91,5 @@ class ImageGeneration(BaseModel):
     guidance: Any = Field(description="`auto` until it is known.")
     adapter_scale: float
     seconds: float | None
-    data: list[DrawnImage] = Field(description="Empty until all images are drawn.")
+    data: list[DrawnImage] = Field(description="Empty until all images are generated.")
     error: GenerationError | None

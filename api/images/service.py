@@ -98,19 +98,19 @@ def generation(row: Generation, blobs: Blobs, origin: str, form: Form) -> ImageG
 
 
 def _images(row: Generation, spec: SampleSpec, blobs: Blobs, origin: str, form: Form) -> list[DrawnImage]:
-    made = (row.result or {}).get("images", [])
+    stored = (row.result or {}).get("images", [])
     if form == "url":
-        urls = [f"{origin}/v1/images/generations/{row.id}/images/{index}" for index in range(len(made))]
+        urls = [f"{origin}/v1/images/generations/{row.id}/images/{index}" for index in range(len(stored))]
         return [DrawnImage(url=url, seed=seed) for url, seed in zip(urls, spec.seeds, strict=False)]
-    contents = [base64.b64encode(blobs.read(image["sha256"])).decode("ascii") for image in made]
+    contents = [base64.b64encode(blobs.read(image["sha256"])).decode("ascii") for image in stored]
     return [DrawnImage(b64_json=content, seed=seed) for content, seed in zip(contents, spec.seeds, strict=False)]
 
 
 def image(session: Session, project_id: str, generation_id: str, index: int) -> str:
     """SHA-256 of one image. Raises GenerationNotFound, ImageNotFound."""
     row = generations.get(session, project_id, generation_id)
-    made = (row.result or {}).get("images", [])
-    if index >= len(made):
+    stored = (row.result or {}).get("images", [])
+    if index >= len(stored):
         raise ImageNotFound(f"{generation_id}/images/{index}")
-    sha256: str = made[index]["sha256"]
+    sha256: str = stored[index]["sha256"]
     return sha256

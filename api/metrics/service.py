@@ -20,7 +20,7 @@ from store.ops.service_metrics import Signals
 QUEUES = ("draw", "intake", "train")
 COUNTERS = {
     "claims": "Jobs, files and images to draw that workers have taken.",
-    "crashes": "Ends of trainers or their workers that nobody asked for, lost leases among them.",
+    "crashes": "Ends of trainers or their workers that nobody requested, lost leases among them.",
     "renewals": "Leases that their owners have extended.",
     "requeues": "Those that went back to the queue: their worker stopped, crashed or was lost.",
 }

@@ -25,7 +25,7 @@ def list_models(
     caller: Caller,
     dependencies: Injected,
     after: After = None,
-    # OpenAI's SDK asks for no second page of models; this is more than anybody looks through.
+    # OpenAI's SDK requests no second page of models; nobody reads through more than this.
     limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
 ) -> ModelList:
     """Base models, then the project's fine-tuned ones, newest first."""

@@ -76,14 +76,14 @@ def _add_role(operation: dict[str, Any], role: Role) -> None:
     del forbidden["model"]
     error = {"schema": {"$ref": REFERENCE.format(model=Error.__name__)}}
     response = operation["responses"].setdefault("403", forbidden)
-    response["description"] = f"Needs a key with role {role}, or what it asks for is not granted"
+    response["description"] = f"Needs a key with role {role}, or what the request needs is not granted"
     content = response["content"]["application/json"]
     content |= error
     content["examples"] |= forbidden["content"]["application/json"]["examples"]
 
 
 def _add_examples(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
-    """Beside the schema of each body the example of its model, where the route has given none."""
+    """Next to the schema of each body, the example of its model, where the route has given none."""
     bodies = [operation.get("requestBody", {}), *operation["responses"].values()]
     for media in (media for body in bodies for media in body.get("content", {}).values()):
         models = [one["$ref"].rpartition("/")[2] for one in _alternatives(media.get("schema", {})) if "$ref" in one]

@@ -1,4 +1,4 @@
-"""What a client asks of an upload: to begin one, and to make a file of its parts."""
+"""The requests of an upload: begin one, and make a file of its parts."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from api.errors.errors import InvalidRequest
 from api.errors.example_ids import PART, SHA256
 from api.errors.field_errors import FieldError, describe
-from api.files.intake_policy import Prompt
+from api.files.intake_policy import UploadPrompt
 from intake.policy import InvalidRows, Ties
 from store.files.uploads import MAX_PARTS
 
 RequestModel = TypeVar("RequestModel", bound=BaseModel)
 Md5 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{32}$", to_lower=True)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$", to_lower=True)]
-OPENAI_FIELDS = {"expires_after": "files are kept until they are deleted"}
+OPENAI_FIELDS = {"expires_after": "files stay until they are deleted"}
 
 
 class CreateUpload(BaseModel):
@@ -43,7 +43,7 @@ class CreateUpload(BaseModel):
     ties: Ties = Field("drop", description="As for a file that is uploaded at once.")
     invalid_rows: InvalidRows = Field("refuse", description="As `ties`.")
     strict: bool = Field(False, description="As `ties`.")
-    prompt: Prompt | None = Field(None, description="As `ties`.")
+    prompt: UploadPrompt | None = Field(None, description="As `ties`.")
 
 
 class CompleteUpload(BaseModel):
@@ -73,6 +73,6 @@ def parse(document: dict[str, object], model: type[RequestModel]) -> RequestMode
         raise InvalidRequest(describe(error, document, model, OPENAI_FIELDS)) from error
 
 
-def too_large(given: int, most: int) -> InvalidRequest:
-    message = f"bytes: the limit for a file is {most} (given: {given})."
+def too_large(given: int, limit: int) -> InvalidRequest:
+    message = f"bytes: the limit for a file is {limit} (given: {given})."
     return InvalidRequest([FieldError("bytes", message, "invalid_value")])

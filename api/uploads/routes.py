@@ -15,7 +15,7 @@ from api.errors.responses import BODY, DISK_ERRORS, FORM, ONCE, failures
 from api.files.receive import received
 from api.http.free_space import require_free_space
 from api.http.idempotency import IdempotencyKey, once
-from api.http.json_body import Json
+from api.http.json_body import ParsedBody
 from api.http.paging import After
 from api.http.route_rules import form_of, requires
 from api.http.transactions import transaction
@@ -69,7 +69,7 @@ async def _content(request: Request) -> bytes:
 )
 @requires(Role.MEMBER)
 def create_upload(
-    body: Json, caller: Caller, dependencies: Injected, idempotency_key: IdempotencyKey = None
+    body: ParsedBody, caller: Caller, dependencies: Injected, idempotency_key: IdempotencyKey = None
 ) -> Upload | JSONResponse:
     """Begin a file that comes in parts. It expires unless it is completed in time."""
     new = service.declared(dependencies.settings, caller.project_id, body)

@@ -47,7 +47,7 @@ def _policy(request: CreateUpload) -> Json | None:
 
 
 def create(work: UnitOfWork, new: NewUpload, limits: ProjectLimits, *, lifetime_seconds: float) -> Upload:
-    """Raise QuotaExceeded where the project has no room for it."""
+    """Raise QuotaExceeded where it does not fit into the project's quota."""
     quotas.require_upload(work.session, new.project_id, limits, new.bytes)
     return Upload.of(uploads.create(work.session, new, lifetime_seconds=lifetime_seconds))
 
@@ -95,7 +95,7 @@ def cancel(dependencies: Dependencies, project_id: str, upload_id: str) -> Uploa
 
 
 def complete(dependencies: Dependencies, project_id: str, upload_id: str, content: bytes) -> Upload:
-    """The file that the parts make. Asked again, as the SDK does when it lost the answer: the same file."""
+    """The file that the parts make; the same one if the client repeats the request."""
     with transaction(dependencies) as work:
         upload = uploads.get(work.session, project_id, upload_id)
         if upload.status == "completed":

@@ -1,4 +1,4 @@
-"""What a client asks of a webhook: to be sent some kinds of events at a URL."""
+"""The requests of a webhook: some kinds of events, sent to a URL."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from api.errors.errors import InvalidRequest
 from api.errors.field_errors import FieldError, describe
-from store.errors import WebhookUrlRefused
+from store.errors import WebhookUrlNotAllowed
 from store.settings import Settings
 from store.webhooks.egress import LONGEST, addresses
 from store.webhooks.egress import parse as parse_target
@@ -52,6 +52,6 @@ def parse(document: dict[str, object], settings: Settings) -> CreateWebhook:
         raise InvalidRequest(describe(error, document, CreateWebhook)) from error
     try:
         addresses(parse_target(request.url, settings), settings)
-    except WebhookUrlRefused as refused:
-        raise InvalidRequest([FieldError("url", f"url: {refused.reason}.", "url_refused")]) from refused
+    except WebhookUrlNotAllowed as error:
+        raise InvalidRequest([FieldError("url", f"url: {error.reason}.", "url_refused")]) from error
     return request

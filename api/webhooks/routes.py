@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from api.dependencies import Caller, Injected
 from api.errors.responses import BODY, ONCE, failures
 from api.http.idempotency import IdempotencyKey, once
-from api.http.json_body import Json
+from api.http.json_body import ParsedBody
 from api.http.paging import After
 from api.http.route_rules import requires
 from api.http.transactions import transaction
@@ -47,7 +47,7 @@ CREATE_BODY = {
 )
 @requires(Role.ADMIN)
 def create_webhook(
-    body: Json, caller: Caller, dependencies: Injected, idempotency_key: IdempotencyKey = None
+    body: ParsedBody, caller: Caller, dependencies: Injected, idempotency_key: IdempotencyKey = None
 ) -> WebhookWithSecret | JSONResponse:
     """Have the project's events sent to a URL. The answer alone holds the signing secret. An addition."""
     request = parse(body.document, dependencies.settings)  # before the transaction: it resolves the URL's host
@@ -114,7 +114,7 @@ def list_webhook_deliveries(
     after: After = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> WebhookDeliveryList:
-    """What was sent, newest first, and what the receiver answered; kept for 30 days. An addition."""
+    """What was sent, newest first, and what the receiver answered; stored for 30 days. An addition."""
     with transaction(dependencies) as work:
         return service.deliveries(work.session, caller.project_id, webhook_id, after=after, limit=limit)
 

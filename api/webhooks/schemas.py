@@ -62,7 +62,7 @@ class WebhookWithSecret(Webhook):
     signing_secret: str = Field(description="Shown here and never again: `whsec_` and base64.")
 
     @classmethod
-    def made(cls, row: webhook.WebhookEndpoint, *, version: int, secret: str) -> Self:
+    def with_secret(cls, row: webhook.WebhookEndpoint, *, version: int, secret: str) -> Self:
         return cls.model_validate(_fields(row) | {"secret_version": version, "signing_secret": secret})
 
 

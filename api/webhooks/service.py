@@ -32,13 +32,13 @@ def create(work: UnitOfWork, settings: Settings, project_id: str, request: Creat
     key = signing_key(settings)
     events = request.events or EVERY_EVENT
     row = endpoints.create(work.session, project_id, url=request.url, events=events, key_check=key.check)
-    return _made(key, row, 1)
+    return _with_secret(key, row, 1)
 
 
 def rotate(work: UnitOfWork, settings: Settings, project_id: str, webhook_id: str) -> WebhookWithSecret:
     key = signing_key(settings)
     row, version = endpoints.rotate(work.session, project_id, webhook_id, key_check=key.check)
-    return _made(key, row, version)
+    return _with_secret(key, row, version)
 
 
 def page(session: Session, project_id: str, *, after: str | None, limit: int) -> WebhookList:
@@ -68,9 +68,9 @@ def retry(session: Session, project_id: str, webhook_id: str, delivery_id: str) 
     return WebhookDelivery.of(delivery_log.retry(session, endpoint, delivery_id))
 
 
-def _made(key: SigningKey, row: webhook.WebhookEndpoint, version: int) -> WebhookWithSecret:
+def _with_secret(key: SigningKey, row: webhook.WebhookEndpoint, version: int) -> WebhookWithSecret:
     secret = _secret(key, {"id": row.id, "secret_version": version})
-    return WebhookWithSecret.made(row, version=version, secret=secret)
+    return WebhookWithSecret.with_secret(row, version=version, secret=secret)
 
 
 def _secret(key: SigningKey, answer: Json) -> str:

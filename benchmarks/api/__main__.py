@@ -45,7 +45,7 @@ COPY = """INSERT INTO jobs (id, project_id, status, spec, training_file_id, crea
 
 
 # One that is held by all, by the oldest job alone, by none.
-ASKED = {
+QUERIES = {
     "of all": "",
     "that all hold": "&metadata[team]=red",
     "that one holds": "&metadata[run]=1",
@@ -55,11 +55,11 @@ ASKED = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A ratio within this run, and between which bounds it must be; ``told`` has what it was made from."""
+    """A ratio within this run, and between which bounds it must be; ``detail`` has what it was made from."""
 
     what: str
     value: float
-    told: str
+    detail: str
     least: float | None = None
     most: float | None = None
 
@@ -94,7 +94,7 @@ def main() -> int:
                 wanted = (
                     f", at least {figure.least}" if figure.least else f", at most {figure.most}" if figure.most else ""
                 )
-                print(f"{figure.what}: {figure.value:.3g}{wanted} ({figure.told})", flush=True)
+                print(f"{figure.what}: {figure.value:.3g}{wanted} ({figure.detail})", flush=True)
     RESULT.write_text(json.dumps([asdict(figure) for figure in figures], indent=1) + "\n")
     return 0 if all(figure.reached() for figure in figures) else 1
 
@@ -103,13 +103,13 @@ def created(live: Live) -> str:
     """A job as a client makes it, on a file that nobody reads."""
     file = add_file(live.sessions, live.tenant.id)
     headers = {"authorization": f"Bearer {live.tenant.api_key}"}
-    asked = {"model": "tiny", "training_file": file.id}
-    answer = httpx.post(f"{live.url}/v1/fine_tuning/jobs", json=asked, headers=headers)
+    request = {"model": "tiny", "training_file": file.id}
+    answer = httpx.post(f"{live.url}/v1/fine_tuning/jobs", json=request, headers=headers)
     return str(answer.raise_for_status().json()["id"])
 
 
 def ended(live: Live) -> str:
-    """A job as it is read for as long as it is kept."""
+    """A job as it is read for as long as it is stored."""
     job_id = created(live)
     with live.sessions.begin() as session:
         jobs.cancel(session, live.tenant.id, job_id)
@@ -132,8 +132,8 @@ def one_job(live: Live, job_id: str, what: str) -> Iterator[Figure]:
     ratios = [ours.rate / plain.rate for plain, ours in turns[1:]]
     plain_rate, our_rate = (statistics.median(turn[which].rate for turn in turns[1:]) for which in (0, 1))
     low, middle, high = statistics.quantiles(ratios, n=4)
-    told = f"quartiles {low:.2f} to {high:.2f}; {our_rate:.0f} and {plain_rate:.0f} a second"
-    yield Figure(f"one job, {what}, rate / a bare route's", middle, told, least=0.8)
+    detail = f"quartiles {low:.2f} to {high:.2f}; {our_rate:.0f} and {plain_rate:.0f} a second"
+    yield Figure(f"one job, {what}, rate / a bare route's", middle, detail, least=0.8)
 
 
 def lists(live: Live, job_id: str, many: int) -> Iterator[Figure]:
@@ -144,17 +144,19 @@ def lists(live: Live, job_id: str, many: int) -> Iterator[Figure]:
             session.execute(text(COPY), {"first": filled, "last": count, "id": job_id})
         filled = count + 1
         analyze(live.sessions)
-        for what, asked in ASKED.items():
-            path = f"/v1/fine_tuning/jobs?limit=20{asked}"
+        for what, query in QUERIES.items():
+            path = f"/v1/fine_tuning/jobs?limit=20{query}"
             found[what, count] = load(live.port, path, live.tenant.api_key, connections=2, seconds=3 * SECONDS)
-    for what in ASKED:
+    for what in QUERIES:
         few, more = (found[what, count] for count in (FEW, many))
-        told = "; ".join(
+        detail = "; ".join(
             f"{count:,} jobs: p50 {1000 * one.quantile(0.5):.1f} ms, p99 {1000 * one.quantile(0.99):.1f} ms"
             for count, one in ((FEW, few), (many, more))
         )
         ratio = more.quantile(0.99) / few.quantile(0.99)
-        yield Figure(f"20 jobs {what}, p99 with {many:,} / with {FEW:,}", ratio, told, most=None if ASKED[what] else 2)
+        yield Figure(
+            f"20 jobs {what}, p99 with {many:,} / with {FEW:,}", ratio, detail, most=None if QUERIES[what] else 2
+        )
 
 
 def analyze(sessions: Sessions) -> None:

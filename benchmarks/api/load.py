@@ -38,13 +38,13 @@ async def _load(port: int, path: str, key: str, connections: int, seconds: float
 
 async def _one(port: int, request: bytes, ends: float, found: Loaded) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    while (asked := time.monotonic()) < ends:
+    while (started := time.monotonic()) < ends:
         writer.write(request)
         head = await reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200"), head
         length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
         await reader.readexactly(int(length.split(b":")[1]))
-        found.seconds.append(time.monotonic() - asked)
+        found.seconds.append(time.monotonic() - started)
     writer.close()
 
 

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.queue``: what many jobs cost a scrape of /metrics, a claim, and a look at a job's place.
+"""``python -m benchmarks.queue``: what many jobs cost a scrape of /metrics, a claim and a queue position.
 
 Prints medians and the slowest; writes benchmarks/results/queue.json.
 """

@@ -34,7 +34,7 @@ from trainer.training.loop import Training, new_batches
 from trainer.training.memory_probe import resolve_plan
 from trainer.training.setup import TrainingContext, prepare
 
-# What a run imports as it goes is imported before memory is looked at.
+# What a run imports as it goes is imported before memory is measured.
 LIBRARIES = (
     "diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl",
     "trainer.families.sdxl",
@@ -92,7 +92,7 @@ def recipe_acts(case: str, method: str, directory: Path, cache: Path) -> dict[st
     steps = training.steps()
     first, _ = next(steps)
     if case == "channels last":
-        context.learner.denoiser.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stub
+        context.trainable.denoiser.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stub
 
     def step() -> None:
         training.line.add(training.advance(*next(steps)))
@@ -108,14 +108,14 @@ def recipe_acts(case: str, method: str, directory: Path, cache: Path) -> dict[st
 
 def bare(context: TrainingContext, batch: Batch) -> Callable[[], None]:
     """The network alone, its adapter included, on inputs made beforehand."""
-    denoiser = context.learner.denoiser
+    denoiser = context.trainable.denoiser
     noise, timesteps = batch.noise.repeat(2, 1, 1, 1), batch.timesteps.repeat(2)
     noisy = denoiser.add_noise(batch.latents, noise, timesteps)
     prompt = {name: torch.cat([tensor, tensor]) for name, tensor in batch.prompt.items()}
 
     def act() -> None:
         F.mse_loss(denoiser.predict(noisy, timesteps, prompt, batch.size_ids), noise).backward()  # type: ignore[no-untyped-call]
-        context.learner.optimizer.zero_grad(set_to_none=True)
+        context.trainable.optimizer.zero_grad(set_to_none=True)
 
     return act
 

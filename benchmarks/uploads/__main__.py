@@ -1,7 +1,7 @@
 """``python -m benchmarks.uploads [--gib 4] [--directory DIR]``: a large upload, whole and in parts, against uvicorn.
 
 Prints the growth of the server's peak resident memory, the seconds, and how often each byte was written to the disk;
-writes benchmarks/results/uploads.json. Needs room for twice the upload, which it checks first and frees afterwards.
+writes benchmarks/results/uploads.json. Needs twice the upload on disk, which it checks first and frees afterwards.
 Linux.
 """
 
@@ -41,9 +41,9 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gib", type=float, default=4.0)
     parser.add_argument("--directory", type=Path, help="where the server keeps its files; a temporary one by default")
-    asked = parser.parse_args(arguments)
-    size = int(asked.gib * GIB)
-    figures = [_measured_afresh(way, size, asked.directory) for way in WAYS]
+    options = parser.parse_args(arguments)
+    size = int(options.gib * GIB)
+    figures = [_measured_afresh(way, size, options.directory) for way in WAYS]
     for figure in figures:
         print(
             f"{figure.size_bytes / GIB:g} GiB {figure.way}: peak memory +{figure.growth_bytes / MIB:.1f} MiB, "

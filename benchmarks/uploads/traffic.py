@@ -1,4 +1,4 @@
-"""A client that sends as many bytes as it is told, made on the fly; and the memory of the server that takes them."""
+"""A client that sends a given number of bytes, made on the fly; and the memory of the server that takes them."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from cli.errors import NotReachable, RequestRefused
+from cli.errors import NotReachable, RequestFailed
 from cli.output import say
 
 Answer = TypeVar("Answer")
@@ -36,7 +36,7 @@ class RetryPolicy:
         while True:
             try:
                 answer = request()
-            except (NotReachable, RequestRefused) as error:
+            except (NotReachable, RequestFailed) as error:
                 if self.is_over or not _passes(error):
                     raise
                 if not reported:
@@ -50,6 +50,6 @@ class RetryPolicy:
                 return answer
 
 
-def _passes(error: NotReachable | RequestRefused) -> bool:
+def _passes(error: NotReachable | RequestFailed) -> bool:
     """A generation that is not finished is no server error: the command polls it by its id."""
     return isinstance(error, NotReachable) or (error.status in PASSING and error.generation_id is None)

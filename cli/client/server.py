@@ -12,7 +12,7 @@ from urllib.parse import quote
 import httpx
 
 from cli.client.retry import RetryPolicy
-from cli.errors import NoKey, NotAnApi, NotReachable, RequestRefused, WrongUsage
+from cli.errors import NoKey, NotAnApi, NotReachable, RequestFailed, WrongUsage
 from store.settings import Settings
 
 JsonObject = dict[str, Any]
@@ -22,7 +22,7 @@ TIMEOUT = httpx.Timeout(300, connect=5)
 
 
 class Server:
-    """Raises NotReachable and RequestRefused; ``retry_policy`` repeats the requests that may be sent twice."""
+    """Raises NotReachable and RequestFailed; ``retry_policy`` repeats the requests that may be sent twice."""
 
     def __init__(self, client: httpx.Client, retry_policy: RetryPolicy | None = None) -> None:
         self._client = client
@@ -141,13 +141,13 @@ def at(collection: str, name: str) -> str:
     return f"{collection}/{quote(name, safe='')}"
 
 
-def refusal(answer: httpx.Response) -> RequestRefused:
+def refusal(answer: httpx.Response) -> RequestFailed:
     """In the API's error shape, or whatever a proxy in front of it says."""
     request_id, wait = answer.headers.get("x-request-id"), answer.headers.get("retry-after", "")
     retry_after = float(wait) if wait.isdecimal() else 0.0
     try:
         error = answer.json()["error"]
-        return RequestRefused(answer.status_code, dict(error), request_id, retry_after)
+        return RequestFailed(answer.status_code, dict(error), request_id, retry_after)
     except (ValueError, KeyError, TypeError):
         said = {"message": answer.text[:200] or answer.reason_phrase}
-        return RequestRefused(answer.status_code, said, request_id, retry_after)
+        return RequestFailed(answer.status_code, said, request_id, retry_after)

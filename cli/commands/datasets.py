@@ -13,7 +13,7 @@ from cli.client.retry import RetryPolicy
 from cli.client.server import JsonObject, Server, at, connected
 from cli.command_options import AsJson, reports_errors
 from cli.configured import settings
-from cli.errors import CommandError, RequestRefused
+from cli.errors import CommandError, RequestFailed
 from cli.output import answer, messages, moment, print_json, print_table, say
 
 datasets_app = typer.Typer(no_args_is_help=True, help="Datasets: pairs gathered over time, in revisions.")
@@ -27,7 +27,7 @@ Strict = Annotated[bool, typer.Option("--strict", help="Take every warning for a
 Prompt = Annotated[str | None, typer.Option(help="The prompt of images that come without one.")]
 
 
-class FileRefused(CommandError):
+class FileNotUsable(CommandError):
     """The upload was read, and cannot be used."""
 
     exit_code = 5
@@ -87,7 +87,7 @@ def report(
     prompt: Prompt = None,
     as_json: AsJson = False,
 ) -> None:
-    """What was read, what was dropped and why, and what a person should look at."""
+    """What was read, what was dropped and why, and what a person should check."""
     with connected(settings()) as server:
         if what.startswith("ds-"):
             found = _reviewed(server, what, revision, as_json)
@@ -107,7 +107,7 @@ def _policy(ties: str | None, invalid_rows: str | None, strict: bool, prompt: st
 
 
 def read(server: Server, file: str, policy: dict[str, str], *, refuse: bool = True) -> JsonObject:
-    """The file once it was read, uploaded first where it is a path. Raises FileRefused if it cannot be used."""
+    """The file once it was read, uploaded first where it is a path. Raises FileNotUsable if it cannot be used."""
     path = Path(file)
     if path.is_file():
         say(f"Uploading {path} ({path.stat().st_size:,} bytes).")
@@ -124,7 +124,7 @@ def read(server: Server, file: str, policy: dict[str, str], *, refuse: bool = Tr
                 status.update(text)
             time.sleep(POLL_SECONDS)
     if refuse and found["status"] != "processed":
-        raise FileRefused(f"{file} cannot be used:\n{found['status_details']}")
+        raise FileNotUsable(f"{file} cannot be used:\n{found['status_details']}")
     return found
 
 
@@ -133,10 +133,10 @@ def _reviewed(server: Server, dataset_id: str, revision: int | None, as_json: bo
     while True:
         try:
             return _report(server, f"{at(DATASETS, dataset_id)}/report", as_json, revision=revision)
-        except RequestRefused as refused:
-            if refused.code != "report_not_ready":
+        except RequestFailed as error:
+            if error.code != "report_not_ready":
                 raise
-            say(str(refused))
+            say(str(error))
 
 
 def _report(server: Server, path: str, as_json: bool, **parameters: int | None) -> JsonObject | str:

@@ -95,19 +95,19 @@ def watch_job(job_id: JobId, timeout: Timeout = None, as_json: AsJson = False) -
 @reports_errors
 def cancel(job_id: JobId, as_json: AsJson = False) -> None:
     """End a job for good. A running one stops after its step."""
-    _ask(job_id, "cancel", as_json)
+    _request(job_id, "cancel", as_json)
 
 
 @reports_errors
 def pause(job_id: JobId, as_json: AsJson = False) -> None:
     """Stop a job at a checkpoint, to be resumed later."""
-    _ask(job_id, "pause", as_json)
+    _request(job_id, "pause", as_json)
 
 
 @reports_errors
 def resume(job_id: JobId, as_json: AsJson = False) -> None:
     """Put a paused job back into the queue."""
-    _ask(job_id, "resume", as_json)
+    _request(job_id, "resume", as_json)
 
 
 @reports_errors
@@ -154,7 +154,7 @@ def progress_of(job: JsonObject) -> str | None:
     return f"{progress['phase']} {progress['done']}/{progress['total']}"
 
 
-def _ask(job_id: str, what: str, as_json: bool) -> None:
+def _request(job_id: str, what: str, as_json: bool) -> None:
     with connected(settings()) as server:
         job = server.post(f"{at(JOBS, job_id)}/{what}")
     pending = f"; {job['requested']} requested, it stops after its step" if job["requested"] else ""

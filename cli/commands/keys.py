@@ -11,7 +11,7 @@ from cli.errors import CommandError
 from cli.output import answer, print_json, print_table, say
 from store.roles import Role
 
-keys_app = typer.Typer(no_args_is_help=True, help="API keys; beside a running `up`, or with PAIRTUNE_DATABASE_URL.")
+keys_app = typer.Typer(no_args_is_help=True, help="API keys; while `up` runs, or with PAIRTUNE_DATABASE_URL.")
 
 
 @keys_app.command("create")
@@ -27,19 +27,19 @@ def create_key(
     """Print a new key. It is shown this once."""
     from cli.local import tenants
 
-    made = tenants.new_key(name, project, role)
+    created = tenants.new_key(name, project, role)
     if as_json:
-        print_json(made)
+        print_json(created)
         return
-    key_id = made["id"]
-    say(f"{key_id} of project {made['project']}, {role}. `pairtune keys revoke {key_id}` ends it. Shown this once:")
-    typer.echo(made["key"])
+    key_id = created["id"]
+    say(f"{key_id} of project {created['project']}, {role}. `pairtune keys revoke {key_id}` ends it. Shown this once:")
+    typer.echo(created["key"])
 
 
 @keys_app.command("list")
 @reports_errors
 def list_keys(as_json: AsJson = False) -> None:
-    """All keys by their first characters: the rest is kept nowhere."""
+    """All keys by their first characters: the rest is stored nowhere."""
     from cli.local import tenants
 
     rows = tenants.every_key()

@@ -68,14 +68,14 @@ def remove(name: Name, as_json: AsJson = False) -> None:
     path = _own_list()
     document = _read(path)
     entries = document.get("base", [])
-    places = [place for place, entry in enumerate(entries) if entry.get("name") == name]
-    if not places:
+    positions = [position for position, entry in enumerate(entries) if entry.get("name") == name]
+    if not positions:
         raise CommandError(f"{path} has no base {name}.")
-    gone = entries[places[0]].unwrap()
-    for place in reversed(places):
-        del entries[place]
+    removed = entries[positions[0]].unwrap()
+    for position in reversed(positions):
+        del entries[position]
     _write(path, document)
-    answer(_listed(path, gone), f"{name} is no longer in {path}. Restart the API and the workers.", as_json)
+    answer(_listed(path, removed), f"{name} is no longer in {path}. Restart the API and the workers.", as_json)
 
 
 def _own_list() -> Path:

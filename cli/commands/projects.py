@@ -13,7 +13,7 @@ from cli.output import answer, print_json, print_table
 
 projects_app = typer.Typer(
     no_args_is_help=True,
-    help="Projects and their limits; beside a running `up`, or with PAIRTUNE_DATABASE_URL.",
+    help="Projects and their limits; while `up` runs, or with PAIRTUNE_DATABASE_URL.",
 )
 UNITS = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 DEFAULT, NONE = "default", "none"
@@ -73,12 +73,12 @@ def _value(limit: str, text: str) -> int | None:
     found = re.fullmatch(r"(\d{1,18}) ?(\w*)", text)
     units = UNITS if limit == "stored_bytes" else {"": 1}
     least = 1 if limit.startswith("requests") else 0
-    if found is None or found[2] not in units or not least <= int(found[1]) * units[found[2]] <= _most(limit):
+    if found is None or found[2] not in units or not least <= int(found[1]) * units[found[2]] <= _maximum(limit):
         raise CommandError(f"--{limit.replace('_', '-')}: {text!r} is not a valid limit; see --help.")
     return int(found[1]) * units[found[2]]
 
 
-def _most(limit: str) -> int:
+def _maximum(limit: str) -> int:
     return {"requests_per_minute": 60_000_000, "requests_burst": 1_000_000}.get(limit, LARGEST)
 
 

@@ -1,4 +1,4 @@
-"""``pairtune up``: what the stack tells its user."""
+"""``pairtune up``: what the stack shows its user."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from obstore.store import from_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from cli.client.server import connected
-from cli.errors import CommandError, NoKey, RequestRefused
+from cli.errors import CommandError, NoKey, RequestFailed
 from cli.local.embedded import running_postgres, running_valkey
 from migrations.upgrade import differences
 from store.base_models import read_bases
@@ -85,7 +85,7 @@ def broker(configured: Settings) -> Checked:
         return Checked("broker", "ok", "embedded: `pairtune up` starts its own Valkey")
     try:
         answers, shown = Hints(url).reachable(), maybe_sanitize_url(url)  # without its password
-    except (KeyError, ValueError):  # as kombu refuses a URL; its reason may hold a piece of the password
+    except (KeyError, ValueError):  # as kombu rejects a URL; its reason may hold a piece of the password
         cure = "Correct PAIRTUNE_BROKER_URL: it should be like redis://host:6379/0."
         return Checked("broker", "error", "it is not the URL of a broker", cure)
     if answers:
@@ -137,8 +137,8 @@ def disk(configured: Settings) -> Checked:
     free = shutil.disk_usage(folder).free
     found = f"{free / GIB:.1f} GiB free at {folder}"
     if free < configured.min_free_bytes:
-        kept = f"{configured.min_free_bytes / GIB:.1f} GiB"
-        return Checked("disk", "error", found, f"Free disk space: below {kept} the API takes no upload and no job.")
+        min_free = f"{configured.min_free_bytes / GIB:.1f} GiB"
+        return Checked("disk", "error", found, f"Free disk space: below {min_free} the API takes no upload and no job.")
     if free < LITTLE_DISK:
         return Checked("disk", "warning", found, f"{LITTLE_DISK // GIB} GiB or more is recommended: free disk space.")
     return Checked("disk", "ok", found)
@@ -160,7 +160,7 @@ def api(configured: Settings) -> Checked:
     try:
         with connected(configured) as server:
             server.get("/v1/models", limit=1)
-    except RequestRefused as error:
+    except RequestFailed as error:
         cure = "Set PAIRTUNE_API_KEY to a valid key." if error.status == 401 else "See the API's log."
         return Checked("api", "error", str(error), cure)
     except NoKey as error:

@@ -25,7 +25,7 @@ from worker.runtime import process
 SOCKET_PATH_LIMIT = 100  # Linux takes 107 bytes
 STOP_SECONDS = 20
 POSTMASTER = "postmaster.pid"
-POLL_SECONDS = 0.2  # of starts and ends that no event tells of
+POLL_SECONDS = 0.2  # of starts and ends that no event reports
 STATUS_LINE = 7  # of postmaster.pid, from 0: the last that a starting server writes
 RECOVERY_SECONDS = 600  # what PostgreSQL may have to read again after it was killed: a gigabyte at most, from any disk
 
@@ -81,7 +81,7 @@ class Postgres:
 def _outlast(start: Callable[[], None], folder: Path, log: Path) -> None:
     """
     What a server that was killed left behind: more to recover than the library waits for, ten seconds, and processes
-    of its own that are still ending, beside which none may start.
+    of its own that are still ending; none may start before they have.
     """
     retry_policy = time.monotonic() + STOP_SECONDS
     while True:
@@ -251,7 +251,7 @@ def _wait_until_it_answers(server: subprocess.Popen[bytes], path: Path, log: Pat
             try:
                 client.ping()
             except (RedisConnectionError, OSError):
-                time.sleep(0.05)  # polling a start that no event tells of
+                time.sleep(0.05)  # polling a start that no event reports
             else:
                 return
     process.end_group(server)

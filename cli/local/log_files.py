@@ -1,4 +1,4 @@
-"""Logs of `pairtune up` are kept small: a service writes to its file for as long as it lives, perhaps for months."""
+"""Logs of `pairtune up` stay small: a service writes to its file for as long as it lives, perhaps for months."""
 
 from __future__ import annotations
 

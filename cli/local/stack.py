@@ -1,7 +1,7 @@
 """``pairtune up``: the whole of pairtune on one machine, in the foreground.
 
 PostgreSQL and Valkey (unless their URLs are set), migrations, then the API, an intake worker, a training worker, one
-that draws images and the dispatcher, each a process of its own with a log under HOME/logs. A service that dies is
+that generates images and the dispatcher, each a process of its own with a log under HOME/logs. A service that dies is
 started again; at the end all are stopped, and a running job checkpoints and goes back to the queue.
 """
 

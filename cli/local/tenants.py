@@ -22,7 +22,7 @@ __all__ = ["LIMITS", "every_key", "every_project", "new_key", "revoked", "with_l
 
 
 def new_key(name: str, project: str | None, role: Role) -> Json:
-    """``key`` is the key itself, which is kept nowhere."""
+    """``key`` is the key itself, which is stored nowhere."""
     project = project or api_keys.DEFAULT_PROJECT
     with database_session() as session:
         secret = api_keys.create(session, api_keys.ensure_project(session, project), name, role)

@@ -1,4 +1,4 @@
-"""Generations: images that were asked for."""
+"""Generations: images that were requested."""
 
 import sqlalchemy as sa
 from alembic import op

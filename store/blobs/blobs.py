@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 CHUNK = 1024 * 1024
 FOLDER = "sha256"
-PROBE = "ready"  # beside the blobs
+PROBE = "ready"  # next to the blobs
 SIGNED_FOR = timedelta(minutes=5)  # a download has to begin within it, not to end
 RENEWED_AFTER = 3600.0  # seconds; an older blob is made young when its bytes are stored again
 
@@ -41,7 +41,7 @@ Renewing = Callable[[], AbstractContextManager[None]]
 
 
 class Blobs:
-    """A blob appears whole or not at all (obstore writes beside and renames), and outlasts a power cut; the same bytes
+    """A blob appears whole or not at all (obstore renames a temporary file), and outlasts a power cut; the same bytes
     are stored once.
 
     ``renewing`` keeps a sweep out while an old blob is made young again (see sweep_lock). A young one no sweep

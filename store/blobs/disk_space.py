@@ -1,6 +1,6 @@
 """Free space where a process writes, and whether enough of it is left to begin something new.
 
-What is under way may use the rest: new work is refused while there is still space to end the old.
+What is under way may use the rest: new work is rejected while there is still space to end the old.
 """
 
 from __future__ import annotations

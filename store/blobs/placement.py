@@ -57,7 +57,7 @@ def sync(store: ObjectStore, key: str) -> None:
 
 
 def put(store: ObjectStore, key: str, content: bytes | BinaryIO) -> None:
-    """Whole or not at all, and still there after a power cut; obstore itself asks no local disk for that."""
+    """Whole or not at all, and still there after a power cut; obstore itself does not fsync local files."""
     obstore.put(store, key, content, max_concurrency=PARTS_AT_ONCE)
     if isinstance(store, LocalStore) and store.prefix is not None:
         target = Path(store.prefix) / key

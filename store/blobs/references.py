@@ -1,6 +1,6 @@
-"""Which blobs are needed: every column that names one, in one place, and by whom it has to be kept.
+"""Which blobs are needed: every column that names one, in one place, and by whom it is needed.
 
-Kept is what somebody can still download, show or start a job with, and what a job that has not ended needs. What its
+A blob stays if somebody can still download, show or start a job with, and what a job that has not ended needs. What its
 owner deleted counts as named for the grace time after, so that a request that read the row before can end.
 """
 
@@ -51,7 +51,7 @@ def all_named(session: Session, *, grace_seconds: float) -> set[str]:
 
 
 def documents(session: Session, *, grace_seconds: float) -> set[str]:
-    """The lists of pairs that are kept."""
+    """The lists of pairs that are still needed."""
     lists = union_all(*(_select(of, grace_seconds) for of in DOCUMENTS)).subquery()
     return set(session.scalars(select(lists.c.sha256).where(lists.c.sha256.is_not(None))))
 
@@ -63,7 +63,7 @@ def _rows(grace_seconds: float) -> list[Select[Any]]:
 
 
 def _of_generations() -> list[Select[Any]]:
-    """Images that were drawn, and the adapters that they are drawn with; all are kept."""
+    """Images that were generated, and the adapters that they are generated with; all are needed."""
     images = func.jsonb_array_elements(Generation.result["images"]).table_valued(column("value", JSONB))
     weights = func.jsonb_each_text(Generation.weights).table_valued(column("key", Text), column("value", Text))
     return [

@@ -42,7 +42,7 @@ def discard(store: ObjectStore, upload_id: str, part_id: str) -> None:
 
 
 def remove(store: ObjectStore, upload_id: str) -> None:
-    """Everything that was kept for the upload; nothing there is no error."""
+    """Everything that was stored for the upload; nothing there is no error."""
     if isinstance(store, LocalStore):
         # Object stores know no folders; here one would stay behind, empty.
         shutil.rmtree(Path(store.prefix or "/") / _folder(upload_id), ignore_errors=True)

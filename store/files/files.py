@@ -56,7 +56,7 @@ def get(session: Session, project_id: str, file_id: str) -> File:
 
 def get_for_job(session: Session, project_id: str, file_id: str) -> File:
     """Like ``get``, and until this transaction ends the file is neither deleted nor marked as read: otherwise a job
-    that is created while intake finishes would wait for news that it has missed."""
+    that is created while intake finishes would wait for an event that it has missed."""
     file = session.scalar(_one(project_id, file_id).with_for_update(read=True))
     if file is None:
         raise FileNotFound(file_id)

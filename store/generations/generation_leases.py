@@ -71,7 +71,7 @@ def succeed(session: Session, lease: GenerationLease, *, result: Json) -> None:
 
 
 def fail(session: Session, lease: GenerationLease, *, code: str, message: str, param: str | None = None) -> None:
-    """For a reason that trying again cannot mend; ``param`` is the request's field that is at fault."""
+    """For a reason that trying again cannot mend; ``param`` is the request's field that is the cause."""
     error = {"code": code, "message": message, "param": param}
     _end(session, lease, status=GenerationStatus.FAILED, error=error)
 

@@ -40,7 +40,6 @@ def create(session: Session, new: NewGeneration) -> Generation:
     )
     session.add(row)
     session.flush()
-    session.refresh(row)
     return row
 
 

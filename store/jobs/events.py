@@ -17,16 +17,16 @@ from store.tables.base import Json
 from store.tables.job import JobEvent
 
 Level = Literal["info", "warn", "error"]
-Kind = Literal["message", "metrics"]  # the two types that OpenAI's clients know
+EventKind = Literal["message", "metrics"]  # the two types that OpenAI's clients know
 
 
 @dataclass(frozen=True)
 class NewEvent:
-    """``id`` is drawn once, so that a writer who cannot know whether its commit arrived may write it again."""
+    """``id`` is chosen once, so that a writer who cannot know whether its commit arrived may write it again."""
 
     message: str
     level: Level = "info"
-    type: Kind = "message"
+    type: EventKind = "message"
     data: Json | None = None
     id: str = field(default_factory=partial(new_id, "ftevent"), compare=False)
 
@@ -58,11 +58,13 @@ def after_each(session: Session, seen: Mapping[str, int], *, limit: int) -> list
     if not seen:
         return []
     ids, sequences = zip(*seen.items(), strict=True)
-    known = select(
+    read_up_to = select(
         func.unnest(literal(list(ids), ARRAY(Text))).label("job_id"),
         func.unnest(literal(list(sequences), ARRAY(BigInteger))).label("sequence"),
     ).subquery()
-    query = select(JobEvent).join(known, (JobEvent.job_id == known.c.job_id) & (JobEvent.sequence > known.c.sequence))
+    query = select(JobEvent).join(
+        read_up_to, (JobEvent.job_id == read_up_to.c.job_id) & (JobEvent.sequence > read_up_to.c.sequence)
+    )
     return list(session.scalars(query.order_by(JobEvent.sequence).limit(limit)))
 
 

@@ -209,7 +209,6 @@ def transition(
         job.finished_at = now
     elif to is JobStatus.QUEUED:
         job.queued_at = now
-    session.flush()
     level: events.Level = "error" if to is JobStatus.FAILED else "info"
     data: Json = {"status": to} if error is None else {"status": to, "error": error}
     events.append(session, job.id, [NewEvent(message, level=level, data=data)])
@@ -219,14 +218,14 @@ def transition(
 
 
 def files_ready(session: Session, file_id: str) -> list[str]:
-    """A file was read or refused: queue or fail the jobs that waited for it. Returns the ids of queued ones."""
+    """A file was read or rejected: queue or fail the jobs that waited for it. Returns the ids of queued ones."""
     waiting = session.scalars(select(Job).where(_waits_for(file_id)).order_by(Job.id).with_for_update())
     queued: list[str] = []
     for job in waiting:
         sources = files.by_ids(session, [job.training_file_id, job.validation_file_id])
-        refused = next((file for file in sources if file.status == "error"), None)
-        if refused is not None:
-            _fail_for_file(session, job, refused)
+        failed = next((file for file in sources if file.status == "error"), None)
+        if failed is not None:
+            _fail_for_file(session, job, failed)
         elif all(file.status == "processed" for file in sources):
             transition(session, job, JobStatus.QUEUED, "Files read; waiting for a worker.", action="queued")
             queued.append(job.id)
@@ -278,6 +277,5 @@ def _locked(session: Session, project_id: str, job_id: str) -> Job:
 def _request(session: Session, job: Job, request: RequestedAction) -> Job:
     if job.requested != request and job.requested != RequestedAction.CANCEL:
         job.requested = request
-        session.flush()
         events.append(session, job.id, [NewEvent(f"Asked to {request}; the worker stops at its next step.")])
     return job

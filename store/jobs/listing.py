@@ -16,7 +16,7 @@ SCANNED_JOBS = 10_000  # jobs, in which PostgreSQL finds a page in some ten mill
 def newest_first(
     session: Session, project_id: str, *, after: str | None, limit: int, metadata: Json | None
 ) -> list[Job]:
-    """Up to ``limit`` jobs older than the job ``after`` whose metadata holds all of ``metadata``; None asks for
+    """Up to ``limit`` jobs older than the job ``after`` whose metadata holds all of ``metadata``; None matches
     jobs that were given none. Raises CursorUnknown."""
     query = select(Job).where(Job.project_id == project_id)
     if after is not None:

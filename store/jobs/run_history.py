@@ -107,7 +107,7 @@ def _checkpoint_bytes(session: Session, jobs: Sequence[Job]) -> dict[str, float]
 def _run(
     job: Job, reported: Sequence[JobEvent], progress: Row[str, int, int], result_bytes: int, checkpoint_bytes: float
 ) -> MeasuredRun | None:
-    """None for a job of an earlier version that did not tell all of it."""
+    """None for a job of an earlier version that did not report all of it."""
     data = [event.data or {} for event in reported]
     started = next((one for one in data if one.get("event") == "started"), None)
     prepared = next((one for one in reversed(data) if one.get("event") == "data_prepared"), None)

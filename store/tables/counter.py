@@ -1,4 +1,4 @@
-"""The tables of operators' signals that no other row can tell."""
+"""The tables of operators' signals that no other row holds."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class WebhookEndpoint(Table):
 class WebhookSecret(Table):
     """That an endpoint has a secret of this number, not the secret: see store/webhooks/signing.py.
 
-    ``key_check`` tells which deployment key it is made from. The newest has no end.
+    ``key_check`` says which deployment key it is made from. The newest has no end.
     """
 
     __tablename__ = "webhook_secrets"
@@ -48,7 +48,7 @@ class WebhookDelivery(Table):
     __tablename__ = "webhook_deliveries"
     __table_args__ = (
         Index(None, "endpoint_id", "id"),
-        # A job ends once, so no endpoint hears of it by two events.
+        # A job ends once, so no endpoint receives two events about it.
         Index(None, "endpoint_id", "job_id", unique=True),
         Index("ix_webhook_deliveries_due", "next_attempt_at", postgresql_where=text("next_attempt_at IS NOT NULL")),
     )

@@ -42,7 +42,7 @@ def ensure_project(session: Session, name: str) -> Project:
 
 
 def create(session: Session, project: Project, name: str, role: Role = Role.MEMBER) -> str:
-    """Returns the key itself, which is kept nowhere."""
+    """Returns the key itself, which is stored nowhere."""
     secret = PREFIX + secrets.token_urlsafe(32)
     key = ApiKey(id=new_id("key"), project_id=project.id, name=name, role=role)
     key.prefix, key.sha256 = secret[:10], _digest(secret)
@@ -52,7 +52,7 @@ def create(session: Session, project: Project, name: str, role: Role = Role.MEMB
 
 
 def authenticate(session: Session | Connection, secret: str, limits: ProjectLimits = UNLIMITED) -> Principal:
-    """The look-up is by digest, so its time tells nothing about any stored key. ``limits``: the deployment's."""
+    """The query is by digest, so its time reveals nothing about any stored key. ``limits``: the deployment's."""
     query = select(ApiKey.id, ApiKey.project_id, ApiKey.role, Project.limits, _use_is_noted())
     query = query.join(Project, Project.id == ApiKey.project_id)
     found = session.execute(query.where(ApiKey.sha256 == _digest(secret), ApiKey.revoked_at.is_(None))).one_or_none()

@@ -18,7 +18,7 @@ from store.tenants.limits import ProjectLimits
 
 
 def require_storage(session: Session, project_id: str, limits: ProjectLimits, size: int) -> None:
-    """Room for ``size`` bytes more. Raises QuotaExceeded."""
+    """Check that ``size`` more bytes fit into the quota. Raises QuotaExceeded."""
     if limits.stored_bytes is not None:
         _lock(session, project_id)
         used = usage.stored_bytes(session, project_id)
@@ -26,7 +26,7 @@ def require_storage(session: Session, project_id: str, limits: ProjectLimits, si
 
 
 def require_upload(session: Session, project_id: str, limits: ProjectLimits, size: int) -> None:
-    """Room for one more upload in parts, and for the ``size`` bytes that it is to have. Raises QuotaExceeded."""
+    """Check that one more upload in parts, and its ``size`` bytes, fit into the quota. Raises QuotaExceeded."""
     if limits.uploads is not None:
         _lock(session, project_id)
         used = usage.uploads(session, project_id).count
@@ -35,7 +35,7 @@ def require_upload(session: Session, project_id: str, limits: ProjectLimits, siz
 
 
 def require_waiting_job(session: Session, project_id: str, limits: ProjectLimits) -> None:
-    """Room for one more job that waits. Raises QuotaExceeded."""
+    """Check that one more waiting job fits into the quota. Raises QuotaExceeded."""
     if limits.queued_jobs is not None:
         _lock(session, project_id)
         used = usage.jobs_in(session, project_id, *usage.WAITING)

@@ -1,7 +1,7 @@
 """Rate limits: a token bucket for each key, in the broker, where all API processes share it.
 
 A bucket is one number, the moment at which it will be full again; a request puts that off by the time that one token
-takes to come back, and is refused where more than a whole bucket would then be missing. A process takes a few tokens
+takes to come back, and is rejected where more than a whole bucket would then be missing. A process takes a few tokens
 at a time, so that not each request has to wait for the broker. The broker decides nothing else here: while it does not
 answer, requests pass.
 """

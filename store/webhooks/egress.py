@@ -12,7 +12,7 @@ import socket
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
-from store.errors import WebhookUrlRefused
+from store.errors import WebhookUrlNotAllowed
 from store.settings import Settings
 
 LONGEST = 2048
@@ -43,40 +43,40 @@ class Target:
 
 
 def parse(url: str, settings: Settings) -> Target:
-    """Raise WebhookUrlRefused for what is no URL to post to; nothing is resolved here."""
+    """Raise WebhookUrlNotAllowed for what is no URL to post to; nothing is resolved here."""
     if len(url) > LONGEST or not PRINTABLE.fullmatch(url) or "\\" in url:
-        raise WebhookUrlRefused(f"should be at most {LONGEST} printable ASCII characters, without a backslash")
+        raise WebhookUrlNotAllowed(f"should be at most {LONGEST} printable ASCII characters, without a backslash")
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise WebhookUrlRefused("is no URL") from error
+        raise WebhookUrlNotAllowed("is no URL") from error
     _check_form(parts, settings)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Target(parts.scheme, parts.hostname or "", _default_port(parts.scheme) if port is None else port, path)
 
 
 def addresses(target: Target, settings: Settings) -> list[str]:
-    """What the host resolves to now. Raises WebhookUrlRefused unless all of it may be connected to."""
+    """What the host resolves to now. Raises WebhookUrlNotAllowed unless all of it may be connected to."""
     try:
         found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise WebhookUrlRefused("names a host that cannot be resolved") from error
+        raise WebhookUrlNotAllowed("names a host that cannot be resolved") from error
     resolved = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     if not all(_allowed(ipaddress.ip_address(address), settings) for address in resolved):
         # Which address is not said: a tenant could map the operator's names by it.
-        raise WebhookUrlRefused("leads to an address that is private, local or reserved")
+        raise WebhookUrlNotAllowed("leads to an address that is private, local or reserved")
     return resolved
 
 
 def _check_form(parts: SplitResult, settings: Settings) -> None:
     schemes = ("https", "http") if settings.webhooks_allow_http else ("https",)
     if parts.scheme not in schemes:
-        raise WebhookUrlRefused(f"should begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+        raise WebhookUrlNotAllowed(f"should begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
     if parts.username is not None or parts.password is not None or parts.fragment:
-        raise WebhookUrlRefused("should have no user, password or fragment")
+        raise WebhookUrlNotAllowed("should have no user, password or fragment")
     if not HOST.fullmatch(parts.hostname or "") or parts.port == 0:
-        raise WebhookUrlRefused("should name a host, and a port from 1 to 65535 if any")
+        raise WebhookUrlNotAllowed("should name a host, and a port from 1 to 65535 if any")
 
 
 def _allowed(address: Address, settings: Settings) -> bool:

@@ -49,8 +49,8 @@ def newest_first(session: Session, project_id: str, *, after: str | None, limit:
 
 def remove(session: Session, project_id: str, endpoint_id: str) -> None:
     """The endpoint, its secrets' rows and its deliveries."""
-    gone = delete(WebhookEndpoint).where(WebhookEndpoint.id == endpoint_id, WebhookEndpoint.project_id == project_id)
-    if session.scalar(gone.returning(WebhookEndpoint.id)) is None:
+    deleted = delete(WebhookEndpoint).where(WebhookEndpoint.id == endpoint_id, WebhookEndpoint.project_id == project_id)
+    if session.scalar(deleted.returning(WebhookEndpoint.id)) is None:
         raise WebhookNotFound(endpoint_id)
 
 

@@ -21,7 +21,7 @@ from store.settings import Settings
 
 @dataclass(frozen=True, repr=False)
 class SigningKey:
-    """``check`` names the key without telling it."""
+    """``check`` names the key without revealing it."""
 
     _key: bytes
 

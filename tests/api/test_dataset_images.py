@@ -21,7 +21,7 @@ def image_path(pair: dict[str, str], side: str = "chosen") -> str:
 
 
 @pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP"])
-def test_an_image_is_sent_as_it_is_stored_to_be_kept_for_ever(client: TestClient, blobs: Blobs, format_: str) -> None:
+def test_an_image_is_sent_as_it_is_stored_to_be_cached_for_ever(client: TestClient, blobs: Blobs, format_: str) -> None:
     pair = send(client, create(client)["id"], chosen=encoded(LARGE, format_), rejected=image_file(2)).json()
     answer = client.get(image_path(pair))
     assert (answer.status_code, answer.headers["content-type"]) == (200, f"image/{format_.lower()}")
@@ -37,7 +37,7 @@ def test_an_image_is_sent_as_it_is_stored_to_be_kept_for_ever(client: TestClient
 
 
 @pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP"])
-def test_a_thumbnail_has_the_size_asked_for_and_a_tag_of_its_own(client: TestClient, format_: str) -> None:
+def test_a_thumbnail_has_the_requested_size_and_a_tag_of_its_own(client: TestClient, format_: str) -> None:
     pair = send(client, create(client)["id"], chosen=encoded(LARGE, format_)).json()
     tags = {client.get(image_path(pair)).headers["etag"]}
     for size, shape in ((64, (64, 21)), (300, (300, 100)), (512, (512, 171))):

@@ -59,7 +59,7 @@ def test_large_images_take_turns_and_their_memory_is_given_back(
             assert resident(live.pid, "VmRSS") - before < 64 * MIB
 
 
-def test_many_pairs_are_added_listed_for_a_job_and_looked_at_some_at_a_time(
+def test_many_pairs_are_added_listed_for_a_job_and_reviewed_some_at_a_time(
     settings: Settings, project: Tenant, blobs: Blobs
 ) -> None:
     """Their prompts alone are more than what all of it may take."""

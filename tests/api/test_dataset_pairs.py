@@ -92,7 +92,7 @@ def test_a_prompt_may_be_as_long_as_in_an_archive(client: TestClient, dataset_id
         assert refused(send(client, dataset_id, {"prompt": longer}, chosen=CHOSEN)) == {"prompt": "invalid_value"}
 
 
-def test_a_photo_with_orientation_and_profile_becomes_what_it_looks_like(
+def test_a_photo_with_orientation_and_profile_becomes_what_it_shows(
     client: TestClient, dataset_id: str, blobs: Blobs
 ) -> None:
     exif = Image.Exif()
@@ -105,7 +105,7 @@ def test_a_photo_with_orientation_and_profile_becomes_what_it_looks_like(
     assert all(warning["row"] == pair["number"] for warning in pair["warnings"])
 
 
-def test_what_a_pair_shows_by_itself_is_told_at_once(client: TestClient, dataset_id: str) -> None:
+def test_what_a_pair_shows_by_itself_is_reported_at_once(client: TestClient, dataset_id: str) -> None:
     near = png((200, 30, 60)), png((200, 30, 61))
     pair = send(client, dataset_id, {"prompt": "fox " * 100}, chosen=near[0], rejected=near[1]).json()
     assert [warning["code"] for warning in pair["warnings"]] == ["prompt_truncated", "pair_near_identical"]
@@ -183,13 +183,13 @@ def test_every_fault_of_fields_and_images_is_reported_at_once(client: TestClient
         ({"weight": "2" + " " * 20_000}, "weight"),
     ],
 )
-def test_a_field_that_cannot_be_kept_as_it_is_is_refused(
+def test_a_field_that_cannot_be_stored_as_it_is_is_refused(
     client: TestClient, dataset_id: str, fields: dict[str, Any], param: str
 ) -> None:
     assert refused(send(client, dataset_id, {"prompt": "a fox"} | fields, chosen=CHOSEN)) == {param: "invalid_value"}
 
 
-def test_a_form_without_images_or_with_text_in_their_place_is_refused(client: TestClient, dataset_id: str) -> None:
+def test_a_form_without_images_or_with_text_instead_is_refused(client: TestClient, dataset_id: str) -> None:
     assert refused(send(client, dataset_id, rejected=CHOSEN)) == {"chosen": "missing_field"}
     path = f"{DATASETS}/{dataset_id}/pairs"
     two = client.post(path, data={"prompt": "a"}, files=[("chosen", ("a", CHOSEN)), ("chosen", ("b", REJECTED))])

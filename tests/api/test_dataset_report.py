@@ -19,8 +19,8 @@ from tests.conftest import Tenant
 pytestmark = pytest.mark.integration
 
 
-def codes(client: TestClient, dataset_id: str, **asked: int) -> list[tuple[str, int]]:
-    answer = client.get(f"{DATASETS}/{dataset_id}/report", params=asked)
+def codes(client: TestClient, dataset_id: str, **requested: int) -> list[tuple[str, int]]:
+    answer = client.get(f"{DATASETS}/{dataset_id}/report", params=requested)
     assert answer.status_code == 200, answer.text
     return [(finding["code"], finding["row"]) for finding in answer.json()["findings"]]
 
@@ -40,11 +40,11 @@ def test_a_revision_is_reviewed_as_a_file_is(client: TestClient) -> None:
     assert {name: found[name] for name in expected} == expected
     figures = {"pairs": 4, "without_rejected": 1, "prompts": 2, "images": 3, "sizes": {"80x64": 7}, "repeated": 1}
     assert {name: found["figures"][name] for name in figures} == figures
-    told = [("pair_repeated", 3), ("prompt_leaked", 4), ("pair_contradicted", 4)]
-    assert codes(client, dataset_id) == told
+    reported = [("pair_repeated", 3), ("prompt_leaked", 4), ("pair_contradicted", 4)]
+    assert codes(client, dataset_id) == reported
     client.delete(f"{DATASETS}/{dataset_id}/pairs/{repeated['id']}")
-    assert codes(client, dataset_id) == told[1:]
-    assert codes(client, dataset_id, revision=5) == told
+    assert codes(client, dataset_id) == reported[1:]
+    assert codes(client, dataset_id, revision=5) == reported
     assert codes(client, dataset_id, revision=3) == []
     words = client.get(f"{DATASETS}/{dataset_id}/report", params={"format": "text", "revision": 5})
     assert words.headers["content-type"].startswith("text/plain")
@@ -78,7 +78,7 @@ def test_images_that_came_in_a_file_are_measured_once(
     assert client.get(f"{DATASETS}/{dataset_id}/report").status_code == 200
 
 
-def test_a_report_that_takes_longer_than_a_request_goes_on_when_it_is_asked_again(
+def test_a_report_that_takes_longer_than_a_request_goes_on_when_it_is_requested_again(
     client: TestClient, sessions: Sessions, blobs: Blobs, project: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [PreparedPair(seed, "a fox", stored(blobs, seed), None) for seed in range(200, 205)]
@@ -90,8 +90,8 @@ def test_a_report_that_takes_longer_than_a_request_goes_on_when_it_is_asked_agai
     while not answers or answers[-1].status_code == 409:
         answers.append(client.get(f"{DATASETS}/{dataset_id}/report"))
         assert len(answers) < 5
-    told = [answer.json()["error"]["message"].split(" are ")[0] for answer in answers[:-1]]
-    assert told == [f"2 of 5 images of {dataset_id}", f"4 of 5 images of {dataset_id}"]
+    reported = [answer.json()["error"]["message"].split(" are ")[0] for answer in answers[:-1]]
+    assert reported == [f"2 of 5 images of {dataset_id}", f"4 of 5 images of {dataset_id}"]
     assert {answer.json()["error"]["code"] for answer in answers[:-1]} == {"report_not_ready"}
     assert not any("x-should-retry" in answer.headers for answer in answers)
     assert answers[-1].json()["figures"]["images"] == 5

@@ -22,8 +22,8 @@ ROWS = (
 )
 
 
-def prompts(client: TestClient, dataset_id: str, **asked: Any) -> list[str]:
-    answer = client.get(f"{DATASETS}/{dataset_id}/pairs", params=asked)
+def prompts(client: TestClient, dataset_id: str, **requested: Any) -> list[str]:
+    answer = client.get(f"{DATASETS}/{dataset_id}/pairs", params=requested)
     assert answer.status_code == 200, answer.text
     return [pair["prompt"] for pair in answer.json()["data"]]
 
@@ -103,7 +103,7 @@ def test_a_file_adds_its_pairs_as_one_revision(
     assert prompts(client, dataset_id) == ["a fox", "a house"]
 
 
-def test_a_file_that_is_not_read_yet_is_to_be_asked_again_and_one_that_cannot_be_used_is_refused(
+def test_a_file_that_is_not_read_yet_is_to_be_retried_and_one_that_cannot_be_used_is_refused(
     client: TestClient, sessions: Sessions, project: Tenant, other_project: Tenant
 ) -> None:
     dataset_id = create(client)["id"]
@@ -143,8 +143,8 @@ def test_every_change_is_a_revision_and_older_ones_can_be_read(client: TestClien
         "created with 0 pairs",
     ]
     assert [revision["pairs"] for revision in revisions] == [1, 2, 1, 0]
-    kept = client.get(f"{DATASETS}/{dataset_id}/pairs/{fox['id']}").json()
-    assert (kept["added_in"], kept["removed_in"]) == (2, 4)
+    stored = client.get(f"{DATASETS}/{dataset_id}/pairs/{fox['id']}").json()
+    assert (stored["added_in"], stored["removed_in"]) == (2, 4)
     again = client.delete(f"{DATASETS}/{dataset_id}/pairs/{fox['id']}")
     assert (again.status_code, again.json()["error"]["code"]) == (404, "pair_not_found")
 
@@ -180,7 +180,7 @@ def test_lists_are_paged_by_cursor(client: TestClient) -> None:
         assert refused.json()["error"]["code"] == "invalid_cursor"
 
 
-def test_a_deleted_data_set_is_gone_from_every_route(client: TestClient) -> None:
+def test_a_deleted_dataset_is_gone_from_every_route(client: TestClient) -> None:
     dataset_id = create(client)["id"]
     pair = add(client, dataset_id, 1)
     deleted = client.delete(f"{DATASETS}/{dataset_id}").json()

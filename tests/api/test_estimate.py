@@ -25,15 +25,15 @@ from trainer.spec.run import RunSpec
 BASE = {"name": "tiny", "family": "sdxl", "source": "/tiny"}
 
 
-def spec(method: str = "sft", *, asked: dict[str, Any] | None = None, **options: Any) -> RunSpec:
-    hyperparameters = {"max_steps": 100, "batch_size": 4} if asked is None else asked
+def spec(method: str = "sft", *, requested: dict[str, Any] | None = None, **options: Any) -> RunSpec:
+    hyperparameters = {"max_steps": 100, "batch_size": 4} if requested is None else requested
     given = {"base": BASE, "method": {"type": method, method: {"hyperparameters": hyperparameters}}}
     return RunSpec.model_validate(given | options)
 
 
 # 10 s of loading and the rest, 20 s of caching 40 pairs, 70 s of training 50 steps of 2 pairs.
 MEASURED = MeasuredRun(
-    spec=spec(asked={"max_steps": 50, "batch_size": 2}, adapter={"rank": 8}).model_dump(mode="json"),
+    spec=spec(requested={"max_steps": 50, "batch_size": 2}, adapter={"rank": 8}).model_dump(mode="json"),
     device="cpu",
     seconds=100,
     training_seconds=70,
@@ -68,14 +68,14 @@ def test_pixels_scale_training_caching_and_memory_and_rank_scales_the_disk() -> 
     found = estimate(plan, [MEASURED])
     # 4 times the pixels: 10 + 70 * 4 * 4 + 20 * 4; batch 2 times; twice the rank, 4 checkpoints in 100 steps.
     assert numbers(found) == (1210, 1210, 1210, 8000, 1400)
-    smaller = estimate(planned(spec(asked={"max_steps": 50, "batch_size": 1}), 40, 0), [MEASURED])
+    smaller = estimate(planned(spec(requested={"max_steps": 50, "batch_size": 1}), 40, 0), [MEASURED])
     assert smaller.peak_memory_bytes == 1000  # never below what was measured
 
 
 @pytest.mark.unit
 def test_several_runs_give_the_median_and_their_range() -> None:
     runs = [replace(MEASURED, seconds=seconds) for seconds in (100, 130, 400)]
-    found = estimate(planned(spec(asked={"max_steps": 50, "batch_size": 2}), 40, 0), runs)
+    found = estimate(planned(spec(requested={"max_steps": 50, "batch_size": 2}), 40, 0), runs)
     assert (found.seconds, found.seconds_low, found.seconds_high) == (130, 100, 400)
     assert found.basis == "measured on 3 jobs of sft on tiny"
 
@@ -93,8 +93,8 @@ def test_runs_of_the_method_come_before_others_and_of_the_newest_device_alone() 
 @pytest.mark.unit
 def test_what_nothing_measured_is_estimated_and_says_so() -> None:
     sdxl = FAMILIES["sdxl"].network
-    asked = {"max_steps": 100, "batch_size": 4}
-    plan = planned(spec("mapo", asked=asked, data={"resolution": 512}, adapter={"rank": 32}), 60, 0)
+    requested = {"max_steps": 100, "batch_size": 4}
+    plan = planned(spec("mapo", requested=requested, data={"resolution": 512}, adapter={"rank": 32}), 60, 0)
     found = estimate(plan, [])
     # A quarter of the pixels. Each of 400 pairs: 2 images, there and back; 120 images encoded; 60 TFLOP/s.
     training, caching = 400 * 4 * sdxl.flops / 4 * 1.2, 120 * sdxl.encoding / 4
@@ -102,8 +102,8 @@ def test_what_nothing_measured_is_estimated_and_says_so() -> None:
     assert found.seconds == pytest.approx(60 + (training + caching) / 60e12, abs=1)
     assert (found.seconds_low, found.seconds_high) == pytest.approx((found.seconds / 4, found.seconds * 4), abs=5)
     adapter = 2 * sdxl.adapter
-    weights, kept = 2 * sdxl.parameters, 8 * sdxl.activations / 4
-    assert found.peak_memory_bytes == pytest.approx(1.5 * 2**30 + weights + 16 * adapter + kept, rel=1e-6)
+    weights, stored = 2 * sdxl.parameters, 8 * sdxl.activations / 4
+    assert found.peak_memory_bytes == pytest.approx(1.5 * 2**30 + weights + 16 * adapter + stored, rel=1e-6)
     assert found.disk_bytes == pytest.approx((8 + 4 * 16) * adapter + 4 * 2**20, rel=1e-6)
     assert (found.steps, found.device, found.measured_runs) == (100, None, 0)
     assert found.basis.startswith("no measured run of tiny here: estimated from 2,567 million parameters for one GPU")
@@ -120,20 +120,20 @@ def test_runs_at_another_size_measure_nothing_at_the_bases_own() -> None:
 @pytest.mark.unit
 @pytest.mark.parametrize("runs", [[], [MEASURED]])
 def test_files_that_are_not_read_leave_the_time_open_and_nothing_else(runs: list[MeasuredRun]) -> None:
-    unread = estimate(planned(spec(asked={"n_epochs": 2, "batch_size": 4}), None, 0), runs)
+    unread = estimate(planned(spec(requested={"n_epochs": 2, "batch_size": 4}), None, 0), runs)
     assert numbers(unread)[:3] == (None,) * 3
     assert None not in numbers(unread)[3:]
     assert unread.basis.endswith("the files decide the steps, and are not read yet: ask again when they are")
-    told = estimate(planned(spec(), None, 0), runs)
-    assert None not in numbers(told)  # the steps are known without the pairs
-    assert "not read" not in told.basis
+    reported = estimate(planned(spec(), None, 0), runs)
+    assert None not in numbers(reported)  # the steps are known without the pairs
+    assert "not read" not in reported.basis
 
 
 @pytest.mark.unit
 def test_epochs_count_the_pairs_that_are_left_for_training() -> None:
-    asked = {"n_epochs": 3, "batch_size": 4}
-    assert planned(spec(asked=asked), 100, 0).resolved.max_steps == 3 * 23  # type: ignore[union-attr]  # of 90
-    held_out = planned(spec(asked=asked), 100, 20)
+    requested = {"n_epochs": 3, "batch_size": 4}
+    assert planned(spec(requested=requested), 100, 0).resolved.max_steps == 3 * 23  # type: ignore[union-attr]  # of 90
+    held_out = planned(spec(requested=requested), 100, 20)
     assert held_out.pairs == 120
     assert held_out.resolved.max_steps == 3 * 25  # type: ignore[union-attr]
 
@@ -150,38 +150,38 @@ def test_a_dry_run_checks_everything_and_makes_nothing(
     before = rows(sessions)
     with sessions.begin() as session:
         session.get_one(File, file_id).pairs_count = 30
-    asked = {"model": "tiny", "training_file": file_id, "dry_run": True, "method": {"type": "dreambooth"}}
-    refused = client.post(JOBS, json=asked | {"seed": -1}, headers={"idempotency-key": "dry"})
+    requested = {"model": "tiny", "training_file": file_id, "dry_run": True, "method": {"type": "dreambooth"}}
+    refused = client.post(JOBS, json=requested | {"seed": -1}, headers={"idempotency-key": "dry"})
     assert {field_error["param"] for field_error in refused.json()["error"]["errors"]} >= {"seed"}
-    asked["method"] = {"type": "sft"}
+    requested["method"] = {"type": "sft"}
     headers = {"idempotency-key": "dry", "x-stainless-retry-count": "1"}
-    answer = client.post(JOBS, json=asked, headers=headers)
+    answer = client.post(JOBS, json=requested, headers=headers)
     assert answer.status_code == 200, answer.text
-    told = answer.json()
-    assert (told["object"], told["model"], told["method"], told["pairs"]) == (
+    reported = answer.json()
+    assert (reported["object"], reported["model"], reported["method"], reported["pairs"]) == (
         "fine_tuning.job.estimate",
         "tiny",
         "sft",
         30,
     )
-    assert told["steps"] == 100  # the least of "auto"
+    assert reported["steps"] == 100  # the least of "auto"
     unread = add_file(sessions, project.id, status="uploaded")
-    told = client.post(JOBS, json=asked | {"training_file": unread.id}).json()
-    assert (told["pairs"], told["steps"], told["seconds"]) == (None, None, None)
-    assert told["peak_memory_bytes"] > 0
+    reported = client.post(JOBS, json=requested | {"training_file": unread.id}).json()
+    assert (reported["pairs"], reported["steps"], reported["seconds"]) == (None, None, None)
+    assert reported["peak_memory_bytes"] > 0
     assert rows(sessions) == before
-    faulty = client.post(JOBS, json=asked | {"dry_run": "yes"})
+    faulty = client.post(JOBS, json=requested | {"dry_run": "yes"})
     assert (faulty.status_code, faulty.json()["error"]["param"]) == (400, "dry_run")
     assert "dry_run" not in create(client, file_id, dry_run=False)
 
 
 @pytest.mark.integration
-def test_a_dry_run_of_a_job_for_which_there_is_no_room_is_refused(
+def test_a_dry_run_of_a_job_beyond_the_quota_is_refused(
     client: TestClient, sessions: Sessions, project: Tenant, file_id: str
 ) -> None:
-    asked = {"model": "tiny", "training_file": file_id, "dry_run": True}
+    requested = {"model": "tiny", "training_file": file_id, "dry_run": True}
     with sessions.begin() as session:
         session.get_one(Project, project.id).limits = {"queued_jobs": 0}
-    dry, real = (client.post(JOBS, json=asked | {"dry_run": dry}) for dry in (True, False))
+    dry, real = (client.post(JOBS, json=requested | {"dry_run": dry}) for dry in (True, False))
     assert (dry.status_code, dry.json()["error"]["code"]) == (403, "quota_exceeded")
     assert dry.json()["error"]["message"] == real.json()["error"]["message"]

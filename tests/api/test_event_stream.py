@@ -65,7 +65,7 @@ def submitted(live: Live) -> str:
     return job_id
 
 
-def tell(sessions: Sessions, owned: JobLease, *texts: str) -> None:
+def report(sessions: Sessions, owned: JobLease, *texts: str) -> None:
     with sessions.begin() as session:
         job_leases.record(session, owned, [NewEvent(text) for text in texts])
 
@@ -74,16 +74,16 @@ def texts(found: list[Message]) -> list[str]:
     return [json.loads(one["data"])["message"] for one in found if one["event"] != "done"]
 
 
-def test_a_follower_gets_what_was_told_and_then_each_event_as_it_comes_until_the_end(live: Live) -> None:
+def test_a_follower_gets_the_past_events_and_then_each_event_as_it_comes_until_the_end(live: Live) -> None:
     job_id = submitted(live)
     owned = claim(live.sessions, job_id)
-    tell(live.sessions, owned, "First.")
+    report(live.sessions, owned, "First.")
     with streamed(live, job_id) as stream:
         found = [next(stream) for _ in range(3)]  # created, started, first
-        told_at = time.monotonic()
-        tell(live.sessions, owned, "Second.", "Third.\nin two lines")
+        reported_at = time.monotonic()
+        report(live.sessions, owned, "Second.", "Third.\nin two lines")
         found += [next(stream), next(stream)]
-        assert time.monotonic() - told_at < 3
+        assert time.monotonic() - reported_at < 3
         with live.sessions.begin() as session:
             job_leases.fail(session, owned, code="c", message="It broke.")
         found += list(stream)
@@ -95,7 +95,7 @@ def test_a_follower_gets_what_was_told_and_then_each_event_as_it_comes_until_the
 def test_a_client_that_comes_back_goes_on_after_the_last_event_it_had(live: Live) -> None:
     job_id = submitted(live)
     owned = claim(live.sessions, job_id)
-    tell(live.sessions, owned, "First.", "Second.", "Third.")
+    report(live.sessions, owned, "First.", "Second.", "Third.")
     with streamed(live, job_id) as stream:
         found = [next(stream) for _ in range(4)]
     with live.sessions.begin() as session:
@@ -124,7 +124,7 @@ def create_theirs(sessions: Sessions, tenant: Tenant) -> str:
         return jobs.create(session, jobs.NewJob(tenant.id, spec, file, None)).id
 
 
-def test_many_followers_share_one_look_and_hold_no_connection(live: Live) -> None:
+def test_many_followers_share_one_query_and_hold_no_connection(live: Live) -> None:
     """More than the API's connections to the database: others are served meanwhile, and all get every event."""
     job_id = submitted(live)
     owned = claim(live.sessions, job_id)
@@ -147,7 +147,7 @@ def test_many_followers_share_one_look_and_hold_no_connection(live: Live) -> Non
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle'"
             )
             assert int(held.scalar_one()) <= 5
-        tell(live.sessions, owned, "For everyone.")
+        report(live.sessions, owned, "For everyone.")
         with live.sessions.begin() as session:
             job_leases.fail(session, owned, code="c", message="The end.")
         assert {tuple(subscriber.result(30)[2:]) for subscriber in subscribers} == {("For everyone.", "The end.")}
@@ -166,22 +166,22 @@ def collected(hub: EventHub, job_id: str, *, between: Any = None) -> list[EventB
     return asyncio.run(run())
 
 
-def test_a_log_longer_than_one_look_is_told_whole_and_in_order(
+def test_a_log_longer_than_one_query_is_sent_whole_and_in_order(
     sessions: Sessions, client: TestClient, file_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(event_hub, "BATCH", 3)
     job_id = create(client, file_id)["id"]
     owned = claim(sessions, job_id)
-    tell(sessions, owned, *[f"Number {number}." for number in range(10)])
+    report(sessions, owned, *[f"Number {number}." for number in range(10)])
     with sessions.begin() as session:
         job_leases.fail(session, owned, code="c", message="The end.")
     found = collected(EventHub(sessions, poll_seconds=0.05), job_id)
-    told = [event.message for batch in found for event in batch.events]
-    assert told[2:] == [*[f"Number {number}." for number in range(10)], "The end."]
+    reported = [event.message for batch in found for event in batch.events]
+    assert reported[2:] == [*[f"Number {number}." for number in range(10)], "The end."]
     assert [batch.ended for batch in found if batch.ended] == [JobStatus.FAILED]
 
 
-def test_events_between_the_backlog_and_the_watch_are_neither_lost_nor_told_twice(
+def test_events_between_the_backlog_and_the_live_part_are_neither_lost_nor_sent_twice(
     sessions: Sessions, client: TestClient, file_id: str
 ) -> None:
     job_id = create(client, file_id)["id"]
@@ -189,27 +189,27 @@ def test_events_between_the_backlog_and_the_watch_are_neither_lost_nor_told_twic
 
     def between(count: int) -> None:
         if count <= 3:
-            tell(sessions, owned, f"After {count}.")
+            report(sessions, owned, f"After {count}.")
         elif count == 4:
             with sessions.begin() as session:
                 job_leases.fail(session, owned, code="c", message="The end.")
 
     found = collected(EventHub(sessions, poll_seconds=0.05), job_id, between=between)
-    told = [event.message for batch in found for event in batch.events]
-    assert told[2:] == ["After 1.", "After 2.", "After 3.", "The end."]
+    reported = [event.message for batch in found for event in batch.events]
+    assert reported[2:] == ["After 1.", "After 2.", "After 3.", "The end."]
 
 
-def test_a_job_that_ends_during_a_look_tells_its_last_events_before_its_end(
+def test_a_job_that_ends_during_a_query_sends_its_last_events_before_its_end(
     sessions: Sessions, client: TestClient, file_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = create(client, file_id)["id"]
     owned = claim(sessions, job_id)
     read, polls = events.after_each, 0
 
-    def read_and_end(*asked: Any, **named: Any) -> Any:
+    def read_and_end(*requested: Any, **named: Any) -> Any:
         nonlocal polls
         polls += 1
-        found = read(*asked, **named)
+        found = read(*requested, **named)
         if polls == 3:  # a look of the watch; the first two are the follower's own
             with sessions.begin() as session:
                 job_leases.fail(session, owned, code="c", message="The end.")
@@ -221,7 +221,7 @@ def test_a_job_that_ends_during_a_look_tells_its_last_events_before_its_end(
     assert [batch.ended for batch in found if batch.ended] == [JobStatus.FAILED]
 
 
-def test_a_look_that_began_before_a_follower_came_tells_it_nothing_twice(
+def test_a_query_that_began_before_a_follower_came_sends_it_nothing_twice(
     sessions: Sessions, client: TestClient, file_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The watch's first look answers as of the log's beginning, as one does that was under way."""
@@ -239,14 +239,14 @@ def test_a_look_that_began_before_a_follower_came_tells_it_nothing_twice(
 
     def between(count: int) -> None:
         if count <= 3:
-            tell(sessions, owned, f"After {count}.")
+            report(sessions, owned, f"After {count}.")
         elif count == 4:
             with sessions.begin() as session:
                 job_leases.fail(session, owned, code="c", message="The end.")
 
-    told = [event.message for batch in collected(hub, job_id, between=between) for event in batch.events]
+    reported = [event.message for batch in collected(hub, job_id, between=between) for event in batch.events]
     assert polls > 3
-    assert told[2:] == ["After 1.", "After 2.", "After 3.", "The end."]
+    assert reported[2:] == ["After 1.", "After 2.", "After 3.", "The end."]
 
 
 def test_a_client_that_does_not_read_is_cut_off_and_nobody_else(
@@ -262,7 +262,7 @@ def test_a_client_that_does_not_read_is_cut_off_and_nobody_else(
         await anext(stalled)
         upcoming = asyncio.ensure_future(anext(stalled))
         for number in range(5):
-            await asyncio.to_thread(tell, sessions, owned, f"Number {number}.")
+            await asyncio.to_thread(report, sessions, owned, f"Number {number}.")
             await asyncio.sleep(0.2)
             if number == 0:
                 await upcoming
@@ -274,7 +274,7 @@ def test_a_client_that_does_not_read_is_cut_off_and_nobody_else(
     assert asyncio.run(run()).lagged
 
 
-def test_a_silent_stream_is_kept_alive(
+def test_a_silent_stream_stays_alive(
     sessions: Sessions, client: TestClient, file_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(event_stream, "KEEP_ALIVE_SECONDS", 0.1)

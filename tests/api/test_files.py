@@ -73,7 +73,7 @@ def test_every_fault_of_a_form_is_reported_at_once(client: TestClient) -> None:
     assert field_errors(answer) == {"other": "unknown_field", "file": "missing_field", "purpose": "invalid_value"}
 
 
-def test_what_the_uploader_decided_about_doubtful_rows_is_kept(client: TestClient, sessions: Sessions) -> None:
+def test_what_the_uploader_decided_about_doubtful_rows_is_stored(client: TestClient, sessions: Sessions) -> None:
     data = {"purpose": "fine-tune", "ties": "both", "strict": "true", "prompt": " a photo of zibu "}
     file_id = client.post("/v1/files", files={"file": ("a.zip", CONTENT)}, data=data).json()["id"]
     plain = upload(client)["id"]
@@ -194,7 +194,7 @@ def test_a_file_that_a_live_job_needs_is_not_deleted(client: TestClient, session
 
 
 @pytest.mark.parametrize(
-    ("asked", "status", "start", "end"),
+    ("requested", "status", "start", "end"),
     [
         ({}, 200, 0, 2560),
         ({"range": "bytes=0-0"}, 206, 0, 1),
@@ -209,10 +209,10 @@ def test_a_file_that_a_live_job_needs_is_not_deleted(client: TestClient, session
         ({"range": "bytes=1-2", "if-range": '"other"'}, 200, 0, 2560),
     ],
 )
-def test_a_download_returns_what_the_range_asks_for(
-    client: TestClient, asked: dict[str, str], status: int, start: int, end: int
+def test_a_download_returns_what_the_range_requests(
+    client: TestClient, requested: dict[str, str], status: int, start: int, end: int
 ) -> None:
-    answer = client.get(f"/v1/files/{upload(client)['id']}/content", headers=asked)
+    answer = client.get(f"/v1/files/{upload(client)['id']}/content", headers=requested)
     assert (answer.status_code, answer.content) == (status, CONTENT[start:end])
     assert answer.headers["content-length"] == str(end - start)
     assert answer.headers.get("content-range") == (f"bytes {start}-{end - 1}/2560" if status == 206 else None)
@@ -222,9 +222,9 @@ def test_a_download_returns_what_the_range_asks_for(
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-@pytest.mark.parametrize("asked", ["bytes=2560-", "bytes=9999-10000", "bytes=-0"])
-def test_a_range_beyond_the_end_is_416_with_the_size(client: TestClient, asked: str) -> None:
-    answer = client.get(f"/v1/files/{upload(client)['id']}/content", headers={"range": asked})
+@pytest.mark.parametrize("requested", ["bytes=2560-", "bytes=9999-10000", "bytes=-0"])
+def test_a_range_beyond_the_end_is_416_with_the_size(client: TestClient, requested: str) -> None:
+    answer = client.get(f"/v1/files/{upload(client)['id']}/content", headers={"range": requested})
     assert (answer.status_code, answer.headers["content-range"]) == (416, "bytes */2560")
     assert answer.json()["error"]["code"] == "range_not_satisfiable"
 
@@ -252,20 +252,20 @@ def test_a_blob_that_is_gone_is_a_server_error_without_inner_names(
     assert "0" * 64 not in answer.text
 
 
-def test_a_read_files_report_is_told_as_json_and_in_words(
+def test_a_read_files_report_is_sent_as_json_and_in_words(
     client: TestClient, sessions: Sessions, project: Tenant
 ) -> None:
     file = add_file(sessions, project.id, status="uploaded")
     answer = client.get(f"/v1/files/{file.id}/report")
     assert (answer.status_code, answer.json()["error"]["code"]) == (409, "no_report")
     finding = Finding("pair_repeated", "warning", "metadata.jsonl row 2: the pair is the one of row 1 again.", None, 2)
-    told = Report("archive/metadata.jsonl", 2, 2, {}, Review("metadata.jsonl").figures(), (finding,))
+    reported = Report("archive/metadata.jsonl", 2, 2, {}, Review("metadata.jsonl").figures(), (finding,))
     with sessions.begin() as session:
         owned = file_leases.claim(session, file.id, lease_seconds=60)
         assert owned is not None
-        file_leases.finish(session, owned, status="processed", details=None, report=told.as_json())
+        file_leases.finish(session, owned, status="processed", details=None, report=reported.as_json())
     found = client.get(f"/v1/files/{file.id}/report").json()
     assert (found["rows"], found["findings"][0]["code"], found["findings"][0]["row"]) == (2, "pair_repeated", 2)
     words = client.get(f"/v1/files/{file.id}/report", params={"format": "text"})
     assert words.headers["content-type"].startswith("text/plain")
-    assert words.text == told.in_words()
+    assert words.text == reported.in_words()

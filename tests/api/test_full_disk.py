@@ -93,8 +93,8 @@ def send(client: httpx.Client, content: bytes) -> httpx.Response:
 
 
 def begin(client: httpx.Client, size: int) -> str:
-    asked = {"filename": "a.zip", "bytes": size, "mime_type": "application/zip", "purpose": "fine-tune"}
-    return f"/uploads/{client.post('/uploads', json=asked).json()['id']}"
+    requested = {"filename": "a.zip", "bytes": size, "mime_type": "application/zip", "purpose": "fine-tune"}
+    return f"/uploads/{client.post('/uploads', json=requested).json()['id']}"
 
 
 def check_507(answer: Answer) -> None:
@@ -104,13 +104,13 @@ def check_507(answer: Answer) -> None:
     assert answer.headers["x-should-retry"] == "false"
 
 
-def test_a_file_without_room_is_507_and_what_was_there_stays(cramped: Cramped) -> None:
+def test_a_file_without_disk_space_is_507_and_what_was_there_stays(cramped: Cramped) -> None:
     with cramped.client as client:
-        kept = send(client, THIRD).json()
+        stored = send(client, THIRD).json()
         check_507(send(client, TOO_MUCH))
         assert uploads(cramped.server) == []
-        assert [file["id"] for file in client.get("/files").json()["data"]] == [kept["id"]]
-        assert client.get(f"/files/{kept['id']}/content").content == THIRD
+        assert [file["id"] for file in client.get("/files").json()["data"]] == [stored["id"]]
+        assert client.get(f"/files/{stored['id']}/content").content == THIRD
         cramped.relieve()
         assert send(client, TOO_MUCH).json()["bytes"] == len(TOO_MUCH)
     log = cramped.server.log.read_text()
@@ -118,7 +118,7 @@ def test_a_file_without_room_is_507_and_what_was_there_stays(cramped: Cramped) -
     assert cramped.server.tenant.api_key not in log  # nor in the traceback
 
 
-def test_a_part_without_room_is_507_and_the_upload_goes_on_when_there_is_some(cramped: Cramped) -> None:
+def test_a_part_without_disk_space_is_507_and_the_upload_goes_on_when_there_is_some(cramped: Cramped) -> None:
     with cramped.client as client:
         upload = begin(client, len(THIRD) + len(TOO_MUCH))
         first = client.post(f"{upload}/parts", files={"data": ("a", THIRD)}).json()
@@ -131,7 +131,7 @@ def test_a_part_without_room_is_507_and_the_upload_goes_on_when_there_is_some(cr
         assert client.get(f"/files/{completed['file']['id']}/content").content == THIRD + TOO_MUCH
 
 
-def test_a_completion_without_room_loses_no_part(cramped: Cramped) -> None:
+def test_a_completion_without_disk_space_loses_no_part(cramped: Cramped) -> None:
     """The parts fit, and not the file beside them; under a size limit, three fit where two fill a disk."""
     content = [random.Random(number).randbytes(DISK_ERRORS * 2 // 5) for number in cramped.parts_that_fit]
     with cramped.client as client:
@@ -153,13 +153,13 @@ def test_a_disk_without_a_byte_left_even_for_the_log_is_507(tmp_path: Path, post
         serving(disk, postgres_url, valkey_url, min_free_bytes=0) as server,
         client_of(server) as client,
     ):
-        kept = send(client, THIRD).json()["id"]
+        stored = send(client, THIRD).json()["id"]
         with contextlib.suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
             while True:
                 filler.write(bytes(2**12))
         for _ in range(20):  # more than what is left of the log's last block
             check_507(send(client, TOO_MUCH))
-        assert client.get(f"/files/{kept}/content").content == THIRD
+        assert client.get(f"/files/{stored}/content").content == THIRD
         (disk / "filler").unlink()
         assert send(client, THIRD[:1000]).status_code == 200
 
@@ -182,10 +182,10 @@ def no_room_for_rows(sessions: Sessions) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("no_room_for_rows")
-def test_a_postgresql_without_room_is_507(client: TestClient, settings: Settings) -> None:
+def test_a_postgresql_without_disk_space_is_507(client: TestClient, settings: Settings) -> None:
     check_507(client.post("/v1/files", files={"file": ("a", b"x")}, data={"purpose": "fine-tune"}))
-    asked = {"filename": "a.zip", "bytes": 1, "mime_type": "application/zip", "purpose": "fine-tune"}
-    check_507(client.post("/v1/uploads", json=asked))
+    requested = {"filename": "a.zip", "bytes": 1, "mime_type": "application/zip", "purpose": "fine-tune"}
+    check_507(client.post("/v1/uploads", json=requested))
     assert list(settings.upload_directory.iterdir()) == []
     assert client.get("/v1/files").json()["data"] == []
 
@@ -215,28 +215,28 @@ def autocommitting(url: str) -> Iterator[Connection]:
     engine.dispose()
 
 
-def test_a_tablespace_that_fills_up_is_507_until_there_is_room(
+def test_a_tablespace_that_fills_up_is_507_until_there_is_space(
     small_tablespace: Path, tmp_path: Path, postgres_url: str, valkey_url: str
 ) -> None:
-    asked = {"filename": "a" * 200, "bytes": 1, "mime_type": "application/zip", "purpose": "fine-tune"}
+    requested = {"filename": "a" * 200, "bytes": 1, "mime_type": "application/zip", "purpose": "fine-tune"}
     filler = small_tablespace / "filler"
     with serving(tmp_path, postgres_url, valkey_url) as server, client_of(server) as client:
         with server.sessions.begin() as session:
             session.execute(text("ALTER TABLE uploads SET TABLESPACE small"))
-        begun = [client.post("/uploads", json=asked).json()["id"]]
+        begun = [client.post("/uploads", json=requested).json()["id"]]
         with contextlib.suppress(OSError), filler.open("wb", buffering=0) as out:
             while True:
                 out.write(bytes(2**12))
-        while (answer := client.post("/uploads", json=asked)).status_code == 200:
+        while (answer := client.post("/uploads", json=requested)).status_code == 200:
             begun.append(answer.json()["id"])
             assert len(begun) < 1000
         check_507(answer)
         assert all(client.get(f"/uploads/{upload_id}").status_code == 200 for upload_id in begun)
         filler.unlink()
-        assert client.post("/uploads", json=asked).status_code == 200
+        assert client.post("/uploads", json=requested).status_code == 200
 
 
-def test_a_pair_without_room_is_507_and_makes_no_revision(cramped: Cramped) -> None:
+def test_a_pair_without_disk_space_is_507_and_makes_no_revision(cramped: Cramped) -> None:
     larger_than_room = image_file(1, (1400, 1100))  # 4.6 MB of noise, which PNG cannot make smaller
     with cramped.client as client:
         path = f"/datasets/{client.post('/datasets', json={'name': 'foxes'}).json()['id']}"

@@ -63,7 +63,9 @@ def at_revision(url: str, statement: str) -> None:
     engine.dispose()
 
 
-def test_without_a_broker_or_with_little_room_it_is_ready_and_degraded(settings: Settings, tmp_path: Path) -> None:
+def test_without_a_broker_or_with_little_disk_space_it_is_ready_and_degraded(
+    settings: Settings, tmp_path: Path
+) -> None:
     """Jobs are accepted without a broker, and downloads go on with a full disk: no reason to take the API away."""
     for update, checks in (
         ({"broker_url": f"redis+socket://{tmp_path}/gone.sock"}, {"broker": "no answer"}),

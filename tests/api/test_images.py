@@ -32,7 +32,7 @@ from tests.store.rows import read_generation, read_job
 
 pytestmark = pytest.mark.integration
 IMAGES = "/v1/images/generations"
-ASKED = {"model": "tiny", "prompt": "a cat", "seed": 7}
+REQUESTED = {"model": "tiny", "prompt": "a cat", "seed": 7}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def blobs(settings: Settings) -> Blobs:
 
 def queued(hasty: TestClient, **fields: Any) -> str:
     """The id of images that nobody draws."""
-    answer = hasty.post(IMAGES, json=ASKED | fields)
+    answer = hasty.post(IMAGES, json=REQUESTED | fields)
     assert answer.status_code == 503, answer.text
     generation_id: str = answer.json()["error"]["generation_id"]
     return generation_id
@@ -77,12 +77,12 @@ def draw(sessions: Sessions, blobs: Blobs, generation_id: str, *contents: bytes)
         generation_leases.succeed(session, owned, result=result)
 
 
-def test_every_fault_is_told_at_once_and_nothing_is_queued(client: TestClient, broker_url: str) -> None:
-    asked = {"model": "gpt", "prompt": "", "n": 11, "size": "10x4096", "steps": 0, "seed": -1, "quality": "hd"}
-    answer = client.post(IMAGES, json=asked)
+def test_every_fault_is_reported_at_once_and_nothing_is_queued(client: TestClient, broker_url: str) -> None:
+    requested = {"model": "gpt", "prompt": "", "n": 11, "size": "10x4096", "steps": 0, "seed": -1, "quality": "hd"}
+    answer = client.post(IMAGES, json=requested)
     assert answer.status_code == 400
     field_errors = {field_error["param"]: field_error for field_error in answer.json()["error"]["errors"]}
-    assert set(field_errors) == set(asked)
+    assert set(field_errors) == set(requested)
     assert field_errors["model"]["code"] == "model_not_found"
     assert "give steps, the denoising steps of an image" in field_errors["quality"]["message"]
     assert "each side 16 to 2048 pixels" in field_errors["size"]["message"]
@@ -92,22 +92,34 @@ def test_every_fault_is_told_at_once_and_nothing_is_queued(client: TestClient, b
 
 @pytest.mark.parametrize("size", ["64", "64x", "x64", "064x64", "64x64x64", "15x64", "64x2049", "６４x64", ""])
 def test_a_size_is_auto_or_two_sides(client: TestClient, size: str) -> None:
-    answer = client.post(IMAGES, json=ASKED | {"size": size})
+    answer = client.post(IMAGES, json=REQUESTED | {"size": size})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "size")
 
 
-def test_what_nobody_draws_in_time_stays_queued_under_its_id(
+def test_what_nobody_generates_in_time_stays_queued_under_its_id(
     hasty: TestClient, sessions: Sessions, broker_url: str
 ) -> None:
-    answer = hasty.post(IMAGES, json=ASKED | {"size": "64x32", "negative_prompt": "a dog", "n": 2})
+    answer = hasty.post(IMAGES, json=REQUESTED | {"size": "64x32", "negative_prompt": "a dog", "n": 2})
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
     error = answer.json()["error"]
     assert (error["code"], error["type"]) == ("generation_queued", "server_error")
     with servers.broker_client(broker_url) as broker:
         assert broker.llen("draw") == 1
     found = hasty.get(f"{IMAGES}/{error['generation_id']}").json()
-    told = ("object", "status", "model", "prompt", "negative_prompt", "n", "size", "seed", "steps", "guidance", "data")
-    assert [found[name] for name in told] == [
+    reported = (
+        "object",
+        "status",
+        "model",
+        "prompt",
+        "negative_prompt",
+        "n",
+        "size",
+        "seed",
+        "steps",
+        "guidance",
+        "data",
+    )
+    assert [found[name] for name in reported] == [
         "image.generation",
         "queued",
         "tiny",
@@ -124,10 +136,10 @@ def test_what_nobody_draws_in_time_stays_queued_under_its_id(
     assert row.published_at is not None
 
 
-def test_what_is_being_drawn_for_longer_than_a_request_waits_is_504(hasty: TestClient, sessions: Sessions) -> None:
+def test_what_is_being_generated_for_longer_than_a_request_waits_is_504(hasty: TestClient, sessions: Sessions) -> None:
     generation_id = queued(hasty)
     taken(sessions, generation_id)
-    answer = hasty.post(IMAGES, json=ASKED, headers={"x-stainless-retry-count": "1"})
+    answer = hasty.post(IMAGES, json=REQUESTED, headers={"x-stainless-retry-count": "1"})
     assert (answer.status_code, answer.headers["retry-after"]) == (504, "5")
     error = answer.json()["error"]
     assert (error["code"], error["generation_id"]) == ("generation_running", generation_id)
@@ -137,26 +149,26 @@ def test_a_retry_of_the_client_and_an_idempotency_key_wait_for_the_first_try(
     hasty: TestClient, sessions: Sessions, blobs: Blobs
 ) -> None:
     key, retry = {"idempotency-key": "one"}, {"x-stainless-retry-count": "2"}
-    first = hasty.post(IMAGES, json=ASKED, headers=key).json()["error"]["generation_id"]
+    first = hasty.post(IMAGES, json=REQUESTED, headers=key).json()["error"]["generation_id"]
     for headers in (key, retry):
-        assert hasty.post(IMAGES, json=ASKED, headers=headers).json()["error"]["generation_id"] == first
-    assert hasty.post(IMAGES, json=ASKED | {"n": 2}, headers=key).status_code == 422
+        assert hasty.post(IMAGES, json=REQUESTED, headers=headers).json()["error"]["generation_id"] == first
+    assert hasty.post(IMAGES, json=REQUESTED | {"n": 2}, headers=key).status_code == 422
     draw(sessions, blobs, first, b"one")
-    replayed = hasty.post(IMAGES, json=ASKED, headers=key)
+    replayed = hasty.post(IMAGES, json=REQUESTED, headers=key)
     assert (replayed.status_code, replayed.headers["idempotent-replayed"]) == (200, "true")
-    retried = hasty.post(IMAGES, json=ASKED, headers=retry)
+    retried = hasty.post(IMAGES, json=REQUESTED, headers=retry)
     assert retried.json() == replayed.json()
-    assert queued(hasty) != first  # asked for again on purpose
+    assert queued(hasty) != first  # requested again on purpose
 
 
-def test_drawn_images_are_answered_in_the_form_that_was_asked_for(
+def test_generated_images_are_answered_in_the_requested_form(
     client: TestClient, hasty: TestClient, sessions: Sessions, blobs: Blobs, api_key: str
 ) -> None:
     generation_id = queued(hasty, n=2)
     waiting = threading.Thread(target=draw, args=(sessions, blobs, generation_id, b"one", b"two"))
     waiting.start()
     retry = {"x-stainless-retry-count": "1"}
-    answer = client.post(IMAGES, json=ASKED | {"n": 2}, headers=retry)
+    answer = client.post(IMAGES, json=REQUESTED | {"n": 2}, headers=retry)
     waiting.join()
     assert answer.status_code == 200
     body = answer.json()
@@ -165,8 +177,8 @@ def test_drawn_images_are_answered_in_the_form_that_was_asked_for(
         (encoded[0], None, 7),
         (encoded[1], None, 8),
     ]
-    told = ("id", "size", "model", "seed", "steps", "guidance", "seconds")
-    assert [body[name] for name in told] == [generation_id, "32x32", "tiny", 7, 25, 5.0, 1.5]
+    reported = ("id", "size", "model", "seed", "steps", "guidance", "seconds")
+    assert [body[name] for name in reported] == [generation_id, "32x32", "tiny", 7, 25, 5.0, 1.5]
     assert abs(body["created"] - time.time()) < 60
     later = client.get(f"{IMAGES}/{generation_id}").json()
     assert [one["url"] for one in later["data"]] == [
@@ -179,13 +191,15 @@ def test_drawn_images_are_answered_in_the_form_that_was_asked_for(
     assert [one["b64_json"] for one in encoded_later["data"]] == encoded
 
 
-def test_a_drawing_that_failed_says_why_and_is_not_retried_by_the_client(hasty: TestClient, sessions: Sessions) -> None:
+def test_a_generation_that_failed_says_why_and_is_not_retried_by_the_client(
+    hasty: TestClient, sessions: Sessions
+) -> None:
     retry = {"x-stainless-retry-count": "1"}
     generation_id = queued(hasty)
     owned = taken(sessions, generation_id)
     with sessions.begin() as session:
         generation_leases.fail(session, owned, code="out_of_memory", message="Out of memory.")
-    answer = hasty.post(IMAGES, json=ASKED, headers=retry)
+    answer = hasty.post(IMAGES, json=REQUESTED, headers=retry)
     assert (answer.status_code, answer.headers["x-should-retry"]) == (500, "false")
     error = answer.json()["error"]
     assert (error["code"], error["generation_id"]) == ("generation_failed", generation_id)
@@ -195,8 +209,8 @@ def test_a_drawing_that_failed_says_why_and_is_not_retried_by_the_client(hasty: 
 
 
 def test_a_seed_is_chosen_where_none_is_given(hasty: TestClient, sessions: Sessions) -> None:
-    asked = {"seed": None}
-    seeds = {read_generation(sessions, queued(hasty, **asked)).spec["seed"] for _ in range(3)}
+    requested = {"seed": None}
+    seeds = {read_generation(sessions, queued(hasty, **requested)).spec["seed"] for _ in range(3)}
     assert len(seeds) == 3
 
 
@@ -232,14 +246,14 @@ def test_names_that_lead_nowhere_are_refused(
     tail = trained.removeprefix("ftjob-")
     wrong = [f"{model}:ckpt-step-6", f"{model}:ckpt-step-", f"{model}:ckpt-step-²", f"ft:tiny:c:{tail}:ckpt-step-5"]
     for name in (*wrong, f"{model}:ckpt-step-{'9' * 40}", ":ckpt-step-5"):
-        answer = hasty.post(IMAGES, json=ASKED | {"model": name})
+        answer = hasty.post(IMAGES, json=REQUESTED | {"model": name})
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "model_not_found"), name
     theirs = {"authorization": f"Bearer {other_project.api_key}"}
     for name in (model, f"{model}:ckpt-step-5"):
-        assert hasty.post(IMAGES, json=ASKED | {"model": name}, headers=theirs).status_code == 400
+        assert hasty.post(IMAGES, json=REQUESTED | {"model": name}, headers=theirs).status_code == 400
     with sessions.begin() as session:
         files.delete(session, project.id, read_job(sessions, trained).result_files[0])
-    answer = hasty.post(IMAGES, json=ASKED | {"model": model})
+    answer = hasty.post(IMAGES, json=REQUESTED | {"model": model})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "adapter_deleted")
     assert queued(hasty, model=f"{model}:ckpt-step-5")
 
@@ -253,17 +267,17 @@ def test_requests_that_wait_hold_up_nobody(
         headers = {"authorization": f"Bearer {live.tenant.api_key}"}
 
         def ask(_: int) -> int:
-            return httpx.post(f"{live.url}{IMAGES}", json=ASKED, headers=headers, timeout=60).status_code
+            return httpx.post(f"{live.url}{IMAGES}", json=REQUESTED, headers=headers, timeout=60).status_code
 
         def all_are_queued() -> bool:
             with live.sessions() as session:
                 return session.query(Generation).count() == 60
 
         with ThreadPoolExecutor(60) as pool:
-            asked = [pool.submit(ask, index) for index in range(60)]
+            requested = [pool.submit(ask, index) for index in range(60)]
             until(all_are_queued, seconds=20)
             started = time.monotonic()
             assert httpx.get(f"{live.url}/v1/models", headers=headers).status_code == 200
             assert time.monotonic() - started < 2
-            assert not any(one.done() for one in asked)
-            assert {one.result() for one in asked} == {503}
+            assert not any(one.done() for one in requested)
+            assert {one.result() for one in requested} == {503}

@@ -41,7 +41,7 @@ def test_a_filter_that_cannot_be_read_is_refused_not_ignored(client: TestClient,
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, query.partition("=")[0])
 
 
-def test_a_filter_asks_for_one_value_of_a_key(client: TestClient) -> None:
+def test_a_filter_matches_one_value_of_a_key(client: TestClient) -> None:
     answer = client.get(f"{JOBS}?metadata[team]=a&metadata[team]=b")
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "metadata[team]")
 
@@ -67,7 +67,7 @@ def test_a_queued_job_pauses_resumes_and_cancels_at_once(client: TestClient, fil
     assert late.headers["x-should-retry"] == "false"
 
 
-def test_a_running_job_is_asked_to_stop(client: TestClient, file_id: str, sessions: Sessions) -> None:
+def test_a_running_job_gets_a_request_to_stop(client: TestClient, file_id: str, sessions: Sessions) -> None:
     job = create(client, file_id)["id"]
     owned = claim(sessions, job)
     paused = client.post(f"{JOBS}/{job}/pause").json()

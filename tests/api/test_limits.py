@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from api.caches.principals import KNOWN_SECONDS
+from api.caches.principals import CACHE_SECONDS
 from api.errors.rate_headers import rate_headers
 from store.blobs.blobs import Blobs, StoredBlob
 from store.database import Sessions
@@ -52,7 +52,7 @@ def refusal(answer: Any) -> str:
     return str(error["message"])
 
 
-def test_a_file_beyond_the_quota_is_refused_and_nothing_of_it_is_kept(
+def test_a_file_beyond_the_quota_is_refused_and_nothing_of_it_is_stored(
     client: TestClient, sessions: Sessions, project: Tenant, settings: Settings
 ) -> None:
     set_limits(sessions, project, stored_bytes=100)
@@ -102,7 +102,7 @@ def test_a_repeated_request_is_answered_as_before_although_the_quota_is_used_up(
     refusal(upload(client, b"a" * 60, **{"idempotency-key": "two"}))
 
 
-def test_a_file_that_has_no_room_is_refused_before_its_body_is_read(live: Live) -> None:
+def test_a_file_beyond_the_quota_is_refused_before_its_body_is_read(live: Live) -> None:
     set_limits(live.sessions, live.tenant, stored_bytes=0)
     try:
         length = f"content-length: {200_000}"
@@ -113,7 +113,7 @@ def test_a_file_that_has_no_room_is_refused_before_its_body_is_read(live: Live) 
             projects.set_limits(session, live.tenant.name, own={}, dropped={"stored_bytes"})
 
 
-def test_an_upload_that_was_begun_can_be_completed_in_the_room_it_was_given(
+def test_an_upload_that_was_begun_can_be_completed_in_the_space_that_it_reserved(
     client: TestClient, sessions: Sessions, project: Tenant
 ) -> None:
     set_limits(sessions, project, stored_bytes=100, uploads=1)
@@ -169,7 +169,7 @@ def test_a_job_beyond_the_quota_is_refused_until_one_has_started(
     assert client.post(JOBS, json=body).status_code == 200
 
 
-def test_usage_tells_what_is_stored_run_and_left(
+def test_usage_reports_what_is_stored_run_and_left(
     client: TestClient, sessions: Sessions, project: Tenant, settings: Settings
 ) -> None:
     fresh = client.get("/v1/usage").json()
@@ -214,7 +214,7 @@ def limited(settings: Settings, broker_url: str, api_key: str) -> Iterator[TestC
         yield client
 
 
-def test_a_key_that_sends_too_much_is_told_when_to_come_back(limited: TestClient) -> None:
+def test_a_key_that_sends_too_much_learns_when_to_retry(limited: TestClient) -> None:
     passed = [limited.get("/v1/models") for _ in range(3)]
     assert [answer.status_code for answer in passed] == [200] * 3
     assert [answer.headers["x-ratelimit-remaining-requests"] for answer in passed] == ["2", "1", "0"]
@@ -243,7 +243,7 @@ def test_each_key_has_a_rate_of_its_own_and_a_wrong_one_none(limited: TestClient
         assert limited.get("/v1/models", headers={"authorization": "Bearer pt-wrong"}).status_code == 401
 
 
-def test_a_refusal_of_another_kind_tells_the_rate_too(limited: TestClient) -> None:
+def test_a_refusal_of_another_kind_reports_the_rate_too(limited: TestClient) -> None:
     assert limited.get("/v1/files/file-none").headers["x-ratelimit-remaining-requests"] == "2"
 
 
@@ -261,7 +261,7 @@ def test_a_projects_own_rate_comes_before_the_deployments(
     assert limited.get("/v1/models").headers["x-ratelimit-limit-requests"] == "5"
     assert limited.get("/v1/usage").json()["rate_limit"] == {"requests_per_minute": 60, "burst": 5}
     set_limits(sessions, project, requests_per_minute=None)
-    until(lambda: "x-ratelimit-limit-requests" not in limited.get("/v1/models").headers, seconds=2 * KNOWN_SECONDS)
+    until(lambda: "x-ratelimit-limit-requests" not in limited.get("/v1/models").headers, seconds=2 * CACHE_SECONDS)
 
 
 def test_requests_pass_without_a_broker(settings: Settings, api_key: str, tmp_path: Path) -> None:

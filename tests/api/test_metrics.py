@@ -164,7 +164,7 @@ def test_the_dispatchers_lag_is_that_of_its_last_round(anonymous: TestClient, se
 
 
 @pytest.mark.integration
-def test_requests_are_counted_by_route_and_status_whatever_ids_are_asked_for(client: TestClient) -> None:
+def test_requests_are_counted_by_route_and_status_whatever_ids_are_requested(client: TestClient) -> None:
     count = "pairtune_http_request_duration_seconds_count"
     missing = f'{count}{{method="GET",route="/v1/files/{{file_id}}",status="404"}}'
     unknown = f'{count}{{method="GET",route="none",status="404"}}'
@@ -179,7 +179,7 @@ def test_requests_are_counted_by_route_and_status_whatever_ids_are_asked_for(cli
 
 
 @pytest.mark.integration
-def test_without_a_database_the_process_tells_what_it_knows(settings: Settings, tmp_path: Path) -> None:
+def test_without_a_database_the_process_reports_its_own(settings: Settings, tmp_path: Path) -> None:
     gone = {"database_url": f"postgresql+psycopg://u@/none?host={tmp_path}"}
     with open_client(settings.model_copy(update=gone)) as client:
         found = figures(client)

@@ -36,8 +36,8 @@ def test_bases_and_fine_tuned_models_are_listed_and_found(
 
 def made(client: TestClient, sessions: Sessions, file_id: str, seed: int) -> str:
     """A model that a job made, by its name."""
-    asked = {"model": "tiny", "training_file": file_id, "seed": seed}
-    job: str = client.post("/v1/fine_tuning/jobs", json=asked).json()["id"]
+    requested = {"model": "tiny", "training_file": file_id, "seed": seed}
+    job: str = client.post("/v1/fine_tuning/jobs", json=requested).json()["id"]
     with sessions.begin() as session:
         owned = job_leases.claim(session, job, worker="w", lease_seconds=60)
         assert owned is not None
@@ -52,8 +52,8 @@ def test_pages_lead_from_the_bases_to_the_oldest_model_and_past_one_that_was_del
     file = add_file(sessions, project.id)
     tuned = [made(client, sessions, file.id, seed) for seed in range(3)][::-1]
 
-    def page(**asked: str | int) -> tuple[list[str], bool]:
-        answer = client.get("/v1/models", params=asked).json()
+    def page(**requested: str | int) -> tuple[list[str], bool]:
+        answer = client.get("/v1/models", params=requested).json()
         return [one["id"] for one in answer["data"]], answer["has_more"]
 
     assert page() == (["tiny", *tuned], False)

@@ -55,7 +55,7 @@ def test_every_reference_of_the_document_resolves() -> None:
     assert schemas["CreateFineTuningJob"]["required"] == ["model", "training_file"]
 
 
-def test_the_method_is_told_apart_by_its_type() -> None:
+def test_the_method_is_distinguished_by_its_type() -> None:
     schemas = DOCUMENT["components"]["schemas"]
     discriminator = schemas["CreateFineTuningJob"]["properties"]["method"]["discriminator"]
     assert discriminator["propertyName"] == "type"

@@ -21,24 +21,24 @@ def test_a_priority_is_a_whole_number_within_the_bounds(client: TestClient, file
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "priority")
 
 
-def test_a_job_tells_its_priority_and_while_it_is_queued_its_place(
+def test_a_job_reports_its_priority_and_while_it_is_queued_its_position(
     client: TestClient, sessions: Sessions, file_id: str
 ) -> None:
     plain, urgent = create(client, file_id), create(client, file_id, priority=3)
     assert (plain["priority"], urgent["priority"]) == (0, 3)
 
-    def place(job_id: str) -> int | None:
+    def position(job_id: str) -> int | None:
         found: int | None = client.get(f"{JOBS}/{job_id}").json()["queue_position"]
         return found
 
-    before, after = place(urgent["id"]), place(plain["id"])
+    before, after = position(urgent["id"]), position(plain["id"])
     assert before is not None
     assert after is not None
     assert 1 <= before < after  # other tests' projects may stand in front
     listed = {job["id"]: job["queue_position"] for job in client.get(JOBS).json()["data"]}
     assert listed == {urgent["id"]: before, plain["id"]: after}
     owned = claim(sessions, urgent["id"])
-    assert place(urgent["id"]) is None
+    assert position(urgent["id"]) is None
     with sessions.begin() as session:
         job_leases.record(session, owned, [], progress={"step": 1}, eta=60)
         job_leases.succeed(session, owned, results=[])
@@ -56,7 +56,7 @@ def test_a_job_tells_its_priority_and_while_it_is_queued_its_place(
     assert client.post(f"{JOBS}/{plain['id']}/cancel").json()["queue_position"] is None
 
 
-def test_places_are_remembered_for_a_moment_and_a_job_that_came_since_has_one_at_once(
+def test_positions_are_remembered_for_a_moment_and_a_job_that_came_since_has_one_at_once(
     client: TestClient, sessions: Sessions, file_id: str, database_url: str
 ) -> None:
     reader, queue_positions = open_reader(database_url), QueuePositions()
@@ -77,7 +77,7 @@ def test_needed_memory_is_a_number_of_gib_that_some_device_has(client: TestClien
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "memory_gib")
 
 
-def test_a_job_tells_the_memory_that_it_needs_and_goes_to_workers_that_have_it(
+def test_a_job_reports_the_memory_that_it_needs_and_goes_to_workers_that_have_it(
     client: TestClient, file_id: str, broker_url: str
 ) -> None:
     assert create(client, file_id)["memory_gib"] is None

@@ -185,7 +185,9 @@ def test_errors_map_to_the_sdks_classes_with_their_request_id(sdk: OpenAI, live:
     until(lambda: str(bad.value.request_id) in live.log.read_text())  # a request is logged after its answer
 
 
-def test_roles_quotas_and_rates_are_the_sdks_errors_and_it_waits_as_long_as_it_is_told(sdk: OpenAI, live: Live) -> None:
+def test_roles_quotas_and_rates_are_the_sdks_errors_and_it_waits_as_long_as_the_answer_says(
+    sdk: OpenAI, live: Live
+) -> None:
     with live.sessions.begin() as session:
         own = {"stored_bytes": 5, "requests_per_minute": 60, "requests_burst": 2}
         projects.set_limits(session, "narrow", own=own, dropped=())

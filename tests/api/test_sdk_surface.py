@@ -202,8 +202,8 @@ def test_a_job_from_its_pairs_to_its_results(player: Player, trained: Any) -> No
     done = play(sdk.fine_tuning.jobs.retrieve(trained.id))
     assert (done.status, done.error, done.trained_tokens) == ("succeeded", None, None)
     assert (done.object, done.seed, done.metadata) == ("fine_tuning.job", 3, {"team": "icons"})
-    told = [event.message for event in player.every(sdk.fine_tuning.jobs.list_events(done.id, limit=5))]
-    assert told[-1] == "Created; the files are being read."
+    reported = [event.message for event in player.every(sdk.fine_tuning.jobs.list_events(done.id, limit=5))]
+    assert reported[-1] == "Created; the files are being read."
     checkpoints = player.every(sdk.fine_tuning.jobs.checkpoints.list(done.id, limit=1))
     assert [checkpoint.step_number for checkpoint in checkpoints] == [4, 2]
     names = {play(sdk.files.retrieve(file_id)).filename for file_id in done.result_files}

@@ -31,9 +31,13 @@ def job_id(client: TestClient, sessions: Sessions, file_id: str) -> str:
     """A job that went on from step 20 after it had trained to step 30."""
     found: str = create(client, file_id)["id"]
     owned = claim(sessions, found)
-    told = [metrics(0), *[progress(step, 1.0) for step in (10, 20, 30)], *[progress(step, 0.5) for step in (30, 40)]]
+    reported = [
+        metrics(0),
+        *[progress(step, 1.0) for step in (10, 20, 30)],
+        *[progress(step, 0.5) for step in (30, 40)],
+    ]
     with sessions.begin() as session:
-        job_leases.record(session, owned, [*told, metrics(40), metrics(40, final=True), NewEvent("Words.")])
+        job_leases.record(session, owned, [*reported, metrics(40), metrics(40, final=True), NewEvent("Words.")])
     return found
 
 
@@ -75,5 +79,5 @@ def test_as_csv_every_series_is_in_one_table(client: TestClient, job_id: str) ->
 
 
 @pytest.mark.parametrize("wrong", [{"points": 0}, {"format": "xml"}])
-def test_what_cannot_be_asked_is_refused(client: TestClient, job_id: str, wrong: dict[str, Any]) -> None:
+def test_what_cannot_be_requested_is_refused(client: TestClient, job_id: str, wrong: dict[str, Any]) -> None:
     assert client.get(f"{JOBS}/{job_id}/metrics", params=wrong).status_code == 400

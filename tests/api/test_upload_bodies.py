@@ -25,9 +25,9 @@ def key(live: Live) -> str:
 
 def begin(server: Live, size: int = 200_000) -> str:
     """The path of a new upload's parts."""
-    asked = {"filename": "a.zip", "bytes": size, "mime_type": "application/zip", "purpose": "fine-tune"}
+    requested = {"filename": "a.zip", "bytes": size, "mime_type": "application/zip", "purpose": "fine-tune"}
     headers = {"authorization": f"Bearer {server.tenant.api_key}"}
-    created = httpx.post(f"{server.url}/v1/uploads", json=asked, headers=headers).json()
+    created = httpx.post(f"{server.url}/v1/uploads", json=requested, headers=headers).json()
     return f"/v1/uploads/{created['id']}/parts"
 
 

@@ -27,8 +27,8 @@ HALVES = (CONTENT[:1000], CONTENT[1000:])
 
 
 def begin(client: TestClient, size: int = len(CONTENT), **others: Any) -> str:
-    asked = {"filename": "pairs.zip", "bytes": size, "mime_type": "application/zip", "purpose": "fine-tune"}
-    answer = client.post("/v1/uploads", json=asked | others)
+    requested = {"filename": "pairs.zip", "bytes": size, "mime_type": "application/zip", "purpose": "fine-tune"}
+    answer = client.post("/v1/uploads", json=requested | others)
     assert answer.status_code == 200, answer.text
     return str(answer.json()["id"])
 
@@ -54,8 +54,8 @@ def field_error(answer: httpx2.Response) -> tuple[int, str, str]:
 
 def remaining_files(settings: Settings, upload_id: str) -> list[Path]:
     """What lies on the disk of an upload, temporary files included."""
-    kept = (settings.home / "blobs" / "uploads" / upload_id).parent.glob(f"{upload_id}*/**")
-    return [*settings.upload_directory.iterdir(), *kept]
+    stored = (settings.home / "blobs" / "uploads" / upload_id).parent.glob(f"{upload_id}*/**")
+    return [*settings.upload_directory.iterdir(), *stored]
 
 
 def status(client: TestClient, upload_id: str) -> str:
@@ -199,8 +199,8 @@ def test_parts_must_come_to_the_declared_size(client: TestClient) -> None:
 
 
 def test_every_fault_of_a_declaration_is_reported_at_once(client: TestClient) -> None:
-    asked = {"bytes": 0, "mime_type": "application/zip", "purpose": "assistants", "expires_after": {}}
-    answer = client.post("/v1/uploads", json=asked)
+    requested = {"bytes": 0, "mime_type": "application/zip", "purpose": "assistants", "expires_after": {}}
+    answer = client.post("/v1/uploads", json=requested)
     field_errors = {field_error["param"]: field_error["code"] for field_error in answer.json()["error"]["errors"]}
     assert field_errors == {
         "filename": "missing_field",
@@ -212,8 +212,8 @@ def test_every_fault_of_a_declaration_is_reported_at_once(client: TestClient) ->
 
 def test_more_than_may_be_uploaded_is_refused_when_it_is_declared(client: TestClient) -> None:
     begin(client, MAX_UPLOAD)
-    asked = {"filename": "a", "bytes": MAX_UPLOAD + 1, "mime_type": "application/zip", "purpose": "fine-tune"}
-    assert field_error(client.post("/v1/uploads", json=asked)) == (400, "bytes", "invalid_value")
+    requested = {"filename": "a", "bytes": MAX_UPLOAD + 1, "mime_type": "application/zip", "purpose": "fine-tune"}
+    assert field_error(client.post("/v1/uploads", json=requested)) == (400, "bytes", "invalid_value")
 
 
 def test_a_part_needs_data_and_knows_no_other_field(client: TestClient) -> None:

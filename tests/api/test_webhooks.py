@@ -115,7 +115,7 @@ def test_a_link_local_address_is_refused_whatever_is_allowed(local: TestClient) 
         ({"url": "x" * 3000}, {"url"}),
     ],
 )
-def test_every_fault_of_a_request_is_told(local: TestClient, body: dict[str, Any], params: set[str]) -> None:
+def test_every_fault_of_a_request_is_reported(local: TestClient, body: dict[str, Any], params: set[str]) -> None:
     answer = local.post(WEBHOOKS, json=body)
     assert answer.status_code == 400
     assert {field_error["param"] for field_error in answer.json()["error"]["errors"]} == params
@@ -138,9 +138,9 @@ def test_a_create_sent_again_is_answered_with_the_same_secret_which_the_database
     assert len(local.get(WEBHOOKS).json()["data"]) == 1
     assert local.post(WEBHOOKS, json={"url": URL + "s"}, headers=headers).status_code == 422
     with sessions() as session:
-        kept = session.scalars(text("SELECT answer::text FROM idempotency_keys WHERE key = 'once'")).all()
-    assert any(first.json()["id"] in answer for answer in kept)
-    assert not any("whsec_" in answer for answer in kept)
+        stored = session.scalars(text("SELECT answer::text FROM idempotency_keys WHERE key = 'once'")).all()
+    assert any(first.json()["id"] in answer for answer in stored)
+    assert not any("whsec_" in answer for answer in stored)
 
 
 def test_a_rotation_makes_a_new_secret_and_sent_again_no_other(local: TestClient) -> None:

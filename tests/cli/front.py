@@ -11,7 +11,7 @@ from typing import Literal
 import httpx
 
 Fate = Literal["pass", "drop", "lose", "busy"]
-KEPT = ("authorization", "content-type", "idempotency-key")
+STORED = ("authorization", "content-type", "idempotency-key")
 
 
 class Front:
@@ -43,7 +43,7 @@ class Front:
                 fate = front.fates.pop(0) if front.fates else "pass"
                 body = self.rfile.read(int(self.headers.get("content-length", 0)))
                 if fate in ("pass", "lose"):
-                    headers = {name: self.headers[name] for name in KEPT if name in self.headers}
+                    headers = {name: self.headers[name] for name in STORED if name in self.headers}
                     answer = httpx.request(
                         self.command, front.target + self.path, content=body, headers=headers, timeout=60
                     )

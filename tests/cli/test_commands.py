@@ -73,7 +73,7 @@ def test_train_uploads_an_archive_and_sets_options_by_name_and_by_path(run: Run,
     assert (job["adapter"]["rank"], job["suffix"], job["seed"]) == (4, "mine", 7)  # type: ignore[index]
 
 
-def test_a_refusal_tells_every_fault_and_ends_with_4(run: Run, file_id: str) -> None:
+def test_a_refusal_reports_every_fault_and_ends_with_4(run: Run, file_id: str) -> None:
     result = run("train", file_id, "--base", "tiny", "--set", "learning_rate=-1", "--set", "adapter.rnk=4")
     assert result.exit_code == 4
     assert "learning_rate" in result.stderr
@@ -273,7 +273,9 @@ def test_without_a_database_the_command_says_how_to_name_one(
         assert (refused.exit_code, said in refused.stderr) == (2, True), refused.output
 
 
-def test_a_database_that_was_not_migrated_is_told(run: Run, postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_was_not_migrated_is_reported(
+    run: Run, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PAIRTUNE_DATABASE_URL", postgres_url)
     settings.cache_clear()
     refused = run("keys", "list")
@@ -291,7 +293,7 @@ def test_a_database_that_was_not_migrated_is_told(run: Run, postgres_url: str, m
         ("PAIRTUNE_URL", "http://127.0.0.1:9", 3, "pairtune up"),
     ],
 )
-def test_a_wrong_environment_is_told(
+def test_a_wrong_environment_is_reported(
     run: Run, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, code: int, said: str
 ) -> None:
     monkeypatch.setenv(variable, value)
@@ -301,7 +303,7 @@ def test_a_wrong_environment_is_told(
 
 
 @pytest.mark.parametrize("path", ["", "/v1/models/x"])
-def test_a_server_that_is_no_api_is_told(run: Run, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+def test_a_server_that_is_no_api_is_reported(run: Run, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     class Page(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(302 if path else 200)
@@ -339,7 +341,7 @@ def test_a_server_that_is_no_api_is_told(run: Run, monkeypatch: pytest.MonkeyPat
         (("sample", "tiny", "a cat", "--to", "/proc/nowhere"), 1),
     ],
 )
-def test_wrong_ids_files_and_texts_are_told_in_a_line_and_never_by_a_traceback(
+def test_wrong_ids_files_and_texts_are_reported_in_a_line_and_never_by_a_traceback(
     run: Run, command: tuple[str, ...], code: int
 ) -> None:
     result = run(*command)

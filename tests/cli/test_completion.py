@@ -18,7 +18,7 @@ echo "{words}: ${{COMPREPLY[*]}}"
 
 
 def test_bash_completes_commands_and_options_once_completion_is_installed(tmp_path: Path) -> None:
-    asked = {
+    requested = {
         "pairtune tr": "train",
         "pairtune datasets re": "report",
         "pairtune keys create --ro": "--role",
@@ -26,7 +26,7 @@ def test_bash_completes_commands_and_options_once_completion_is_installed(tmp_pa
         "pairtune nothing-of-the-kind": "",
     }
     script = "set -e\npairtune --install-completion\nsource ~/.bashrc\n" + "".join(
-        ASK.format(words=words, last=len(words.split()) - 1) for words in asked
+        ASK.format(words=words, last=len(words.split()) - 1) for words in requested
     )
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     ran = subprocess.run(
@@ -37,5 +37,5 @@ def test_bash_completes_commands_and_options_once_completion_is_installed(tmp_pa
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    lines = ran.stdout.splitlines()[-len(asked) :]
-    assert lines == [f"{words}: {found}" for words, found in asked.items()]
+    lines = ran.stdout.splitlines()[-len(requested) :]
+    assert lines == [f"{words}: {found}" for words, found in requested.items()]

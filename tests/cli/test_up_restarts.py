@@ -1,4 +1,4 @@
-"""What becomes of a job that runs when everything stops: asked to by Ctrl-C, and killed at once."""
+"""What becomes of a job that runs when everything stops: by Ctrl-C, and killed at once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,13 @@ pytestmark = pytest.mark.integration
 SOON = {"LEASE": "6", "HEARTBEAT": "1", "DISPATCH": "0.5", "REPUBLISH": "2"}  # seconds
 VARIABLES = {f"PAIRTUNE_{name}_SECONDS": seconds for name, seconds in SOON.items()} | {"OMP_NUM_THREADS": "1"}
 STEPS = 80
-ASKED = ("preset=style", "batch_size=2", f"max_steps={STEPS}", f"checkpoints.every_steps={STEPS}", "validation.draws=1")
+REQUESTED = (
+    "preset=style",
+    "batch_size=2",
+    f"max_steps={STEPS}",
+    f"checkpoints.every_steps={STEPS}",
+    "validation.draws=1",
+)
 
 
 def family(home: Home, up: psutil.Popen) -> list[psutil.Process]:
@@ -44,7 +50,7 @@ class Watched:
         self._sessions, self._job_id = sessions, job_id
 
     def step(self) -> int:
-        """The last that was told; 0 when the job does not run, or PostgreSQL is away. Fails if the job has ended."""
+        """The last one reported; 0 when the job does not run, or PostgreSQL is away. Fails if the job has ended."""
         try:
             job = self.job()
         except OperationalError:
@@ -89,7 +95,7 @@ def test_a_running_job_outlives_ctrl_c_and_the_death_of_everything(home: Home, r
     archive.write_bytes(archive_of(rejected=True))
 
     first = home.up_and_ready(**VARIABLES)
-    changes = [text for change in ASKED for text in ("--set", change)]
+    changes = [text for change in REQUESTED for text in ("--set", change)]
     started = run("train", archive, "--base", "tiny", *changes, "--json")
     assert started.exit_code == 0, started.output
     with database_of(home) as sessions:

@@ -76,11 +76,11 @@ def test_the_demo_ends_with_1_and_says_why_where_the_adapter_is_not_better(
 def test_samples_in_the_wanted_style_win_over_those_in_the_rejected_one() -> None:
     catalogue = openmoji.catalogue()
     held_out = [emoji for emoji in catalogue if emoji.held_out][:8]
-    places = [catalogue.index(emoji) for emoji in held_out]
+    positions = [catalogue.index(emoji) for emoji in held_out]
     line, colour = ([[openmoji.render(one.key, kind, IMAGE_SIZE) for one in held_out]] for kind in ("line", "color"))
-    good = scored(colour, line, indices=places)
+    good = scored(colour, line, indices=positions)
     assert good.win_rate.low > 0.5
     assert good.adapter_score > good.base_score
-    bad = scored(line, colour, indices=places)
+    bad = scored(line, colour, indices=positions)
     assert bad.win_rate.high < 0.5
     assert bad.adapter_score < bad.base_score

@@ -79,7 +79,7 @@ def test_a_training_worker_may_checkpoint_before_it_is_killed(compose: dict[str,
     assert grace >= Settings().grace_seconds + 30
 
 
-def test_training_and_drawing_alone_reserve_a_gpu(compose: dict[str, Any]) -> None:
+def test_training_and_generation_alone_reserve_a_gpu(compose: dict[str, Any]) -> None:
     reserving = {name: service["deploy"] for name, service in compose["services"].items() if "deploy" in service}
     assert set(reserving) == {"worker-train", "worker-draw"}
     for deploy in reserving.values():

@@ -95,9 +95,9 @@ def installed_with(requirements: list[str]) -> set[str]:
 
 def absent_modules(image: str) -> set[str]:
     """Top-level modules that are installed here and would not be in the image."""
-    kept = printed_distributions(image) | {"pairtune"}
+    stored = printed_distributions(image) | {"pairtune"}
     owners = packages_distributions()
-    return {module for module, names in owners.items() if not {canonicalize_name(name) for name in names} & kept}
+    return {module for module, names in owners.items() if not {canonicalize_name(name) for name in names} & stored}
 
 
 def copied(image: str) -> list[str]:

@@ -22,7 +22,7 @@ from trainer.spec.run import RunSpec, TrainingOptions
 
 pytestmark = pytest.mark.unit
 OPERATORS = {"base", "name", "dinov2"}  # of a run's specification; no client chooses them
-NOT_KEPT = {"dry_run"}  # of a request; it makes no job
+NOT_STORED = {"dry_run"}  # of a request; it makes no job
 PAGE = (REPOSITORY / "docs" / "reference" / "http-api.md").read_text(encoding="utf-8")
 SECTION = PAGE.partition("\n## Fine-tuning jobs\n")[2].partition("\n## ")[0]
 NAMED = set(re.findall(r"`([a-z_0-9]+)`", SECTION))
@@ -57,7 +57,7 @@ def test_the_guides_table_of_additions_has_every_group_of_options_with_its_field
 
 
 def test_an_answer_repeats_every_field_of_a_request() -> None:
-    assert CreateFineTuningJob.model_fields.keys() - FineTuningJob.model_fields.keys() == NOT_KEPT
+    assert CreateFineTuningJob.model_fields.keys() - FineTuningJob.model_fields.keys() == NOT_STORED
 
 
 def test_every_attribute_of_a_job_is_a_column() -> None:
@@ -68,7 +68,7 @@ def test_every_attribute_of_a_job_is_a_column() -> None:
 
 def test_a_runs_specification_has_every_option_of_the_request() -> None:
     own = CreateFineTuningJob.model_fields.keys() - JobAttributes.model_fields.keys() - JobSources.model_fields.keys()
-    assert own - RunSpec.model_fields.keys() == NOT_KEPT | {"integrations"}
+    assert own - RunSpec.model_fields.keys() == NOT_STORED | {"integrations"}
     assert RunSpec.model_fields.keys() - own == OPERATORS
 
 
@@ -81,8 +81,8 @@ def test_what_a_client_gives_comes_back_as_it_was_given() -> None:
     for column, value in columns(request).items():
         setattr(row, column, value)
     answer = FineTuningJob.of(row).model_dump(mode="json")
-    kept = request.model_dump(mode="json", exclude={*NOT_KEPT, "integrations"})
-    assert {name: answer[name] for name in kept} == kept
+    stored = request.model_dump(mode="json", exclude={*NOT_STORED, "integrations"})
+    assert {name: answer[name] for name in stored} == stored
 
 
 def test_a_row_that_lacks_an_option_of_this_version_is_still_shown() -> None:

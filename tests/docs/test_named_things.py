@@ -32,7 +32,7 @@ def test_a_file_that_a_page_names_exists(page: Path) -> None:
     assert [name for name in named if not (ROOT / name).is_file() and name not in TO_BE_WRITTEN] == []
 
 
-def test_the_state_diagram_draws_every_transition_and_no_other() -> None:
+def test_the_state_diagram_shows_every_transition_and_no_other() -> None:
     diagram = (ROOT / "docs" / "concepts" / "architecture.md").read_text(encoding="utf-8")
     drawn = set(re.findall(r"^ +(\w+) --> (\w+)", diagram, re.MULTILINE))
     assert drawn == {(str(before), str(after)) for before, following in TRANSITIONS.items() for after in following}
@@ -52,6 +52,27 @@ def headings(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-") for title in titles}
 
 
+CODE = re.compile(r"`[^`]*`|\[[^\]]*\]\([^)]*\)|\([^()]*\)")
+GENERATED = {"docs/benchmark.md"}  # research/ writes it
+
+
+def prose(page: Path) -> list[str]:
+    """The lines outside code blocks, tables and headings; links, code and brackets are one word each."""
+    found, is_code = [], False
+    for line in page.read_text(encoding="utf-8").splitlines():
+        is_code ^= line.lstrip().startswith("```")
+        if not is_code and not line.lstrip().startswith(("```", "|", "#", "<!--")):
+            found.append(CODE.sub("X", line))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_line_of_prose_holds_one_sentence(page: Path) -> None:
+    if str(page.relative_to(ROOT)) in GENERATED:
+        return
+    assert [line for line in prose(page) if re.search(r"[a-zX][.!?] +(?=[A-Z])", line)] == []
+
+
 def test_every_direct_dependency_has_its_reason() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
@@ -59,7 +80,7 @@ def test_every_direct_dependency_has_its_reason() -> None:
     direct = {re.split(r"[^\w-]", one)[0] for one in project["dependencies"]}
     direct = direct.union(*(named[extra] for extra in ("worker", "server", "trainer", "embedded")))
     page = (ROOT / "docs" / "decisions" / "0005-dependencies.md").read_text(encoding="utf-8")
-    table, _, rest = page.partition("\nDemo: ")
+    table, _, rest = page.partition("\nDemo:\n")
     reasons = set(re.findall(r"^\| ([a-z0-9-]+) \| ", table, re.MULTILINE)) - {"package"}
     assert reasons == direct
     others = named["demo"] | named["gpu"] | named["dev"]

@@ -154,14 +154,16 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="of an earlier run, to have its faults again")
     parser.add_argument("--every", type=float, default=4.0, help="seconds from one fault to the next, on average")
     parser.add_argument("--keep", type=Path, default=None, help="a directory for all state and logs, to be kept")
-    asked = parser.parse_args()
-    seed = asked.seed if asked.seed is not None else random.randrange(10**6)
-    again = f"--minutes {asked.minutes:g} --every {asked.every:g} --seed {seed}"
+    requested = parser.parse_args()
+    seed = requested.seed if requested.seed is not None else random.randrange(10**6)
+    again = f"--minutes {requested.minutes:g} --every {requested.every:g} --seed {seed}"
     print(f"To have these faults again: python -m tests.faults.chaos {again}", flush=True)
     with tempfile.TemporaryDirectory(prefix="pt-") as temporary:
-        home = asked.keep or Path(temporary)
+        home = requested.keep or Path(temporary)
         home.mkdir(exist_ok=True)
-        found = run(seed, seconds=60 * asked.minutes, every=asked.every, home=home, say=partial(print, flush=True))
+        found = run(
+            seed, seconds=60 * requested.minutes, every=requested.every, home=home, say=partial(print, flush=True)
+        )
     print(found.table())
     return 1 if found.violations else 0
 

@@ -29,8 +29,8 @@ def violations(session: Session, *, all_ended: bool, of: Collection[str] | None 
 
 def statuses(log: list[JobEvent]) -> list[JobStatus]:
     """The states that the log tells, in order."""
-    told = [(event.data or {}).get("status") for event in log]
-    return [JobStatus(status) for status in told if status is not None]
+    reported = [(event.data or {}).get("status") for event in log]
+    return [JobStatus(status) for status in reported if status is not None]
 
 
 def _of_one(job: Job, log: list[JobEvent], checkpoints: list[Checkpoint], *, all_ended: bool) -> Iterator[str]:
@@ -46,7 +46,7 @@ def _of_one(job: Job, log: list[JobEvent], checkpoints: list[Checkpoint], *, all
     if all_ended and job.status not in TERMINAL:
         yield f"was accepted and is still {job.status}"
     yield from _fencing(job, log, checkpoints)
-    yield from _told_twice(log)
+    yield from _reported_twice(log)
     if (job.status == JobStatus.SUCCEEDED) != (job.fine_tuned_model is not None):
         yield f"is {job.status} with model {job.fine_tuned_model}"
     if (job.status == JobStatus.FAILED) != (job.error is not None):
@@ -73,8 +73,8 @@ def _fencing(job: Job, log: list[JobEvent], checkpoints: list[Checkpoint]) -> It
         yield "has a checkpoint of an attempt that never was"
 
 
-def _told_twice(log: list[JobEvent]) -> Iterator[str]:
+def _reported_twice(log: list[JobEvent]) -> Iterator[str]:
     """What a trainer says holds times and rates, so the same from one attempt is one saying, written twice."""
     said = [event for event in log if event.type == "metrics" or "event" in (event.data or {})]
-    told = Counter(f"attempt {event.attempt}: {event.message!r} {event.data}" for event in said)
-    yield from (f"told {count} times by {what}" for what, count in told.items() if count > 1)
+    reported = Counter(f"attempt {event.attempt}: {event.message!r} {event.data}" for event in said)
+    yield from (f"reported {count} times by {what}" for what, count in reported.items() if count > 1)

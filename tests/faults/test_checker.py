@@ -1,4 +1,4 @@
-"""What the checker is for: each kind of wrong history is told."""
+"""What the checker is for: each kind of wrong history is reported."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def owned(sessions: Sessions) -> JobLease:
     return running_job(sessions, make_tenant(sessions, "first").id)
 
 
-def append(session: Session, owned: JobLease, *told: NewEvent, attempt: int = 1) -> None:
-    events.append(session, owned.job_id, told, attempt=attempt)
+def append(session: Session, owned: JobLease, *reported: NewEvent, attempt: int = 1) -> None:
+    events.append(session, owned.job_id, reported, attempt=attempt)
 
 
 def status(session: Session, owned: JobLease, to: str) -> None:
@@ -71,14 +71,14 @@ WRONG: dict[str, Callable[[Session, JobLease], None]] = {
     "was accepted and is still running": lambda *_: None,
     "is at attempt 2, but its log at 1": lambda s, o: row(s, o, attempt=2),
     "with model ft:x": lambda s, o: row(s, o, fine_tuned_model="ft:x"),
-    "told 2 times by attempt 1: 'Step.'": lambda s, o: append(
+    "reported 2 times by attempt 1: 'Step.'": lambda s, o: append(
         s, o, *[NewEvent("Step.", type="metrics", data={"step": 1}) for _ in range(2)]
     ),
 }
 
 
 @pytest.mark.parametrize("sentence", WRONG)
-def test_a_wrong_history_is_told(sessions: Sessions, owned: JobLease, sentence: str) -> None:
+def test_a_wrong_history_is_reported(sessions: Sessions, owned: JobLease, sentence: str) -> None:
     with sessions.begin() as session:
         WRONG[sentence](session, owned)
     with sessions() as session:

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.unit
 START = datetime(2030, 1, 1, tzinfo=UTC)
 
 
-def log(*told: tuple[float, int, dict[str, Any]]) -> list[JobEvent]:
+def log(*reported: tuple[float, int, dict[str, Any]]) -> list[JobEvent]:
     """Seconds, attempt and data of each."""
     return [
         JobEvent(
@@ -22,7 +22,7 @@ def log(*told: tuple[float, int, dict[str, Any]]) -> list[JobEvent]:
             type="metrics" if "step" in data else "message",
             data=data,
         )
-        for number, (seconds, attempt, data) in enumerate(told)
+        for number, (seconds, attempt, data) in enumerate(reported)
     ]
 
 

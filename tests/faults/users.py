@@ -20,7 +20,7 @@ STEPS, EVERY = 160, 20
 IN_FLIGHT = 2  # fewer than workers: what one loses another takes at once, while the first may still come back
 PATIENCE = 120.0  # seconds; no outage of a run lasts nearly as long
 TIMEOUT = httpx.Timeout(5.0)
-UPLOADED_ANEW = 4  # every so many jobs bring an archive of their own
+UPLOADED_AGAIN = 4  # every so many jobs bring an archive of their own
 
 
 class NotAnswered(AssertionError):
@@ -36,7 +36,7 @@ class Wish:
     at: float
     back_at: float
     accepted_at: float
-    asked: bool = False
+    requested: bool = False
     ended: bool = False
 
 
@@ -94,7 +94,7 @@ class Users:
 
     def _submit(self) -> Wish:
         number = len(self._wishes)
-        if number % UPLOADED_ANEW == 0:
+        if number % UPLOADED_AGAIN == 0:
             self._file_id = self._upload()
         wanted: dict[str, Any] = {
             "model": "tiny",
@@ -127,8 +127,8 @@ class Users:
     def _pursue(self, wish: Wish, status: JobStatus) -> None:
         """A refusal is fine: the job has moved on meanwhile, and the next look sees where to."""
         age = time.monotonic() - wish.accepted_at
-        if wish.action is not None and not wish.asked and age > wish.at:
-            wish.asked = self._ask("POST", f"{JOBS}/{wish.job_id}/{wish.action}").is_success
+        if wish.action is not None and not wish.requested and age > wish.at:
+            wish.requested = self._ask("POST", f"{JOBS}/{wish.job_id}/{wish.action}").is_success
         elif status is JobStatus.PAUSED and (age > wish.back_at or self._no_more.is_set()):
             self._ask("POST", f"{JOBS}/{wish.job_id}/resume")
 

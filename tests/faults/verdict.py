@@ -28,7 +28,7 @@ ADAPTER = "pytorch_lora_weights.safetensors"
 class Recovery:
     """An attempt that was lost or given back. Seconds from its last word: to the queue, and to the next claim.
 
-    ``lost_steps``: those that it had told and that the next attempt did again.
+    ``lost_steps``: those that it had reported and that the next attempt did again.
     """
 
     to_queue: float
@@ -59,7 +59,7 @@ class Verdict:
             f"    until the job was queued again: {_spread([one.to_queue for one in self.recoveries])}",
             f"    until the next claim, a wait for a free worker included: "
             f"{_spread([one.to_claim for one in self.recoveries])}",
-            f"work lost, of the steps that had been told: {sum(steps)} in all, {max(steps, default=0)} at most at once",
+            f"work lost, of the reported steps: {sum(steps)} in all, {max(steps, default=0)} at most at once",
             f"longest time until a request was answered: {self.longest_answer:.1f} s",
             f"violations: {len(self.violations)}",
             *(f"  {sentence}" for sentence in self.violations),

@@ -12,7 +12,7 @@ COLUMNS = text("""
         a.atthasdef OR a.attidentity <> ''
     FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = 'public' AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped""")
-# Those on NOT NULL are told of by the columns.
+# Those on NOT NULL are in the columns.
 RULES = text("""
     SELECT conrelid::regclass::text, pg_get_constraintdef(oid), ARRAY(
         SELECT attname::text FROM pg_attribute WHERE attrelid = conrelid AND attnum = ANY (conkey))

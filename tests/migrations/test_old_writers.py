@@ -60,7 +60,7 @@ def test_rows_outlive_the_way_back_to_the_first_step_and_forth(postgres_url: str
         tenant = make_tenant(sessions, "first")
         waiting, running = queued_job(sessions, tenant.id), running_job(sessions, tenant.id).job_id
         add_generation(sessions, tenant.id)
-        told = [one.message for one in read_events(sessions, running)]
+        reported = [one.message for one in read_events(sessions, running)]
         engine.dispose()
         command.downgrade(alembic_config(url), FIRST)
         upgrade(url)
@@ -68,7 +68,7 @@ def test_rows_outlive_the_way_back_to_the_first_step_and_forth(postgres_url: str
         engine = open_engine(url)
         sessions = open_sessions(engine)
         assert (read_job(sessions, waiting).status, read_job(sessions, running).status) == ("queued", "running")
-        assert [one.message for one in read_events(sessions, running)] == told
+        assert [one.message for one in read_events(sessions, running)] == reported
         engine.dispose()
 
 

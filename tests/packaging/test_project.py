@@ -43,18 +43,18 @@ def test_the_version_stands_in_pyproject_alone() -> None:
     assert [path.name for path in files if written.search(path.read_text(encoding="utf-8"))] == []
 
 
-def test_everything_that_tells_a_version_tells_that_of_the_package(tmp_path: Path) -> None:
+def test_everything_that_states_a_version_states_that_of_the_package(tmp_path: Path) -> None:
     api = create_app(Settings(home=tmp_path, database_url="postgresql+psycopg://unused", broker_url="redis://unused"))
     command = CliRunner().invoke(app, ["--version"])
     document = json.loads((ROOT / "docs" / "openapi.json").read_text(encoding="utf-8"))
-    told = {
+    reported = {
         "package": version("pairtune"),
         "API": api.version,
         "OpenAPI document": document["info"]["version"],
         "command line": command.stdout.strip().removeprefix("pairtune "),
         "model card": versions()["pairtune"],
     }
-    assert told == dict.fromkeys(told, VERSION)
+    assert reported == dict.fromkeys(reported, VERSION)
 
 
 def test_the_changelog_has_the_version_and_what_is_unreleased() -> None:
@@ -98,15 +98,15 @@ def test_the_workflow_runs_the_ci_script_with_pinned_actions() -> None:
 
 
 @pytest.mark.parametrize("form", ["bug", "feature"])
-def test_an_issue_form_asks_something_that_must_be_answered(form: str) -> None:
+def test_an_issue_form_has_a_required_question(form: str) -> None:
     document = loaded(f".github/ISSUE_TEMPLATE/{form}.yml")
     assert document["name"]
     assert document["description"]
-    asked = [part for part in document["body"] if part["type"] != "markdown"]
-    assert {part["type"] for part in asked} <= {"textarea", "input", "dropdown"}
-    assert len({part["id"] for part in asked}) == len(asked)
-    assert all(part["attributes"]["label"] for part in asked)
-    assert any(part.get("validations", {}).get("required") for part in asked)
+    requested = [part for part in document["body"] if part["type"] != "markdown"]
+    assert {part["type"] for part in requested} <= {"textarea", "input", "dropdown"}
+    assert len({part["id"] for part in requested}) == len(requested)
+    assert all(part["attributes"]["label"] for part in requested)
+    assert any(part.get("validations", {}).get("required") for part in requested)
 
 
 def test_commits_are_checked_by_the_locked_ruff() -> None:

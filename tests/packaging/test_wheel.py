@@ -86,8 +86,8 @@ def elsewhere(tmp_path: Path) -> Path:
 
 
 def variables(**given: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PAIRTUNE_", "PYTHON"))}
-    return kept | given
+    stored = {name: value for name, value in os.environ.items() if not name.startswith(("PAIRTUNE_", "PYTHON"))}
+    return stored | given
 
 
 def pairtune(installed: Path, folder: Path, *arguments: str, **given: str) -> subprocess.CompletedProcess[str]:
@@ -111,7 +111,7 @@ def test_the_wheel_holds_what_the_code_reads_and_nothing_else(wheel: Path) -> No
     assert wheel.stat().st_size < 30 * MEBI
 
 
-def test_a_client_has_no_torch_and_tells_its_version(client: Path, elsewhere: Path) -> None:
+def test_a_client_has_no_torch_and_prints_its_version(client: Path, elsewhere: Path) -> None:
     assert pairtune(client, elsewhere, "--help").returncode == 0
     assert pairtune(client, elsewhere, "--version").stdout == f"pairtune {PROJECT['version']}\n"
     for module in ("torch", "sqlalchemy", "fastapi"):

@@ -63,7 +63,7 @@ def test_every_method_gets_five_trials_and_one_that_confirms_the_best(results: R
 
 
 @pytest.mark.parametrize(("best", "further"), [(5e-4, 5e-4 / 3), (4.5e-3, 1.35e-2)])
-def test_a_best_rate_at_the_end_asks_for_one_beyond_it(results: Results, best: float, further: float) -> None:
+def test_a_best_rate_at_the_end_requires_one_beyond_it(results: Results, best: float, further: float) -> None:
     for _ in range(4):
         finish(list(search("style", "dpo", results)), results, best=best)
     trials = list(search("style", "dpo", results))
@@ -112,7 +112,7 @@ def test_a_new_subject_is_chosen_by_what_other_prompts_still_show_too(results: R
     assert best_of([faithful, forgetful], results) == faithful
 
 
-def test_equal_trials_are_told_apart_by_their_chosen_loss(results: Results) -> None:
+def test_equal_trials_are_distinguished_by_their_chosen_loss(results: Results) -> None:
     one = Trial("style", "sft", 1e-3, None, 0, "validation")
     other = replace(one, learning_rate=2e-3)
     results.put(replace(result(one, 0.5), chosen_loss=0.3))

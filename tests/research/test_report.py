@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 
 from demo.emoji.domains import NAMES
-from research import mismatch, report, tables
-from research.claims import claims
-from research.comparison import LEARNT, Comparison, compare
-from research.cost import Cost
-from research.editions import KEPT, edition
-from research.findings import findings
-from research.growth import growth
-from research.intervals import Interval, interval, success, wilson
+from research.editions import STORED, edition
+from research.page import report, tables
+from research.page.findings import findings
 from research.plan import WHOLE
+from research.statistics.claims import claims
+from research.statistics.comparison import LEARNT, Comparison, compare
+from research.statistics.growth import growth
+from research.statistics.intervals import Interval, interval, success, wilson
 from research.trial import MethodName, Trial
+from research.trials import mismatch
+from research.trials.cost import Cost
 from tests.research.test_plan import result
 
 pytestmark = pytest.mark.unit
@@ -93,22 +94,22 @@ def test_domains_that_are_not_finished_are_named() -> None:
     assert "Not finished" not in "\n".join(findings({"style": compared(0.5, 0.3)}, {}))
 
 
-def test_cost_is_told_as_it_was_measured() -> None:
+def test_cost_is_reported_as_it_was_measured() -> None:
     costs = {"mapo": Cost(0.1, 0.9, 0.88, 0.92, 10**9, 1.0)}
     text = "\n".join(findings({"style": compared(0.5, 0.1)}, costs))  # type: ignore[arg-type]
     assert "0.90 of Diffusion-DPO's time, a smaller saving than the paper's 0.855" in text
 
 
-def test_the_published_page_holds_what_the_kept_results_say() -> None:
+def test_the_published_page_holds_what_the_committed_results_say() -> None:
     page = Path("docs/benchmark.md").read_text(encoding="utf-8")
-    for line in tables.tables(WHOLE, KEPT):
+    for line in tables.tables(WHOLE, STORED):
         assert line in page
 
 
 def test_what_the_page_of_methods_says_of_the_bench_is_so() -> None:
     """docs/concepts/methods.md sums up in words: mapo against sft, dreambooth and dpo, and dco."""
-    measured = mismatch.read(KEPT.folder)
-    found = {name: compare(name, measured[name].similarity, WHOLE, KEPT) for name in NAMES}
+    measured = mismatch.read(STORED.folder)
+    found = {name: compare(name, measured[name].similarity, WHOLE, STORED) for name in NAMES}
     subject = found.pop("personalization")
     assert all(abs(one.over_sft.mean) < LEARNT for one in found.values())
     assert f"gained in style is {found['style'].over_sft.mean:.2f}" in Path("docs/concepts/methods.md").read_text(
@@ -121,20 +122,20 @@ def test_what_the_page_of_methods_says_of_the_bench_is_so() -> None:
     assert subject.live["dco"] == 0
 
 
-def test_every_picture_of_the_page_is_there() -> None:
+def test_every_image_of_the_page_is_there() -> None:
     page = Path("docs/benchmark.md").read_text(encoding="utf-8")
     pictures = [part.split(")")[0] for part in page.split("](")[1:] if part.startswith("images/")]
     assert pictures
-    assert all((Path("docs") / picture).is_file() for picture in pictures)
+    assert all((Path("docs") / image).is_file() for image in pictures)
 
 
 @pytest.mark.slow
-def test_the_whole_page_and_its_plots_are_made_again_to_the_kept_bytes(tmp_path: Path) -> None:
-    kept = edition("kept")
-    for sheet in kept.pictures.glob("*.webp"):  # of samples, which are not kept
-        shutil.copyfile(sheet, tmp_path / sheet.name)
-    assert "\n".join(report.page(KEPT, tmp_path)) == kept.page.read_text(encoding="utf-8")
-    for plot in kept.pictures.glob("*.svg"):
+def test_the_whole_page_and_its_plots_are_made_again_to_the_committed_bytes(tmp_path: Path) -> None:
+    stored = edition("kept")
+    for grid in stored.pictures.glob("*.webp"):  # of samples, which are not kept
+        shutil.copyfile(grid, tmp_path / grid.name)
+    assert "\n".join(report.page(STORED, tmp_path)) == stored.page.read_text(encoding="utf-8")
+    for plot in stored.pictures.glob("*.svg"):
         assert (tmp_path / plot.name).read_bytes() == plot.read_bytes()
 
 

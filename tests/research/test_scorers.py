@@ -17,7 +17,7 @@ def judges() -> Scorers:
     return load_scorers()
 
 
-def test_the_kept_judges_are_as_good_as_their_card_says(judges: Scorers) -> None:
+def test_the_committed_judges_are_as_good_as_their_card_says(judges: Scorers) -> None:
     measured = module._accuracy(judges.rendition, *module._real("test"))
     assert measured == judges.accuracies.rendition
     assert judges.accuracies.rendition.share >= 0.98
@@ -34,12 +34,12 @@ def test_a_chosen_drawing_scores_high_and_a_rejected_one_low(judges: Scorers, na
     assert rejected < 0.2
 
 
-def test_the_subject_is_told_from_everything_else(judges: Scorers) -> None:
+def test_the_subject_is_distinguished_from_everything_else(judges: Scorers) -> None:
     score = judges.renditions([subject.draw(pose) for pose in subject.TEST])[:, LABELS.index("subject")]
     assert score.min() > 0.9
 
 
-def test_a_drawing_is_recognised_however_it_is_drawn_and_not_when_it_is_another(judges: Scorers) -> None:
+def test_a_drawing_is_recognised_in_every_style_and_not_when_it_is_another(judges: Scorers) -> None:
     domain = DOMAINS["style"]
     shown = telling(domain, "test")
     seen = judges.shown([domain.chosen(one) for one in shown])

@@ -10,10 +10,10 @@ from PIL import Image
 from demo.emoji import drawings, openmoji, subject
 from demo.emoji.domains import SUBJECT_PROMPT, emoji_of
 from demo.emoji.openmoji import IMAGE_SIZE
-from research import plots
 from research.editions import edition
-from research.judging import SHOWN, shown_prompts
-from research.sheets import wanted
+from research.page import plots
+from research.page.sheets import wanted
+from research.trials.judging import SHOWN, shown_prompts
 
 pytestmark = pytest.mark.unit
 
@@ -41,16 +41,16 @@ def test_a_grid_holds_its_images_under_their_heads(tmp_path: Path) -> None:
     plots.sheet(tmp_path / "sheet.png", ["one", "another"], [("wanted", [red, blue]), ("base", [blue, red])])
     page = Image.open(tmp_path / "sheet.png").convert("RGB")
     cell, middle = IMAGE_SIZE + plots.GAP, IMAGE_SIZE // 2
-    places = [
+    positions = [
         (plots.LABEL_WIDTH + column * cell + middle, plots.HEAD_HEIGHT + row * cell + middle)
         for row in range(2)
         for column in range(2)
     ]
-    assert [page.getpixel(place) for place in places] == [(255, 0, 0), (0, 0, 255), (0, 0, 255), (255, 0, 0)]
+    assert [page.getpixel(position) for position in positions] == [(255, 0, 0), (0, 0, 255), (0, 0, 255), (255, 0, 0)]
 
 
 def test_every_domain_has_a_grid_as_high_as_its_rows() -> None:
     for name, methods in (("style", 4), ("personalization", 6)):
-        with Image.open(edition("kept").pictures / f"{name}.webp") as sheet:
+        with Image.open(edition("kept").pictures / f"{name}.webp") as grid:
             rows = methods + len(("wanted", "base"))
-            assert sheet.height == plots.HEAD_HEIGHT + rows * (IMAGE_SIZE + plots.GAP) + 20
+            assert grid.height == plots.HEAD_HEIGHT + rows * (IMAGE_SIZE + plots.GAP) + 20

@@ -14,11 +14,12 @@ import pytest
 import torch
 
 from demo.emoji.domains import emoji_of
-from research import data, judging, work
+from research import data
 from research.editions import BASE, edition
 from research.plan import Scope, wanted
 from research.trial import Results, Trial
-from research.work import Worker
+from research.trials import judging, work
+from research.trials.work import Worker
 from tests.api.polling import until
 
 pytestmark = pytest.mark.integration
@@ -47,7 +48,7 @@ def new_worker(folder: Path) -> Worker:
     return Worker(BASE.resolve(), folder / "home", Results(folder / "results"), scope)
 
 
-def test_a_trial_is_trained_scored_and_kept_and_not_run_again(tmp_path: Path) -> None:
+def test_a_trial_is_trained_scored_and_stored_and_not_run_again(tmp_path: Path) -> None:
     """Also where a killed worker has left half a run and half a result."""
     worker = new_worker(tmp_path)
     half_run, half_result = tmp_path / "home" / "runs" / TRIAL.key / "output", worker.results.path(TRIAL)

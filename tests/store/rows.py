@@ -68,9 +68,11 @@ def read_events(sessions: Sessions, job_id: str) -> list[JobEvent]:
         return list(session.query(JobEvent).filter_by(job_id=job_id).order_by(JobEvent.sequence))
 
 
-def add_generation(sessions: Sessions, project_id: str, *, files: dict[str, str] | None = None, **asked: Any) -> str:
+def add_generation(
+    sessions: Sessions, project_id: str, *, files: dict[str, str] | None = None, **requested: Any
+) -> str:
     """Queued images of the tiny base, by the project's first key; ``files`` are the adapter's."""
-    spec = {"base": SPEC["base"], "prompt": "a cat", "seed": 3, "steps": 2} | asked
+    spec = {"base": SPEC["base"], "prompt": "a cat", "seed": 3, "steps": 2} | requested
     with sessions.begin() as session:
         key = session.query(ApiKey).filter_by(project_id=project_id).first()
         assert key is not None

@@ -62,7 +62,7 @@ def test_an_idle_transaction_ends_as_any_lost_connection_does_and_the_next_is_go
     short.dispose()
 
 
-def test_what_only_reads_looks_again_where_its_connection_was_lost(engine: Engine) -> None:
+def test_what_only_reads_is_repeated_where_its_connection_was_lost(engine: Engine) -> None:
     reader = open_reader(url_of(engine))
     own = text("SELECT pg_backend_pid()")
     first = read(reader, lambda connection: connection.scalar(own))

@@ -16,13 +16,13 @@ def test_a_job_is_in_the_queue_of_the_smallest_class_that_holds_it() -> None:
     ]
 
 
-def test_a_worker_hears_of_what_it_holds_and_one_that_tells_no_memory_of_everything() -> None:
+def test_a_worker_gets_hints_of_what_it_holds_and_one_that_reports_no_memory_of_everything() -> None:
     assert queues_for(16) == ["train", "train-8g", "train-12g", "train-16g"]
     assert queues_for(4) == ["train"]
     assert len(queues_for(None)) == 1 + len(CLASSES)
 
 
 @given(needed=NEEDS, memory=st.integers(1, 2 * MAX_MEMORY))
-def test_what_a_worker_hears_of_it_can_take(needed: int | None, memory: int) -> None:
+def test_what_a_worker_gets_hints_of_it_can_take(needed: int | None, memory: int) -> None:
     if queue_of(needed) in queues_for(memory):
         assert needed is None or needed <= memory

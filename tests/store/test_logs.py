@@ -22,7 +22,7 @@ configure_logs()
 structlog.contextvars.bind_contextvars(request_id="r1")
 structlog.get_logger().info("ours", figure=1)
 logging.getLogger("uvicorn.error").info("Uvicorn running on %s", "http://127.0.0.1:1", extra={"color_message": "c"})
-logging.getLogger("lib").debug("not told")
+logging.getLogger("lib").debug("not logged")
 warnings.warn("old ways")
 try:
     raise ValueError("why")

@@ -74,7 +74,7 @@ def stated() -> Iterator[tuple[str, int | None, str]]:
 
 
 @pytest.mark.parametrize(("name", "value", "page"), sorted(set(stated()), key=str))
-def test_a_default_beside_a_settings_name_in_the_docs_is_the_default(name: str, value: int | None, page: str) -> None:
+def test_a_default_next_to_a_settings_name_in_the_docs_is_the_default(name: str, value: int | None, page: str) -> None:
     assert DEFAULTS[name] == value, page
 
 

@@ -123,8 +123,8 @@ def test_the_owner_pauses_resumes_and_cancels_a_queued_job(sessions: Sessions, p
         for _ in range(2):  # repeated by a client, it changes nothing more
             with sessions.begin() as session:
                 assert act(session, project_id, job_id).status == status
-    told = [(event.data or {})["status"] for event in read_events(sessions, job_id)]
-    assert told == ["queued", "paused", "queued", "cancelled"]
+    reported = [(event.data or {})["status"] for event in read_events(sessions, job_id)]
+    assert reported == ["queued", "paused", "queued", "cancelled"]
     for act in (jobs.pause, jobs.resume):
         with pytest.raises(IllegalTransition), sessions.begin() as session:
             act(session, project_id, job_id)

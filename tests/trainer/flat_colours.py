@@ -28,13 +28,13 @@ TRAINING, VALIDATION = 8, 4  # pairs
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "time_emb_proj", "proj_in", "proj_out"]
 
 
-def picture(colour: str) -> Image.Image:
+def image(colour: str) -> Image.Image:
     return Image.new("RGB", (SIDE, SIDE), colour)
 
 
 def pixels(colour: str) -> Tensor:
     """(1, 3, 32, 32) in [-1, 1]."""
-    return torch.from_numpy(np.array(picture(colour))).permute(2, 0, 1)[None].float() / 127.5 - 1
+    return torch.from_numpy(np.array(image(colour))).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
 @torch.no_grad()
@@ -59,7 +59,7 @@ def save_run(
     data = directory / "data"
     data.mkdir(parents=True)
     for side, colour in (("chosen", CHOSEN), ("rejected", REJECTED)):
-        picture(colour).save(data / f"{side}.png")
+        image(colour).save(data / f"{side}.png")
     pairs = [
         {"id": f"pair-{index}", "prompt": PROMPTS[index % len(PROMPTS)], "chosen": "chosen.png", "split": split}
         | ({"rejected": "rejected.png"} if rejected or split == "validation" else {})

@@ -27,7 +27,7 @@ from trainer.spec.family_facts import FamilyName
 from trainer.spec.methods import SftMethod
 from trainer.spec.run import Adapter, Base, Compute, RunSpec
 from trainer.spec.sample_spec import SampleSpec
-from trainer.training.trainable import Learner, new_learner
+from trainer.training.trainable import Trainable, new_trainable
 
 pytestmark = pytest.mark.integration
 
@@ -46,7 +46,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def learner(base: Path, adapter: Adapter, family: FamilyName = "sdxl", **compute: Any) -> Learner:
+def trainable(base: Path, adapter: Adapter, family: FamilyName = "sdxl", **compute: Any) -> Trainable:
     spec = RunSpec(
         base=Base(name="tiny", family=family, source=str(base)),
         method=SftMethod(type="sft"),
@@ -54,7 +54,7 @@ def learner(base: Path, adapter: Adapter, family: FamilyName = "sdxl", **compute
         compute=Compute.model_validate(compute),
     )
     opened = open_family(spec.base, spec.adapter, spec.compute)
-    return new_learner(opened, spec, CPU, learning_rate=1e-2, weight_decay=0.0)
+    return new_trainable(opened, spec, CPU, learning_rate=1e-2, weight_decay=0.0)
 
 
 def prompts(base: Path, adapter: Adapter, family: FamilyName = "sdxl") -> dict[str, Tensor]:
@@ -69,7 +69,7 @@ def prediction(denoiser: Denoiser, prompt: dict[str, Tensor]) -> Tensor:
     return denoiser.predict(noise, torch.tensor([300.0, 700.0]), denoiser.condition(prompt), sizes)
 
 
-def train(made: Learner, prompt: dict[str, Tensor], steps: int = 6) -> list[float]:
+def train(made: Trainable, prompt: dict[str, Tensor], steps: int = 6) -> list[float]:
     """Towards predicting nothing at all."""
     losses = []
     for _ in range(steps):
@@ -86,7 +86,7 @@ def train(made: Learner, prompt: dict[str, Tensor], steps: int = 6) -> list[floa
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_adapter_changes_nothing_at_first_then_learns_and_can_be_switched_off(tiny_base: Path, kind: str) -> None:
     adapter = Adapter.model_validate({"rank": 4, **KINDS[kind]})
-    made, prompt = learner(tiny_base, adapter), prompts(tiny_base, adapter)
+    made, prompt = trainable(tiny_base, adapter), prompts(tiny_base, adapter)
     with torch.no_grad():
         first = prediction(made.denoiser, prompt)
         with made.denoiser.without_adapter():
@@ -103,7 +103,7 @@ def test_an_adapter_changes_nothing_at_first_then_learns_and_can_be_switched_off
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_file_reloads_as_the_trained_network(tiny_base: Path, kind: str, tmp_path: Path) -> None:
     adapter = Adapter.model_validate({"rank": 4, **KINDS[kind]})
-    made, prompt = learner(tiny_base, adapter), prompts(tiny_base, adapter)
+    made, prompt = trainable(tiny_base, adapter), prompts(tiny_base, adapter)
     train(made, prompt)
     made.denoiser.save_adapter(tmp_path / ADAPTER_FILE, {})
     with torch.no_grad():
@@ -118,21 +118,21 @@ def test_the_file_reloads_as_the_trained_network(tiny_base: Path, kind: str, tmp
 def test_the_files_load_into_a_network_that_was_never_trained(family: FamilyName, kind: str, tmp_path: Path) -> None:
     base = SAVE_BASE[family](tmp_path / "base")
     adapter = Adapter.model_validate({"rank": 4, **KINDS[kind]})
-    made, prompt = learner(base, adapter, family), prompts(base, adapter, family)
+    made, prompt = trainable(base, adapter, family), prompts(base, adapter, family)
     train(made, prompt)
     made.denoiser.save_adapter(tmp_path / ADAPTER_FILE, {})
     assert made.denoiser.save_token(tmp_path / "learned_embeds.safetensors") == (adapter.token is not None)
     opened = Base(name="tiny", family=family, source=str(base))
     fresh = open_family(opened, adapter).load_denoiser(CPU)
-    asked = SampleSpec(base=opened, prompt="a cat", seed=0, adapter=adapter, weights="export")
-    apply_adapter(fresh, asked, tmp_path)
+    requested = SampleSpec(base=opened, prompt="a cat", seed=0, adapter=adapter, weights="export")
+    apply_adapter(fresh, requested, tmp_path)
     with torch.no_grad():
         torch.testing.assert_close(prediction(fresh, prompt), prediction(made.denoiser, prompt), rtol=0, atol=1e-5)
 
 
 def test_text_encoders_and_words_load_in_a_fresh_pipeline(tiny_base: Path, tmp_path: Path) -> None:
     adapter = Adapter.model_validate({"rank": 4, **KINDS["all"]})
-    made, prompt = learner(tiny_base, adapter), prompts(tiny_base, adapter)
+    made, prompt = trainable(tiny_base, adapter), prompts(tiny_base, adapter)
     train(made, prompt)
     made.denoiser.save_adapter(tmp_path / ADAPTER_FILE, {})
     assert made.denoiser.save_token(tmp_path / "learned_embeds.safetensors")
@@ -157,7 +157,7 @@ def test_text_encoders_and_words_load_in_a_fresh_pipeline(tiny_base: Path, tmp_p
 def test_a_single_text_encoder_is_trained_too(family: FamilyName, tmp_path: Path) -> None:
     base = SAVE_BASE[family](tmp_path / "base")
     adapter = Adapter.model_validate({"rank": 4, **KINDS["all"]})
-    made, prompt = learner(base, adapter, family), prompts(base, adapter, family)
+    made, prompt = trainable(base, adapter, family), prompts(base, adapter, family)
     losses = train(made, prompt)
     assert losses[-1] < losses[0]
     made.denoiser.save_adapter(tmp_path / ADAPTER_FILE, {})
@@ -171,7 +171,7 @@ def test_a_single_text_encoder_is_trained_too(family: FamilyName, tmp_path: Path
 
 def test_a_learned_word_leaves_every_other_row_of_the_table_as_it_was(tiny_base: Path) -> None:
     adapter = Adapter.model_validate({"rank": 4, "token": TOKEN})
-    made, prompt = learner(tiny_base, adapter), prompts(tiny_base, adapter)
+    made, prompt = trainable(tiny_base, adapter), prompts(tiny_base, adapter)
     before = StableDiffusionXLPipeline.from_pretrained(tiny_base).text_encoder.get_input_embeddings().weight
     started = made.parameters["text_encoder.token"].detach().clone()
     train(made, prompt)
@@ -180,9 +180,9 @@ def test_a_learned_word_leaves_every_other_row_of_the_table_as_it_was(tiny_base:
     assert (made.parameters["text_encoder.token"] - started).abs().max() > 1e-3
 
 
-def test_where_zeros_stand_for_no_prompt_they_do_so_beside_encoders_that_are_trained(tiny_base: Path) -> None:
+def test_where_zeros_stand_for_no_prompt_they_do_so_with_encoders_that_are_trained(tiny_base: Path) -> None:
     adapter = Adapter.model_validate({"rank": 4, **TEXT})
-    made, prompt = learner(tiny_base, adapter), prompts(tiny_base, adapter)
+    made, prompt = trainable(tiny_base, adapter), prompts(tiny_base, adapter)
     with torch.no_grad():
         words = made.denoiser.condition(prompt | {"empty": torch.tensor([0.0, 0.0])})
         found = made.denoiser.condition(prompt | {"empty": torch.tensor([1.0, 0.0])})
@@ -193,18 +193,18 @@ def test_where_zeros_stand_for_no_prompt_they_do_so_beside_encoders_that_are_tra
 
 
 def test_learning_rates_are_the_denoisers_a_tenth_and_ten_times_that(tiny_base: Path) -> None:
-    made = learner(tiny_base, Adapter.model_validate({"rank": 4, **TEXT, "token": TOKEN}))
+    made = trainable(tiny_base, Adapter.model_validate({"rank": 4, **TEXT, "token": TOKEN}))
     assert [group["scale"] for group in made.optimizer.param_groups] == [1.0, 0.1, 10.0]
     assert made.optimizer.param_groups[2]["weight_decay"] == 0.0
     given = {"text_encoder": {"learning_rate": 5e-4}, "token": {**TOKEN, "learning_rate": 2e-3}}
-    made = learner(tiny_base, Adapter.model_validate({"rank": 4, **given}))
+    made = trainable(tiny_base, Adapter.model_validate({"rank": 4, **given}))
     assert [group["scale"] for group in made.optimizer.param_groups] == pytest.approx([1.0, 0.05, 0.2])
 
 
 def test_optimizer_state_of_all_groups_comes_back(tiny_base: Path) -> None:
     adapter = Adapter.model_validate({"rank": 4, **KINDS["all"]})
     prompt = prompts(tiny_base, adapter)
-    straight, resumed = learner(tiny_base, adapter), learner(tiny_base, adapter)
+    straight, resumed = trainable(tiny_base, adapter), trainable(tiny_base, adapter)
     train(straight, prompt, steps=3)
     resumed.load_weights(straight.weights())
     resumed.load_optimizer_state({name: state.clone() for name, state in straight.optimizer_state().items()})
@@ -220,12 +220,12 @@ def test_a_word_that_no_prompt_holds_is_a_fault() -> None:
 
 def test_modules_that_are_not_there_are_refused_with_some_that_are(tiny_base: Path) -> None:
     with pytest.raises(BadRun, match=r"adapter\.target_modules: given 'to_x'.*to_q"):
-        learner(tiny_base, Adapter(target_modules=("to_q", "to_x")))
+        trainable(tiny_base, Adapter(target_modules=("to_q", "to_x")))
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_an_fp32_adapter_learns_on_a_half_precision_base(tiny_base: Path, precision: str) -> None:
-    made = learner(tiny_base, Adapter(rank=4), base_precision=precision)
+    made = trainable(tiny_base, Adapter(rank=4), base_precision=precision)
     assert made.denoiser.dtype == {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     losses = train(made, prompts(tiny_base, Adapter(rank=4)))
     assert losses[-1] < losses[0]

@@ -54,7 +54,7 @@ def test_no_crop_leaves_the_image_or_stretches_it(size: tuple[int, int]) -> None
         assert (right - left) / (bottom - top) == pytest.approx(bucket.width / bucket.height)
 
 
-def test_a_crop_tells_whether_it_is_enlarged_and_how_much_it_leaves_out() -> None:
+def test_a_crop_reports_whether_it_is_enlarged_and_how_much_it_leaves_out() -> None:
     enlarged, shrunk, whole = (centre_crop(size, Bucket(64, 64)) for size in ((40, 30), (200, 100), (64, 64)))
     assert [crop.is_upscaled for crop in (enlarged, shrunk, whole)] == [True, False, False]
     assert [crop.left_out for crop in (enlarged, shrunk, whole)] == pytest.approx([0.25, 0.5, 0.0])

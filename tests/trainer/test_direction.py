@@ -193,7 +193,7 @@ def test_text_encoders_alone_learn_the_chosen_images(name: str, learn: Learn, by
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.text_encoders_alone is None])
-def test_a_denoiser_learns_the_chosen_images_beside_text_encoders(
+def test_a_denoiser_learns_the_chosen_images_with_text_encoders(
     name: str, learn: Learn, by_diffusers: DiffusersLosses
 ) -> None:
     adapter = {"rank": 4, "target_modules": TARGETS, "text_encoder": {"learning_rate": 5e-3}}

@@ -79,7 +79,7 @@ def test_a_method_lowers_its_own_held_out_objective(runs: dict[str, tuple[Path, 
 
 
 @pytest.mark.parametrize("method", ["sft", "dco", "dreambooth"])
-def test_where_rejected_images_are_not_trained_on_no_margin_is_told(
+def test_where_rejected_images_are_not_trained_on_no_margin_is_reported(
     runs: dict[str, tuple[Path, Outcome]], method: str
 ) -> None:
     progress = [event for event in runs[method][1].events if isinstance(event, Progress)]

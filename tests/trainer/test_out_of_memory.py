@@ -1,4 +1,4 @@
-"""Running out of memory: told with what to change, and avoided where the batch size is left open."""
+"""Running out of memory: reported with what to change, and avoided where the batch size is left open."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ CPU = torch.device("cpu")
         (MemoryError(), "the machine's main memory", "out_of_host_memory"),
     ],
 )
-def test_which_memory_ran_out_is_told_with_the_batch_and_the_cure(error: Exception, whose: str, code: str) -> None:
-    told = rf"Out of {whose} with batch_size 6 \(peak \d+ MiB\).*gradient_accumulation"
-    with pytest.raises(OutOfMemory, match=told) as caught, explain_out_of_memory(CPU, 6):
+def test_which_memory_ran_out_is_reported_with_the_batch_and_the_cure(error: Exception, whose: str, code: str) -> None:
+    reported = rf"Out of {whose} with batch_size 6 \(peak \d+ MiB\).*gradient_accumulation"
+    with pytest.raises(OutOfMemory, match=reported) as caught, explain_out_of_memory(CPU, 6):
         raise error
     assert caught.value.code == code
 
 
 @pytest.mark.unit
-def test_main_memory_that_is_refused_is_told_too() -> None:
+def test_main_memory_that_is_refused_is_reported_too() -> None:
     with pytest.raises(OutOfMemory, match="main memory"), explain_out_of_memory(CPU, 1):
         torch.empty(2**60)
 
@@ -94,10 +94,10 @@ def context(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Traini
         StopRequest(),
         SINGLE_PROCESS,
     )
-    denoiser = made.learner.denoiser
+    denoiser = made.trainable.denoiser
     assert isinstance(denoiser, SdxlDenoiser)
     small = Small(**{name: getattr(denoiser, name) for name in denoiser.__dataclass_fields__})
-    return replace(made, learner=replace(made.learner, denoiser=small))
+    return replace(made, trainable=replace(made.trainable, denoiser=small))
 
 
 class Full(SdxlDenoiser):
@@ -108,17 +108,19 @@ class Full(SdxlDenoiser):
 
 
 @pytest.mark.integration
-def test_a_device_without_room_to_draw_costs_the_samples_and_says_so(context: TrainingContext) -> None:
-    told: list[Event] = []
-    denoiser = context.learner.denoiser
+def test_a_device_without_memory_to_sample_costs_the_samples_and_says_so(context: TrainingContext) -> None:
+    reported: list[Event] = []
+    denoiser = context.trainable.denoiser
     full = Full(**{name: getattr(denoiser, name) for name in denoiser.__dataclass_fields__})  # type: ignore[attr-defined]
-    cramped = replace(context, learner=replace(context.learner, denoiser=full), phases=PhaseReporter(told.append))
-    assert sample_images(cramped) == SampleImages(None, "the device had no memory left to draw them")
-    assert [event.code for event in told if isinstance(event, Warned)] == ["no_samples"]
+    cramped = replace(
+        context, trainable=replace(context.trainable, denoiser=full), phases=PhaseReporter(reported.append)
+    )
+    assert sample_images(cramped) == SampleImages(None, "the device had no memory left to sample them")
+    assert [event.code for event in reported if isinstance(event, Warned)] == ["no_samples"]
 
 
 @pytest.mark.integration
-def test_a_run_that_wants_no_samples_draws_none_and_says_why(context: TrainingContext) -> None:
+def test_a_run_that_wants_no_samples_samples_none_and_says_why(context: TrainingContext) -> None:
     spec = context.run.spec.model_copy(update={"sampling": Sampling(held_out=0)})
     assert sample_images(replace(context, run=replace(context.run, spec=spec))) == SampleImages(
         None, "sampling.held_out is 0"
@@ -143,4 +145,4 @@ def test_the_largest_batch_that_fits_is_found_by_trying(
     attempt = partial(try_plan, context, objective, new_batches(context, objective))
     found = first_that_fits(candidate_plans("auto", effective_batch_size, Compute.model_validate(compute)), attempt)
     assert found == MemoryPlan(plan[0], gradient_checkpointing=plan[1], streamed=plan[2])
-    assert all(parameter.grad is None for parameter in context.learner.parameters.values())
+    assert all(parameter.grad is None for parameter in context.trainable.parameters.values())

@@ -95,10 +95,10 @@ def test_history_has_every_step_once_and_every_validation(straight: Straight) ->
     assert [row["step"] for row in rows if row["kind"] == "validation" and not row["final"]] == [0, 8, 16, 24, 32]
 
 
-def test_the_best_and_the_last_two_checkpoints_are_kept(straight: Straight) -> None:
+def test_the_best_and_the_last_two_checkpoints_stay(straight: Straight) -> None:
     best = min(of(Metrics, straight.outcome)[1:-1], key=lambda measured: measured.objective).step
-    kept = {int(path.name.removeprefix("step-")) for path in (straight.directory / "checkpoints").iterdir()}
-    assert kept == {best, 24, 32}
+    stored = {int(path.name.removeprefix("step-")) for path in (straight.directory / "checkpoints").iterdir()}
+    assert stored == {best, 24, 32}
 
 
 def test_the_adapter_in_diffusers_equals_its_weights_merged_by_hand(straight: Straight, tiny_base: Path) -> None:
@@ -156,7 +156,7 @@ def test_the_manifest_names_every_other_file_and_what_they_were_made_from(straig
     )
 
 
-def test_a_run_that_asked_for_no_samples_shows_what_the_adapter_does_to_held_out_prompts(straight: Straight) -> None:
+def test_a_run_without_samples_shows_what_the_adapter_does_to_held_out_prompts(straight: Straight) -> None:
     with Image.open(straight.directory / "output/samples.png") as file:
         sheet = file.convert("RGB")
     assert sheet.size == (MARGIN + 4 * (CELL + GAP), HEADER + 2 * (CELL + GAP))
@@ -168,7 +168,7 @@ def test_a_run_that_asked_for_no_samples_shows_what_the_adapter_does_to_held_out
     assert base.tobytes() != adapter.tobytes()
 
 
-def test_no_file_that_is_handed_out_tells_where_the_base_lies(straight: Straight, tiny_base: Path) -> None:
+def test_no_file_that_is_handed_out_says_where_the_base_lies(straight: Straight, tiny_base: Path) -> None:
     for path in (straight.directory / "output").iterdir():
         assert str(tiny_base).encode() not in path.read_bytes(), path.name
 
@@ -252,7 +252,7 @@ def test_a_bad_run_names_every_fault_at_once_and_exits_64(tiny_base: Path, tmp_p
     for start, allowed in [
         (f"{hyperparameters}.beta: given -1;", "greater than 0 or should be 'auto'"),
         (f"{hyperparameters}.lr_scheduler: given 'exponential';", "'constant', 'linear' or 'cosine'"),
-        (f"{hyperparameters}.batchsize: given 4;", "unknown field; known here: batch_size"),
+        (f"{hyperparameters}.batchsize: given 4;", "unknown field; allowed here: batch_size"),
         ("seed: given 'x';", "integer"),
         ("pair pair-0 chosen: given '0-chosen.png';", "PNG, JPEG, WEBP"),
         ("pair pair-1 rejected: given '1-rejected.png';", "No such file"),

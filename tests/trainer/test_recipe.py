@@ -43,7 +43,7 @@ CASES: dict[str, tuple[str, dict[str, Any], float | None, float]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_an_objective_takes_each_loss_in_its_place(name: str) -> None:
+def test_an_objective_takes_each_loss_by_its_name(name: str) -> None:
     method, hyperparameters, beta, expected = CASES[name]
     options = TrainingOptions.model_validate({"method": {"type": method, method: {"hyperparameters": hyperparameters}}})
     found = objective_of(options.method, beta, num_train_timesteps=1000).loss(PAIR)

@@ -61,8 +61,8 @@ def draw(tmp_path: Path, tiny_base: Path) -> Draw:
         (directory / "adapter").mkdir(parents=True)
         fill(directory / "adapter")
         base = {"name": "tiny", "family": "sdxl", "source": str(tiny_base)}
-        asked = {"base": base, "prompt": PROMPTS[0], "seed": 3, "steps": 3} | fields
-        (directory / "draw.json").write_text(json.dumps(asked))
+        requested = {"base": base, "prompt": PROMPTS[0], "seed": 3, "steps": 3} | fields
+        (directory / "draw.json").write_text(json.dumps(requested))
         return Drawing(
             directory, run_sample_request(read_sample_spec(directory), directory, PhaseReporter(ignore), StopRequest())
         )
@@ -98,7 +98,7 @@ def difference(one: Drawing, other: Drawing, index: int = 0) -> int:
 
 
 @pytest.mark.integration
-def test_an_image_depends_on_its_seed_and_not_on_how_many_are_drawn_with_it(draw: Draw) -> None:
+def test_an_image_depends_on_its_seed_and_not_on_how_many_are_sampled_with_it(draw: Draw) -> None:
     several = draw(n=2, seed=MAX_SEED)
     assert list(several.drawn.files) == ["0.png", "1.png"]
     assert (several.drawn.width, several.drawn.height, several.drawn.guidance) == (32, 32, 5.0)
@@ -106,12 +106,16 @@ def test_an_image_depends_on_its_seed_and_not_on_how_many_are_drawn_with_it(draw
     assert again.drawn.files["0.png"] == several.drawn.files["0.png"]
     assert other.drawn.files["0.png"] == several.drawn.files["1.png"]  # the seed after the last
     assert difference(again, other) > 1
-    told = Image.open(other.directory / "images" / "0.png").text  # type: ignore[attr-defined]
-    assert (told["pairtune.prompt"], told["pairtune.seed"], told["pairtune.base"]) == (PROMPTS[0], "0", "tiny")
+    reported = Image.open(other.directory / "images" / "0.png").text  # type: ignore[attr-defined]
+    assert (reported["pairtune.prompt"], reported["pairtune.seed"], reported["pairtune.base"]) == (
+        PROMPTS[0],
+        "0",
+        "tiny",
+    )
 
 
 @pytest.mark.integration
-def test_size_prompt_and_guidance_are_what_was_asked_for(draw: Draw) -> None:
+def test_size_prompt_and_guidance_are_as_requested(draw: Draw) -> None:
     plain = draw(width=40, height=24)
     assert plain.pixels().shape == (24, 40, 3)
     away, unguided = (draw(width=40, height=24, **one) for one in ({"negative_prompt": PROMPTS[1]}, {"guidance": 1}))
@@ -128,7 +132,7 @@ def program(directory: Path) -> tuple[int, Event]:
 
 
 @pytest.mark.integration
-def test_the_program_draws_the_same_and_tells_what_it_wrote(draw: Draw) -> None:
+def test_the_program_samples_the_same_and_reports_what_it_wrote(draw: Draw) -> None:
     before = draw()
     code, last = program(before.directory)
     assert isinstance(last, Sampled)
@@ -149,7 +153,7 @@ def test_a_size_that_the_base_cannot_have_is_refused_with_what_it_can(draw: Draw
 
 
 @pytest.mark.integration
-def test_an_export_and_its_checkpoint_draw_the_same_and_another_than_the_base(draw: Draw, trained: Trained) -> None:
+def test_an_export_and_its_checkpoint_sample_the_same_and_another_than_the_base(draw: Draw, trained: Trained) -> None:
     def export(folder: Path) -> None:
         for name in ("pytorch_lora_weights.safetensors", "learned_embeds.safetensors"):
             shutil.copy(trained.directory / "output" / name, folder)
@@ -157,11 +161,11 @@ def test_an_export_and_its_checkpoint_draw_the_same_and_another_than_the_base(dr
     def checkpoint(folder: Path) -> None:
         shutil.copy(trained.directory / "checkpoints" / "step-00000004" / "tensors.safetensors", folder)
 
-    asked = {"prompt": f"{PROMPTS[0]} {trained.token}", "adapter": trained.adapter}
-    exported = draw(export, **asked, weights="export")
-    assert difference(exported, draw(checkpoint, **asked, weights="checkpoint")) <= 1
-    assert difference(exported, draw(prompt=asked["prompt"])) > 1
-    weaker, none = (draw(export, **asked, weights="export", adapter_scale=scale) for scale in (0.5, 0))
+    requested = {"prompt": f"{PROMPTS[0]} {trained.token}", "adapter": trained.adapter}
+    exported = draw(export, **requested, weights="export")
+    assert difference(exported, draw(checkpoint, **requested, weights="checkpoint")) <= 1
+    assert difference(exported, draw(prompt=requested["prompt"])) > 1
+    weaker, none = (draw(export, **requested, weights="export", adapter_scale=scale) for scale in (0.5, 0))
     assert difference(exported, weaker) > 1
     assert difference(weaker, none) > 1
 
@@ -179,5 +183,5 @@ def test_a_checkpoint_of_another_adapter_is_refused(draw: Draw, trained: Trained
 @pytest.mark.unit
 def test_seeds_follow_one_another_and_begin_again_after_the_last() -> None:
     base = {"name": "tiny", "family": "sdxl", "source": "/tiny"}
-    asked = SampleSpec.model_validate({"base": base, "prompt": "a cat", "seed": MAX_SEED - 1, "n": 3})
-    assert asked.seeds == [MAX_SEED - 1, MAX_SEED, 0]
+    requested = SampleSpec.model_validate({"base": base, "prompt": "a cat", "seed": MAX_SEED - 1, "n": 3})
+    assert requested.seeds == [MAX_SEED - 1, MAX_SEED, 0]

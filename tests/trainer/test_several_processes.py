@@ -62,8 +62,8 @@ def test_two_processes_have_the_losses_of_one_at_the_same_global_batch(
     with launch(together, tmp_path / "cache-2") as process:
         events, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
-    told = [json.loads(line)["event"] for line in events.splitlines()]
-    assert (told.count("started"), told[-1]) == (1, "done")  # the other process keeps silent
+    reported = [json.loads(line)["event"] for line in events.splitlines()]
+    assert (reported.count("started"), reported[-1]) == (1, "done")  # the other process keeps silent
     for kind, names in [("train", ["loss", "chosen_loss", "grad_norm"]), ("validation", ["objective", "margin"])]:
         one, two = rows(alone, kind), rows(together, kind)
         assert len(one) == len(two) > 3

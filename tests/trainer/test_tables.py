@@ -97,20 +97,20 @@ def names_in(text: str) -> list[str]:
     return re.split(r", | or ", text.removesuffix("."))
 
 
-def require_same(place: str, found: Collection[str], wanted: Collection[str], table: str) -> None:
+def require_same(position: str, found: Collection[str], wanted: Collection[str], table: str) -> None:
     lacking, surplus = set(wanted) - set(found), set(found) - set(wanted)
-    assert not lacking, f"{place}: lacks {lacking}, which {table} has"
-    assert not surplus, f"{place}: has {surplus}, which {table} lacks"
+    assert not lacking, f"{position}: lacks {lacking}, which {table} has"
+    assert not surplus, f"{position}: has {surplus}, which {table} lacks"
 
 
-@pytest.mark.parametrize("place", METHOD_PLACES)
-def test_a_place_names_every_method_of_the_facts_and_no_other(place: str) -> None:
-    require_same(place, set(METHOD_PLACES[place]()), METHODS.keys(), "METHODS of trainer/spec/method_facts.py")
+@pytest.mark.parametrize("position", METHOD_PLACES)
+def test_a_table_names_every_method_of_the_facts_and_no_other(position: str) -> None:
+    require_same(position, set(METHOD_PLACES[position]()), METHODS.keys(), "METHODS of trainer/spec/method_facts.py")
 
 
-@pytest.mark.parametrize("place", FAMILY_PLACES)
-def test_a_place_names_every_family_of_the_facts_and_no_other(place: str) -> None:
-    require_same(place, set(FAMILY_PLACES[place]()), FAMILIES.keys(), "FAMILIES of trainer/spec/family_facts.py")
+@pytest.mark.parametrize("position", FAMILY_PLACES)
+def test_a_table_names_every_family_of_the_facts_and_no_other(position: str) -> None:
+    require_same(position, set(FAMILY_PLACES[position]()), FAMILIES.keys(), "FAMILIES of trainer/spec/family_facts.py")
 
 
 @pytest.mark.parametrize("name", tables.PAGES)

@@ -2,7 +2,7 @@
 
 What such a process does from there on is what ``python -m trainer`` does; what it saves is the seconds that importing
 torch and diffusers takes. The server itself computes nothing, so that there are no threads to lose in a fork. One run
-at a time; it is told over a socket, with the descriptors that become the run's stdout and stderr.
+at a time; it is started over a socket, with the descriptors that become the run's stdout and stderr.
 """
 
 from __future__ import annotations
@@ -102,10 +102,10 @@ def serve(channel: socket.socket) -> None:
         order, descriptors, _, _ = socket.recv_fds(channel, LONG, 2)
         if not order:
             return
-        asked = json.loads(order)
+        requested = json.loads(order)
         pid = os.fork()
         if pid == 0:
-            run_program(asked["arguments"], asked["kill_at"], *descriptors)
+            run_program(requested["arguments"], requested["kill_at"], *descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
         channel.send(str(pid).encode())

@@ -148,10 +148,10 @@ def new_job(resources: Resources, project_id: str, archive: bytes, tiny_base: Pa
         file = upload(resources, project_id, data)
         read_file(resources, file.id)
         own = {"preset": "style"} if method == "mapo" else {}
-        asked = {"max_steps": steps, "batch_size": 2} | (own if hyperparameters is None else hyperparameters)
+        requested = {"max_steps": steps, "batch_size": 2} | (own if hyperparameters is None else hyperparameters)
         spec = {
             "base": {"name": "tiny", "family": "sdxl", "source": str(tiny_base)},
-            "method": {"type": method, method: {"hyperparameters": asked}},
+            "method": {"type": method, method: {"hyperparameters": requested}},
             "adapter": {"rank": 2},
             "validation": {"draws": 1},
             "sampling": {"steps": 2},

@@ -1,4 +1,4 @@
-"""Trainers that wait where they enter a phase, until they are asked to stop: so that a stop meets every phase."""
+"""Trainers that wait where they enter a phase, until they get a request to stop: so that a stop meets every phase."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ PROGRAM = """
 import pathlib, signal, threading, time
 from trainer.runtime import event_stream
 
-folder, asked, entered = pathlib.Path({folder!r}), threading.Event(), []
+folder, stopping, entered = pathlib.Path({folder!r}), threading.Event(), []
 handle, enter = signal.signal, event_stream.PhaseReporter.enter
 
 def handle_and_tell(number, handler):
-    def told(*given):
-        asked.set()
+    def on_stop(*given):
+        stopping.set()
         handler(*given)
-    return handle(number, told if callable(handler) and number == signal.SIGTERM else handler)
+    return handle(number, on_stop if callable(handler) and number == signal.SIGTERM else handler)
 
 def enter_and_wait(phases, name):
     enter(phases, name)
     entered.append(name)
     if (folder / "hold").read_text() == f"{{name}} {{entered.count(name)}}":
         (folder / "held").touch()
-        while not asked.wait(0.01):
+        while not stopping.wait(0.01):
             pass
 
 signal.signal, event_stream.PhaseReporter.enter = handle_and_tell, enter_and_wait

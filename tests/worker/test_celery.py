@@ -85,7 +85,7 @@ def test_queued_jobs_survive_a_flushed_broker_and_twenty_messages_run_a_job_once
     assert found(lambda: attempts_left(resources.settings.home)) == []
 
 
-def test_a_drawing_worker_draws_what_its_queue_names_and_gives_it_back_at_sigterm(
+def test_a_generation_worker_generates_what_its_queue_names_and_gives_it_back_at_sigterm(
     resources: Resources, start_worker: StartWorker, project_id: str, tiny_base: Path
 ) -> None:
     base = {"name": "tiny", "family": "sdxl", "source": str(tiny_base)}
@@ -104,7 +104,7 @@ def test_a_drawing_worker_draws_what_its_queue_names_and_gives_it_back_at_sigter
     assert attempts_left(resources.settings.home) == []
 
 
-def test_a_worker_hears_of_jobs_that_its_memory_holds(
+def test_a_worker_gets_hints_of_jobs_that_its_memory_holds(
     resources: Resources, start_worker: StartWorker, broker_url: str
 ) -> None:
     for memory_gib in (None, 16, 24):

@@ -19,7 +19,7 @@ from worker.resources import Resources
 pytestmark = pytest.mark.integration
 
 
-def test_a_job_trains_on_the_revision_that_it_pinned_and_tells_what_its_validation_file_shares_with_it(
+def test_a_job_trains_on_the_revision_that_it_pinned_and_reports_what_its_validation_file_shares_with_it(
     resources: Resources, supervised: Supervised, project_id: str, archive: bytes, tiny_base: Path
 ) -> None:
     file = upload(resources, project_id, archive)

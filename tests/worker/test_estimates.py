@@ -20,7 +20,7 @@ from worker.training.supervisor import supervise
 pytestmark = pytest.mark.integration
 
 
-def test_a_dry_run_of_a_finished_job_tells_what_it_has_cost(
+def test_a_dry_run_of_a_finished_job_reports_what_it_has_cost(
     resources: Resources, project_id: str, new_job: NewJob, tiny_base: Path, tmp_path: Path
 ) -> None:
     sessions = resources.sessions
@@ -41,18 +41,18 @@ def test_a_dry_run_of_a_finished_job_tells_what_it_has_cost(
     bases.write_text(f'[[base]]\nname = "tiny"\nfamily = "sdxl"\nsource = "{tiny_base}"\n')
     with sessions.begin() as session:
         key = api_keys.create(session, session.get_one(Project, project_id), "for estimates")
-    asked: dict[str, Any] = {name: job.spec[name] for name in ("method", "adapter", "validation", "checkpoints")}
-    asked |= {"model": "tiny", "training_file": job.training_file_id, "dry_run": True}
+    requested: dict[str, Any] = {name: job.spec[name] for name in ("method", "adapter", "validation", "checkpoints")}
+    requested |= {"model": "tiny", "training_file": job.training_file_id, "dry_run": True}
     with open_client(resources.settings.model_copy(update={"bases_file": bases})) as client:
-        answer = client.post("/v1/fine_tuning/jobs", json=asked, headers={"authorization": f"Bearer {key}"})
-    told = answer.json()
-    assert answer.status_code == 200, told
-    assert told["basis"] == "measured on 1 job of mapo on tiny"
-    assert (told["steps"], told["pairs"], told["device"]) == (6, 14, "cpu")
-    assert abs(told["seconds"] - run.seconds) <= 1
-    assert told["peak_memory_bytes"] == run.peak_memory_bytes
+        answer = client.post("/v1/fine_tuning/jobs", json=requested, headers={"authorization": f"Bearer {key}"})
+    reported = answer.json()
+    assert answer.status_code == 200, reported
+    assert reported["basis"] == "measured on 1 job of mapo on tiny"
+    assert (reported["steps"], reported["pairs"], reported["device"]) == (6, 14, "cpu")
+    assert abs(reported["seconds"] - run.seconds) <= 1
+    assert reported["peak_memory_bytes"] == run.peak_memory_bytes
     stored = sum(file["bytes"] for one in written for file in one.manifest.values())
-    assert abs(told["disk_bytes"] - run.result_bytes - stored) <= 2
+    assert abs(reported["disk_bytes"] - run.result_bytes - stored) <= 2
 
 
 def test_a_job_that_was_taken_up_twice_is_no_measure(resources: Resources, new_job: NewJob) -> None:

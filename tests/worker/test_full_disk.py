@@ -87,7 +87,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(("moment", "visible"), [(in_second_checkpoint, [3]), (in_output, [3, 6])])
-def test_a_blob_store_that_fills_up_shows_nothing_half_and_the_job_goes_on_when_there_is_room(
+def test_a_blob_store_that_fills_up_shows_nothing_half_and_the_job_goes_on_when_there_is_space(
     resources: Resources, new_job: NewJob, disk: Path, moment: Callable[[Path], bool], visible: list[int]
 ) -> None:
     blobs = Filling(f"file://{disk}/blobs", disk, moment)

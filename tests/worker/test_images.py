@@ -61,7 +61,7 @@ def decoded(content: str | None) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(content)))
 
 
-def test_base_fine_tuned_model_and_checkpoint_draw_by_their_names(
+def test_base_fine_tuned_model_and_checkpoint_generate_by_their_names(
     resources: Resources, sdk: OpenAI, new_job: NewJob
 ) -> None:
     job_id = new_job(steps=4, every=2, hyperparameters={"max_steps": 4, "batch_size": 2} | STRONG)

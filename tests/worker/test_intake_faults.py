@@ -121,7 +121,7 @@ def test_a_stopping_worker_gives_its_file_back_at_once(
     file = upload(resources, project_id, large)
     worker = start_worker("intake", lease_seconds=300)
     reader = began(resources, file)
-    reader.suspend()  # so that it is not done before it can hear of the end
+    reader.suspend()  # so that it is not done before it can learn of the end
     worker.terminate()
     until(lambda: "Warm shutdown" in (tmp_path / "worker.log").read_text())
     reader.resume()
@@ -204,7 +204,7 @@ def test_a_worker_whose_disk_is_at_fault_leaves_the_file_to_others_and_says_so_a
     assert "the last time because a file or blob could not be read or written: " in (refused.status_details or "")
 
 
-def test_a_waiting_job_is_told_how_far_the_reading_is(
+def test_a_waiting_job_shows_how_far_the_reading_is(
     resources: Resources, project_id: str, archive: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.intake.file_intake.PROGRESS_SECONDS", 0.0)
@@ -212,9 +212,9 @@ def test_a_waiting_job_is_told_how_far_the_reading_is(
     file = upload(resources, project_id, archive)
     job = add_job(resources.sessions, file)
     read_file(resources, file.id)
-    told = [event for event in read_events(resources.sessions, job) if (event.data or {}).get("event") == "reading"]
-    assert [event.data["rows"] for event in told if event.data] == list(range(1, 15))
-    assert told[0].message == f"Reading {file.id}: 1 of 14 rows, 1 pair kept."
+    reported = [event for event in read_events(resources.sessions, job) if (event.data or {}).get("event") == "reading"]
+    assert [event.data["rows"] for event in reported if event.data] == list(range(1, 15))
+    assert reported[0].message == f"Reading {file.id}: 1 of 14 rows, 1 pair kept."
 
 
 def test_small_uploads_are_read_while_a_large_one_is(

@@ -60,8 +60,8 @@ def killed(resources: Resources, log: Path, where: str, call: str) -> bool:
 def test_a_job_outlives_its_worker_at_every_commit(
     patient: Resources, project_id: str, new_job: NewJob, tmp_path: Path
 ) -> None:
-    asked = {"steps": 8, "every": 2, "sampling": {"steps": 1, "prompts": ["a red square"], "every_steps": 2}}
-    job_id = new_job(**asked)
+    requested = {"steps": 8, "every": 2, "sampling": {"steps": 1, "prompts": ["a red square"], "every_steps": 2}}
+    job_id = new_job(**requested)
 
     def is_free() -> bool:
         tick(patient)
@@ -71,7 +71,7 @@ def test_a_job_outlives_its_worker_at_every_commit(
         until(is_free, seconds=30)
         assert killed(patient, tmp_path / "log", where, call), (where, call, (tmp_path / "log").read_text()[-2000:])
     assert read_job(patient.sessions, job_id).status == "succeeded"
-    undisturbed = new_job(**asked)
+    undisturbed = new_job(**requested)
     supervise(patient, undisturbed, stopping=lambda: False)
     with patient.sessions() as session:
         jobs = [read_job(patient.sessions, one) for one in (job_id, undisturbed)]

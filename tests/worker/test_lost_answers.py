@@ -31,7 +31,7 @@ def proxied(resources: Resources, engine: Engine) -> Iterator[tuple[Proxy, Resou
         own.dispose()
 
 
-def test_events_are_told_once(proxied: tuple[Proxy, Resources], resources: Resources, project_id: str) -> None:
+def test_events_are_stored_once(proxied: tuple[Proxy, Resources], resources: Resources, project_id: str) -> None:
     proxy, cut_off = proxied
     attempt = Attempt(claim(resources.sessions, queued_job(resources.sessions, project_id)), Path())
     attempt.receive([Phase(phase="caching", previous="loading", seconds=1.0)])
@@ -55,10 +55,10 @@ def test_a_sample_is_one_file_and_one_event(
     with pytest.raises(OperationalError):
         attempt.write(cut_off)
     attempt.write(cut_off)
-    told = [event for event in read_events(resources.sessions, attempt.lease.job_id) if "Samples" in event.message]
+    reported = [event for event in read_events(resources.sessions, attempt.lease.job_id) if "Samples" in event.message]
     with resources.sessions() as session:
         sheets = session.query(File).filter_by(filename="samples-step-0.png").all()
-    assert [(event.data or {})["file_id"] for event in told] == [sheet.id for sheet in sheets]
+    assert [(event.data or {})["file_id"] for event in reported] == [sheet.id for sheet in sheets]
     assert len(sheets) == 1
 
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.integration
 
 def phases(resources: Resources, job_id: str) -> list[str]:
     data = [event.data or {} for event in read_events(resources.sessions, job_id)]
-    return [told["phase"] for told in data if told.get("event") == "phase"]
+    return [reported["phase"] for reported in data if reported.get("event") == "phase"]
 
 
 @contextmanager

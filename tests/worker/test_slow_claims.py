@@ -68,7 +68,7 @@ def test_no_file_is_read_on_a_claim_that_was_answered_too_late(
     assert row.lease_expires_at is not None
 
 
-def test_no_images_are_drawn_on_a_claim_that_was_answered_too_late(brief: Resources, project_id: str) -> None:
+def test_no_images_are_generated_on_a_claim_that_was_answered_too_late(brief: Resources, project_id: str) -> None:
     generation_id = add_generation(brief.sessions, project_id)
     answered_late(brief, Generation, generation_id, lambda: generate(brief, generation_id, stopping=lambda: True))
     row = read_generation(brief.sessions, generation_id)

@@ -1,4 +1,4 @@
-"""A worker that is told to end, and a user who pauses, meet the trainer in whatever phase it is: the job goes on from
+"""A worker that is stopped, and a user who pauses, meet the trainer in whatever phase it is: the job goes on from
 there with nothing held against it, and ends as one that nobody disturbed."""
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def ended_like_an_undisturbed_one(resources: Resources, project_id: str, job_id:
         return weights_of(session, resources.blobs, disturbed) == weights_of(session, resources.blobs, other)
 
 
-def test_a_worker_told_to_end_gives_the_job_back_whatever_its_trainer_is_at(
+def test_a_worker_that_is_to_end_gives_the_job_back_whatever_its_trainer_is_at(
     resources: Resources,
     project_id: str,
     start_worker: StartWorker,
@@ -85,7 +85,7 @@ def is_running(process: psutil.Process) -> bool:
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
-def test_a_pause_and_a_cancel_are_heard_whatever_the_trainer_is_at(
+def test_a_pause_and_a_cancel_take_effect_whatever_the_trainer_is_at(
     resources: Resources,
     project_id: str,
     supervised: Supervised,

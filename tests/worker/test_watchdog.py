@@ -38,8 +38,8 @@ def watched(resources: Resources, project_id: str, folder: Path, program: str) -
     finally:
         process.end_group(child)
         output.close()
-    told = [event.message for event in read_events(resources.sessions, owned.job_id)]
-    assert "Training." in told
+    reported = [event.message for event in read_events(resources.sessions, owned.job_id)]
+    assert "Training." in reported
     return stalled, child.returncode
 
 

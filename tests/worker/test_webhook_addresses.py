@@ -34,24 +34,24 @@ def test_a_name_that_has_come_to_mean_a_private_address_is_refused(
 ) -> None:
     """The URL was fine when the endpoint was made; http is allowed here so that a request would arrive."""
     parts = replace(strict, settings=strict.settings.model_copy(update={"webhooks_allow_http": True}))
-    with receiving() as receiver, resolving(monkeypatch, hooks=["127.0.0.1"]) as asked:
+    with receiving() as receiver, resolving(monkeypatch, hooks=["127.0.0.1"]) as requested:
         endpoint_id = endpoint(parts, project_id, receiver.url(host="hooks.test"))
         cancelled(parts, project_id)
         deliver(parts)
         assert receiver.received == []
-        assert asked == ["hooks.test"]
+        assert requested == ["hooks.test"]
     assert "private, local or reserved" in (only(parts, endpoint_id).last_error or "")
 
 
-def test_the_connection_goes_to_the_address_that_was_judged_and_the_name_is_asked_for_once(
+def test_the_connection_goes_to_the_address_that_was_judged_and_the_name_is_resolved_once(
     parts: Resources, project_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with receiving() as receiver, receiving(address="127.0.0.2", port=receiver.port) as rebound:
-        with resolving(monkeypatch, hooks=["127.0.0.1", "127.0.0.2"]) as asked:
+        with resolving(monkeypatch, hooks=["127.0.0.1", "127.0.0.2"]) as requested:
             endpoint_id = endpoint(parts, project_id, receiver.url(host="hooks.test"))
             cancelled(parts, project_id)
             deliver(parts)
-        assert asked == ["hooks.test"]
+        assert requested == ["hooks.test"]
         assert (len(receiver.received), rebound.received) == (1, [])
     assert receiver.received[0].headers["host"] == f"hooks.test:{receiver.port}"
     assert only(parts, endpoint_id).delivered_at is not None
@@ -97,7 +97,7 @@ def test_of_several_addresses_the_next_is_tried(parts: Resources) -> None:
     assert answer.status == 200
 
 
-def test_no_more_than_a_kibibyte_of_an_answer_is_kept(parts: Resources, project_id: str) -> None:
+def test_no_more_than_a_kibibyte_of_an_answer_is_stored(parts: Resources, project_id: str) -> None:
     """Of one that never ends, either: its connection is closed."""
     body = b"x" * 50_000_000
     with receiving(lambda _: Reply(500, {"content-length": str(10**12)}, body)) as receiver:

@@ -77,8 +77,8 @@ def test_a_receiver_that_hangs_holds_up_no_other(
             go_on.set()
             running()
     assert {one.attempts for one in log(parts, quick)} == {1}
-    told = {one.last_error for one in log(parts, slow) if one.last_error is not None}
-    assert told == {"No answer within 2 seconds."}
+    reported = {one.last_error for one in log(parts, slow) if one.last_error is not None}
+    assert reported == {"No answer within 2 seconds."}
 
 
 def test_a_receiver_that_answers_byte_by_byte_has_no_more_time_than_others(parts: Resources, project_id: str) -> None:

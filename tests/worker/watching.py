@@ -56,18 +56,18 @@ def trainer_of(job_id: str) -> psutil.Process | None:
 def resumed_from(sessions: Sessions, job_id: str) -> list[int]:
     """The step from which each attempt's trainer started, in order."""
     data = [event.data or {} for event in read_events(sessions, job_id)]
-    return [told["resumed_from_step"] for told in data if told.get("event") == "started"]
+    return [reported["resumed_from_step"] for reported in data if reported.get("event") == "started"]
 
 
-def told(sessions: Sessions, job_id: str) -> list[str]:
-    """The names of the trainer's events that the job has told, in order."""
+def reported(sessions: Sessions, job_id: str) -> list[str]:
+    """The names of the trainer's events that the job has reported, in order."""
     data = [event.data or {} for event in read_events(sessions, job_id)]
     return [event["event"] for event in data if "event" in event]
 
 
 def states(sessions: Sessions, job_id: str) -> list[str]:
     data = [event.data or {} for event in read_events(sessions, job_id)]
-    return [told["status"] for told in data if "status" in told]
+    return [reported["status"] for reported in data if "status" in reported]
 
 
 def attempts_left(home: Path) -> list[Path]:

@@ -84,17 +84,17 @@ def accepts(received: Received, secret: str) -> bool:
 
 @contextmanager
 def resolving(monkeypatch: pytest.MonkeyPatch, **names: list[str]) -> Iterator[list[str]]:
-    """Names of ``.test`` resolve to these addresses, one after the other; yields what was asked for."""
-    real, asked = socket.getaddrinfo, list[str]()
+    """Names of ``.test`` resolve to these addresses, one after the other; yields what was resolved."""
+    real, requested = socket.getaddrinfo, list[str]()
 
     def answer(host: str, *rest: object, **more: object) -> object:
         name = str(host).removesuffix(".test")
         if name not in names:
             return real(host, *rest, **more)  # type: ignore[arg-type]
-        address = names[name][min(asked.count(host), len(names[name]) - 1)]
-        asked.append(host)
+        address = names[name][min(requested.count(host), len(names[name]) - 1)]
+        requested.append(host)
         return real(address, *rest, **more)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
         patched.setattr(socket, "getaddrinfo", answer)
-        yield asked
+        yield requested

@@ -30,7 +30,7 @@ _ENTRY = re.compile(r"([0-9a-f]{64})\.safetensors")
 _PARTIAL = re.compile(rf"\.[0-9a-f]{{64}}\.safetensors\.[0-9a-f]+{re.escape(PARTIAL)}")
 
 
-class Entry(NamedTuple):
+class EntryOnDisk(NamedTuple):
     """``used`` is in nanoseconds, ``size`` in bytes of whole blocks."""
 
     used: int
@@ -70,7 +70,7 @@ def _too_much(size: int, max_bytes: int | None) -> int:
     return size - int((1 - FREED_SHARE) * max_bytes)
 
 
-def _remove(cache: Path, entries: Sequence[Entry], wanted: int) -> int:
+def _remove(cache: Path, entries: Sequence[EntryOnDisk], wanted: int) -> int:
     freed = 0
     with reading_pins(cache) as pinned:
         for entry in entries:
@@ -81,7 +81,7 @@ def _remove(cache: Path, entries: Sequence[Entry], wanted: int) -> int:
     return freed
 
 
-def _scan(cache: Path) -> Iterator[Entry]:
+def _scan(cache: Path) -> Iterator[EntryOnDisk]:
     for folder in cache.iterdir():
         if _FOLDER.fullmatch(folder.name) and folder.is_dir():
             with os.scandir(folder) as found:
@@ -89,7 +89,7 @@ def _scan(cache: Path) -> Iterator[Entry]:
                     yield from _entry(file)
 
 
-def _entry(file: os.DirEntry[str]) -> Iterator[Entry]:
+def _entry(file: os.DirEntry[str]) -> Iterator[EntryOnDisk]:
     """None for what is no entry; a partial file that nobody writes any more is removed."""
     named = _ENTRY.fullmatch(file.name)
     if named is None and not _PARTIAL.fullmatch(file.name):
@@ -101,7 +101,7 @@ def _entry(file: os.DirEntry[str]) -> Iterator[Entry]:
     if named is None:
         _sweep(file.path, status)
     elif stat.S_ISREG(status.st_mode):
-        yield Entry(status.st_mtime_ns, on_disk(status.st_size), named[1], file.path)
+        yield EntryOnDisk(status.st_mtime_ns, on_disk(status.st_size), named[1], file.path)
 
 
 def _sweep(path: str, status: os.stat_result) -> None:

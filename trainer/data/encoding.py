@@ -17,7 +17,7 @@ from trainer.families.family import Encoders, Family
 from trainer.run_directory.images import UnreadableImage, decode
 from trainer.run_directory.run import ImageFile, PairFiles
 from trainer.runtime.distributed import SINGLE_PROCESS, ProcessGroup
-from trainer.runtime.errors import BadRun, FieldError
+from trainer.runtime.errors import BadRun, RunFieldError
 from trainer.runtime.signals import StopRequest
 from trainer.spec.buckets import Bucket, Crop, buckets, centre_crop, shared_bucket
 from trainer.spec.strict import Auto
@@ -115,7 +115,7 @@ class CachingEncoder:
             if self._any_missing(image.key for image in group)
         ]
         process_group.all_gather(None)  # what one of them computes now, another must not find
-        field_errors: list[FieldError] = []
+        field_errors: list[RunFieldError] = []
         self._compute(
             process_group.shard(prompt_groups), process_group.shard(image_groups), field_errors, device, stop, progress
         )
@@ -128,7 +128,7 @@ class CachingEncoder:
         self,
         prompt_groups: Sequence[Sequence[tuple[str, str]]],
         image_groups: Sequence[Sequence[EncodedImage]],
-        field_errors: list[FieldError],
+        field_errors: list[RunFieldError],
         device: torch.device,
         stop: StopRequest,
         progress: Callable[[int, int], None],
@@ -156,7 +156,7 @@ def new_encoder(family: Family, cache: Cache, resolution: int | Auto) -> Caching
     sizes = tuple(buckets(native, family.size_multiple, family.largest_side))
     if not sizes:
         allowed = f"sides are multiples of {family.size_multiple}, at most {family.largest_side or 'any size'}"
-        raise BadRun([FieldError("data.resolution", str(resolution), allowed)])
+        raise BadRun([RunFieldError("data.resolution", str(resolution), allowed)])
     return CachingEncoder(family, cache, sizes)
 
 
@@ -183,14 +183,14 @@ def _encode_prompts(encoders: Encoders, cache: Cache, group: Sequence[tuple[str,
 
 
 def _encode_images(
-    encoders: Encoders, cache: Cache, group: Sequence[EncodedImage], field_errors: list[FieldError]
+    encoders: Encoders, cache: Cache, group: Sequence[EncodedImage], field_errors: list[RunFieldError]
 ) -> None:
     readable: dict[EncodedImage, Tensor] = {}
     for image in group:
         try:
             readable[image] = pixels(image)
         except UnreadableImage as error:
-            field_errors.append(FieldError("data", repr(image.file.path.name), str(error)))
+            field_errors.append(RunFieldError("data", repr(image.file.path.name), str(error)))
     if not readable:
         return
     means, deviations = encoders.encode_images(torch.stack(list(readable.values())))

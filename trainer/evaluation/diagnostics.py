@@ -100,7 +100,7 @@ def margin_from_rejected_only(run: MetricsHistory) -> str | None:
     return (
         f"At step {last['step']} the margin grew by {last['margin_change']:.4f}, but the chosen loss changed by "
         f"{last['chosen_loss_change']:+.4f} only: rejected images are pushed away rather than chosen ones learned, "
-        "which in time breaks images. Look at samples; lower learning_rate or take a larger beta."
+        "which in time breaks images. Check samples; lower learning_rate or take a larger beta."
     )
 
 
@@ -154,7 +154,7 @@ def no_learning(run: MetricsHistory) -> str | None:
     if not run.trained or last["step"] < run.max_steps / 2 or last["objective_change_high"] < 0:
         return None
     return (
-        f"After {last['step']} of {run.max_steps} steps the held-out objective cannot be told from the base's: change "
+        f"After {last['step']} of {run.max_steps} steps the held-out objective does not differ from the base's: change "
         f"{last['objective_change']:+.4f}, 95% interval {last['objective_change_low']:+.4f} to "
         f"{last['objective_change_high']:+.4f}. Raise learning_rate, train longer, or hold out more pairs."
     )

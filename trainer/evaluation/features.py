@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from trainer.evaluation.image_statistics import Vector, energy_coefficient, statistics
-from trainer.runtime.errors import BadRun, FieldError
+from trainer.runtime.errors import BadRun, RunFieldError
 
 DINO_SIDE, DINO_MEAN, DINO_DEVIATION = 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 DINO_TYPES = ("dinov2", "dinov2_with_registers")
@@ -50,10 +50,10 @@ class Dinov2:
 
         wanted = "a directory with a DINOv2 model in safetensors"
         if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
-            raise BadRun([FieldError("dinov2", folder.name, wanted)])
+            raise BadRun([RunFieldError("dinov2", folder.name, wanted)])
         kind = AutoConfig.from_pretrained(folder).model_type
         if kind not in DINO_TYPES:
-            raise BadRun([FieldError("dinov2", f"{folder.name}, of type {kind}", wanted)])
+            raise BadRun([RunFieldError("dinov2", f"{folder.name}, of type {kind}", wanted)])
         self.model: Any = AutoModel.from_pretrained(folder, use_safetensors=True, torch_dtype=torch.float32)
         self.model.requires_grad_(False).eval().to(device)
         self.device = device

@@ -2,7 +2,7 @@
 
 Each pair is scored on ``draws`` fixed draws (stratified timesteps, noise keyed by pair and draw, the posterior's mean
 as latents, no prompt dropout) and prefers the image whose loss, averaged over its draws, is lower. Without a
-reference that also measures which image is simpler, so the base's numbers on the same draws stand beside it.
+reference that also measures which image is simpler, so the report gives the base's numbers on the same draws with it.
 """
 
 from __future__ import annotations

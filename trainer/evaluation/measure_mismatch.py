@@ -36,7 +36,7 @@ def measure_mismatch(
     check: Callable[[], None],
     progress: Callable[[int, int], None],
 ) -> MismatchMeasured:
-    """Of ``count`` images, two at least; where there are fewer pairs, each gets several. The network draws as it is."""
+    """Of ``count`` images, two at least; where there are fewer pairs, each gets several. The network is as it is."""
     started = time.monotonic()
     positions = pick_diverse([pair.prompt_keys[0] for pair in pairs], max(2, count))
     sampled: list[Image.Image] = []

@@ -15,7 +15,7 @@ Who reads it, by their code (none of them is run here but diffusers):
   gives another network; sd-scripts ignores it.
 
 SD3 has no such names that all three read: its file keeps diffusers' (``transformer.`` ...), which ComfyUI reads too,
-with the scale multiplied into the weights, so that nothing has to be known beside them.
+with the scale multiplied into the weights, so that a reader needs nothing besides them.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ class Card:
                 "## What it was made from",
                 "",
                 *training(self.run, self.method, {**self.loss_hyperparameters, "beta": beta}, batch_size),
-                f"- seed {self.run.spec.seed}; {SPEC} holds everything else that was asked for, {METRICS} every step",
+                f"- seed {self.run.spec.seed}; {SPEC} holds everything else that was requested, {METRICS} every step",
                 f"- {', '.join(f'{package} {number}' for package, number in self.versions.items())}",
                 "",
             ]
@@ -172,7 +172,10 @@ def measured(rows: Sequence[LoggedRow], best_step: int) -> list[str]:
     columns = [of_base(validations[0], exported), of_adapter(exported)]
     names = ["base", f"this adapter, step {best_step}"]
     if last["step"] != best_step:
-        columns, names = [*columns, of_adapter(last)], [*names, f"not kept: step {last['step']}, {last['pairs']} pairs"]
+        columns, names = (
+            [*columns, of_adapter(last)],
+            [*names, f"not exported: step {last['step']}, {last['pairs']} pairs"],
+        )
     warned = [row for row in rows if row["kind"] == "warning"]
     return [
         f"On {exported['pairs']} held-out pairs, {exported['draws']} fixed timesteps and noises each; in brackets, 95%",
@@ -183,9 +186,9 @@ def measured(rows: Sequence[LoggedRow], best_step: int) -> list[str]:
         *(f"| {measure} | {' | '.join(column[measure] for column in columns)} |" for measure in columns[1]),
         "",
         "Implicit accuracy is the share of pairs whose chosen image the network denoises better than the rejected one.",
-        "Without a reference it also tells which image is simpler, hence the base's beside it; reference-corrected",
+        "Without a reference it also measures which image is simpler, hence the base's next to it; reference-corrected",
         "accuracy counts the pairs whose difference grew against the base's. Both rise when rejected images are merely",
-        "denoised worse, and neither says how samples look: look at them.",
+        "denoised worse, and neither says how samples look: check them by eye.",
         *([""] if warned else []),
         *(f"- Warned at step {row['step']}: {row['message']}" for row in warned),
     ]
@@ -280,7 +283,7 @@ def elsewhere(spec: RunSpec, family: FamilyFacts, named: str) -> list[str]:
     if family.kohya is None:
         return [
             f"ComfyUI: `{named}` into `models/loras`, strength 1. It keeps diffusers' names, with the scale in the",
-            "weights; whether other programs read it was not looked into.",
+            "weights; whether other programs read it was not checked.",
         ]
     if spec.adapter.type == "dora":
         return [

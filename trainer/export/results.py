@@ -22,7 +22,7 @@ def evaluate_best(
 ) -> None:
     """Leaves the network with the best adapter."""
     context.phases.enter("validating")
-    context.learner.load_weights(best.adapter)
+    context.trainable.load_weights(best.adapter)
     measured = evaluator.measure(context.dataset.held_out, HELD_OUT_BATCH)
     evaluator.record(metrics(best.step, measured, base, objective, last_good_step=best.step, final=True))
 
@@ -42,7 +42,7 @@ def export_best(context: TrainingContext, card: Card, plan: ResolvedPlan, best: 
     return export(
         context.run,
         card,
-        context.learner.denoiser,
+        context.trainable.denoiser,
         fixed.to(context.device),
         metrics=context.metrics_log.read(),
         best_step=best.step,
@@ -68,7 +68,7 @@ def sample_images(context: TrainingContext) -> SampleImages:
         with explain_out_of_memory(context.device, options.held_out):
             return SampleImages(held_out_grid_png(context))
     except OutOfMemory:
-        reason = "the device had no memory left to draw them"
+        reason = "the device had no memory left to sample them"
         context.phases.report(Warned(code="no_samples", message=f"No samples are among the results: {reason}."))
         return SampleImages(None, reason)
 
@@ -83,7 +83,7 @@ def held_out_grid_png(context: TrainingContext) -> bytes:
         seed=options.seed,
     )
     return grid.sample(
-        context.sampler, context.learner.denoiser.without_adapter, context.check, context.phases.progress
+        context.sampler, context.trainable.denoiser.without_adapter, context.check, context.phases.progress
     )
 
 

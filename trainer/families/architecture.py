@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trainer.families.files import read_json
-from trainer.runtime.errors import BadRun, FieldError
+from trainer.runtime.errors import BadRun, RunFieldError
 from trainer.spec.family_facts import FAMILIES, FamilyName, family_facts
 
 TRANSFORMERS: Mapping[str, str] = {
@@ -19,7 +19,7 @@ def require_family(folder: Path, family: FamilyName) -> None:
     found = _family_of(folder)
     if found != family:
         allowed = f"the files in base.source are of {found}: register the base with the family that it is of"
-        raise BadRun([FieldError("base.family", repr(family), allowed)], code="wrong_family")
+        raise BadRun([RunFieldError("base.family", repr(family), allowed)], code="wrong_family")
     _require_text_to_image(folder, family_facts(family).denoiser)
 
 
@@ -39,9 +39,9 @@ def _family_of(folder: Path) -> str:
 
 
 def _require_text_to_image(folder: Path, network: str) -> None:
-    """Inpainting, depth, editing and upscaling models take further channels beside the noisy latents."""
+    """Inpainting, depth, editing and upscaling models take further channels besides the noisy latents."""
     taken = read_json(folder / network / "config.json").get("in_channels", 4)
     latent = read_json(folder / "vae" / "config.json").get("latent_channels", 4)
     if taken != latent:
         allowed = f"only text-to-image models are trained, which take the {latent} channels of their autoencoder"
-        raise BadRun([FieldError(f"base.source {network}/ in_channels", str(taken), allowed)], code="bad_base")
+        raise BadRun([RunFieldError(f"base.source {network}/ in_channels", str(taken), allowed)], code="bad_base")

@@ -12,7 +12,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor
 
 from trainer.families.files import read_json
-from trainer.runtime.errors import BadRun, FieldError
+from trainer.runtime.errors import BadRun, RunFieldError
 
 PREDICTIONS = ("epsilon", "v_prediction")
 
@@ -23,7 +23,7 @@ def read_scheduler(folder: Path) -> dict[str, Any]:
     prediction = scheduler.get("prediction_type", "epsilon")
     if prediction not in PREDICTIONS:
         allowed = f"allowed are {', '.join(PREDICTIONS)}"
-        raise BadRun([FieldError("base.source scheduler/ prediction_type", prediction, allowed)], code="bad_base")
+        raise BadRun([RunFieldError("base.source scheduler/ prediction_type", prediction, allowed)], code="bad_base")
     return scheduler
 
 

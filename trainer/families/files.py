@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from trainer.runtime.errors import BadRun, BaseUnavailable, FieldError
+from trainer.runtime.errors import BadRun, BaseUnavailable, RunFieldError
 
 PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth", "*.pkl")
 WANTED = ["*.json", "*.txt", "*.model", "*.safetensors"]  # no pickles, no code
@@ -41,7 +41,7 @@ def locate(source: str, revision: str | None, components: Sequence[str]) -> Path
 
 
 def _not_found(given: str, allowed: str) -> BadRun:
-    return BadRun([FieldError("base.source", given, allowed)], code="base_not_found")
+    return BadRun([RunFieldError("base.source", given, allowed)], code="base_not_found")
 
 
 def _is_refusal(error: BaseException | None) -> bool:
@@ -59,14 +59,14 @@ def require_safetensors(folder: Path, components: Sequence[str]) -> None:
         )
 
 
-def _component_error(component: Path) -> FieldError | None:
+def _component_error(component: Path) -> RunFieldError | None:
     where = f"base.source {component.name}/"
     if not (component / "config.json").is_file():
-        return FieldError(where, "no config.json", "every component of the model is required")
+        return RunFieldError(where, "no config.json", "every component of the model is required")
     if any(component.glob("*.safetensors")):
         return None
     pickles = sorted(file.name for pattern in PICKLES for file in component.glob(pattern))
-    return FieldError(where, ", ".join(pickles) or "no weights", "only safetensors are loaded, never pickles")
+    return RunFieldError(where, ", ".join(pickles) or "no weights", "only safetensors are loaded, never pickles")
 
 
 def variant(component: Path) -> str | None:
@@ -82,7 +82,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         where = f"base.source {path.parent.name}/{path.name}"
         raise BadRun(
-            [FieldError(where, str(error), "a diffusers model has this file, in JSON")], code="bad_base"
+            [RunFieldError(where, str(error), "a diffusers model has this file, in JSON")], code="bad_base"
         ) from error
     return content
 

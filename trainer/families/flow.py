@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from trainer.families.files import read_json
-from trainer.runtime.errors import BadRun, FieldError
+from trainer.runtime.errors import BadRun, RunFieldError
 
 SMALLEST_SHARE = 1e-9  # the normal distribution has no end; this share of it keeps sigma within (0, 1)
 
@@ -23,11 +23,11 @@ def read_scheduler(folder: Path) -> dict[str, Any]:
     field_errors = []
     if not kind.startswith("FlowMatch"):
         field_errors.append(
-            FieldError("base.source scheduler/ _class_name", kind, "a flow-matching scheduler is required")
+            RunFieldError("base.source scheduler/ _class_name", kind, "a flow-matching scheduler is required")
         )
     if scheduler.get("use_dynamic_shifting", False):
         allowed = "only a shift that is the same for all image sizes"
-        field_errors.append(FieldError("base.source scheduler/ use_dynamic_shifting", "true", allowed))
+        field_errors.append(RunFieldError("base.source scheduler/ use_dynamic_shifting", "true", allowed))
     if field_errors:
         raise BadRun(field_errors, code="bad_base")
     return scheduler

@@ -16,7 +16,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from trainer.runtime.errors import BadRun, FieldError
+from trainer.runtime.errors import BadRun, RunFieldError
 from trainer.spec.run import Adapter
 
 ADAPTER = "default"
@@ -52,7 +52,9 @@ def add_lora(network: Any, config: LoraConfig, *, seed: int) -> dict[str, nn.Par
 def require_targets(network: nn.Module, targets: Iterable[str]) -> None:
     layers = [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
     field_errors = [
-        FieldError("adapter.target_modules", repr(target), f"ends of layer names, such as {', '.join(endings(layers))}")
+        RunFieldError(
+            "adapter.target_modules", repr(target), f"ends of layer names, such as {', '.join(endings(layers))}"
+        )
         for target in targets
         if not any(name == target or name.endswith(f".{target}") for name in layers)
     ]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from trainer.runtime.device import base_dtype
-from trainer.runtime.errors import FieldError
+from trainer.runtime.errors import RunFieldError
 from trainer.spec.run import Compute
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -17,23 +17,23 @@ COMPILERS = ("g++", "clang++", "c++")
 QUANTISED = ("int8", "nf4")
 
 
-def compute_field_errors(compute: Compute, device: torch.device) -> list[FieldError]:
+def compute_field_errors(compute: Compute, device: torch.device) -> list[RunFieldError]:
     """Options that this machine does not support; checked before any work."""
     field_errors = []
     reason = _why_no_bitsandbytes(device)
     if compute.base_precision in QUANTISED and reason:
         field_errors.append(
-            FieldError(
+            RunFieldError(
                 "compute.base_precision",
                 repr(compute.base_precision),
                 f"here auto or {', '.join(DTYPES)}: {reason}",
             )
         )
     if compute.optimizer == "adamw8bit" and reason:
-        field_errors.append(FieldError("compute.optimizer", "'adamw8bit'", f"here adamw: {reason}"))
+        field_errors.append(RunFieldError("compute.optimizer", "'adamw8bit'", f"here adamw: {reason}"))
     if compute.compile and not any(which(compiler) for compiler in COMPILERS):
         field_errors.append(
-            FieldError("compute.compile", "True", f"here false: it needs a C++ compiler ({', '.join(COMPILERS)})")
+            RunFieldError("compute.compile", "True", f"here false: it needs a C++ compiler ({', '.join(COMPILERS)})")
         )
     return field_errors
 

@@ -180,8 +180,8 @@ class SdxlDenoiser:
         if self.text is None:
             return prompt
         hidden, pooled = encoded(tuple(self.text.encoders.values()), [prompt["ids"], prompt["ids_2"]])
-        kept = 1 - prompt["empty"].to(hidden.dtype)
-        return {"hidden": hidden * kept.view(-1, 1, 1), "pooled": pooled * kept.view(-1, 1)}
+        not_dropped = 1 - prompt["empty"].to(hidden.dtype)
+        return {"hidden": hidden * not_dropped.view(-1, 1, 1), "pooled": pooled * not_dropped.view(-1, 1)}
 
     def new_scheduler(self) -> EulerDiscreteScheduler:
         return EulerDiscreteScheduler.from_config(dict(self.scheduler))

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from trainer.families.lora import add_lora, lora_config, without_lora
-from trainer.runtime.errors import BadRun, FieldError
+from trainer.runtime.errors import BadRun, RunFieldError
 from trainer.spec.run import Adapter, Token
 
 TEXT_ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
@@ -32,12 +32,12 @@ def text_fingerprint(adapter: Adapter) -> dict[str, Any]:
     return {"token_ids": adapter.token.model_dump() if adapter.token else {}} if trains_text(adapter) else {}
 
 
-def token_field_errors(adapter: Adapter, prompts: Sequence[str]) -> list[FieldError]:
+def token_field_errors(adapter: Adapter, prompts: Sequence[str]) -> list[RunFieldError]:
     """A learned word that no prompt holds would not be learned."""
     if adapter.token is None or any(adapter.token.text in prompt for prompt in prompts):
         return []
     allowed = "a word that stands in prompts, caption_templates or instance_prompt"
-    return [FieldError("adapter.token.text", repr(adapter.token.text), allowed)]
+    return [RunFieldError("adapter.token.text", repr(adapter.token.text), allowed)]
 
 
 def words(token: Token) -> list[str]:
@@ -47,9 +47,11 @@ def words(token: Token) -> list[str]:
 
 def add_words(tokenizer: Any, token: Token) -> None:
     """Raises BadRun if the tokenizer has such a word already."""
-    known = [word for word in words(token) if word in tokenizer.get_vocab()]
-    if known:
-        raise BadRun([FieldError("adapter.token.text", repr(known[0]), "a word that the tokenizer does not know yet")])
+    existing = [word for word in words(token) if word in tokenizer.get_vocab()]
+    if existing:
+        raise BadRun(
+            [RunFieldError("adapter.token.text", repr(existing[0]), "a word that the tokenizer does not know yet")]
+        )
     tokenizer.add_tokens(words(token))
 
 
@@ -78,10 +80,10 @@ class LearnedEmbedding(nn.Module):
         return self.table.weight
 
     def forward(self, ids: Tensor) -> Tensor:
-        known: Tensor = self.table(ids.clamp(max=self.first - 1))
+        existing: Tensor = self.table(ids.clamp(max=self.first - 1))
         rows = self.learned if self.enabled else self.initial
-        learned = rows[(ids - self.first).clamp(min=0)].to(known.dtype)
-        return torch.where((ids >= self.first).unsqueeze(-1), learned, known)
+        learned = rows[(ids - self.first).clamp(min=0)].to(existing.dtype)
+        return torch.where((ids >= self.first).unsqueeze(-1), learned, existing)
 
 
 def add_learned_rows(encoder: Any, tokenizer: Any, token: Token) -> LearnedEmbedding:
@@ -90,7 +92,7 @@ def add_learned_rows(encoder: Any, tokenizer: Any, token: Token) -> LearnedEmbed
     first = tokenizer.convert_tokens_to_ids(words(token)[0])
     ids = tokenizer(token.initial, add_special_tokens=False).input_ids
     if not ids or (tokenizer.unk_token_id in ids and token.initial != tokenizer.unk_token):
-        raise BadRun([FieldError("adapter.token.initial", repr(token.initial), "a word that the tokenizer knows")])
+        raise BadRun([RunFieldError("adapter.token.initial", repr(token.initial), "a word that the tokenizer knows")])
     initial = table.weight[ids].float().mean(dim=0).expand(token.vectors, -1)
     rows = LearnedEmbedding(table, first, initial.clone())
     encoder.set_input_embeddings(rows)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trainer.families.files import variant
-from trainer.runtime.errors import BadRun, FieldError
+from trainer.runtime.errors import BadRun, RunFieldError
 from trainer.spec.run import Adapter
 
 
@@ -26,7 +26,7 @@ def require_frozen_text_encoders(adapter: Adapter, family: str) -> None:
     given = {"adapter.text_encoder": adapter.text_encoder, "adapter.token": adapter.token}
     allowed = f"null for {family}: only the denoiser is trained"
     field_errors = [
-        FieldError(field, value.model_dump_json(), allowed) for field, value in given.items() if value is not None
+        RunFieldError(field, value.model_dump_json(), allowed) for field, value in given.items() if value is not None
     ]
     if field_errors:
         raise BadRun(field_errors)

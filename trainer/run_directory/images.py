@@ -24,7 +24,7 @@ def upright_size(data: bytes) -> tuple[int, int]:
     with _pillow_errors(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
         _refuse_unsupported(image)
         width, height = image.size
-        # Asking a PNG without early EXIF data for it would decode all its pixels, in case some follows them.
+        # Reading it from a PNG without early EXIF data would decode all its pixels, in case some follows them.
         exif = {} if image.format == "PNG" and "exif" not in image.info else image.getexif()
         return (height, width) if exif.get(_ORIENTATION) in _SIDEWAYS else (width, height)
 

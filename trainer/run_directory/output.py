@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.run_directory.run import Run
-from trainer.runtime.errors import BadRun, FieldError
+from trainer.runtime.errors import BadRun, RunFieldError
 from trainer.spec.events import Done
 
 ADAPTER, EMBEDDING = "pytorch_lora_weights.safetensors", "learned_embeds.safetensors"
@@ -32,7 +32,7 @@ def finished_result(run: Run) -> Done | None:
     metadata = adapter_metadata(output / ADAPTER)
     if metadata["pairtune.run"] != run.digest:
         allowed = "spec and data must stay as they were; use another directory, or remove output/"
-        raise BadRun([FieldError("output/", "made by another spec or from other data", allowed)])
+        raise BadRun([RunFieldError("output/", "made by another spec or from other data", allowed)])
     return Done(best_step=int(metadata["pairtune.best_step"]), files=file_hashes(output))
 
 

@@ -17,8 +17,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from trainer.run_directory.images import upright_size
-from trainer.run_directory.split import Split, hold_out
-from trainer.runtime.errors import BadRun, FieldError
+from trainer.run_directory.split import HeldOutBy, hold_out
+from trainer.runtime.errors import BadRun, RunFieldError
 from trainer.spec.invalid_fields import invalid_fields
 from trainer.spec.manifest import ManifestPair
 from trainer.spec.resolved import Resolved, resolve
@@ -39,7 +39,7 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class PairFiles:
-    """``rejected`` is None where the base is to draw it."""
+    """``rejected`` is None where the base is to sample it."""
 
     id: str
     prompt: str
@@ -59,14 +59,14 @@ class Run:
     hyperparameters: Resolved
     training: tuple[PairFiles, ...]
     validation: tuple[PairFiles, ...]
-    held_out_by: Split
+    held_out_by: HeldOutBy
     dataset_digest: str
     digest: str
 
 
 def read_run(directory: Path) -> Run:
-    """Raises BadRun with every fault found."""
-    field_errors: list[FieldError] = []
+    """Raises BadRun with every error found."""
+    field_errors: list[RunFieldError] = []
     spec = _read_spec(directory / "spec.json", RunSpec, field_errors)
     pairs = _read_pairs(directory / "data", field_errors)
     if spec is None or field_errors:
@@ -91,33 +91,33 @@ def read_run(directory: Path) -> Run:
 
 
 def read_sample_spec(directory: Path) -> SampleSpec:
-    """What ``python -m trainer sample`` is to draw. Raises BadRun with every fault found."""
-    field_errors: list[FieldError] = []
+    """What ``python -m trainer sample`` is to sample. Raises BadRun with every error found."""
+    field_errors: list[RunFieldError] = []
     spec = _read_spec(directory / "draw.json", SampleSpec, field_errors)
     if spec is None:
         raise BadRun(field_errors)
     return spec
 
 
-def _read_spec(path: Path, model: type[Spec], field_errors: list[FieldError]) -> Spec | None:
+def _read_spec(path: Path, model: type[Spec], field_errors: list[RunFieldError]) -> Spec | None:
     try:
         given = from_json(path.read_bytes())
         return model.model_validate(given)
     except OSError as error:
-        field_errors.append(FieldError(path.name, error.strerror or "unreadable", "the specification is required"))
+        field_errors.append(RunFieldError(path.name, error.strerror or "unreadable", "the specification is required"))
     except ValidationError as error:
         field_errors.extend(model_field_errors(error, given, model))
     except ValueError as error:
-        field_errors.append(FieldError(path.name, "no JSON", str(error)))
+        field_errors.append(RunFieldError(path.name, "no JSON", str(error)))
     return None
 
 
-def _read_pairs(data: Path, field_errors: list[FieldError]) -> list[tuple[ManifestPair, PairFiles]]:
+def _read_pairs(data: Path, field_errors: list[RunFieldError]) -> list[tuple[ManifestPair, PairFiles]]:
     manifest = data / "manifest.jsonl"
     try:
         lines = manifest.read_bytes().split(b"\n")  # as text, splitlines() would split inside prompts too
     except OSError as error:
-        field_errors.append(FieldError("data/manifest.jsonl", str(error), "one JSON object per pair is required"))
+        field_errors.append(RunFieldError("data/manifest.jsonl", str(error), "one JSON object per pair is required"))
         return []
     parsed = [
         pair
@@ -125,29 +125,29 @@ def _read_pairs(data: Path, field_errors: list[FieldError]) -> list[tuple[Manife
         if line.strip() and (pair := _read_line(line, f"data/manifest.jsonl:{number}", field_errors)) is not None
     ]
     field_errors.extend(
-        FieldError("data/manifest.jsonl", f"id {identifier!r} {count} times", "ids are unique")
+        RunFieldError("data/manifest.jsonl", f"id {identifier!r} {count} times", "ids are unique")
         for identifier, count in Counter(pair.id for pair in parsed).items()
         if count > 1
     )
     if not any(pair.split == "train" for pair in parsed):
         field_errors.append(
-            FieldError("data/manifest.jsonl", f"{len(parsed)} pairs", "at least one with split 'train' is needed")
+            RunFieldError("data/manifest.jsonl", f"{len(parsed)} pairs", "at least one with split 'train' is needed")
         )
     return [(pair, files) for pair in parsed if (files := _read_images(pair, data, field_errors)) is not None]
 
 
-def _read_line(line: bytes, where: str, field_errors: list[FieldError]) -> ManifestPair | None:
+def _read_line(line: bytes, where: str, field_errors: list[RunFieldError]) -> ManifestPair | None:
     try:
         given = from_json(line)
         return ManifestPair.model_validate(given)
     except ValidationError as error:
         field_errors.extend(model_field_errors(error, given, ManifestPair, prefix=f"{where} "))
     except ValueError as error:
-        field_errors.append(FieldError(where, "no JSON", str(error)))
+        field_errors.append(RunFieldError(where, "no JSON", str(error)))
     return None
 
 
-def _read_images(pair: ManifestPair, data: Path, field_errors: list[FieldError]) -> PairFiles | None:
+def _read_images(pair: ManifestPair, data: Path, field_errors: list[RunFieldError]) -> PairFiles | None:
     chosen = _read_image(data, pair.chosen, f"pair {pair.id} chosen", field_errors)
     rejected = _read_image(data, pair.rejected, f"pair {pair.id} rejected", field_errors) if pair.rejected else None
     if chosen is None or (rejected is None and pair.rejected):
@@ -161,25 +161,25 @@ def image_file(path: Path) -> ImageFile:
     return ImageFile(path, hashlib.sha256(content).hexdigest(), upright_size(content))
 
 
-def _read_image(data: Path, name: str, where: str, field_errors: list[FieldError]) -> ImageFile | None:
+def _read_image(data: Path, name: str, where: str, field_errors: list[RunFieldError]) -> ImageFile | None:
     path = data / name
     try:
         if not path.resolve().is_relative_to(data.resolve()):
-            field_errors.append(FieldError(where, repr(name), "paths lead into data/"))
+            field_errors.append(RunFieldError(where, repr(name), "paths lead into data/"))
             return None
         return image_file(path)
     except OSError as error:
-        field_errors.append(FieldError(where, repr(name), error.strerror or "unreadable"))
+        field_errors.append(RunFieldError(where, repr(name), error.strerror or "unreadable"))
     except ValueError as error:  # UnreadableImage, or a path that holds a NUL
-        field_errors.append(FieldError(where, repr(name), str(error)))
+        field_errors.append(RunFieldError(where, repr(name), str(error)))
     return None
 
 
 def model_field_errors(
     error: ValidationError, given: object, model: type[BaseModel], prefix: str = ""
-) -> list[FieldError]:
+) -> list[RunFieldError]:
     return [
-        FieldError(
+        RunFieldError(
             prefix + (invalid.path or "the object"),
             "nothing" if invalid.kind == "missing" else repr(invalid.given)[:200],
             f"unknown field; {invalid.wanted}" if invalid.kind == "unknown" else invalid.wanted,

@@ -16,7 +16,7 @@ class Identified(Protocol):
 
 Item = TypeVar("Item")
 Named = TypeVar("Named", bound=Identified)
-Split = Literal["data", "prompt", "images shared", "pair", "nothing"]
+HeldOutBy = Literal["data", "prompt", "images shared", "pair", "nothing"]
 
 
 def hold_out(
@@ -25,7 +25,7 @@ def hold_out(
     prompt: Callable[[Item], str],
     images: Callable[[Item], Iterable[str]] = lambda _: (),
     share: float,
-) -> tuple[list[Item], list[Item], Split]:
+) -> tuple[list[Item], list[Item], HeldOutBy]:
     """Training items, validation items, and what the split went by.
 
     Where no item is marked "validation", about ``share`` of the prompts are held out, chosen by their hash and
@@ -42,7 +42,7 @@ def hold_out(
         return training, training, "nothing"
     prompts = [[("prompt", same_prompt(prompt(item)))] for item in training]
     shown = [[("image", image) for image in images(item)] for item in training]
-    ways: tuple[tuple[Split, list[int]], ...] = (
+    ways: tuple[tuple[HeldOutBy, list[int]], ...] = (
         ("prompt", connected([[*said, *seen] for said, seen in zip(prompts, shown, strict=True)])),
         ("images shared", connected(prompts)),
         ("pair", connected(shown)),

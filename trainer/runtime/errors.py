@@ -1,7 +1,7 @@
 """The trainer's errors: everything that ends a run early.
 
 TrainerError
-├── BadRun           the run directory can never train: all faults of spec and data at once
+├── BadRun           the run directory can never train: all errors of spec and data at once
 ├── BaseUnavailable  the hub cannot be reached for the base model: try again later
 ├── Interrupted      SIGTERM: run again to go on
 ├── NonFiniteLoss    training diverged
@@ -22,7 +22,7 @@ from trainer.runtime.oom import ExhaustedMemory
 
 
 @dataclass(frozen=True)
-class FieldError:
+class RunFieldError:
     """One thing to correct: where it is, what was given, and what would be accepted."""
 
     field: str
@@ -40,7 +40,7 @@ class TrainerError(Exception):
 
 
 class BadRun(TrainerError):
-    def __init__(self, field_errors: Sequence[FieldError], code: str = "bad_spec") -> None:
+    def __init__(self, field_errors: Sequence[RunFieldError], code: str = "bad_spec") -> None:
         super().__init__("\n".join(str(field_error) for field_error in field_errors))
         self.field_errors = tuple(field_errors)
         self.code = code
@@ -65,7 +65,7 @@ class NonFiniteLoss(TrainerError):
 
     def __init__(self, step: int, pairs: Sequence[str], last_good_step: int, *, gradient_alone: bool = False) -> None:
         what = "The gradient was not finite, though the loss was," if gradient_alone else "The loss was not finite"
-        advice = "Lower learning_rate or max_grad_norm, or look at these pairs."
+        advice = "Lower learning_rate or max_grad_norm, or check these pairs."
         if gradient_alone:
             advice += " A base in fp16 overflows more easily than one in bf16."
         super().__init__(

@@ -80,11 +80,11 @@ def shared_bucket(sizes: Sequence[tuple[int, int]], candidates: Sequence[Bucket]
 def centre_crop(size: tuple[int, int], bucket: Bucket) -> Crop:
     width, height = size
     scale = max(bucket.width / width, bucket.height / height)
-    kept_width, kept_height = min(width, bucket.width / scale), min(height, bucket.height / scale)
-    left, top = (width - kept_width) / 2, (height - kept_height) / 2
+    crop_width, crop_height = min(width, bucket.width / scale), min(height, bucket.height / scale)
+    left, top = (width - crop_width) / 2, (height - crop_height) / 2
     return Crop(
         original=size,
-        box=(left, top, left + kept_width, top + kept_height),
+        box=(left, top, left + crop_width, top + crop_height),
         corner=(round(left * scale), round(top * scale)),
         bucket=bucket,
     )

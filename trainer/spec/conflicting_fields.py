@@ -18,17 +18,17 @@ class ConflictingField:
     wanted: str
 
 
-def reject_conflicting_fields(conflicts: Sequence[ConflictingField]) -> None:
+def reject_conflicting_fields(fields: Sequence[ConflictingField]) -> None:
     """Called in a model's validator. Raises pydantic.ValidationError with all of them, each at its own field."""
-    if conflicts:
+    if fields:
         raise ValidationError.from_exception_data(
             "conflicts",
             [
                 InitErrorDetails(
-                    type=PydanticCustomError("conflict", "{wanted}", {"wanted": conflict.wanted}),
-                    loc=conflict.path,
-                    input=conflict.given,
+                    type=PydanticCustomError("conflict", "{wanted}", {"wanted": field.wanted}),
+                    loc=field.path,
+                    input=field.given,
                 )
-                for conflict in conflicts
+                for field in fields
             ],
         )

@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 TAG = "type"  # the discriminator of our unions
 _OBJECT_TYPES = ("model_type", "model_attributes_type", "dict_type")
 _SUBJECT = re.compile(r"^(Input|String|Tuple|List|Dictionary|Value) should")
-Path = tuple[str, ...]
+FieldPath = tuple[str, ...]
 Models = tuple[type[BaseModel], ...]
 
 
@@ -31,12 +31,12 @@ class InvalidField:
 
 
 def invalid_fields(error: ValidationError, document: object, model: type[BaseModel]) -> list[InvalidField]:
-    """One problem a field: what pydantic says about each arm of a union is joined.
+    """One entry a field: what pydantic says about each arm of a union is joined.
 
     Where a part of a value is wrong, nothing is said of the whole: that another arm would take no such value at all
     does not help.
     """
-    by_path: dict[Path, list[InvalidField]] = {}
+    by_path: dict[FieldPath, list[InvalidField]] = {}
     for found in error.errors(include_url=False):
         path, invalid = _invalid_field(found, document, model)
         by_path.setdefault(path, []).append(invalid)
@@ -49,14 +49,14 @@ def _joined(group: Sequence[InvalidField]) -> InvalidField:
     return InvalidField(group[0].path, group[0].kind, group[0].given, wanted)
 
 
-def _invalid_field(found: ErrorDetails, document: object, model: type[BaseModel]) -> tuple[Path, InvalidField]:
-    path, known, arms = _walk(found["loc"], document, model)
+def _invalid_field(found: ErrorDetails, document: object, model: type[BaseModel]) -> tuple[FieldPath, InvalidField]:
+    path, allowed, arms = _walk(found["loc"], document, model)
     given, name = found["input"], ".".join(path)
     match found["type"]:
         case "missing":
             return path, InvalidField(name, "missing", None, "required")
         case "extra_forbidden":
-            return path, InvalidField(name, "unknown", given, f"known here: {', '.join(known)}")
+            return path, InvalidField(name, "unknown", given, f"allowed here: {', '.join(allowed)}")
         case "union_tag_not_found":
             return (*path, TAG), InvalidField(".".join((*path, TAG)), "missing", None, _one_of(arms))
         case "union_tag_invalid":
@@ -73,13 +73,13 @@ def _wanted(kind: str, message: str) -> str:
 
 def _walk(
     location: Sequence[str | int], document: object, model: type[BaseModel]
-) -> tuple[Path, Sequence[str], Models]:
+) -> tuple[FieldPath, Sequence[str], Models]:
     """pydantic's location without the names of union arms, which are no part of the document.
 
     Also returns the fields that its parent knows, and the models that are valid at this path.
     """
     path: list[str] = []
-    known: Sequence[str] = ()
+    allowed: Sequence[str] = ()
     arms: Models = (model,)
     for part in location:
         if len(arms) > 1:
@@ -89,9 +89,9 @@ def _walk(
         inside, value = _child(document, part)
         if inside or part in fields:
             path.append(str(part))
-            known, document = sorted(fields), value
+            allowed, document = sorted(fields), value
             arms = _models(fields[str(part)].annotation) if part in fields else ()
-    return tuple(path), known, arms
+    return tuple(path), allowed, arms
 
 
 def _child(document: object, part: str | int) -> tuple[bool, object]:

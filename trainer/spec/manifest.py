@@ -8,7 +8,7 @@ from trainer.spec.strict import Strict
 
 
 class ManifestPair(Strict):
-    """Without ``rejected``, the base draws it before training."""
+    """Without ``rejected``, the base samples it before training."""
 
     id: str
     prompt: str

@@ -58,7 +58,7 @@ class MethodFacts:
         """What the loss takes, in words."""
         images = "both images" if self.needs_rejected else "chosen images"
         base = ", and the base" if self.needs_reference else ""
-        class_images = ", and class images drawn from the base" if self.needs_class_images else ""
+        class_images = ", and class images sampled from the base" if self.needs_class_images else ""
         return images + base + class_images
 
 

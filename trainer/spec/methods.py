@@ -95,7 +95,7 @@ class DcoHyperparameters(Hyperparameters):
 
 class DreamboothHyperparameters(Hyperparameters):
     instance_prompt: Prompt | None = Field(
-        None, description='Replaces the pairs\' prompts, e.g. "a photo of sks dog"; without it they are kept.'
+        None, description='Replaces the pairs\' prompts, e.g. "a photo of sks dog"; without it they stay.'
     )
     class_prompt: Prompt | None = Field(
         None, description='What the subject is one of, e.g. "a photo of a dog"; needed for prior preservation.'

@@ -94,7 +94,7 @@ class Checkpoints(Strict):
     every_steps: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = Field(
         None, description="Each with an evaluation of held-out pairs; a quarter of the run if not given."
     )
-    # Half an hour is what a run may lose; of an SDXL adapter of rank 16 each is 0.4 GB, kept for a day.
+    # Half an hour is what a run may lose; of an SDXL adapter of rank 16 each is 0.4 GB, stored for a day.
     every_seconds: Annotated[Real, Field(gt=0, le=86_400)] | None = Field(
         1800.0, description="Seconds of training after which one is saved in between, to go on from; null: none is."
     )
@@ -170,7 +170,7 @@ class TrainingOptions(Strict):
             )
         if self.sampling.every_steps is not None and not self.sampling.prompts:
             yield ConflictingField(
-                ("sampling", "every_steps"), self.sampling.every_steps, "nothing is drawn without sampling.prompts"
+                ("sampling", "every_steps"), self.sampling.every_steps, "nothing is sampled without sampling.prompts"
             )
 
     def _unused_token(self) -> Iterator[ConflictingField]:

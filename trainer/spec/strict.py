@@ -15,6 +15,6 @@ Seed = Annotated[Whole, Field(ge=0, le=2**31 - 1)]
 
 
 class Strict(BaseModel):
-    """Base of every spec model: immutable, and an unknown key is a fault."""
+    """Base of every spec model: immutable, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from trainer.evaluation.held_out import HeldOutLosses
 from trainer.runtime.atomic_io import atomic_directory, remove_partial_files
-from trainer.runtime.errors import BadRun, FieldError
+from trainer.runtime.errors import BadRun, RunFieldError
 from trainer.training.memory_plan import MemoryPlan
 
 STATE, TENSORS, HISTORY, MANIFEST = "state.json", "tensors.safetensors", "metrics.jsonl", "manifest.json"
@@ -53,7 +53,7 @@ class ResolvedPlan:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class TrainingState:
     """All that is needed to resume after ``step``.
 
     ``run`` is the digest of spec and data; ``optimizer`` is keyed "<parameter>.<state>"; ``base`` is the untrained
@@ -76,7 +76,7 @@ def path_of(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}"
 
 
-def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
+def write_checkpoint(folder: Path, checkpoint: TrainingState) -> Path:
     """Raises DiskFull, leaving what was there. A step that exists already is left as it is."""
     path = path_of(folder, checkpoint.step)
     if path.exists():
@@ -101,7 +101,7 @@ def prune(folder: Path, best_step: int | None) -> None:
             shutil.rmtree(path_of(folder, step))
 
 
-def newest_checkpoint(folder: Path, run: str, warn: Callable[[str, str], None]) -> Checkpoint | None:
+def newest_checkpoint(folder: Path, run: str, warn: Callable[[str, str], None]) -> TrainingState | None:
     """The newest one that is whole; damaged ones are set aside with a warning.
 
     Raises BadRun if it was made by another spec or from other data.
@@ -119,7 +119,9 @@ def newest_checkpoint(folder: Path, run: str, warn: Callable[[str, str], None]) 
             continue
         if checkpoint.run != run:
             allowed = "spec and data must stay as they were; use another directory, or remove checkpoints/"
-            raise BadRun([FieldError(f"checkpoints/{path.name}", "made by another spec or from other data", allowed)])
+            raise BadRun(
+                [RunFieldError(f"checkpoints/{path.name}", "made by another spec or from other data", allowed)]
+            )
         return checkpoint
     return None
 
@@ -130,7 +132,7 @@ def _steps(folder: Path) -> list[int]:
     return sorted(int(match[1]) for entry in folder.iterdir() if (match := _NAME.fullmatch(entry.name)))
 
 
-def _read(path: Path) -> Checkpoint:
+def _read(path: Path) -> TrainingState:
     try:
         manifest = json.loads((path / MANIFEST).read_bytes())
         files = {name: (path / name).read_bytes() for name in (STATE, TENSORS, HISTORY)}
@@ -142,7 +144,7 @@ def _read(path: Path) -> Checkpoint:
     return _parse(json.loads(files[STATE]), load(files[TENSORS]), files[HISTORY])
 
 
-def _state(checkpoint: Checkpoint) -> dict[str, object]:
+def _state(checkpoint: TrainingState) -> dict[str, object]:
     best = checkpoint.best
     return {
         "run": checkpoint.run,
@@ -155,7 +157,7 @@ def _state(checkpoint: Checkpoint) -> dict[str, object]:
     }
 
 
-def _tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
+def _tensors(checkpoint: TrainingState) -> dict[str, Tensor]:
     groups: dict[str, Weights] = {
         "adapter": checkpoint.adapter,
         "optimizer": checkpoint.optimizer,
@@ -163,19 +165,19 @@ def _tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
         "best": checkpoint.best.adapter if checkpoint.best else {},
     }
     return {
-        f"{group}/{name}": tensor.detach().cpu().contiguous().clone()  # safetensors refuses shared memory
+        f"{group}/{name}": tensor.detach().cpu().contiguous().clone()  # safetensors rejects shared memory
         for group, tensors in groups.items()
         for name, tensor in tensors.items()
     }
 
 
-def _parse(state: dict[str, Any], tensors: Mapping[str, Tensor], metrics_log: bytes) -> Checkpoint:
+def _parse(state: dict[str, Any], tensors: Mapping[str, Tensor], metrics_log: bytes) -> TrainingState:
     groups: dict[str, dict[str, Tensor]] = {"adapter": {}, "optimizer": {}, "base": {}, "best": {}}
     for key, tensor in tensors.items():
         group, _, name = key.partition("/")
         groups[group][name] = tensor
     best = state["best"]
-    return Checkpoint(
+    return TrainingState(
         run=state["run"],
         step=state["step"],
         validated=state["validated"],

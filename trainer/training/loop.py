@@ -27,7 +27,7 @@ from trainer.runtime.errors import Interrupted
 from trainer.sampling.samples import Samples
 from trainer.spec.events import CheckpointWritten, StoppedEarly
 from trainer.spec.resolved import Resolved
-from trainer.training.checkpoint import BestAdapter, Checkpoint, ResolvedPlan, prune, write_checkpoint
+from trainer.training.checkpoint import BestAdapter, ResolvedPlan, TrainingState, prune, write_checkpoint
 from trainer.training.progress import ProgressReporter
 from trainer.training.schedule import learning_rate
 from trainer.training.setup import TrainingContext
@@ -40,7 +40,7 @@ def fit(
     objective: Objective,
     base: HeldOutLosses,
     plan: ResolvedPlan,
-    resumed: Checkpoint | None,
+    resumed: TrainingState | None,
 ) -> BestAdapter:
     """Train from ``resumed`` or from the start to the last step; returns the best evaluated adapter.
 
@@ -95,7 +95,7 @@ class Training:
     plan: ResolvedPlan
     every: int
     batches: Batches
-    resumed: Checkpoint | None = None
+    resumed: TrainingState | None = None
     samples: Samples | None = None
     step: int = 0
     validated: bool = True
@@ -150,7 +150,7 @@ class Training:
             self.evaluator.record(metrics(0, self.base, self.base, self.objective, last_good_step=0))
         if self.samples is not None and context.process_group.is_main:
             self.samples.remove_after(self.step if self.resumed else -1)  # earlier files are another run's
-            with context.learner.denoiser.without_adapter():
+            with context.trainable.denoiser.without_adapter():
                 self.write_samples(0)
         context.phases.enter("training")
         self.line.restart()
@@ -179,7 +179,7 @@ class Training:
         return prefetch(load, islice(numbered, self.hyperparameters.max_steps - self.step))
 
     def advance(self, batches: list[Batch], pairs: list[str]) -> StepRecord:
-        options, learner = self.hyperparameters, self.context.learner
+        options, trainable = self.hyperparameters, self.context.trainable
         rate = learning_rate(
             self.step + 1,
             peak=options.learning_rate,
@@ -187,10 +187,10 @@ class Training:
             max_steps=options.max_steps,
             kind=options.lr_scheduler,
         )
-        with learner.training(self.context.run.spec.seed, self.step + 1, self.context.process_group.rank):
+        with trainable.training(self.context.run.spec.seed, self.step + 1, self.context.process_group.rank):
             record = training_step(
-                learner.denoiser,
-                learner.optimizer,
+                trainable.denoiser,
+                trainable.optimizer,
                 batches,
                 self.objective,
                 step=self.step + 1,
@@ -255,7 +255,7 @@ class Training:
             last_good_step=self.saved,
         )
         if self.best is None or measured.objective < self.best.objective:
-            self.best = BestAdapter(self.step, measured.objective, context.learner.weights())
+            self.best = BestAdapter(self.step, measured.objective, context.trainable.weights())
         self.evaluator.record(measured)
         self.validated = True
         self.save()
@@ -296,12 +296,12 @@ class Training:
             self.saved = self.step
             return
         context, folder = self.context, self.context.run.directory / "checkpoints"
-        checkpoint = Checkpoint(
+        checkpoint = TrainingState(
             run=context.run.digest,
             step=self.step,
             validated=self.validated,
-            adapter=context.learner.weights(),
-            optimizer=context.learner.optimizer_state(),
+            adapter=context.trainable.weights(),
+            optimizer=context.trainable.optimizer_state(),
             base=self.base,
             best=self.best,
             plan=self.plan,

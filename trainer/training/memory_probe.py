@@ -27,9 +27,9 @@ def resolve_plan(
         # In main memory a step that does not fit ends the process instead of raising: there the first plan is taken.
         measured = context.device.type == "cuda"
         memory = fitting_plan(context, objective, measure=measured)
-    context.learner.denoiser.checkpoint_gradients(memory.gradient_checkpointing)
+    context.trainable.denoiser.checkpoint_gradients(memory.gradient_checkpointing)
     if context.run.spec.compute.compile:
-        context.learner.denoiser.compile_blocks()
+        context.trainable.denoiser.compile_blocks()
     context.phases.report(
         MemoryPlanned(
             effective_batch_size=hyperparameters.effective_batch_size,
@@ -56,14 +56,14 @@ def try_plan(context: TrainingContext, objective: Objective, batches: Batches, p
     """Run one backward pass over the largest images and discard its gradients. Raises OutOfMemory."""
     context.stop.check()
     largest = max(context.dataset.training, key=lambda pair: pair.bucket.width * pair.bucket.height)
-    learner = context.learner
-    learner.denoiser.checkpoint_gradients(plan.gradient_checkpointing)
+    trainable = context.trainable
+    trainable.denoiser.checkpoint_gradients(plan.gradient_checkpointing)
     free_memory(context.device)
     try:
         with explain_out_of_memory(context.device, plan.batch_size):
             batch = batches.batch([largest] * plan.batch_size, step=1).to(context.device)
             backward = backward_streamed if plan.streamed else backward_joint
-            backward(learner.denoiser, batch, objective, plan.batch_size)
+            backward(trainable.denoiser, batch, objective, plan.batch_size)
     finally:
-        learner.optimizer.zero_grad(set_to_none=True)
+        trainable.optimizer.zero_grad(set_to_none=True)
         free_memory(context.device)

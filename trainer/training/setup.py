@@ -38,8 +38,8 @@ from trainer.sampling.missing_images import find_missing_images, with_sampled_im
 from trainer.sampling.sampler import Sampler
 from trainer.spec.events import MismatchMeasured, Started, Warned
 from trainer.spec.strict import Auto
-from trainer.training.checkpoint import Checkpoint, newest_checkpoint
-from trainer.training.trainable import Learner, new_learner
+from trainer.training.checkpoint import TrainingState, newest_checkpoint
+from trainer.training.trainable import Trainable, new_trainable
 
 HELD_OUT_WARNINGS = {
     "images shared": "All pairs are connected by images that they share: validation pairs share some with training.",
@@ -55,7 +55,7 @@ class TrainingContext:
     run: Run
     device: torch.device
     encoder: CachingEncoder
-    learner: Learner
+    trainable: Trainable
     dataset: EncodedDataset
     metrics_log: MetricsLog
     phases: PhaseReporter
@@ -72,7 +72,7 @@ class TrainingContext:
 
     @cached_property
     def sampler(self) -> Sampler:
-        return new_sampler(self.run, self.encoder, self.learner, self.device)
+        return new_sampler(self.run, self.encoder, self.trainable, self.device)
 
 
 class Setup(NamedTuple):
@@ -80,7 +80,7 @@ class Setup(NamedTuple):
 
     context: TrainingContext
     evaluator: Evaluator
-    resumed: Checkpoint | None
+    resumed: TrainingState | None
     mismatch: MismatchMeasured | None
 
 
@@ -117,16 +117,16 @@ def prepare(
     stop.check()
     phases.enter("loading")
     rates = run.hyperparameters
-    learner = new_learner(family, spec, device, learning_rate=rates.learning_rate, weight_decay=rates.weight_decay)
+    trainable = new_trainable(family, spec, device, learning_rate=rates.learning_rate, weight_decay=rates.weight_decay)
     missing = find_missing_images(files, run, requirements, encoder)
     if missing:
         phases.enter("drawing")
-        with learner.denoiser.without_adapter():
+        with trainable.denoiser.without_adapter():
             files = with_sampled_images(
                 files,
                 missing,
                 run,
-                new_sampler(run, encoder, learner, device),
+                new_sampler(run, encoder, trainable, device),
                 check=heartbeat_check(phases, stop),
                 progress=phases.progress,
                 process_group=process_group,
@@ -140,18 +140,18 @@ def prepare(
     metrics_log = MetricsLog(
         run.directory / (METRICS if process_group.is_main else f".{METRICS}.process-{process_group.rank}")
     )
-    context = TrainingContext(run, device, encoder, learner, dataset, metrics_log, phases, stop, process_group)
+    context = TrainingContext(run, device, encoder, trainable, dataset, metrics_log, phases, stop, process_group)
     mismatch = None
     if resumed is None and (count := mismatch_samples(spec.mismatch.samples, requirements)):
         mismatch = mismatch_of(context, count)
     if resumed:
-        learner.load_weights(resumed.adapter)
-        learner.load_optimizer_state(resumed.optimizer)
+        trainable.load_weights(resumed.adapter)
+        trainable.load_optimizer_state(resumed.optimizer)
     metrics_log.restore(resumed.metrics_log if resumed else b"")
     return Setup(context, new_evaluator(context), resumed, mismatch)
 
 
-def last_checkpoint(run: Run, report: Report) -> Checkpoint | None:
+def last_checkpoint(run: Run, report: Report) -> TrainingState | None:
     return newest_checkpoint(
         run.directory / "checkpoints", run.digest, lambda code, text: report(Warned(code=code, message=text))
     )
@@ -165,7 +165,7 @@ def require_trainable(run: Run, prompts: list[str], device: torch.device) -> Non
 
 
 def report_start(
-    run: Run, files: DatasetFiles, device: torch.device, resumed: Checkpoint | None, report: Report
+    run: Run, files: DatasetFiles, device: torch.device, resumed: TrainingState | None, report: Report
 ) -> None:
     report(
         Started(
@@ -191,8 +191,8 @@ def mismatch_of(context: TrainingContext, count: int) -> MismatchMeasured:
     """Sample ``count`` images from the base, and measure how far they are from the chosen images."""
     spec, phases = context.run.spec, context.phases
     phases.enter("drawing")
-    with context.learner.denoiser.without_adapter():
-        sampler = new_sampler(context.run, context.encoder, context.learner, context.device)
+    with context.trainable.denoiser.without_adapter():
+        sampler = new_sampler(context.run, context.encoder, context.trainable, context.device)
         features = features_of(spec.dinov2, context.device)
         (mismatch, *_) = context.process_group.all_gather(
             measure_mismatch(
@@ -209,10 +209,10 @@ def mismatch_of(context: TrainingContext, count: int) -> MismatchMeasured:
     return mismatch
 
 
-def new_sampler(run: Run, encoder: CachingEncoder, learner: Learner, device: torch.device) -> Sampler:
+def new_sampler(run: Run, encoder: CachingEncoder, trainable: Trainable, device: torch.device) -> Sampler:
     options, family = run.spec.sampling, encoder.family
     return Sampler(
-        denoiser=learner.denoiser,
+        denoiser=trainable.denoiser,
         decoder=family.load_decoder(device),
         cache=encoder.cache,
         empty_prompt_key=encoder.prompt_key(""),
@@ -224,7 +224,7 @@ def new_sampler(run: Run, encoder: CachingEncoder, learner: Learner, device: tor
 
 def new_evaluator(context: TrainingContext) -> Evaluator:
     return Evaluator(
-        context.learner.denoiser,
+        context.trainable.denoiser,
         context.encoder.cache,
         draws=context.run.spec.validation.draws,
         timestep_at=context.family.timestep_at,

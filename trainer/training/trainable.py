@@ -17,7 +17,7 @@ from trainer.spec.strict import Auto
 
 
 @dataclass(frozen=True)
-class Learner:
+class Trainable:
     """``parameters`` are the trainable ones, text encoders' and learned words included, by name."""
 
     denoiser: Denoiser
@@ -102,15 +102,15 @@ def new_optimizer(
     return torch.optim.AdamW(parameter_groups, lr=0.0, weight_decay=weight_decay, fused=True)
 
 
-def new_learner(
+def new_trainable(
     family: Family, spec: RunSpec, device: torch.device, *, learning_rate: float, weight_decay: float
-) -> Learner:
+) -> Trainable:
     denoiser = family.load_denoiser(device)
     parameters = denoiser.add_adapter(spec.adapter, seed=spec.seed)
     optimizer = new_optimizer(
         spec.compute.optimizer, groups(parameters, spec.adapter, learning_rate), weight_decay=weight_decay
     )
-    return Learner(denoiser, parameters, optimizer, dropouts(denoiser.adapted.values()))
+    return Trainable(denoiser, parameters, optimizer, dropouts(denoiser.adapted.values()))
 
 
 def dropouts(networks: Iterable[nn.Module]) -> tuple[nn.Dropout, ...]:

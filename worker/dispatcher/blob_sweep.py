@@ -32,7 +32,7 @@ class Swept:
 
 
 def sweep(resources: Resources) -> Swept:
-    """Raises BaseError, OSError or BlobMissing where the store does not tell all: then nothing, or no more, is removed.
+    """Raises BaseError, OSError or BlobMissing where the list is incomplete: then nothing, or no more, is removed.
 
     Memory: some 150 bytes for each blob that is older than the grace time.
     """

@@ -1,6 +1,6 @@
 """``python -m worker.dispatcher``: the loop that no lost message and no dead worker can stop.
 
-Every tick takes back expired leases, refuses files that keep killing their reader, publishes again what is queued and
+Every tick takes back expired leases, fails files that repeatedly kill their reader, publishes again what is queued and
 not claimed, and removes uploads that were not completed in time. Any number of dispatchers may run; an advisory lock
 lets one tick at a time. Each also runs a thread that sends webhooks, and one for housekeeping, of which one acts.
 """

@@ -33,7 +33,7 @@ from worker.training.supervisor import CODE, EXIT_SECONDS, POLL_SECONDS
 
 log = structlog.get_logger()
 
-FIELDS = {"invalid_size": "size"}  # of the request, by the code of the fault that only the base's files tell
+FIELDS = {"invalid_size": "size"}  # of the request, by the code of the error that only the base's files tell
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ def _attempt(
     except ValidationError as invalid:
         message = f"The request is not valid for this version: {invalid}"
         return partial(_fail, resources, lease, "invalid_spec", message)
-    except (OSError, ObjectStoreError) as fault:
-        log.warning("generation.storage_fault", generation=lease.generation_id, reason=str(fault))
+    except (OSError, ObjectStoreError) as error:
+        log.warning("generation.storage_fault", generation=lease.generation_id, reason=str(error))
         return partial(_crash, resources, lease, "storage_fault", "A file or blob could not be read or written.")
     if result is not None:
         return partial(_succeed, resources, lease, result)
@@ -115,12 +115,12 @@ def _without_images(resources: Resources, lease: GenerationLease, end: Generatio
         return partial(_fail, resources, lease, end.last.code, message)
     if end.late:
         seconds = f"{resources.settings.images_limit_seconds:g}"
-        message = f"Drawing took longer than {seconds} s and was ended. Ask for fewer images, fewer steps or less size."
+        message = f"It took longer than {seconds} s and was ended. Request fewer images, fewer steps or a smaller size."
         return partial(_fail, resources, lease, "time_limit", message)
     if end.stopped:
         return partial(_give_back, resources, lease)
     log.error("generation.crashed", generation=lease.generation_id, exit_code=end.exit_code, stderr=end.stderr)
-    message = f"The drawing program ended with {describe_exit(end.exit_code)}."
+    message = f"The sampling program ended with {describe_exit(end.exit_code)}."
     return partial(_crash, resources, lease, "trainer_crashed", message)
 
 
@@ -175,12 +175,12 @@ def _watch(
     return last, late
 
 
-def _result(resources: Resources, folder: Path, drawn: Sampled) -> Json | None:
+def _result(resources: Resources, folder: Path, sampled: Sampled) -> Json | None:
     """The images as blobs; None where they are not the ones that the program wrote."""
-    stored = [resources.blobs.put_file(folder / "images" / name) for name in drawn.files]
-    if [blob.sha256 for blob in stored] != list(drawn.files.values()):
+    stored = [resources.blobs.put_file(folder / "images" / name) for name in sampled.files]
+    if [blob.sha256 for blob in stored] != list(sampled.files.values()):
         return None
-    fields = drawn.model_dump(mode="json", exclude={"event", "files"})
+    fields = sampled.model_dump(mode="json", exclude={"event", "files"})
     return {"images": [{"sha256": blob.sha256, "bytes": blob.bytes} for blob in stored], **fields}
 
 

@@ -107,9 +107,9 @@ def _outcome(resources: Resources, lease: FileLease, folder: Path, check: Callab
         limit = resources.settings.intake_memory_bytes // 2**20
         message = f"reading the file takes more than {limit:,} MiB of memory, which is the limit"
         return partial(_refuse, resources, lease, Finding("intake_memory", "error", message))
-    except (OSError, ObjectStoreError) as fault:
-        log.warning("intake.storage_fault", file=lease.file_id, reason=str(fault))
-        return partial(_crash, resources, lease, f"a file or blob could not be read or written: {fault}")
+    except (OSError, ObjectStoreError) as error:
+        log.warning("intake.storage_fault", file=lease.file_id, reason=str(error))
+        return partial(_crash, resources, lease, f"a file or blob could not be read or written: {error}")
 
 
 def _log(lease: FileLease, prepared: PreparedUpload, **seconds: float) -> None:

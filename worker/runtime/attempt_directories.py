@@ -20,7 +20,7 @@ def attempt_directory(work_directory: Path, row_id: str, attempt: int) -> Path:
 
 def remove(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
-    with suppress(OSError):  # another attempt at the same row has its directory beside this one
+    with suppress(OSError):  # another attempt at the same row has its directory next to this one
         directory.parent.rmdir()
 
 

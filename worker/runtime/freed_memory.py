@@ -10,7 +10,7 @@ TRIM_THRESHOLD = 128 * 1024 * 1024  # bytes, at the end of the heap
 
 
 def keep_freed_memory() -> None:
-    """For the whole process, from now on. A picture of a megapixel takes megabytes, which glibc by itself hands back to
+    """For the whole process, from now on. An image of a megapixel takes megabytes, which glibc by itself hands back to
     the system after each one: mapping 4,100 pages again was 9 of the 21 ms that a WebP of 1024 x 1024 took. Other C
     libraries have no such thresholds."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

@@ -42,13 +42,13 @@ class LeaseKeeper:
         self._heartbeat = heartbeat_seconds
         self._trusted_seconds = lease_seconds * TRUSTED_PART
         self._trusted_until = claimed_at + self._trusted_seconds
-        self._refused = False
+        self._lost = False
         self._stop = threading.Event()
         self.requested: RequestedAction | None = None
 
     @property
     def lost(self) -> bool:
-        return self._refused or time.monotonic() > self._trusted_until
+        return self._lost or time.monotonic() > self._trusted_until
 
     def run(self) -> None:
         while not self._stop.wait(self._heartbeat):
@@ -56,7 +56,7 @@ class LeaseKeeper:
             try:
                 self.requested = self._renew()
             except LeaseLost:
-                self._refused = True
+                self._lost = True
                 return
             except OperationalError as error:
                 log.warning("lease.not_renewed", reason=str(error.orig))

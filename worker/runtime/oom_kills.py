@@ -9,7 +9,7 @@ VMSTAT = Path("/proc/vmstat")
 
 def count() -> int:
     """Since the machine was started, on all of it, those of containers at their own limit included; 0 where the system
-    does not tell."""
+    does not say."""
     try:
         lines = VMSTAT.read_text().splitlines()
     except OSError:

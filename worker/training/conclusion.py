@@ -18,7 +18,7 @@ RETRIED_LATER = (*TRANSIENT, "storage_fault")
 SIGNALS = {one.value: one.name for one in signal.Signals}  # most real-time signals have a number alone
 DIFFUSERS_ADAPTER = "pytorch_lora_weights.safetensors"
 CRASHED = (
-    "No known fault of the request is the cause: have the operator read these last lines and the worker's log, and "
+    "No known error of the request is the cause: have the operator read these last lines and the worker's log, and "
     "submit the job again once the cause is gone."
 )
 STALLED = (
@@ -46,7 +46,7 @@ class TrainerEnd:
 def conclude(resources: Resources, attempt: Attempt, end: TrainerEnd) -> bool:
     """Whether another worker may take the job at once.
 
-    A finished adapter counts even when a cancel came in its last moment: the work is done, and is kept.
+    A finished adapter counts even when a cancel came in its last moment: the work is done, and is stored.
     """
     if end.exit_code == EXIT_DONE and attempt.done is not None:
         return _succeed(resources, attempt)
@@ -81,7 +81,7 @@ def give_back(resources: Resources, attempt: Attempt, message: str) -> bool:
 
 
 def crash(resources: Resources, attempt: Attempt, code: str, message: str) -> bool:
-    """Whether another worker may take the job at once. After a fault of RETRIED_LATER the dispatcher offers it."""
+    """Whether another worker may take the job at once. After an error of RETRIED_LATER the dispatcher offers it."""
     cap = resources.settings.crash_cap
     with resources.sessions.begin() as session:
         after = job_leases.crash(session, attempt.lease, code=code, message=message, crash_cap=cap)

@@ -27,15 +27,15 @@ from trainer.spec.events import (
     Warned,
 )
 
-POINTS = 200  # progress events kept of a whole run; the job's row always has the latest
+POINTS = 200  # progress events stored of a whole run; the job's row always has the latest
 SIZES = 6  # of a dataset that a message lists
 PHASES: dict[PhaseName, str] = {
     "loading": "Loading the base model.",
     "caching": "Encoding images and prompts.",
-    "drawing": "Drawing images with the base model.",
+    "drawing": "Sampling images with the base model.",
     "validating": "Measuring the held-out pairs.",
     "training": "Training.",
-    "sampling": "Drawing samples.",
+    "sampling": "Sampling from the adapter.",
     "exporting": "Exporting the adapter.",
 }
 
@@ -70,7 +70,7 @@ def to_job_event(event: Event) -> NewEvent | None:
 
 
 def point_of(progress: Progress) -> int:
-    """The point of a run's POINTS that this step falls on: of several lines on one point, the first is kept."""
+    """The point of a run's POINTS that this step falls on: of several lines on one point, the first counts."""
     if progress.step >= progress.max_steps:
         return POINTS + 1
     return progress.step * POINTS // progress.max_steps if progress.max_steps > POINTS else progress.step
@@ -88,7 +88,7 @@ def metrics_data(event: Metrics) -> Json:
 
 
 def sample_event(event: SampleWritten, file_id: str) -> NewEvent:
-    """``file_id`` is the sheet of all samples so far, which is more use to a client than paths on a worker."""
+    """``file_id`` is the grid of all samples so far, which is more use to a client than paths on a worker."""
     whose = f"Samples at step {event.step}" if event.step else "Samples of the base"
     message = f"{whose}: {_counted(len(event.paths), 'image')} in {event.seconds:.1f} s."
     data = {"event": event.event, "step": event.step, "seconds": event.seconds, "file_id": file_id}
@@ -109,10 +109,10 @@ def _data_prepared(event: DataPrepared) -> str:
     largest = sorted(event.buckets.items(), key=lambda bucket: -bucket[1])
     sizes = ", ".join(f"{count} at {size}" for size, count in largest[:SIZES])
     others = f" and {_counted(len(largest) - SIZES, 'other size')}" if len(largest) > SIZES else ""
-    drawn = f" The base drew {_counted(event.drawn_images, 'image')}." if event.drawn_images else ""
+    sampled = f" The base sampled {_counted(event.drawn_images, 'image')}." if event.drawn_images else ""
     small = f" {_counted(event.upscaled_pairs, 'pair')} had to be enlarged." if event.upscaled_pairs else ""
     cut = f" At most {event.largest_crop:.0%} of an image is cut off." if event.largest_crop else ""
-    return f"Training pairs by size: {sizes}{others}.{drawn}{small}{cut}"
+    return f"Training pairs by size: {sizes}{others}.{sampled}{small}{cut}"
 
 
 def _mismatch(event: MismatchMeasured) -> str:

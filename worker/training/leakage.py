@@ -14,7 +14,7 @@ SHOWN = 3  # prompts that a message names
 
 
 def warnings(pairs: Sequence[ManifestPair]) -> Iterator[Warned]:
-    """Validation is too kind where it asks for what was trained on: prompts, or the images themselves."""
+    """Validation is too optimistic where it measures what was trained on: prompts, or the images themselves."""
     trained = [pair for pair in pairs if pair.split == "train"]
     validated = [pair for pair in pairs if pair.split == "validation"]
     trained_prompts = {same_prompt(pair.prompt) for pair in trained}

@@ -104,9 +104,9 @@ def _attempt(resources: Resources, attempt: Attempt, keeper: LeaseKeeper, stoppi
     except ValidationError as invalid:
         message = f"The job's specification is not valid for this version: {invalid}"
         conclude = partial(conclusion.fail, resources, attempt, "invalid_spec", message)
-    except (OSError, ObjectStoreError) as fault:
-        log.warning("job.storage_fault", job=attempt.lease.job_id, reason=str(fault))
-        message = f"A file or blob could not be read or written: {fault}"
+    except (OSError, ObjectStoreError) as error:
+        log.warning("job.storage_fault", job=attempt.lease.job_id, reason=str(error))
+        message = f"A file or blob could not be read or written: {error}"
         conclude = partial(conclusion.crash, resources, attempt, "storage_fault", message)
     return write_until_lost(keeper, lost, conclude)
 
@@ -190,7 +190,6 @@ def _materialise(resources: Resources, attempt: Attempt, keeper: LeaseKeeper, st
         if keeper.requested or stopping():
             raise Abandoned
 
-    attempt.folder.mkdir(parents=True)
     inputs = write_until_lost(
         keeper, LeaseLost(lease.job_id, lease.attempt), partial(_inputs, resources.sessions, lease)
     )

@@ -19,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
-from store.errors import WebhookUrlRefused
+from store.errors import WebhookUrlNotAllowed
 from store.tables.webhook import WebhookEndpoint
 from store.webhooks import delivery_log, endpoints
 from store.webhooks.delivery_log import DueDelivery
@@ -149,7 +149,7 @@ def _attempt(parts: Resources, endpoint: WebhookEndpoint, due: DueDelivery) -> O
         target = parse(endpoint.url, parts.settings)
         found = addresses(target, parts.settings)
         return post(target, found, headers, due.body, seconds=parts.settings.webhooks_timeout_seconds)
-    except (WebhookUrlRefused, NoAnswer) as error:
+    except (WebhookUrlNotAllowed, NoAnswer) as error:
         return Unsent(str(error))
 
 

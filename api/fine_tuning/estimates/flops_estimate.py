@@ -10,9 +10,9 @@ from trainer.spec.family_facts import Network
 from trainer.spec.method_facts import method_facts
 
 GIB = 2**30
-AROUND = 1.2  # held-out pairs, samples and exports, beside the steps
+AROUND = 1.2  # held-out pairs, samples and exports, besides the steps
 ADAPTER_BYTES = 16  # a parameter in fp32 with its gradient and Adam's two moments; as much is in a checkpoint
-EXPORTS, PICTURES = 2 * 4, 4 * 2**20  # bytes a parameter in two formats, and bytes of sample sheets
+EXPORTS, SAMPLE_GRIDS = 2 * 4, 4 * 2**20  # bytes a parameter in two formats, and bytes of sample grids
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def estimate_from_flops(plan: Planned) -> FlopsEstimate:
     return FlopsEstimate(
         _seconds(plan, network, device, area),
         _peak(plan, network, device, area, adapter),
-        adapter * EXPORTS + checkpoints + PICTURES,
+        adapter * EXPORTS + checkpoints + SAMPLE_GRIDS,
         f"estimated from {network.parameters / 1e6:,.0f} million parameters for {device.words}, to a factor of a few",
     )
 
@@ -72,7 +72,9 @@ def _peak(plan: Planned, network: Network, device: Device, area: float, adapter:
     requested = plan.spec.method.hyperparameters.batch_size
     whole = plan.resolved.effective_batch_size if plan.resolved is not None and device is CPU else 1
     batch = whole if requested == "auto" else requested
-    kept = network.activations * device.width / 2 * method_facts(plan.spec.method.type).trained_images * batch * area
-    training = network.parameters * device.width + adapter * ADAPTER_BYTES + kept
+    activation_bytes = (
+        network.activations * device.width / 2 * method_facts(plan.spec.method.type).trained_images * batch * area
+    )
+    training = network.parameters * device.width + adapter * ADAPTER_BYTES + activation_bytes
     encoding = network.text_parameters * device.width + 4 * GIB * area * (network.side / 1024) ** 2
     return device.held + max(training, encoding)

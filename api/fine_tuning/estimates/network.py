@@ -26,7 +26,12 @@ def _scaled(family: FamilyName, source: str) -> Network:
     try:
         parameters = _parameters(folder / facts.denoiser)
         side, latent = _sides(folder, facts.denoiser)
-    except (OSError, ValueError, KeyError, TypeError):  # a hub's, or not laid out as diffusers does: the trainer tells
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ):  # a hub's, or not laid out as diffusers does: the trainer reports it
         return published
     size, area = parameters / published.parameters, (latent / published.latent) ** 2
     return replace(

@@ -1,4 +1,4 @@
-"""A job that might be made, with as much of it resolved as its files tell."""
+"""A job that might be made, with as much of it resolved as its files allow."""
 
 from __future__ import annotations
 

@@ -60,8 +60,8 @@ def _start(dependencies: Dependencies, project_id: str, job_id: str, last_event_
     """The sequence to go on from; 0 is the beginning, also after an event that the job does not have."""
     with transaction(dependencies) as work:
         job = jobs.get(work.session, project_id, job_id)
-        known = events.sequence_of(work.session, job.id, last_event_id) if last_event_id else None
-        return known or 0
+        sequence = events.sequence_of(work.session, job.id, last_event_id) if last_event_id else None
+        return sequence or 0
 
 
 @router.get(

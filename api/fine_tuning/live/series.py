@@ -58,7 +58,7 @@ def series(session: Session, project_id: str, job_id: str, *, points: int | None
 
 
 def _of(found: Sequence[dict[str, Any]], names: Sequence[str]) -> list[Point]:
-    """By step. A run that went on from a checkpoint tells some steps twice: what was trained on counts."""
+    """By step. A run that resumed from a checkpoint reports some steps twice: what was trained on counts."""
     last = {data["step"]: {name: data.get(name) for name in names} for data in found}
     return [last[step] for step in sorted(last)]
 

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from starlette.routing import BaseRoute
 from starlette.testclient import TestClient
 
-from api.caches.principals import KNOWN_SECONDS
+from api.caches.principals import CACHE_SECONDS
 from api.http.route_rules import JSON_LIMIT, RouteRule, RouteRules, declared_rule, requires, under_v1
 from api.main import create_app
 from api.openapi.document import document
@@ -77,7 +77,7 @@ def test_no_route_answers_without_a_valid_key(
         assert answer.json()["error"]["code"] == "invalid_api_key"
 
 
-def test_an_unknown_route_under_v1_tells_nothing_without_a_key(anonymous: TestClient) -> None:
+def test_an_unknown_route_under_v1_reveals_nothing_without_a_key(anonymous: TestClient) -> None:
     assert anonymous.get("/v1/nothing").status_code == 401
 
 
@@ -89,7 +89,7 @@ def test_a_revoked_key_changes_nothing_from_then_on_and_reads_nothing_after_a_mo
         key = session.query(ApiKey).filter_by(project_id=project.id).one()
         assert api_keys.revoke(session, key.id)
     assert client.post("/v1/datasets", json={"name": "after"}).status_code == 401
-    until(lambda: client.get("/v1/models").status_code == 401, seconds=2 * KNOWN_SECONDS)
+    until(lambda: client.get("/v1/models").status_code == 401, seconds=2 * CACHE_SECONDS)
 
 
 WORDS = ("side", "index")  # the side of a pair, a place in a list: nobody's
@@ -105,7 +105,7 @@ def bearer(key: str) -> dict[str, str]:
 
 def ids_of(client: TestClient, sessions: Sessions, tenant: Tenant, settings: Settings) -> dict[str, str]:
     """Real ids of a project: a file, an upload, a pair of a dataset, a running job, the model that a finished job
-    made, the webhook that is told of it, and an image."""
+    made, the webhook that is sent it, and an image."""
     theirs = bearer(tenant.api_key)
     begun = {"filename": "a", "bytes": 1, "mime_type": "application/zip", "purpose": "fine-tune"}
     upload = client.post("/v1/uploads", json=begun, headers=theirs).json()["id"]
@@ -234,7 +234,7 @@ def test_another_projects_ids_do_not_exist(
 
 
 @pytest.mark.parametrize("operation", [one for one in OF_ONE if len(ids_in(one.path)) > 1], ids=name)
-def test_an_id_of_ones_own_beside_another_projects_opens_nothing(
+def test_an_id_of_ones_own_next_to_another_projects_opens_nothing(
     client: TestClient,
     sessions: Sessions,
     path_values: dict[str, str],

@@ -74,7 +74,7 @@ def test_a_slash_too_many_is_a_path_that_there_is_not(client: TestClient, path: 
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_url")
 
 
-def test_a_request_without_a_key_is_told_how_to_send_one(anonymous: TestClient) -> None:
+def test_a_request_without_a_key_learns_how_to_send_one(anonymous: TestClient) -> None:
     for headers in ({}, {"authorization": "Basic eDp5"}, {"authorization": "Bearer "}):
         answer = anonymous.get("/v1/models", headers=headers)
         assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
@@ -98,7 +98,7 @@ def test_a_request_without_a_key_is_told_how_to_send_one(anonymous: TestClient) 
         ("/v1/webhooks/x/deliveries", "GET /v1/webhooks lists"),
     ],
 )
-def test_an_id_of_nothing_is_answered_with_the_route_that_tells_ids(client: TestClient, path: str, where: str) -> None:
+def test_an_id_of_nothing_is_answered_with_the_route_that_lists_ids(client: TestClient, path: str, where: str) -> None:
     dataset = client.post("/v1/datasets", json={"name": "a"}).json()["id"]
     answer = client.get(path.replace("DATASET", dataset))
     assert answer.status_code == 404
@@ -107,13 +107,13 @@ def test_an_id_of_nothing_is_answered_with_the_route_that_tells_ids(client: Test
 
 def test_an_id_of_nothing_in_a_body_is_answered_so_too(client: TestClient) -> None:
     dataset = client.post("/v1/datasets", json={"name": "a"}).json()["id"]
-    asked = {"model": "tiny", "training_file": f"{dataset}@7", "validation_file": "file-0"}
-    told = client.post("/v1/fine_tuning/jobs", json=asked).json()["error"]["message"]
-    assert f"GET /v1/datasets/{dataset}/revisions lists the existing ones." in told
-    assert "GET /v1/files lists the existing ones." in told
+    requested = {"model": "tiny", "training_file": f"{dataset}@7", "validation_file": "file-0"}
+    reported = client.post("/v1/fine_tuning/jobs", json=requested).json()["error"]["message"]
+    assert f"GET /v1/datasets/{dataset}/revisions lists the existing ones." in reported
+    assert "GET /v1/files lists the existing ones." in reported
 
 
-def test_a_sane_request_id_is_kept_and_others_are_replaced(client: TestClient) -> None:
+def test_a_sane_request_id_stays_and_others_are_replaced(client: TestClient) -> None:
     assert client.get("/healthz", headers={"x-request-id": "abc-1.2_3"}).headers["x-request-id"] == "abc-1.2_3"
     for bad in ("a b", "x" * 129, "a\tb", "<script>"):
         made = client.get("/healthz", headers={"x-request-id": bad}).headers["x-request-id"]

@@ -24,11 +24,11 @@ def test_the_arms_of_a_union_are_one_fault() -> None:
 
 def test_an_unknown_field_names_its_siblings() -> None:
     assert messages(validation={"size": 4}) == [
-        "validation.size: unknown field; known here: draws, max_pairs, pairs_at_checkpoints, patience, share."
+        "validation.size: unknown field; allowed here: draws, max_pairs, pairs_at_checkpoints, patience, share."
     ]
 
 
-def test_a_rule_across_fields_is_told_in_its_own_words() -> None:
+def test_a_rule_across_fields_is_reported_in_its_own_words() -> None:
     [message] = messages(method={"type": "mapo", "mapo": {"hyperparameters": {"max_steps": 1, "n_epochs": 2}}})
     assert message.startswith("method.mapo.hyperparameters: give max_steps or n_epochs, not both (given: ")
 
@@ -47,7 +47,7 @@ def test_a_missing_field_is_named() -> None:
     }
 
 
-def test_an_unknown_method_is_told_with_the_known_ones() -> None:
+def test_an_unknown_method_is_reported_with_the_existing_ones() -> None:
     assert messages(method={"type": "supervised"}) == [
         f'method.type: should be {listed(map(repr, METHODS))} (given: "supervised").'
     ]

@@ -23,20 +23,20 @@ def open_to_ours(settings: Settings, project: Tenant) -> Iterator[TestClient]:
 
 
 def preflight(client: TestClient, origin: str) -> dict[str, str]:
-    asked = {
+    requested = {
         "origin": origin,
         "access-control-request-method": "POST",
         "access-control-request-headers": "authorization, content-type",
         "authorization": "",  # a browser sends none with a preflight
     }
-    answer = client.options("/v1/fine_tuning/jobs", headers=asked)
+    answer = client.options("/v1/fine_tuning/jobs", headers=requested)
     return {"status": str(answer.status_code)} | dict(answer.headers)
 
 
-def test_an_allowed_origin_is_told_so_before_it_shows_a_key(open_to_ours: TestClient) -> None:
-    told = preflight(open_to_ours, OURS)
-    assert (told["status"], told["access-control-allow-origin"]) == ("200", OURS)
-    assert "authorization" in told["access-control-allow-headers"].lower()
+def test_an_allowed_origin_gets_permission_before_it_shows_a_key(open_to_ours: TestClient) -> None:
+    reported = preflight(open_to_ours, OURS)
+    assert (reported["status"], reported["access-control-allow-origin"]) == ("200", OURS)
+    assert "authorization" in reported["access-control-allow-headers"].lower()
 
 
 def test_its_pages_see_answers_and_refusals_with_the_headers_that_clients_need(open_to_ours: TestClient) -> None:
@@ -53,6 +53,6 @@ def test_another_origin_is_refused(open_to_ours: TestClient) -> None:
 
 
 def test_without_the_setting_no_origin_is_allowed(client: TestClient) -> None:
-    told = preflight(client, OURS)
-    assert told["status"] == "401"
-    assert not any(name.startswith("access-control") for name in told)
+    reported = preflight(client, OURS)
+    assert reported["status"] == "401"
+    assert not any(name.startswith("access-control") for name in reported)

@@ -98,7 +98,7 @@ def test_a_refused_create_leaves_its_key_free(client: TestClient, file_id: str) 
     assert client.post(JOBS, json=body(file_id), headers=key("again")).status_code == 200
 
 
-def test_a_create_whose_first_request_is_still_in_flight_is_told_to_come_again(live: Live) -> None:
+def test_a_create_whose_first_request_is_still_in_flight_gets_the_advice_to_retry(live: Live) -> None:
     """The first one stands still half way: it waits for its project's row, which this test holds."""
     file = add_file(live.sessions, live.tenant.id)
     headers = key("in-flight") | {"authorization": f"Bearer {live.tenant.api_key}"}

@@ -1,4 +1,4 @@
-"""What is asked again, for how long, and what is told of it."""
+"""What is retried, for how long, and what is reported of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from cli.client import retry
 from cli.client.retry import RetryPolicy
-from cli.errors import CommandError, NotReachable, RequestRefused
+from cli.errors import CommandError, NotReachable, RequestFailed
 
 pytestmark = pytest.mark.unit
 AWAY = NotReachable("http://there", "connection refused")
@@ -36,15 +36,15 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def refusal(status: int, retry_after: float = 0.0, **details: str) -> RequestRefused:
-    return RequestRefused(status, {"message": "No."} | details, None, retry_after)
+def refusal(status: int, retry_after: float = 0.0, **details: str) -> RequestFailed:
+    return RequestFailed(status, {"message": "No."} | details, None, retry_after)
 
 
 def answers(*errors: CommandError) -> list[CommandError | str]:
     return [*errors, "at last"]
 
 
-def asked(given: RetryPolicy, script: list[CommandError | str]) -> str:
+def requested(given: RetryPolicy, script: list[CommandError | str]) -> str:
     def ask() -> str:
         found = script.pop(0)
         if isinstance(found, CommandError):
@@ -54,38 +54,38 @@ def asked(given: RetryPolicy, script: list[CommandError | str]) -> str:
     return given.call(ask)
 
 
-def test_a_server_that_is_away_is_asked_ever_more_rarely_and_told_of_once(clock: Clock) -> None:
+def test_a_server_that_is_away_is_retried_ever_more_rarely_and_reported_once(clock: Clock) -> None:
     reported: list[str] = []
-    assert asked(RetryPolicy(None, reported.append), answers(*[AWAY] * 7)) == "at last"
+    assert requested(RetryPolicy(None, reported.append), answers(*[AWAY] * 7)) == "at last"
     assert clock.slept == [0.5, 1, 2, 4, 8, 10, 10]
     assert reported == [f"{AWAY} Trying again.", "The server answers again."]
 
 
-def test_a_server_that_answers_is_not_told_of(clock: Clock) -> None:
+def test_a_server_that_answers_is_not_reported(clock: Clock) -> None:
     reported: list[str] = []
-    assert asked(RetryPolicy(None, reported.append), answers()) == "at last"
+    assert requested(RetryPolicy(None, reported.append), answers()) == "at last"
     assert reported == []
     assert clock.slept == []
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
-def test_what_passes_by_itself_is_asked_again_when_the_server_says(clock: Clock, status: int) -> None:
-    assert asked(RetryPolicy(None), answers(refusal(status, retry_after=7))) == "at last"
+def test_what_passes_by_itself_is_retried_when_the_server_says(clock: Clock, status: int) -> None:
+    assert requested(RetryPolicy(None), answers(refusal(status, retry_after=7))) == "at last"
     assert clock.slept == [7]
 
 
 @pytest.mark.parametrize("refused", [refusal(401), refusal(404), refusal(500), refusal(503, generation_id="imggen-1")])
-def test_what_does_not_pass_is_told_at_once(clock: Clock, refused: RequestRefused) -> None:
-    with pytest.raises(RequestRefused) as reported:
-        asked(RetryPolicy(None), answers(refused))
+def test_what_does_not_pass_is_reported_at_once(clock: Clock, refused: RequestFailed) -> None:
+    with pytest.raises(RequestFailed) as reported:
+        requested(RetryPolicy(None), answers(refused))
     assert reported.value is refused
     assert clock.slept == []
 
 
 def test_patience_ends_with_the_last_error(clock: Clock) -> None:
     with pytest.raises(NotReachable):
-        asked(RetryPolicy(3), answers(*[AWAY] * 9))
+        requested(RetryPolicy(3), answers(*[AWAY] * 9))
     assert clock.now == 3
     with pytest.raises(NotReachable):
-        asked(RetryPolicy(0), answers(AWAY))
+        requested(RetryPolicy(0), answers(AWAY))
     assert clock.now == 3

@@ -110,7 +110,7 @@ def painter(server: Live) -> Iterator[Painter]:
     painter.thread.join()
 
 
-def test_each_prompt_is_drawn_and_written_under_its_name(run: Run, painter: Painter, tmp_path: Path) -> None:
+def test_each_prompt_is_generated_and_written_under_its_name(run: Run, painter: Painter, tmp_path: Path) -> None:
     to = tmp_path / "new" / "folder"
     result = run("sample", "tiny", "a cat", "../Étoile: 星!", "--n", 2, "--seed", 7, "--to", to)
     assert result.exit_code == 0, result.output
@@ -127,7 +127,7 @@ def test_each_prompt_is_drawn_and_written_under_its_name(run: Run, painter: Pain
     assert (to / "tiny_a-cat_7.png").read_text() == "seed 7"  # never replaced
 
 
-def test_every_option_reaches_the_drawing(run: Run, painter: Painter, server: Live, tmp_path: Path) -> None:
+def test_every_option_reaches_the_generation(run: Run, painter: Painter, server: Live, tmp_path: Path) -> None:
     given = {
         "n": 3, "size": "48x16", "seed": 11, "steps": 4, "guidance": 2.5, "negative_prompt": "a dog",
         "adapter_scale": 0.5,
@@ -148,12 +148,12 @@ def test_what_takes_longer_than_a_request_waits_is_followed_by_its_id(
     reported = threading.Event()
 
     def late(live: Live, generation_id: str) -> None:
-        """Only when the request was answered, and asked for by its id."""
+        """Only when the request was answered, and read by its id."""
         if begun:
             with live.sessions.begin() as session:
                 generation_leases.claim(session, generation_id, worker="w", lease_seconds=60)
-        asked = f'"path": "/v1/images/generations/{generation_id}"'
-        until(lambda: asked in live.log.read_text())
+        requested = f'"path": "/v1/images/generations/{generation_id}"'
+        until(lambda: requested in live.log.read_text())
         reported.set()
         if begun:
             with live.sessions.begin() as session:
@@ -174,12 +174,12 @@ def test_what_takes_longer_than_a_request_waits_is_followed_by_its_id(
 
 @pytest.mark.parametrize(("param", "code"), [(None, 5), ("size", 4)])
 @pytest.mark.parametrize("late", [False, True])
-def test_what_cannot_be_drawn_says_why_and_leaves_no_file(
+def test_what_cannot_be_generated_says_why_and_leaves_no_file(
     run: Run, server: Live, painter: Painter, tmp_path: Path, param: str | None, code: int, late: bool
 ) -> None:
     def refuse(live: Live, generation_id: str) -> None:
-        asked = f'"path": "/v1/images/generations/{generation_id}"'
-        until(lambda: not late or asked in live.log.read_text())
+        requested = f'"path": "/v1/images/generations/{generation_id}"'
+        until(lambda: not late or requested in live.log.read_text())
         owned = taken(live, generation_id)
         with live.sessions.begin() as session:
             generation_leases.fail(session, owned, code="out_of_memory", message="Out of memory", param=param)
@@ -191,7 +191,7 @@ def test_what_cannot_be_drawn_says_why_and_leaves_no_file(
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_request_whose_answer_was_lost_is_not_drawn_twice(
+def test_a_request_whose_answer_was_lost_is_not_generated_twice(
     run: Run, server: Live, painter: Painter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cli.client.retry.FIRST_PAUSE", 0.01)
@@ -216,7 +216,7 @@ def test_a_request_whose_answer_was_lost_is_not_drawn_twice(
         (("tiny",), 2, "PROMPT"),
     ],
 )
-def test_a_request_that_is_wrong_is_told(
+def test_a_request_that_is_wrong_is_reported(
     run: Run, tmp_path: Path, wrong: tuple[object, ...], code: int, said: str
 ) -> None:
     result = run("sample", *wrong, "--to", tmp_path)
@@ -231,7 +231,7 @@ def test_a_name_fits_a_file_whatever_it_is_made_from() -> None:
     assert sample.stem("../../etc", "/\0..\n", 1) == "etc_image_1"
 
 
-def test_a_base_that_is_there_is_really_drawn_from(
+def test_a_base_that_is_there_is_really_generated_from(
     run: Run, server: Live, painter: Painter, valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from api.caches.principals import KNOWN_SECONDS
+from api.caches.principals import CACHE_SECONDS
 from cli.local.local_limits import unlimited
 from cli.main import app
 from store.settings import Settings, settings
@@ -71,7 +71,7 @@ def test_up_serves_a_home_until_it_is_stopped_and_leaves_no_process_behind(home:
     assert f"{made['id']}\t{made['key'][:10]}\tnightly\ticons" in run("keys", "list").stdout
     assert run("keys", "revoke", made["id"]).exit_code == 0
     assert home.status("/v1/datasets", "POST", key=made["key"]) == 401
-    until(lambda: home.status("/v1/models", key=made["key"]) == 401, seconds=10 * KNOWN_SECONDS)
+    until(lambda: home.status("/v1/models", key=made["key"]) == 401, seconds=10 * CACHE_SECONDS)
     assert run("projects", "set", "icons", "--queued-jobs", "3").exit_code == 0
     limits = {one["name"]: one for one in json.loads(run("projects", "list", "--json").stdout)}
     assert (limits["icons"]["queued_jobs"], limits["icons"]["requests_per_minute"]) == (3, None)
@@ -118,7 +118,7 @@ def test_up_serves_a_home_until_it_is_stopped_and_leaves_no_process_behind(home:
     ("content", "reason"),
     [("[[base]\n", "cannot be used"), ('[[base]]\nname = "x"\nfamily = "sdxl"\nsource = "./gone"\n', "no directory")],
 )
-def test_a_list_of_bases_that_cannot_be_used_is_told_before_anything_starts(
+def test_a_list_of_bases_that_cannot_be_used_is_reported_before_anything_starts(
     home: Home, content: str, reason: str
 ) -> None:
     (home.path / "bases.toml").write_text(content)
@@ -128,13 +128,13 @@ def test_a_list_of_bases_that_cannot_be_used_is_told_before_anything_starts(
     assert not (home.path / "postgres").exists()
 
 
-def test_a_home_that_postgresql_cannot_live_in_is_told(tmp_path: Path) -> None:
+def test_a_home_that_postgresql_cannot_live_in_is_reported(tmp_path: Path) -> None:
     home = Home(tmp_path / "my home")
     assert home.up().wait(60) == 1
     assert "has a space in it; set PAIRTUNE_HOME to another directory." in home.printed(0)
 
 
-def test_a_taken_port_is_told(home: Home) -> None:
+def test_a_taken_port_is_reported(home: Home) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", home.port))
         taken.listen()

@@ -32,7 +32,7 @@ def assert_says(found: Checked, state: str, text: str, cure: str) -> None:
 
 
 @pytest.mark.parametrize("broken", ["raise ImportError('libcudart.so.13: cannot open')", "import os; os.abort()"])
-def test_a_torch_that_cannot_be_used_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+def test_a_torch_that_cannot_be_used_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
     (tmp_path / "torch.py").write_text(broken)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     found = checks.device(of(tmp_path))
@@ -80,14 +80,14 @@ def test_a_local_store_is_written_and_read_and_nothing_stays(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("url", ["file:///proc/blobs", "file:///dev/null/blobs", "nonsense", "foo://x"])
-def test_a_store_that_cannot_be_written_is_told(tmp_path: Path, url: str) -> None:
+def test_a_store_that_cannot_be_written_is_reported(tmp_path: Path, url: str) -> None:
     assert_says(checks.storage(of(tmp_path, blob_url=url)), "error", url, "Correct PAIRTUNE_BLOB_URL")
 
 
 class Bucket(BaseHTTPRequestHandler):
     """An object store of one bucket; ``spoil`` changes what it gives back, and read-only it takes nothing."""
 
-    kept: ClassVar[dict[str, bytes]] = {}
+    stored: ClassVar[dict[str, bytes]] = {}
     taken: ClassVar[list[str]] = []
     spoil: ClassVar[bytes] = b""
     read_only: ClassVar[bool] = False
@@ -97,19 +97,19 @@ class Bucket(BaseHTTPRequestHandler):
         if self.read_only:
             self._answer(403, b"<Error><Code>AccessDenied</Code></Error>")
             return
-        self.kept[self.path] = content
+        self.stored[self.path] = content
         self.taken.append(self.path)
         self._answer(200)
 
     def do_GET(self) -> None:
-        self._answer(200, self.kept[self.path] + self.spoil)
+        self._answer(200, self.stored[self.path] + self.spoil)
 
     def do_POST(self) -> None:
         """Of many deletions in one request, as S3 has it."""
         body = self.rfile.read(int(self.headers["content-length"])).decode()
         names = re.findall("<Key>(.*?)</Key>", body)
         for name in names:
-            del self.kept[f"{self.path.partition('?')[0]}/{name}"]
+            del self.stored[f"{self.path.partition('?')[0]}/{name}"]
         gone = "".join(f"<Deleted><Key>{name}</Key></Deleted>" for name in names)
         self._answer(200, f"<DeleteResult>{gone}</DeleteResult>".encode())
 
@@ -146,14 +146,14 @@ def test_an_object_store_is_written_and_read_and_nothing_stays(
     assert_says(checks.storage(of(tmp_path, blob_url="s3://blobs")), "ok", "s3://blobs", "")
     monkeypatch.setattr(bucket, "spoil", b"!")
     assert_says(checks.storage(of(tmp_path, blob_url="s3://blobs")), "error", "other bytes", "object store")
-    assert (len(bucket.taken), bucket.kept) == (2, {})
+    assert (len(bucket.taken), bucket.stored) == (2, {})
     monkeypatch.setattr(bucket, "read_only", True)
     assert_says(checks.storage(of(tmp_path, blob_url="s3://blobs")), "error", "s3://blobs: ", "or its rights")
     monkeypatch.setenv("AWS_ENDPOINT", "http://127.0.0.1:9")
     assert_says(checks.storage(of(tmp_path, blob_url="s3://blobs")), "error", "s3://blobs: ", "PAIRTUNE_BLOB_URL")
 
 
-def test_little_room_is_told_before_and_after_the_api_takes_no_more(
+def test_little_disk_space_is_reported_before_and_after_the_api_takes_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert checks.disk(of(tmp_path, min_free_bytes=0)).found.endswith(f"GiB free at {tmp_path}")
@@ -167,7 +167,7 @@ def test_little_room_is_told_before_and_after_the_api_takes_no_more(
     assert checks.disk(of(tmp_path, min_free_bytes=0)).state == "ok"
 
 
-def test_bases_that_cannot_be_used_are_told(tmp_path: Path) -> None:
+def test_bases_that_cannot_be_used_are_reported(tmp_path: Path) -> None:
     (tmp_path / "bases.toml").write_text("[[base]\n")
     for wrong in (tmp_path / "bases.toml", tmp_path / "missing.toml"):
         assert_says(checks.bases(of(tmp_path, bases_file=wrong)), "error", str(wrong), "PAIRTUNE_BASES_FILE")
@@ -183,7 +183,7 @@ def test_an_api_is_well_or_says_what_is_wrong(tmp_path: Path, live: Live) -> Non
         assert (found.state, wrong in found.found, "PAIRTUNE_URL" in found.cure) == ("warning", True, True)
 
 
-def test_an_address_that_is_no_api_is_told(tmp_path: Path, bucket: type[Bucket]) -> None:
-    bucket.kept["/v1/models?limit=1"] = bucket.kept["/healthz"] = b"It works!"
+def test_an_address_that_is_no_api_is_reported(tmp_path: Path, bucket: type[Bucket]) -> None:
+    bucket.stored["/v1/models?limit=1"] = bucket.stored["/healthz"] = b"It works!"
     found = checks.api(of(tmp_path, url=os.environ["AWS_ENDPOINT"], api_key="pt-x"))
     assert_says(found, "error", "is not a pairtune API", "Correct PAIRTUNE_URL")

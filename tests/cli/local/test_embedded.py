@@ -68,7 +68,7 @@ def test_a_recovery_may_take_longer_than_the_librarys_ten_seconds(folder: Path) 
     assert answers(Postgres(folder.parent))
 
 
-def test_none_is_started_beside_a_process_of_the_killed_server(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_none_is_started_next_to_a_process_of_the_killed_server(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the number of the killed one is another process's by now, which PostgreSQL cannot see."""
     with a_backend_that_stays(folder, Postgres(folder.parent)) as backend:
         monkeypatch.setattr("cli.local.embedded.STOP_SECONDS", 0.5)
@@ -92,7 +92,7 @@ def test_a_server_that_was_killed_as_it_started_does_not_stand_in_the_way(folder
     assert answers(Postgres(folder.parent))
 
 
-def test_a_server_that_cannot_start_is_told_of_with_its_log(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_cannot_start_is_reported_with_its_log(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cli.local.embedded.STOP_SECONDS", 0.5)
     with (folder / "postgresql.conf").open("a") as conf:
         conf.write("no_such_setting = 1\n")

@@ -20,7 +20,7 @@ def ends_with(log: Path, line: str) -> bool:
     return log.read_text().endswith(line)
 
 
-def test_a_log_that_has_grown_is_emptied_while_its_service_writes_and_one_older_is_kept(tmp_path: Path) -> None:
+def test_a_log_that_has_grown_is_emptied_while_its_service_writes_and_one_older_file_stays(tmp_path: Path) -> None:
     log, lines = tmp_path / "service.log", tmp_path / "lines"
     os.mkfifo(lines)
     command = [sys.executable, "-c", ECHO, str(lines)]

@@ -67,7 +67,7 @@ def test_every_json_column_is_known_to_hold_digests_of_blobs_or_none() -> None:
 
 
 @pytest.mark.integration
-def test_drawn_images_and_the_adapters_they_are_drawn_with_are_kept(sessions: Sessions) -> None:
+def test_generated_images_and_the_adapters_they_are_generated_with_are_needed(sessions: Sessions) -> None:
     generation_id = add_generation(sessions, make_tenant(sessions, "artists").id)
     with sessions.begin() as session:
         generation = session.get_one(Generation, generation_id)
@@ -185,12 +185,12 @@ def test_of_a_job_that_ended_long_ago_the_last_checkpoint_keeps_its_files(sessio
             assert retention.drop_checkpoints(session, days=14) == dropped
     assert named(sessions, *everything) == set(everything) - {digest("1")}
     with sessions() as session:
-        kept = session.query(Checkpoint).filter_by(job_id=ended.job_id).order_by(Checkpoint.step)
-        assert [(row.step, row.metrics) for row in kept] == [(0, {"valid_loss": 0.1}), (1, {"valid_loss": 0.1})]
+        stored = session.query(Checkpoint).filter_by(job_id=ended.job_id).order_by(Checkpoint.step)
+        assert [(row.step, row.metrics) for row in stored] == [(0, {"valid_loss": 0.1}), (1, {"valid_loss": 0.1})]
 
 
 @pytest.mark.integration
-def test_a_job_that_runs_again_resumes_from_a_checkpoint_that_was_kept(sessions: Sessions, project_id: str) -> None:
+def test_a_job_that_runs_again_resumes_from_a_checkpoint_that_was_stored(sessions: Sessions, project_id: str) -> None:
     """However old: what can be claimed again has not ended."""
     owned = running_job(sessions, project_id)
     checkpoint(sessions, owned, 1, "1")

@@ -65,7 +65,7 @@ def test_one_part_may_be_discarded_and_discarded_again(store: ObjectStore, tmp_p
     assert read(store, "upload-a", "part-2", 1) == [b"x"]
 
 
-def test_a_file_beside_the_store_is_moved_and_not_written_again(tmp_path: Path) -> None:
+def test_a_file_next_to_the_store_is_moved_and_not_written_again(tmp_path: Path) -> None:
     blobs = Blobs(f"file://{tmp_path / 'blobs'}")
     path = written(tmp_path / "received", b"abc")
     inode, blob = path.stat().st_ino, hash_file(path)

@@ -72,8 +72,8 @@ def test_every_change_makes_a_revision_and_none_changes_the_ones_before(sessions
     with sessions() as session:
         dataset = datasets.get(session, project_id, dataset_id)
         assert (dataset.revision, dataset.pairs_count) == (4, 4)
-        told = datasets.revisions(session, dataset, before=4, limit=2)
-        assert [(one.number, one.what) for one in told] == [(3, "pair 3 removed"), (2, "2 added")]
+        reported = datasets.revisions(session, dataset, before=4, limit=2)
+        assert [(one.number, one.what) for one in reported] == [(3, "pair 3 removed"), (2, "2 added")]
         assert [one.number for one in at(session, project_id, dataset_id)] == [1, 2, 4, 5]  # never given twice
 
 
@@ -183,7 +183,7 @@ def test_a_job_keeps_its_pinned_revision_when_the_data_set_changes_and_is_delete
         assert jobs.pairs_documents(session, kept) == ("digest of 1", None)
 
 
-def test_a_job_waits_for_a_file_beside_a_data_set(sessions: Sessions, project_id: str) -> None:
+def test_a_job_waits_for_a_file_next_to_a_dataset(sessions: Sessions, project_id: str) -> None:
     dataset_id, unread = begin(sessions, project_id, "a"), add_file(sessions, project_id, status="uploaded")
     with sessions.begin() as session:
         revision = datasets.revision(session, datasets.get(session, project_id, dataset_id), None)
@@ -204,15 +204,15 @@ def test_a_job_without_pairs_or_with_two_sources_cannot_be_stored(sessions: Sess
             session.flush()
 
 
-def test_image_facts_are_kept_once_whoever_measures(sessions: Sessions) -> None:
+def test_image_facts_are_stored_once_whoever_measures(sessions: Sessions) -> None:
     facts = [MeasuredImage(f"image {n}", n + 1, 2, bytes([n])) for n in range(20)]
     with ThreadPoolExecutor(4) as pool:
         tries = [pool.submit(_keep, sessions, part) for part in (facts, facts[::-1], facts[5:], facts[:15]) * 5]
         for one in tries:
             one.result()
     with sessions() as session:
-        asked = ["image 3", "image 4", "unknown"]
-        assert image_facts.find(session, asked) == {facts[3].sha256: facts[3], facts[4].sha256: facts[4]}
+        requested = ["image 3", "image 4", "unknown"]
+        assert image_facts.find(session, requested) == {facts[3].sha256: facts[3], facts[4].sha256: facts[4]}
 
 
 def _keep(sessions: Sessions, facts: list[MeasuredImage]) -> None:
@@ -230,8 +230,8 @@ def test_the_pairs_of_a_file_are_one_revision_that_names_it(sessions: Sessions, 
     with sessions() as session:
         dataset = datasets.get(session, project_id, dataset_id)
         assert (dataset.revision, dataset.pairs_count) == (2, count + 1)
-        [told] = datasets.revisions(session, dataset, before=None, limit=1)
-        assert (told.what, told.pairs_count) == (f"{count} pairs added from {file_id}", count + 1)
+        [reported] = datasets.revisions(session, dataset, before=None, limit=1)
+        assert (reported.what, reported.pairs_count) == (f"{count} pairs added from {file_id}", count + 1)
         stored = at(session, project_id, dataset_id)
     assert [one.prompt for one in stored] == ["a", *(f"{row}" for row in range(count))]
     assert [(one.number, one.file_id, one.file_row, one.added_in) for one in stored[-1:]] == [

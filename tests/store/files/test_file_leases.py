@@ -131,7 +131,7 @@ def test_a_file_that_stopping_workers_gave_back_is_due_at_once_and_none_the_wors
         assert files.get(session, project_id, file.id).crashes == 0
 
 
-def test_what_a_reader_says_of_its_own_end_is_told_at_the_last(sessions: Sessions, project_id: str) -> None:
+def test_what_a_reader_says_of_its_own_end_is_reported_at_the_last(sessions: Sessions, project_id: str) -> None:
     file = add_file(sessions, project_id, status="uploaded")
     for crash in range(1, 4):
         owned = claim_file(sessions, file.id)

@@ -1,4 +1,4 @@
-"""Claims, fences and ends of images that were asked for."""
+"""Claims, fences and ends of images that were requested."""
 
 from __future__ import annotations
 

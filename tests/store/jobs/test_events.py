@@ -13,7 +13,7 @@ from tests.store.rows import queued_job, read_events
 pytestmark = pytest.mark.integration
 
 
-def tell(sessions: Sessions, job_id: str, *messages: str) -> None:
+def report(sessions: Sessions, job_id: str, *messages: str) -> None:
     with sessions.begin() as session:
         events.append(session, job_id, [NewEvent(message) for message in messages])
 
@@ -21,7 +21,7 @@ def tell(sessions: Sessions, job_id: str, *messages: str) -> None:
 def test_of_several_jobs_each_is_read_on_from_where_it_was_read_up_to(sessions: Sessions, project_id: str) -> None:
     first, second, third = (queued_job(sessions, project_id) for _ in range(3))
     for job_id, name in ((first, "a"), (second, "b"), (third, "c"), (first, "d"), (second, "e")):
-        tell(sessions, job_id, name)
+        report(sessions, job_id, name)
     seen = {first: read_events(sessions, first)[-1].sequence - 1, second: read_events(sessions, second)[0].sequence}
     with sessions() as session:
         found = events.after_each(session, seen, limit=9)
@@ -32,7 +32,7 @@ def test_of_several_jobs_each_is_read_on_from_where_it_was_read_up_to(sessions: 
 
 def test_a_log_is_read_backwards_page_by_page(sessions: Sessions, project_id: str) -> None:
     job_id, other_id = queued_job(sessions, project_id), queued_job(sessions, project_id)
-    tell(sessions, job_id, *"abcd")
+    report(sessions, job_id, *"abcd")
     ids = [event.id for event in read_events(sessions, job_id)[::-1]]
     with sessions() as session:
         pages = [events.newest_first(session, job_id, after=after, limit=2) for after in (None, ids[1], ids[3])]

@@ -245,7 +245,7 @@ def test_a_withdrawn_pause_queues_the_job_again(sessions: Sessions, project_id: 
         assert job_leases.give_back(session, owned, "Stopped.") is JobStatus.QUEUED
 
 
-def test_a_cancel_outlasts_a_later_pause_and_the_heartbeat_tells_it(sessions: Sessions, project_id: str) -> None:
+def test_a_cancel_outlasts_a_later_pause_and_the_heartbeat_reports_it(sessions: Sessions, project_id: str) -> None:
     owned = running_job(sessions, project_id)
     for act in (jobs.pause, jobs.cancel, jobs.pause):
         with sessions.begin() as session:
@@ -279,8 +279,8 @@ def test_cancel_against_finish_leaves_exactly_one_terminal_state(sessions: Sessi
             for future in (pool.submit(finish), pool.submit(cancel)):
                 future.result()
         status = read_job(sessions, owned.job_id).status
-        told = [(event.data or {}).get("status") for event in read_events(sessions, owned.job_id)]
-        assert [state for state in told if state in TERMINAL] == [status]
+        reported = [(event.data or {}).get("status") for event in read_events(sessions, owned.job_id)]
+        assert [state for state in reported if state in TERMINAL] == [status]
         endings[status] += 1
     assert endings == {"succeeded": 20, "cancelled": 20}
 
@@ -357,17 +357,19 @@ def test_a_worker_passes_over_so_many_jobs_that_it_cannot_read_and_no_more(
 
 def test_a_sample_is_a_file_and_an_event_written_once(sessions: Sessions, project_id: str) -> None:
     owned = running_job(sessions, project_id)
-    sheet = NewFile(project_id, "samples.png", "fine-tune-results", 5, "a" * 64)
-    told = NewEvent("Samples.", data={"file_id": sheet.id})
+    grid = NewFile(project_id, "samples.png", "fine-tune-results", 5, "a" * 64)
+    reported = NewEvent("Samples.", data={"file_id": grid.id})
     for _ in range(2):
         with sessions.begin() as session:
-            job_leases.add_sample(session, owned, sheet, told)
+            job_leases.add_sample(session, owned, grid, reported)
     with sessions() as session:
-        file = session.get_one(File, sheet.id)
+        file = session.get_one(File, grid.id)
     assert (file.project_id, file.filename, file.status, file.sha256) == (
         project_id,
         "samples.png",
         "processed",
         "a" * 64,
     )
-    assert [event.data for event in read_events(sessions, owned.job_id) if event.message == "Samples."] == [told.data]
+    assert [event.data for event in read_events(sessions, owned.job_id) if event.message == "Samples."] == [
+        reported.data
+    ]

@@ -29,9 +29,9 @@ def test_a_job_that_is_unknown_or_another_projects_does_not_exist(
 ) -> None:
     job_id, other_id = queued_job(sessions, project_id), make_tenant(sessions, "second").id
     with sessions() as session:
-        for project, asked in ((other_id, job_id), (project_id, "ftjob-none")):
-            with pytest.raises(JobNotFound, match=asked):
-                FINDS[name](session, project, asked)
+        for project, requested in ((other_id, job_id), (project_id, "ftjob-none")):
+            with pytest.raises(JobNotFound, match=requested):
+                FINDS[name](session, project, requested)
         assert FINDS[name](session, project_id, job_id) is not None
 
 

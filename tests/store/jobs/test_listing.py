@@ -32,11 +32,11 @@ def listed(sessions: Sessions, project_id: str) -> list[str]:
     return made[::-1]
 
 
-@pytest.mark.parametrize("looked_at", [2, 10_000])
+@pytest.mark.parametrize("read", [2, 10_000])
 def test_a_page_holds_the_newest_whose_metadata_matches(
-    sessions: Sessions, project_id: str, listed: list[str], monkeypatch: pytest.MonkeyPatch, looked_at: int
+    sessions: Sessions, project_id: str, listed: list[str], monkeypatch: pytest.MonkeyPatch, read: int
 ) -> None:
-    monkeypatch.setattr(listing, "SCANNED_JOBS", looked_at)
+    monkeypatch.setattr(listing, "SCANNED_JOBS", read)
 
     def page(metadata: dict[str, str], after: str | None, limit: int) -> list[str]:
         with sessions() as session:

@@ -156,7 +156,7 @@ def test_whatever_comes_the_next_job_is_the_first_in_line_and_the_shares_are_eve
                     waiting = {name[0] for name in line}
                     assert shares[taken[0][0]] == min(shares[letter] for letter in waiting)
                     running.append(taken)
-        # What is left goes in the order that was told, as long as nothing ends.
+        # What is left goes in the order that was returned, as long as nothing ends.
         line = projects.positions()
         assert [taken[0] for taken in (projects.take() for _ in line) if taken] == line
 
@@ -291,7 +291,7 @@ def test_a_worker_passes_over_what_its_memory_does_not_hold_and_a_larger_one_tak
 
 
 @pytest.mark.integration
-def test_the_places_of_all_are_those_that_each_is_told(sessions: Sessions, project_id: str) -> None:
+def test_the_positions_of_all_are_those_that_each_gets(sessions: Sessions, project_id: str) -> None:
     done, running = (claim(sessions, queued_job(sessions, project_id)) for _ in range(2))
     with sessions() as session:
         assert queue.all_positions(session.connection()) == {}

@@ -30,11 +30,11 @@ EVENTS: list[dict[str, Any]] = [
 ]
 
 
-def finished(sessions: Sessions, project_id: str, told: list[dict[str, Any]]) -> str:
+def finished(sessions: Sessions, project_id: str, reported: list[dict[str, Any]]) -> str:
     """A job of 50 seconds with two checkpoints, of 12 and 20 bytes, and two results, of 5 and 6."""
     owned = running_job(sessions, project_id)
     with sessions.begin() as session:
-        job_leases.record(session, owned, [NewEvent("m", data=data) for data in told])
+        job_leases.record(session, owned, [NewEvent("m", data=data) for data in reported])
         for step, sizes in ((5, (10, 2)), (10, (20,))):
             manifest = {f"file {n}": {"bytes": size} for n, size in enumerate(sizes)}
             job_leases.add_checkpoint(session, owned, step=step, metrics={"valid_loss": 1.0}, manifest=manifest)
@@ -47,7 +47,7 @@ def finished(sessions: Sessions, project_id: str, told: list[dict[str, Any]]) ->
     return owned.job_id
 
 
-def test_a_finished_job_is_measured_by_what_it_told(sessions: Sessions, project_id: str) -> None:
+def test_a_finished_job_is_measured_by_what_it_reported(sessions: Sessions, project_id: str) -> None:
     finished(sessions, project_id, EVENTS)
     with sessions() as session:
         [run] = run_history.of_base(session, "tiny")
@@ -70,7 +70,7 @@ def test_a_finished_job_is_measured_by_what_it_told(sessions: Sessions, project_
 
 
 @pytest.mark.parametrize("missing", ["started", "data_prepared", "progress"])
-def test_a_job_that_did_not_tell_all_of_it_is_no_measure(sessions: Sessions, project_id: str, missing: str) -> None:
-    finished(sessions, project_id, [told for told in EVENTS if told["event"] != missing])
+def test_a_job_that_did_not_report_all_of_it_is_no_measure(sessions: Sessions, project_id: str, missing: str) -> None:
+    finished(sessions, project_id, [reported for reported in EVENTS if reported["event"] != missing])
     with sessions() as session:
         assert run_history.of_base(session, "tiny") == []

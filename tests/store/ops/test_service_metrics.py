@@ -36,9 +36,9 @@ def test_work_is_counted_where_it_waits_and_where_it_runs(sessions: Sessions, pr
     waiting, running, silent = queued_job(sessions, project_id), *(running_job(sessions, project_id) for _ in range(2))
     unread, read = (add_file(sessions, project_id, status="uploaded").id for _ in range(2))
     add_generation(sessions, project_id)
-    told = {"pairs_per_second": 2.5, "peak_memory_bytes": 70}
+    reported = {"pairs_per_second": 2.5, "peak_memory_bytes": 70}
     with sessions.begin() as session:
-        job_leases.record(session, running, [], progress=told)
+        job_leases.record(session, running, [], progress=reported)
         session.execute(update(Job).where(Job.id == silent.job_id).values(worker="w2"))
         session.execute(update(Job).where(Job.id == waiting).values(queued_at=func.clock_timestamp() - HOUR))
         session.execute(update(File).where(File.id == unread).values(created_at=func.clock_timestamp() - 2 * HOUR))

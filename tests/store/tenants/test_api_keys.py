@@ -51,7 +51,7 @@ def test_the_last_use_is_noted_once_a_minute(sessions: Sessions, project_id: str
         assert (last_used(session) or earlier) > first
 
 
-def test_a_key_has_the_role_it_was_made_with_and_the_least_changing_one_unless_told(
+def test_a_key_has_the_role_it_was_made_with_and_the_least_changing_one_by_default(
     sessions: Sessions, project_id: str
 ) -> None:
     with sessions.begin() as session:
@@ -61,7 +61,7 @@ def test_a_key_has_the_role_it_was_made_with_and_the_least_changing_one_unless_t
         assert api_keys.authenticate(session, api_keys.create(session, project, "untold")).role is Role.MEMBER
 
 
-def test_only_a_digest_of_the_key_is_kept(sessions: Sessions, project_id: str) -> None:
+def test_only_a_digest_of_the_key_is_stored(sessions: Sessions, project_id: str) -> None:
     with sessions.begin() as session:
         secret = api_keys.create(session, api_keys.ensure_project(session, "first"), "digest")
         row = session.scalars(select(ApiKey).where(ApiKey.name == "digest")).one()

@@ -47,7 +47,7 @@ def test_while_one_transaction_does_a_request_no_other_does(sessions: Sessions, 
         assert idempotency.find_answer(second, key_id, "a", request="a request") is None
 
 
-def test_an_answer_is_kept_for_a_day(sessions: Sessions, key_id: str) -> None:
+def test_an_answer_is_stored_for_a_day(sessions: Sessions, key_id: str) -> None:
     keep(sessions, key_id, "young", "old")
     with sessions.begin() as session:
         for key, age in (("young", timedelta(hours=23, minutes=59)), ("old", timedelta(hours=24, minutes=1))):

@@ -110,7 +110,9 @@ def test_uploads_at_once_are_no_more_than_may_be_in_flight(sessions: Sessions, p
     assert compete(sessions, begin) == 4
 
 
-def test_an_upload_has_its_room_from_its_beginning_until_its_time_is_over(sessions: Sessions, project_id: str) -> None:
+def test_an_upload_reserves_its_bytes_from_its_beginning_until_its_time_is_over(
+    sessions: Sessions, project_id: str
+) -> None:
     limits = ProjectLimits(stored_bytes=100, uploads=1)
     with sessions.begin() as session:
         upload = uploads.create(session, NewUpload(project_id, "a", "fine-tune", 80), lifetime_seconds=60)

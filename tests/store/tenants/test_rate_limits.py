@@ -56,14 +56,14 @@ def test_refused_requests_cost_nothing(broker_url: str) -> None:
         assert 0.19 < time.monotonic() - began < 5
 
 
-def test_processes_that_ask_at_once_share_one_bucket(broker_url: str) -> None:
+def test_processes_that_take_at_once_share_one_bucket(broker_url: str) -> None:
     limits = ProjectLimits(requests_per_minute=1, requests_burst=25)
     with closing(Buckets(broker_url)) as one, closing(Buckets(broker_url)) as other, ThreadPoolExecutor(8) as pool:
         taken = pool.map(lambda number: passes((one, other)[number % 2], "key", limits), range(80))
         assert sum(taken) == 25
 
 
-def test_a_process_asks_for_a_few_tokens_at_a_time_and_gives_no_more_than_there_are(broker_url: str) -> None:
+def test_a_process_takes_a_few_tokens_at_a_time_and_gives_no_more_than_there_are(broker_url: str) -> None:
     limits = ProjectLimits(requests_per_minute=1, requests_burst=103)  # five at a time
     with closing(Buckets(broker_url)) as one, closing(Buckets(broker_url)) as other:
         one.take("known", limits)  # from here on the broker knows the script
@@ -101,7 +101,7 @@ def test_a_full_bucket_leaves_nothing_in_the_broker(broker_url: str) -> None:
         until(lambda: client.dbsize() == 0, seconds=10)
 
 
-def test_without_a_limit_the_broker_is_not_asked(broker_url: str) -> None:
+def test_without_a_limit_the_broker_is_not_used(broker_url: str) -> None:
     with closing(Buckets(broker_url)) as buckets, servers.broker_client(broker_url) as client:
         assert buckets.take("key", ProjectLimits()) is None
         assert client.dbsize() == 0
@@ -133,7 +133,7 @@ def test_a_broker_that_says_nothing_is_waited_for_once(tmp_path: Path) -> None:
             assert rate_limits.ANSWER_SECONDS < time.monotonic() - began < 10 * rate_limits.ANSWER_SECONDS
 
 
-def test_an_allowance_tells_the_bucket_as_it_is(broker_url: str) -> None:
+def test_an_allowance_reports_the_bucket_as_it_is(broker_url: str) -> None:
     with closing(Buckets(broker_url)) as buckets:
         taken = buckets.take("key", ProjectLimits(requests_per_minute=60_000_000, requests_burst=1_000_000))
     assert isinstance(taken, Allowance)

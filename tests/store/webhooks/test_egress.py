@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from store.errors import WebhookUrlRefused
+from store.errors import WebhookUrlNotAllowed
 from store.settings import Settings
 from store.webhooks.egress import Target, addresses, parse
 
@@ -38,7 +38,7 @@ def resolving(monkeypatch: pytest.MonkeyPatch, *found: str) -> None:
 def allowed(url: str, settings: Settings) -> bool:
     try:
         addresses(parse(url, settings), settings)
-    except WebhookUrlRefused:
+    except WebhookUrlNotAllowed:
         return False
     return True
 
@@ -80,9 +80,9 @@ def test_another_way_to_write_the_loopback_address_is_refused(host: str) -> None
 
 
 def test_a_host_that_does_not_resolve_is_refused() -> None:
-    with pytest.raises(WebhookUrlRefused, match="cannot be resolved"):
+    with pytest.raises(WebhookUrlNotAllowed, match="cannot be resolved"):
         addresses(parse("https://nowhere.invalid/", STRICT), STRICT)
-    with pytest.raises(WebhookUrlRefused, match="cannot be resolved"):
+    with pytest.raises(WebhookUrlNotAllowed, match="cannot be resolved"):
         addresses(parse(f"https://{'a' * 64}.example.com/", STRICT), STRICT)
 
 
@@ -102,7 +102,7 @@ def test_a_host_that_does_not_resolve_is_refused() -> None:
     ],
 )
 def test_a_url_that_is_not_plain_https_is_refused(url: str) -> None:
-    with pytest.raises(WebhookUrlRefused):
+    with pytest.raises(WebhookUrlNotAllowed):
         parse(url, STRICT)
 
 

@@ -94,8 +94,8 @@ def test_a_job_that_no_worker_has_leaves_one_too(sessions: Sessions, project_id:
         assert owned is not None
         file_leases.finish(session, owned, status="error", details="bad")
         jobs.files_ready(session, file.id)
-    told = {(delivery.job_id, delivery.type) for delivery in log(sessions, endpoint_id)}
-    assert told == {(refused, "fine_tuning.job.failed"), (never_ran, "fine_tuning.job.cancelled")}
+    reported = {(delivery.job_id, delivery.type) for delivery in log(sessions, endpoint_id)}
+    assert reported == {(refused, "fine_tuning.job.failed"), (never_ran, "fine_tuning.job.cancelled")}
 
 
 def test_a_job_that_goes_on_leaves_none(sessions: Sessions, project_id: str) -> None:
@@ -118,7 +118,7 @@ def test_an_end_that_is_rolled_back_leaves_none(sessions: Sessions, project_id: 
     assert log(sessions, endpoint_id) == []
 
 
-def test_only_the_projects_endpoints_that_want_the_event_and_are_not_disabled_hear_of_it(
+def test_only_the_projects_endpoints_that_want_the_event_and_are_not_disabled_receive_it(
     sessions: Sessions, project_id: str
 ) -> None:
     wants = endpoint(sessions, project_id)
@@ -129,9 +129,9 @@ def test_only_the_projects_endpoints_that_want_the_event_and_are_not_disabled_he
     with sessions.begin() as session:
         endpoints.disable(session, disabled)
     cancelled(sessions, project_id)
-    heard = {one: [d.event_id for d in log(sessions, one)] for one in (wants, second, other, disabled, stranger)}
-    assert [len(ids) for ids in heard.values()] == [1, 1, 0, 0, 0]
-    assert heard[wants] == heard[second]  # the same event
+    received = {one: [d.event_id for d in log(sessions, one)] for one in (wants, second, other, disabled, stranger)}
+    assert [len(ids) for ids in received.values()] == [1, 1, 0, 0, 0]
+    assert received[wants] == received[second]  # the same event
 
 
 def test_a_job_never_ends_twice_for_an_endpoint(sessions: Sessions, project_id: str) -> None:
@@ -227,7 +227,7 @@ def slow_clock(sessions: Sessions) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("slow_clock")
-def test_what_another_claims_between_the_look_and_the_claim_is_not_claimed_again(
+def test_what_another_claims_between_the_query_and_the_claim_is_not_claimed_again(
     sessions: Sessions, project_id: str
 ) -> None:
     """The later sender sees the delivery due, and reads the clock while the earlier one claims and commits."""
@@ -257,7 +257,7 @@ def test_what_a_sender_took_and_never_ended_is_due_again(sessions: Sessions, pro
     [again] = claimed(sessions)
     assert (again.id, again.event_id, again.body, again.attempt) == (first.id, first.event_id, first.body, 2)
     assert claimed(sessions) == []
-    with sessions.begin() as session:  # the first sender comes back, and is not heard
+    with sessions.begin() as session:  # the first sender comes back, and its write has no effect
         delivery_log.failed(session, first, status=500, error="late", again_in=None)
         assert session.get_one(WebhookDelivery, first.id).next_attempt_at is not None
         delivery_log.delivered(session, first, status=200)  # but that it arrived, counts
@@ -266,7 +266,7 @@ def test_what_a_sender_took_and_never_ended_is_due_again(sessions: Sessions, pro
     assert delivery.delivered_at is not None
 
 
-def test_the_log_is_kept_for_a_month_and_what_is_to_be_sent_for_ever(sessions: Sessions, project_id: str) -> None:
+def test_the_log_is_stored_for_a_month_and_what_is_to_be_sent_for_ever(sessions: Sessions, project_id: str) -> None:
     endpoint_id = endpoint(sessions, project_id)
     old, pending, young = (cancelled(sessions, project_id) for _ in range(3))
     ago = func.now() - delivery_log.RETENTION - timedelta(minutes=1)
@@ -310,9 +310,9 @@ def test_a_webhook_of_another_project_does_not_exist(sessions: Sessions, project
     )
     for act in acts:
         with sessions.begin() as session:
-            for project, asked in ((other_id, endpoint_id), (project_id, "webhook-none")):
-                with pytest.raises(WebhookNotFound, match=asked):
-                    act(session, project, asked)
+            for project, requested in ((other_id, endpoint_id), (project_id, "webhook-none")):
+                with pytest.raises(WebhookNotFound, match=requested):
+                    act(session, project, requested)
             act(session, project_id, endpoint_id)
 
 

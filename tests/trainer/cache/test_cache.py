@@ -90,7 +90,7 @@ def test_a_damaged_entry_counts_as_missing_and_is_replaced(tmp_path: Path, damag
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_an_entry_damaged_before_its_first_read_is_named_and_the_cure_told(
+def test_an_entry_damaged_before_its_first_read_is_named_and_the_cure_reported(
     tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
     Cache(tmp_path).write(KEY, {"mean": torch.arange(300.0)})
@@ -101,7 +101,9 @@ def test_an_entry_damaged_before_its_first_read_is_named_and_the_cure_told(
 
 
 @pytest.mark.parametrize("damage", [truncate, empty, make_a_directory, remove])
-def test_an_entry_that_goes_in_mid_run_is_told_and_then_missing(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+def test_an_entry_that_goes_in_mid_run_is_reported_and_then_missing(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
     cache = Cache(tmp_path)
     cache.write(KEY, {"mean": torch.arange(300.0)})
     assert cache.has(KEY)
@@ -143,14 +145,14 @@ def test_two_writers_of_one_entry_never_show_half_of_it(tmp_path: Path) -> None:
     assert len(list(tmp_path.rglob("*"))) == 2  # the folder and the entry: nothing partial is left
 
 
-def test_a_run_that_fits_is_told_nothing(tmp_path: Path) -> None:
+def test_a_run_that_fits_gets_no_warning(tmp_path: Path) -> None:
     with Cache(tmp_path, 2**20) as cache:
         cache.pin([KEY])
         cache.write(KEY, {"mean": torch.zeros(3)})
         assert cache.enforce_bound() is None
 
 
-def test_a_run_that_needs_more_than_the_bound_keeps_it_and_is_told_by_how_much(tmp_path: Path) -> None:
+def test_a_run_that_needs_more_than_the_bound_keeps_it_and_is_warned_by_how_much(tmp_path: Path) -> None:
     keys = [key_of(image=index) for index in range(8)]
     with Cache(tmp_path, 2**20) as cache:
         cache.pin(keys)
@@ -243,7 +245,7 @@ def fill_a_small_disk(mount_point: Path, how: str) -> list[str]:
     return ended.stdout.splitlines()
 
 
-def test_on_a_full_disk_what_nobody_needs_makes_room(tmp_path: Path) -> None:
+def test_on_a_full_disk_what_nobody_needs_is_evicted(tmp_path: Path) -> None:
     assert fill_a_small_disk(tmp_path, "unpinned") == ["all written", "0 partial"]
 
 

@@ -39,7 +39,7 @@ def test_an_entry_is_a_safetensors_file() -> None:
     assert torch.equal(load(pack(KEY, TENSORS))["mean"], TENSORS["mean"])
 
 
-def test_tensors_that_are_views_are_packed_as_they_look() -> None:
+def test_tensors_that_are_views_are_packed_as_they_appear() -> None:
     unpacked = unpack(bytearray(pack(KEY, {"mean": TENSORS["mean"].t()[1:]})))
     assert torch.equal(unpacked["mean"], TENSORS["mean"].t()[1:])
 

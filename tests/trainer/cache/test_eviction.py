@@ -37,7 +37,7 @@ def filled(folder: Path, keys: Sequence[str] = KEYS) -> Path:
     return folder
 
 
-def kept(folder: Path, keys: Sequence[str] = KEYS) -> list[str]:
+def stored(folder: Path, keys: Sequence[str] = KEYS) -> list[str]:
     return [key for key in keys if path_of(folder, key).exists()]
 
 
@@ -52,7 +52,7 @@ def python(code: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def told(process: subprocess.Popen[str], line: str) -> None:
+def reported(process: subprocess.Popen[str], line: str) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == f"{line}\n"
 
@@ -70,31 +70,31 @@ sys.stdin.read()
 
 def test_nothing_goes_while_all_fits(tmp_path: Path) -> None:
     assert evict(filled(tmp_path), len(KEYS) * SIZE) == 0
-    assert kept(tmp_path) == KEYS
+    assert stored(tmp_path) == KEYS
 
 
-def test_what_was_used_longest_ago_goes_first_and_a_little_room_is_made(tmp_path: Path) -> None:
+def test_what_was_used_longest_ago_goes_first_and_a_little_more_is_freed(tmp_path: Path) -> None:
     filled(tmp_path)
     Cache(tmp_path).has(KEYS[0])
     assert evict(tmp_path, 8 * SIZE) == 3 * SIZE  # 2 too many, and 5% of 8
-    assert kept(tmp_path) == [KEYS[0], *KEYS[4:]]
+    assert stored(tmp_path) == [KEYS[0], *KEYS[4:]]
 
 
 def test_what_a_living_process_pinned_stays_even_beyond_the_bound(tmp_path: Path) -> None:
     with python(PIN, filled(tmp_path), *KEYS[:4]) as other:
-        told(other, "pinned")
+        reported(other, "pinned")
         evict(tmp_path, 6 * SIZE)
-        assert kept(tmp_path) == [*KEYS[:4], KEYS[9]]
+        assert stored(tmp_path) == [*KEYS[:4], KEYS[9]]
         evict(tmp_path, 0)
-        assert kept(tmp_path) == KEYS[:4]
+        assert stored(tmp_path) == KEYS[:4]
 
 
 def test_the_pins_of_a_killed_process_hold_nothing_and_are_removed(tmp_path: Path) -> None:
     with python(PIN, filled(tmp_path), *KEYS) as other:
-        told(other, "pinned")
+        reported(other, "pinned")
         other.send_signal(signal.SIGKILL)
     evict(tmp_path, 5 * SIZE)
-    assert len(kept(tmp_path)) == 4
+    assert len(stored(tmp_path)) == 4
     assert list((tmp_path / PINS).iterdir()) == []
 
 
@@ -129,7 +129,7 @@ def test_one_process_at_a_time_evicts_and_the_others_go_on(tmp_path: Path) -> No
     filled(tmp_path)
     with file_lock(tmp_path / LOCK):
         assert evict(tmp_path, 0) == 0
-    assert kept(tmp_path) == KEYS
+    assert stored(tmp_path) == KEYS
 
 
 def test_files_that_are_not_the_caches_stay(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_files_that_are_not_the_caches_stay(tmp_path: Path) -> None:
         other.write_text("mine")
         os.utime(other, (1, 1))
     evict(tmp_path, 0)
-    assert kept(tmp_path) == []
+    assert stored(tmp_path) == []
     assert all(other.exists() for other in others)
 
 
@@ -190,9 +190,9 @@ def test_runs_that_evict_while_others_read_lose_nothing_they_need(tmp_path: Path
         python(USE, tmp_path, 31, 40) as third,
     ):
         for process in (first, second, third):
-            told(process, "running")
+            reported(process, "running")
         for process in (first, second, third):
-            told(process, "done")
+            reported(process, "done")
     evict(tmp_path, 20 * SIZE)
     assert sum(path.stat().st_size for path in tmp_path.rglob("*.safetensors")) <= 20 * SIZE
 
@@ -201,14 +201,14 @@ def test_runs_that_evict_while_others_read_lose_nothing_they_need(tmp_path: Path
 def test_runs_killed_at_any_moment_leave_a_cache_that_works(tmp_path: Path) -> None:
     for number in range(6):
         with python(USE, tmp_path, number * 9, 10_000) as process:
-            told(process, "running")
+            reported(process, "running")
             time.sleep(0.1 + 0.0173 * number)
             process.send_signal(signal.SIGKILL)
     for path in tmp_path.rglob("*.safetensors"):
         assert Cache(tmp_path).has(path.stem)
     with python(USE, tmp_path, 0, 5) as process:
-        told(process, "running")
-        told(process, "done")
+        reported(process, "running")
+        reported(process, "done")
     evict(tmp_path, 20 * SIZE)
     assert len(list(tmp_path.rglob("*.safetensors"))) <= 20
     assert list((tmp_path / PINS).iterdir()) == []

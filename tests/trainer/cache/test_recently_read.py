@@ -21,7 +21,7 @@ def test_the_entry_used_longest_ago_goes_first() -> None:
     assert [key for key in "abcd" if recent.get(key) is not None] == ["a", "c", "d"]
 
 
-def test_an_entry_larger_than_all_the_room_is_not_kept() -> None:
+def test_an_entry_larger_than_the_limit_is_not_cached() -> None:
     recent = RecentlyRead(30)
     recent.put("a", entry(1), 31)
     assert recent.get("a") is None
@@ -29,7 +29,7 @@ def test_an_entry_larger_than_all_the_room_is_not_kept() -> None:
     assert recent.get("b") is not None
 
 
-def test_an_entry_put_twice_takes_its_room_once() -> None:
+def test_an_entry_put_twice_takes_its_space_once() -> None:
     recent = RecentlyRead(30)
     recent.put("other", entry(1), 10)
     for _ in range(5):
@@ -38,7 +38,7 @@ def test_an_entry_put_twice_takes_its_room_once() -> None:
     assert recent.get("other") is not None
 
 
-def test_a_dropped_entry_is_gone_and_its_room_free() -> None:
+def test_a_dropped_entry_is_gone_and_its_space_free() -> None:
     recent = RecentlyRead(20)
     recent.put("a", entry(1), 10)
     recent.drop("a")

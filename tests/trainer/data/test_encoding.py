@@ -124,7 +124,7 @@ def test_a_pairs_first_encoding_is_of_the_chosen_image(tmp_path: Path) -> None:
     assert alone.images == pair.images[:1]
 
 
-def test_the_resolution_asked_for_replaces_the_bases_own(tmp_path: Path) -> None:
+def test_the_requested_resolution_replaces_the_bases_own(tmp_path: Path) -> None:
     encoder = new_encoder(Mean(64), Cache(tmp_path), 32)
     square = ImageFile(tmp_path / "x.png", "x", (500, 500))
     assert encoder.bucket(square) == Bucket(32, 32)

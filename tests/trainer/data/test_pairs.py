@@ -56,7 +56,7 @@ def test_all_prompts_of_a_run_are_encoded_the_empty_one_too() -> None:
 
 
 @pytest.mark.parametrize("flip", [True, False])
-def test_training_pairs_may_be_mirrored_where_it_was_asked_for_and_held_out_ones_never(
+def test_training_pairs_may_be_mirrored_where_the_spec_says_so_and_held_out_ones_never(
     tmp_path: Path, flip: bool
 ) -> None:
     of = run([pair("a")], [pair("b")], data={"horizontal_flip": flip})
@@ -83,7 +83,7 @@ def test_class_images_are_planned_under_the_class_prompt_each_in_its_own_bucket(
     assert planned.class_prompt_key == planner.prompt_key("a photo")
 
 
-def test_rejected_images_that_nobody_has_are_drawn_from_the_pairs_caption_at_its_size(tmp_path: Path) -> None:
+def test_rejected_images_that_nobody_has_are_sampled_from_the_pairs_caption_at_its_size(tmp_path: Path) -> None:
     lonely = [pair("a", has_rejected=False, width=64), pair("b", has_rejected=False)]
     of, planner = run([*lonely, pair("c")], [pair("d", has_rejected=False)]), encoder(tmp_path)
     found = find_missing_images(dataset_files_of(of), of, BOTH, planner)
@@ -108,7 +108,7 @@ def test_a_method_of_chosen_images_alone_lacks_rejected_ones_for_validation_only
     ] == ["rejected image of pair b"]
 
 
-def test_class_images_are_drawn_from_the_class_prompt_each_from_other_noise(tmp_path: Path) -> None:
+def test_class_images_are_sampled_from_the_class_prompt_each_from_other_noise(tmp_path: Path) -> None:
     of, planner = run([pair("a")], [pair("b")]), encoder(tmp_path)
     found = find_missing_images(dataset_files_of(of), of, INSTANCE, planner)
     assert [one.purpose for one in found] == ["class image 0", "class image 1", "class image 2"]
@@ -118,12 +118,12 @@ def test_class_images_are_drawn_from_the_class_prompt_each_from_other_noise(tmp_
     assert len({one.seed for one in found}) == 3
 
 
-def test_held_out_pairs_are_at_most_as_many_as_were_asked_for() -> None:
+def test_held_out_pairs_are_at_most_as_many_as_were_requested() -> None:
     of = run([pair("a")], [pair(name) for name in "bcdef"], validation={"max_pairs": 2})
     assert len(dataset_files_of(of).held_out) == 2
 
 
-def test_a_drawn_image_is_the_rejected_one_of_its_own_pair(tmp_path: Path) -> None:
+def test_a_sampled_image_is_the_rejected_one_of_its_own_pair(tmp_path: Path) -> None:
     pairs = [pair("a", has_rejected=False), pair("b"), pair("c", has_rejected=False)]
     planner = encoder(tmp_path / "cache")
     of = replace(run(pairs[:2], pairs[2:]), directory=tmp_path)

@@ -67,23 +67,23 @@ def test_the_base_itself_is_nothing_to_warn_of() -> None:
     assert codes([base()], max_steps=1) == []
 
 
-def test_few_pairs_are_told_at_the_start() -> None:
+def test_few_pairs_are_reported_at_the_start() -> None:
     assert codes([base(pairs=11)]) == ["few_validation_pairs"]
     assert codes([base(pairs=12)]) == []
 
 
-def test_a_chosen_loss_above_the_bases_is_told_once_it_is_certain() -> None:
+def test_a_chosen_loss_above_the_bases_is_reported_once_it_is_certain() -> None:
     assert codes([base(), evaluation(25, 0.45, chosen=0.02, margin=0.0)]) == ["chosen_loss_rising"]
     assert codes([base(), evaluation(25, 0.45, chosen=0.005, margin=0.0)]) == []
 
 
-def test_a_margin_that_rejected_images_alone_have_made_is_told() -> None:
+def test_a_margin_that_rejected_images_alone_have_made_is_reported() -> None:
     assert codes([base(), evaluation(25, 0.45, chosen=0.0, margin=0.05)]) == ["margin_from_rejected_only"]
     assert codes([base(), evaluation(25, 0.45, chosen=-0.02, margin=0.05)]) == []
     assert codes([base(), evaluation(25, 0.45, chosen=0.0, margin=0.005)]) == []
 
 
-def test_a_run_that_has_nothing_left_to_order_is_told() -> None:
+def test_a_run_that_has_nothing_left_to_order_is_reported() -> None:
     sure = {"implicit_accuracy": 1.0}
     assert codes([base(), evaluation(25, 0.2, **sure), evaluation(50, 0.2, **sure)]) == ["saturated"]
     assert codes([base(), evaluation(25, 0.3, **sure), evaluation(50, 0.2, **sure)]) == []
@@ -117,7 +117,7 @@ def test_held_out_pairs_that_get_worse_while_training_pairs_get_better_are_overf
     assert codes(run([0.4, 0.4, 0.4])) == []
 
 
-def test_an_objective_that_has_not_left_the_bases_by_half_time_is_told() -> None:
+def test_an_objective_that_has_not_left_the_bases_by_half_time_is_reported() -> None:
     same = evaluation(50, 0.495, chosen=0.0, margin=0.0)
     assert codes([base(), same], max_steps=100) == ["no_learning"]
     assert codes([base(), same], max_steps=101) == []

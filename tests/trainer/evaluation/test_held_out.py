@@ -226,7 +226,7 @@ def test_the_pairs_that_are_measured_are_the_same_wherever_they_stand_in_the_dat
     assert len(select_by_hash(pairs, 100)) == 12
 
 
-def test_losses_of_some_pairs_come_in_the_order_in_which_they_were_asked_for() -> None:
+def test_losses_of_some_pairs_come_in_the_order_in_which_they_were_requested() -> None:
     of = losses([[0.1], [0.2], [0.3]], [[0.4], [0.5], [0.6]]).of(["c", "a"])
     assert of.pairs == ("c", "a")
     torch.testing.assert_close(of.chosen, torch.tensor([[0.3], [0.1]]))
@@ -241,7 +241,7 @@ def test_an_interval_holds_the_truth_in_about_95_of_100_samples() -> None:
     assert 178 <= covered <= 198  # 190 in the mean, 4 sigma are 12; of a bootstrap of 60 a little fewer
 
 
-def test_each_sides_mean_loss_is_reported_as_its_own_beside_the_bases() -> None:
+def test_each_sides_mean_loss_is_reported_as_its_own_next_to_the_bases() -> None:
     found = metrics(
         1, losses([[0.1, 0.3]], [[0.5, 0.7]]), losses([[0.2, 0.2]], [[0.9, 0.9]]), SUM_OF_BOTH, last_good_step=0
     )

@@ -64,7 +64,7 @@ def measured(of: list[EncodedPair], colours: Sequence[str], count: int = 4) -> t
     return found, painter
 
 
-def test_a_base_that_draws_the_chosen_images_is_nearer_than_one_that_draws_the_rejected(tmp_path: Path) -> None:
+def test_a_base_that_samples_the_chosen_images_is_nearer_than_one_that_samples_the_rejected(tmp_path: Path) -> None:
     of = pairs(tmp_path)
     same, _ = measured(of, CHOSEN)
     far, _ = measured(of, REJECTED)
@@ -73,7 +73,7 @@ def test_a_base_that_draws_the_chosen_images_is_nearer_than_one_that_draws_the_r
     assert (same.images, same.features) == (4, "statistics")
 
 
-def test_every_prompt_is_drawn_and_again_from_other_noise_where_there_are_few(tmp_path: Path) -> None:
+def test_every_prompt_is_sampled_and_again_from_other_noise_where_there_are_few(tmp_path: Path) -> None:
     of = pairs(tmp_path)
     _, painter = measured(of, CHOSEN, count=8)
     keys = [key for key, _, _ in painter.requests]

@@ -42,7 +42,7 @@ def measured(drawn: Images, chosen: Images, features: Features | None = None) ->
     return similarity(drawn, chosen, range(len(drawn)), features or Statistics())
 
 
-def test_pictures_that_look_farther_away_are_less_similar(emoji: dict[str, Images]) -> None:
+def test_images_that_are_farther_away_are_less_similar(emoji: dict[str, Images]) -> None:
     drawn = emoji["drawn"]
     found = [measured(drawn, chosen).value for name, chosen in emoji.items() if name != "drawn"]
     assert found == sorted(found, reverse=True)
@@ -83,7 +83,7 @@ def test_images_of_one_pair_count_as_one_observation(emoji: dict[str, Images]) -
     assert thrice.images == 18
 
 
-def test_a_single_pair_drawn_several_times_can_be_measured(emoji: dict[str, Images]) -> None:
+def test_a_single_pair_sampled_several_times_can_be_measured(emoji: dict[str, Images]) -> None:
     itself = similarity([emoji["drawn"][0]] * 4, [emoji["drawn"][0]] * 4, [0] * 4, Statistics())
     other = similarity(emoji["drawn"][:4], [emoji["line art"][0]] * 4, [0] * 4, Statistics())
     assert itself.value == 1
@@ -133,7 +133,7 @@ def tokens(folder: Path, images: Sequence[Image.Image]) -> torch.Tensor:
     return first
 
 
-def test_dinov2_compares_each_drawn_image_with_its_pairs_chosen_one(
+def test_dinov2_compares_each_sampled_image_with_its_pairs_chosen_one(
     saved: Callable[[bool], Path], emoji: dict[str, Images]
 ) -> None:
     drawn, chosen, folder = emoji["drawn"][:3], emoji["noise"][:3], saved(True)

@@ -72,7 +72,7 @@ def test_sdxls_modules_have_the_names_that_sd_scripts_trains() -> None:
         ("up_blocks.2.resnets.2.conv_shortcut", "output_blocks.8.0.skip_connection"),
     ],
 )
-def test_modules_beside_the_transformers_are_named_too(ours: str, theirs: str) -> None:
+def test_modules_next_to_the_transformers_are_named_too(ours: str, theirs: str) -> None:
     assert first_publication(ours, layers=2) == theirs
 
 

@@ -63,7 +63,7 @@ def test_the_resolution_is_the_one_trained_at() -> None:
 
 def test_no_directory_is_published(tmp_path: Any) -> None:
     local = Base(name="tiny", family="sdxl", source=str(tmp_path))
-    told = published(RunSpec(base=local, method=SftMethod(type="sft"), dinov2=str(tmp_path)))
-    assert str(tmp_path) not in told.model_dump_json()
-    assert told.base.source == "tiny"
+    reported = published(RunSpec(base=local, method=SftMethod(type="sft"), dinov2=str(tmp_path)))
+    assert str(tmp_path) not in reported.model_dump_json()
+    assert reported.base.source == "tiny"
     assert published(spec("sdxl")).base.source == "someone/tiny"

@@ -29,12 +29,12 @@ def evaluation(step: int, **changes: Any) -> dict[str, Any]:
     return measured | LOSSES | ACCURACY | BASE | changes
 
 
-NONE = SampleImages(None, "nobody asked")
+NONE = SampleImages(None, "none requested")
 ROWS = [
     evaluation(0, objective=0.7, implicit_accuracy=0.6, implicit_accuracy_low=0.4, implicit_accuracy_high=0.8),
     {"kind": "train", "step": 1, "loss": 0.6},
     evaluation(10),
-    {"kind": "warning", "step": 10, "code": "saturated", "message": "Every pair is told apart already."},
+    {"kind": "warning", "step": 10, "code": "saturated", "message": "Every pair is separated already."},
     evaluation(20, objective=0.9, pairs=5),
     evaluation(10, final=True),
 ]
@@ -58,8 +58,8 @@ def card(
 
 
 def front_matter(content: str) -> dict[str, Any]:
-    told: dict[str, Any] = ModelCard(content).data.to_dict()  # type: ignore[no-untyped-call]
-    return told
+    reported: dict[str, Any] = ModelCard(content).data.to_dict()  # type: ignore[no-untyped-call]
+    return reported
 
 
 HUB = Base(name="sdxl", family="sdxl", source="someone/sdxl", revision="abc")
@@ -67,10 +67,10 @@ HUB = Base(name="sdxl", family="sdxl", source="someone/sdxl", revision="abc")
 
 @pytest.mark.unit
 def test_the_hub_finds_base_library_and_task(run: Run) -> None:
-    told = front_matter(card(on(run, HUB)))
-    assert (told["base_model"], told["library_name"]) == ("someone/sdxl", "diffusers")
-    assert {"lora", "diffusers", "text-to-image", "mapo"} <= set(told["tags"])
-    assert (told["pipeline_tag"], told["base_model_relation"]) == ("text-to-image", "adapter")
+    reported = front_matter(card(on(run, HUB)))
+    assert (reported["base_model"], reported["library_name"]) == ("someone/sdxl", "diffusers")
+    assert {"lora", "diffusers", "text-to-image", "mapo"} <= set(reported["tags"])
+    assert (reported["pipeline_tag"], reported["base_model_relation"]) == ("text-to-image", "adapter")
 
 
 @pytest.mark.unit
@@ -112,9 +112,9 @@ def test_the_instance_prompt_survives_yaml(run: Run) -> None:
 
 
 @pytest.mark.unit
-def test_the_base_stands_beside_the_adapter_and_beside_what_was_not_kept(run: Run) -> None:
+def test_the_base_stands_next_to_the_adapter_and_to_what_was_not_exported(run: Run) -> None:
     lines = card(run).splitlines()
-    assert "| | base | this adapter, step 10 | not kept: step 20, 5 pairs |" in lines
+    assert "| | base | this adapter, step 10 | not exported: step 20, 5 pairs |" in lines
     assert "| objective | 0.7000 | 0.5000 | 0.9000 |" in lines
     assert "| chosen loss | 0.1200 | 0.1100 | 0.1100 |" in lines
     assert "| rejected loss | 0.2100 | 0.2200 | 0.2200 |" in lines
@@ -123,9 +123,9 @@ def test_the_base_stands_beside_the_adapter_and_beside_what_was_not_kept(run: Ru
 
 @pytest.mark.unit
 def test_a_base_measured_on_other_pairs_lends_no_interval(run: Run) -> None:
-    told = card(run, [evaluation(0, pairs=7), *ROWS[1:]])
-    assert "| objective |  | 0.5000 |" in told
-    assert "| implicit accuracy | 0.60 | 0.80 [0.70, 0.90] |" in told
+    reported = card(run, [evaluation(0, pairs=7), *ROWS[1:]])
+    assert "| objective |  | 0.5000 |" in reported
+    assert "| implicit accuracy | 0.60 | 0.80 [0.70, 0.90] |" in reported
 
 
 @pytest.mark.unit
@@ -135,36 +135,36 @@ def test_the_last_evaluation_is_not_shown_twice(run: Run) -> None:
 
 @pytest.mark.unit
 def test_warnings_are_repeated(run: Run) -> None:
-    assert "- Warned at step 10: Every pair is told apart already." in card(run).splitlines()
+    assert "- Warned at step 10: Every pair is separated already." in card(run).splitlines()
 
 
 @pytest.mark.unit
-def test_what_it_was_made_from_is_told(run: Run) -> None:
-    told = card(run)
-    assert f"- data: 14 pairs and 2 held out, `sha256:{run.dataset_digest}`" in told
-    assert "- method: mapo, form paper, beta 64.0" in told
-    assert "20 steps of 4 pairs (2 at a time)" in told
-    assert "rank 4, alpha 8" in told
+def test_what_it_was_made_from_is_reported(run: Run) -> None:
+    reported = card(run)
+    assert f"- data: 14 pairs and 2 held out, `sha256:{run.dataset_digest}`" in reported
+    assert "- method: mapo, form paper, beta 64.0" in reported
+    assert "20 steps of 4 pairs (2 at a time)" in reported
+    assert "rank 4, alpha 8" in reported
 
 
 @pytest.mark.unit
 def test_samples_are_shown_where_there_are_some(run: Run) -> None:
     assert "(samples.png)" in card(run, sample_images=SampleImages(b"PNG"))
     assert "samples.png" not in card(run)
-    assert "No samples: nobody asked." in card(run).splitlines()
+    assert "No samples: none requested." in card(run).splitlines()
 
 
 @pytest.mark.unit
-def test_how_to_load_it_is_told_of_the_files_that_there_are(run: Run) -> None:
-    told = card(on(run, HUB))
-    assert 'StableDiffusionXLPipeline.from_pretrained("someone/sdxl", revision="abc")' in told
-    assert "`adapter.safetensors`" in told
+def test_how_to_load_it_is_said_of_the_files_that_there_are(run: Run) -> None:
+    reported = card(on(run, HUB))
+    assert 'StableDiffusionXLPipeline.from_pretrained("someone/sdxl", revision="abc")' in reported
+    assert "`adapter.safetensors`" in reported
     assert "near to diffusers', not equal" in card(on(run, HUB, adapter={"type": "dora"}))
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
-def test_the_code_that_is_told_loads_adapter_and_word(
+def test_the_code_of_the_card_loads_adapter_and_word(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: FamilyName
 ) -> None:
     """The card's own lines are run, in the directory of the files that they name."""
@@ -178,8 +178,8 @@ def test_the_code_that_is_told_loads_adapter_and_word(
     assert denoiser.save_token(tmp_path / EMBEDDING)
     code = card(made, has_token=True).partition("```python\n")[2].partition("```")[0]
     monkeypatch.chdir(tmp_path)
-    told: dict[str, Any] = {}
-    exec(code.replace("as named", local.name), told)  # noqa: S102  (our own lines)
-    pipeline = told["pipeline"]
+    reported: dict[str, Any] = {}
+    exec(code.replace("as named", local.name), reported)  # noqa: S102  (our own lines)
+    pipeline = reported["pipeline"]
     assert pipeline.tokenizer.convert_tokens_to_ids("<toy>_1") == len(pipeline.tokenizer) - 1
     assert pipeline.get_list_adapters()["unet"]

@@ -103,12 +103,12 @@ def test_the_adapter_alone_is_trained_and_in_fp32_on_any_base() -> None:
     assert not any(module.training for module in unet.modules())
 
 
-def test_an_adapter_is_on_the_attention_or_where_it_was_asked_for() -> None:
+def test_an_adapter_is_on_the_attention_or_where_the_spec_says() -> None:
     assert {name.rpartition("attn")[2][2:] for name in layers(added({"rank": 2})[0])} == set(ATTENTION)
     assert {name.rpartition(".")[2] for name in layers(added({"rank": 2, "target_modules": ["to_v"]})[0])} == {"to_v"}
 
 
-def test_dropout_has_the_rate_that_was_asked_for() -> None:
+def test_dropout_has_the_rate_that_was_requested() -> None:
     unet, _ = added({"rank": 2, "dropout": 0.3})
     assert {layer.lora_dropout["default"].p for layer in layers(unet).values()} == {0.3}
 

@@ -23,7 +23,7 @@ LENGTH = {"max_steps": 8, "batch_size": 4, "learning_rate": 2e-3}
 
 @pytest.mark.parametrize("family", SAVE_BASE)
 @pytest.mark.parametrize("method", ["mapo", "dpo"])
-def test_a_family_trains_and_its_adapter_loads_and_draws(tmp_path: Path, family: FamilyName, method: str) -> None:
+def test_a_family_trains_and_its_adapter_loads_and_samples(tmp_path: Path, family: FamilyName, method: str) -> None:
     base = SAVE_BASE[family](tmp_path / "base")
     directory = save_run(tmp_path / "run", base)
     write_spec(directory, base, LENGTH | preset(method), method=method, family=family)
@@ -33,17 +33,17 @@ def test_a_family_trains_and_its_adapter_loads_and_draws(tmp_path: Path, family:
     if method == "mapo":  # random pictures have no order that two held-out pairs could show
         assert final.objective < first.objective
     pipeline = getattr(diffusers, FAMILIES[family].pipeline).from_pretrained(base)
-    before = picture(pipeline)
+    before = image(pipeline)
     pipeline.load_lora_weights(str(directory / "output"))
-    assert np.isfinite(picture(pipeline)).all()
-    assert np.abs(picture(pipeline) - before).max() > 0
+    assert np.isfinite(image(pipeline)).all()
+    assert np.abs(image(pipeline) - before).max() > 0
 
 
 def preset(method: str) -> dict[str, Any]:
     return {"preset": "style"} if method == "mapo" else {}
 
 
-def picture(pipeline: Any) -> np.ndarray[Any, Any]:
+def image(pipeline: Any) -> np.ndarray[Any, Any]:
     pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(3)
     images = pipeline(

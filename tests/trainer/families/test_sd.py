@@ -116,7 +116,7 @@ def test_gradient_checkpointing_changes_no_gradient(denoiser: SdDenoiser, prompt
     torch.testing.assert_close(*gradients)
 
 
-def test_a_trained_adapter_is_reloaded_and_drawn_with(
+def test_a_trained_adapter_is_reloaded_and_sampled_with(
     family: SdFamily, denoiser: SdDenoiser, prompt: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     inputs = fixed_inputs(4, TIMESTEPS)

@@ -151,7 +151,7 @@ def test_gradient_checkpointing_changes_no_gradient(denoiser: Sd3Denoiser, promp
     torch.testing.assert_close(*gradients)
 
 
-def test_a_trained_adapter_is_reloaded_and_drawn_with(
+def test_a_trained_adapter_is_reloaded_and_sampled_with(
     family: Sd3Family, denoiser: Sd3Denoiser, prompt: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     inputs = fixed_inputs(8, TIMESTEPS)

@@ -137,7 +137,7 @@ def test_a_missing_field_and_a_rule_across_fields_are_named(tmp_path: Path) -> N
     assert "not both" in found[0]
     assert found[1] == "base.family: given 'flux'; should be 'sd1', 'sd2', 'sdxl' or 'sd3'"
     assert found[2] == "base.source: given nothing; required"
-    assert found[3] == "base.path: given 'b'; unknown field; known here: family, name, revision, source"
+    assert found[3] == "base.path: given 'b'; unknown field; allowed here: family, name, revision, source"
 
 
 def test_a_fault_within_a_method_is_named_without_the_unions_arm(tmp_path: Path) -> None:
@@ -145,11 +145,11 @@ def test_a_fault_within_a_method_is_named_without_the_unions_arm(tmp_path: Path)
     found = field_errors(directory(tmp_path, pair("1"), spec={**SPEC, "method": dpo}))
     assert found == [
         "method.dpo.hyperparameters.beta: given 'strong'; should be a valid number or should be 'auto'",
-        "method.mapo: given {}; unknown field; known here: dpo, type",
+        "method.mapo: given {}; unknown field; allowed here: dpo, type",
     ]
 
 
-def test_an_unknown_method_is_told_with_the_known_ones(tmp_path: Path) -> None:
+def test_an_unknown_method_is_reported_with_the_existing_ones(tmp_path: Path) -> None:
     found = field_errors(directory(tmp_path, pair("1"), spec={**SPEC, "method": {"type": "ppo"}}))
     assert found == [f"method.type: given 'ppo'; should be {listed(map(repr, METHODS))}"]
 
@@ -159,7 +159,7 @@ def test_every_conflict_of_fields_is_a_fault_of_its_own(tmp_path: Path) -> None:
     streamed, sampling = field_errors(directory(tmp_path, pair("1"), spec=spec))
     assert streamed.startswith("compute.pairs: given 'streamed'; ")
     assert "set adapter.dropout to 0" in streamed
-    assert sampling == "sampling.every_steps: given 5; nothing is drawn without sampling.prompts"
+    assert sampling == "sampling.every_steps: given 5; nothing is sampled without sampling.prompts"
 
 
 def test_a_prompt_may_hold_what_some_take_for_line_ends(tmp_path: Path) -> None:

@@ -11,22 +11,22 @@ from trainer.spec.events import Event, Failed, PhaseProgress
 pytestmark = pytest.mark.unit
 
 
-def test_long_work_tells_once_a_second_that_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[Event] = []
+def test_long_work_reports_once_a_second_that_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    reported: list[Event] = []
     clock = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
-    phases = PhaseReporter(told.append)
+    phases = PhaseReporter(reported.append)
     check = heartbeat_check(phases, StopRequest())
     check()  # no phase, nothing to count
     phases.enter("sampling")
     phases.progress(1, 4)
     for clock[0] in (0.5, 1.25, 2.0, 2.5):
         check()
-    assert told[1:] == [PhaseProgress(phase="sampling", done=1, total=4)] * 2
+    assert reported[1:] == [PhaseProgress(phase="sampling", done=1, total=4)] * 2
     phases.enter("exporting")
     clock[0] = 10.0
-    check()  # what the phase before had counted is not told as this one's
-    assert len(told) == 4
+    check()  # what the phase before had counted is not reported as this one's
+    assert len(reported) == 4
 
 
 def test_long_work_is_broken_off_by_a_stop() -> None:

@@ -22,13 +22,13 @@ class Painter:
     """A sampler whose images are blue with the adapter and red without."""
 
     adapted: bool = True
-    asked: list[tuple[bool, Sequence[str], Sequence[int]]] = field(default_factory=list)
+    requested: list[tuple[bool, Sequence[str], Sequence[int]]] = field(default_factory=list)
 
     def sample(
         self, prompt_keys: Sequence[str], *, seeds: Sequence[int], size: Bucket, check: Callable[[], None]
     ) -> list[Image.Image]:
         check()
-        self.asked.append((self.adapted, prompt_keys, seeds))
+        self.requested.append((self.adapted, prompt_keys, seeds))
         return [Image.new("RGB", (size.width, size.height), "blue" if self.adapted else "red") for _ in prompt_keys]
 
     @contextmanager
@@ -39,13 +39,13 @@ class Painter:
 
 
 def test_the_base_stands_above_the_adapter_on_the_same_prompts_from_the_same_noise() -> None:
-    painter, told = Painter(), list[tuple[int, int]]()
+    painter, reported = Painter(), list[tuple[int, int]]()
     sheet = held_out_grid(["a cat", "a dog", "a hat"], "key of {}".format, columns=2, size=Bucket(32, 32), seed=1)
-    png = sheet.sample(painter, painter.without_adapter, lambda: None, lambda *of: told.append(of))  # type: ignore[arg-type]
-    (without, keys, seeds), (within, *same) = painter.asked
+    png = sheet.sample(painter, painter.without_adapter, lambda: None, lambda *of: reported.append(of))  # type: ignore[arg-type]
+    (without, keys, seeds), (within, *same) = painter.requested
     assert (without, within, [keys, seeds]) == (False, True, same)
     assert keys == [f"key of {prompt}" for prompt in sheet.prompts]
-    assert told == [(0, 4), (2, 4)]
+    assert reported == [(0, 4), (2, 4)]
     with Image.open(io.BytesIO(png)) as image:
         rows = [image.getpixel((MARGIN + 1, HEADER + row * (CELL + GAP) + 1)) for row in range(2)]
     assert rows == [(255, 0, 0), (0, 0, 255)]

@@ -67,13 +67,13 @@ def test_pairs_without_a_rejected_image_get_one_at_the_chosen_images_size(tiny_b
             assert image.info["pairtune.prompt"] == record["prompt"]
 
 
-def test_methods_that_look_at_chosen_images_alone_draw_for_validation_only(tiny_base: Path, tmp_path: Path) -> None:
+def test_methods_that_train_on_chosen_images_alone_sample_for_validation_only(tiny_base: Path, tmp_path: Path) -> None:
     outcome = finished(save(tmp_path / "run", tiny_base, "sft"), tmp_path / "cache")
     (prepared,) = (event for event in outcome.events if isinstance(event, DataPrepared))
     assert prepared.drawn_images == 1
 
 
-def test_dreambooth_draws_its_class_images_from_the_class_prompt(tiny_base: Path, tmp_path: Path) -> None:
+def test_dreambooth_samples_its_class_images_from_the_class_prompt(tiny_base: Path, tmp_path: Path) -> None:
     directory = save(tmp_path / "run", tiny_base, "dreambooth", **CLASS)
     finished(directory, tmp_path / "cache")
     class_images = [record for record in manifest(directory) if record["purpose"].startswith("class image")]
@@ -81,23 +81,23 @@ def test_dreambooth_draws_its_class_images_from_the_class_prompt(tiny_base: Path
     assert {(record["width"], record["height"]) for record in class_images} == {(32, 32)}
 
 
-def test_killed_while_drawing_a_run_goes_on_with_the_images_it_has(tiny_base: Path, tmp_path: Path) -> None:
+def test_killed_while_sampling_a_run_goes_on_with_the_images_it_has(tiny_base: Path, tmp_path: Path) -> None:
     straight = save(tmp_path / "straight", tiny_base, "dreambooth", **CLASS)
     finished(straight, tmp_path / "cache")
     broken = save(tmp_path / "broken", tiny_base, "dreambooth", **CLASS)
 
-    def is_drawing(event: Event) -> bool:
+    def is_generating(event: Event) -> bool:
         return isinstance(event, Phase | PhaseProgress) and event.phase == "drawing"
 
-    run_program(broken, tmp_path / "cache", stop_with=signal.SIGKILL, stop_at=is_drawing)
+    run_program(broken, tmp_path / "cache", stop_with=signal.SIGKILL, stop_at=is_generating)
     (broken / "drawn").mkdir(exist_ok=True)
     (broken / "drawn/.half.png.0a0b0c0d.partial").write_bytes(b"half")
-    kept = sorted(drawn(straight))[::3]
-    for name in kept:  # as if it had come this far
+    stored = sorted(drawn(straight))[::3]
+    for name in stored:  # as if it had come this far
         (broken / "drawn" / name).write_bytes(drawn(straight)[name])
-    before = [(broken / "drawn" / name).stat().st_ino for name in kept]
+    before = [(broken / "drawn" / name).stat().st_ino for name in stored]
     finished(broken, tmp_path / "cache")
     assert drawn(broken) == drawn(straight)
-    assert [(broken / "drawn" / name).stat().st_ino for name in kept] == before
+    assert [(broken / "drawn" / name).stat().st_ino for name in stored] == before
     assert not list((broken / "drawn").glob("*.partial"))
     assert (broken / "metrics.jsonl").read_bytes() == (straight / "metrics.jsonl").read_bytes()

@@ -59,7 +59,7 @@ def test_beta_auto_follows_from_the_measured_mismatch(straight: Finished) -> Non
     assert f"{measured.similarity:.2f}" in beta.reason
 
 
-def test_samples_are_drawn_of_the_base_and_every_so_many_steps(straight: Finished) -> None:
+def test_samples_are_sampled_of_the_base_and_every_so_many_steps(straight: Finished) -> None:
     written = [event for event in straight.outcome.events if isinstance(event, SampleWritten)]
     assert [event.step for event in written] == [0, 2, 4, 6]
     for event in written:
@@ -71,7 +71,7 @@ def test_samples_are_drawn_of_the_base_and_every_so_many_steps(straight: Finishe
         assert image.size == (32, 32)
 
 
-def test_time_spent_drawing_is_told_apart_from_training(straight: Finished) -> None:
+def test_time_spent_sampling_is_distinguished_from_training(straight: Finished) -> None:
     phases = [event.phase for event in straight.outcome.events if isinstance(event, Phase)]
     assert phases.count("sampling") == 4
     assert {after for before, after in pairwise(phases) if before == "sampling"} <= {"training", "validating"}

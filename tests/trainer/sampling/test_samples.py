@@ -18,16 +18,16 @@ pytestmark = pytest.mark.unit
 
 @dataclass
 class Painter:
-    """A sampler whose images are one colour; remembers what was asked for."""
+    """A sampler whose images are one colour; remembers what was requested."""
 
     colour: str = "red"
-    asked: list[tuple[Sequence[str], Sequence[int]]] = field(default_factory=list)
+    requested: list[tuple[Sequence[str], Sequence[int]]] = field(default_factory=list)
 
     def sample(
         self, prompt_keys: Sequence[str], *, seeds: Sequence[int], size: Bucket, check: Callable[[], None]
     ) -> list[Image.Image]:
         check()
-        self.asked.append((prompt_keys, seeds))
+        self.requested.append((prompt_keys, seeds))
         return [Image.new("RGB", (size.width, size.height), self.colour) for _ in prompt_keys]
 
 
@@ -51,18 +51,18 @@ def test_each_step_has_its_images_and_the_grid_a_row_for_each(tmp_path: Path) ->
         written = these.write(step, nothing, ignore)
         assert all((tmp_path / path).exists() for path in written.paths)
         assert written.seconds >= 0
-    assert painter.asked == [(["k1", "k2"], [5, 6])] * 2
+    assert painter.requested == [(["k1", "k2"], [5, 6])] * 2
     with Image.open(tmp_path / written.grid) as file:
         sheet = file.copy()
     centres = [HEADER + line * (CELL + GAP) + CELL // 2 for line in range(2)]
     assert [sheet.getpixel((MARGIN + CELL // 2, y)) for y in centres] == [(255, 0, 0), (0, 0, 255)]
 
 
-def test_a_step_that_is_there_is_not_drawn_again(tmp_path: Path) -> None:
+def test_a_step_that_is_there_is_not_sampled_again(tmp_path: Path) -> None:
     painter = Painter()
     samples(tmp_path, painter).write(0, nothing, ignore)
     samples(tmp_path, painter).write(0, nothing, ignore)
-    assert len(painter.asked) == 1
+    assert len(painter.requested) == 1
 
 
 def test_a_resumed_run_forgets_the_steps_it_will_come_to_again(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_resumed_run_forgets_the_steps_it_will_come_to_again(tmp_path: Path) -
     assert sorted(path.name for path in (tmp_path / "samples").glob("step-*")) == ["step-00000000", "step-00000010"]
 
 
-def test_a_run_that_starts_anew_forgets_all_samples_and_what_was_half_written(tmp_path: Path) -> None:
+def test_a_run_that_starts_again_forgets_all_samples_and_what_was_half_written(tmp_path: Path) -> None:
     these = samples(tmp_path, Painter())
     these.remove_after(-1)
     these.write(0, nothing, ignore)

@@ -24,7 +24,7 @@ def resolved(training_pairs: int = 1000, kind: str = "mapo", **hyperparameters: 
     return resolve(method(kind, **hyperparameters), training_pairs)
 
 
-def test_defaults_are_those_that_the_descriptions_tell() -> None:
+def test_defaults_are_those_that_the_descriptions_state() -> None:
     found = resolved()
     assert (found.effective_batch_size, found.batch_size) == (8, "auto")
     assert found.learning_rate == 1e-4

@@ -9,8 +9,8 @@ from trainer.evaluation.held_out import HeldOutLosses
 from trainer.runtime.errors import BadRun
 from trainer.training.checkpoint import (
     BestAdapter,
-    Checkpoint,
     ResolvedPlan,
+    TrainingState,
     newest_checkpoint,
     path_of,
     prune,
@@ -21,8 +21,8 @@ from trainer.training.memory_plan import MemoryPlan
 pytestmark = pytest.mark.unit
 
 
-def checkpoint(step: int, best: BestAdapter | None = None) -> Checkpoint:
-    return Checkpoint(
+def checkpoint(step: int, best: BestAdapter | None = None) -> TrainingState:
+    return TrainingState(
         run="digest",
         step=step,
         validated=True,

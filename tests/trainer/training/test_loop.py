@@ -117,7 +117,7 @@ def test_the_exported_adapter_is_that_of_the_lowest_held_out_objective(worsening
     assert final.objective == pytest.approx(measured(outcome)[best], rel=1e-4)
 
 
-def test_every_checkpoint_has_the_best_adapter_beside_its_own(worsening: tuple[Path, Outcome]) -> None:
+def test_every_checkpoint_has_the_best_adapter_next_to_its_own(worsening: tuple[Path, Outcome]) -> None:
     directory, outcome = worsening
     best, last = best_of(outcome), max(measured(outcome))
     best_weights = checkpoint(directory, best)
@@ -145,7 +145,7 @@ def test_each_step_has_the_rate_of_its_number(worsening: tuple[Path, Outcome]) -
     assert [found[step] for step in (1, 2, 3)] == pytest.approx([0.01, 0.02, 0.03])
 
 
-def test_weight_decay_and_the_gradients_length_are_those_that_were_asked_for(
+def test_weight_decay_and_the_gradients_length_are_those_that_were_requested(
     tiny_base: Path, tmp_path: Path, cache: Path
 ) -> None:
     """Of gradients cut to almost nothing AdamW makes no update, which leaves the decay alone to be seen."""
@@ -200,7 +200,7 @@ def test_beta_is_the_one_of_method_family_and_preset_or_the_one_given(
     assert reported == ([expected] if is_chosen else [])
 
 
-def test_on_a_cpu_nothing_is_traded_for_memory_that_was_not_asked_to_be(
+def test_on_a_cpu_nothing_is_traded_for_memory_unless_the_spec_says_so(
     worsening: tuple[Path, Outcome], tiny_base: Path, tmp_path: Path, cache: Path
 ) -> None:
     _, outcome = worsening
@@ -213,7 +213,7 @@ def test_on_a_cpu_nothing_is_traded_for_memory_that_was_not_asked_to_be(
     assert (plan.streamed, plan.gradient_checkpointing) == (False, False)
 
 
-def test_as_many_held_out_pairs_are_measured_as_were_asked_for_and_all_at_both_ends(
+def test_as_many_held_out_pairs_are_measured_as_were_requested_and_all_at_both_ends(
     tiny_base: Path, tmp_path: Path, cache: Path
 ) -> None:
     directory = saved(

@@ -25,8 +25,8 @@ def device_with(units: float) -> Callable[[MemoryPlan], None]:
 
 
 def chosen(units: float, batch_size: int | str = "auto", **compute: object) -> tuple[int, bool, bool]:
-    asked = Compute.model_validate(compute)
-    plan = first_that_fits(candidate_plans(batch_size, 12, asked), device_with(units))  # type: ignore[arg-type]
+    requested = Compute.model_validate(compute)
+    plan = first_that_fits(candidate_plans(batch_size, 12, requested), device_with(units))  # type: ignore[arg-type]
     return plan.batch_size, plan.streamed, plan.gradient_checkpointing
 
 

@@ -54,7 +54,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_line_tells_the_means_of_its_steps_and_each_step_has_a_row(tmp_path: Path, clock: Clock) -> None:
+def test_a_line_reports_the_means_of_its_steps_and_each_step_has_a_row(tmp_path: Path, clock: Clock) -> None:
     events: list[Event] = []
     line = new_line(tmp_path, events)
     line.add(record(1, [[1.0, 3.0], [0.25, 0.75], [0.5, 1.5]], grad_norm=2.0))
@@ -86,7 +86,7 @@ def test_steps_on_chosen_images_alone_have_no_rejected_loss(tmp_path: Path, cloc
     assert "rejected_loss" not in rows(tmp_path)[0]
 
 
-def test_what_remains_is_told_from_the_speed_of_steps_and_of_evaluations(tmp_path: Path, clock: Clock) -> None:
+def test_what_remains_is_estimated_from_the_speed_of_steps_and_of_evaluations(tmp_path: Path, clock: Clock) -> None:
     events: list[Event] = []
     line = new_line(tmp_path, events, max_steps=20, every=5)
     for step in range(1, 6):
@@ -130,7 +130,7 @@ def test_a_line_is_due_once_a_second(tmp_path: Path, clock: Clock) -> None:
     assert line.due()
 
 
-def test_no_line_is_told_of_no_step(tmp_path: Path, clock: Clock) -> None:
+def test_no_line_is_reported_of_no_step(tmp_path: Path, clock: Clock) -> None:
     events: list[Event] = []
     line = new_line(tmp_path, events)
     clock.now += 5

@@ -163,7 +163,7 @@ def test_a_step_clips_scales_each_groups_rate_and_names_its_pairs() -> None:
     assert network.adapter.grad is None
 
 
-def test_methods_that_look_at_chosen_images_alone_have_no_rejected_loss() -> None:
+def test_methods_that_train_on_chosen_images_alone_have_no_rejected_loss() -> None:
     _, losses = gradient(backward_joint, OBJECTIVES["dco"], batch_for("dco"))
     assert losses.shape == (2, 3)
 
@@ -336,7 +336,7 @@ def test_an_fp16_base_gives_the_gradient_and_the_norm_of_an_fp32_one(objective: 
     assert half_norm == pytest.approx(norm, rel=2e-2)
 
 
-def test_an_fp16_base_is_clipped_at_the_length_that_was_asked_for() -> None:
+def test_an_fp16_base_is_clipped_at_the_length_that_was_requested() -> None:
     given, objective = batch_for("mapo"), OBJECTIVES["mapo"]
     _, norm = step_of(Plain(Network()), [given], objective)
     clipped, _ = step_of(Plain(Half(), torch.float16), [given], objective, max_grad_norm=norm / 4)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.spec.run import Adapter
-from trainer.training.trainable import Learner, dropouts, groups, new_optimizer
+from trainer.training.trainable import Trainable, dropouts, groups, new_optimizer
 
 pytestmark = pytest.mark.unit
 
@@ -20,15 +20,15 @@ WORD, OTHER_WORD = "text_encoder.token", "text_encoder_2.token"
 ALL = {"text_encoder": {"rank": 2}, "token": {"text": "<toy>", "initial": "cat"}}
 
 
-def learner(adapter: Mapping[str, Any] = ALL, *, decay: float = DECAY, network: nn.Module | None = None) -> Learner:
+def trainable(adapter: Mapping[str, Any] = ALL, *, decay: float = DECAY, network: nn.Module | None = None) -> Trainable:
     """Of parameters that are all ones."""
     parameters = {name: nn.Parameter(torch.ones(3)) for name in (LAYER, ENCODER, WORD, OTHER_WORD)}
     parameter_groups = groups(parameters, Adapter.model_validate(adapter), RATE)
     off_and_on = dropouts([network]) if network is not None else ()
-    return Learner(None, parameters, new_optimizer("adamw", parameter_groups, weight_decay=decay), off_and_on)  # type: ignore[arg-type]
+    return Trainable(None, parameters, new_optimizer("adamw", parameter_groups, weight_decay=decay), off_and_on)  # type: ignore[arg-type]
 
 
-def update(subject: Learner, gradient: float) -> None:
+def update(subject: Trainable, gradient: float) -> None:
     for parameter in subject.parameters.values():
         parameter.grad = torch.full_like(parameter, gradient)
     for group in subject.optimizer.param_groups:
@@ -42,7 +42,7 @@ def ones(parameter: Tensor, value: float) -> None:
 
 
 def test_learned_words_are_not_decayed_and_everything_else_is() -> None:
-    subject = learner()
+    subject = trainable()
     update(subject, gradient=0.0)
     assert torch.equal(subject.parameters[WORD], torch.ones(3))
     assert torch.equal(subject.parameters[OTHER_WORD], torch.ones(3))
@@ -51,7 +51,7 @@ def test_learned_words_are_not_decayed_and_everything_else_is() -> None:
 
 
 def test_without_decay_nothing_is_decayed() -> None:
-    subject = learner(decay=0.0)
+    subject = trainable(decay=0.0)
     update(subject, gradient=0.0)
     assert all(torch.equal(parameter, torch.ones(3)) for parameter in subject.parameters.values())
 
@@ -68,7 +68,7 @@ def test_each_group_moves_at_its_own_rate(
         "text_encoder": {"rank": 2} | ({"learning_rate": text} if text else {}),
         "token": {"text": "<toy>", "initial": "cat"} | ({"learning_rate": token} if token else {}),
     }
-    subject = learner(adapter, decay=0.0)
+    subject = trainable(adapter, decay=0.0)
     update(subject, gradient=1.0)
     for name, scale in zip((LAYER, ENCODER, WORD), rates, strict=True):
         ones(subject.parameters[name], 1 - RATE * scale)
@@ -76,7 +76,7 @@ def test_each_group_moves_at_its_own_rate(
 
 
 def test_weights_of_a_checkpoint_do_not_change_as_training_goes_on() -> None:
-    subject = learner()
+    subject = trainable()
     before = subject.weights()
     update(subject, gradient=1.0)
     assert all(torch.equal(weights, torch.ones(3)) for weights in before.values())
@@ -85,7 +85,7 @@ def test_weights_of_a_checkpoint_do_not_change_as_training_goes_on() -> None:
 
 
 def test_a_resumed_optimizer_goes_on_as_the_straight_one() -> None:
-    straight, resumed, forgetful = learner(), learner(), learner()
+    straight, resumed, forgetful = trainable(), trainable(), trainable()
     for gradient in (1.0, -3.0, 2.0):
         update(straight, gradient)
     for other in (resumed, forgetful):
@@ -109,7 +109,7 @@ class Adapted(nn.Module):
         self.eval()
 
 
-def mask(subject: Learner, network: Adapted, *, seed: int = 1, step: int = 1, rank: int = 0) -> Tensor:
+def mask(subject: Trainable, network: Adapted, *, seed: int = 1, step: int = 1, rank: int = 0) -> Tensor:
     """Which of 200 inputs are passed on."""
     with subject.training(seed, step, rank):
         assert not network.base_dropout.training
@@ -119,7 +119,7 @@ def mask(subject: Learner, network: Adapted, *, seed: int = 1, step: int = 1, ra
 
 def test_dropout_is_keyed_by_seed_step_and_process_and_on_in_training_alone() -> None:
     network = Adapted()
-    subject = learner(network=network)
+    subject = trainable(network=network)
     first = mask(subject, network)
     assert 60 < first.sum() < 140
     torch.manual_seed(99)  # wherever the run was resumed

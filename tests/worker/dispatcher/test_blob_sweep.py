@@ -134,7 +134,7 @@ def test_a_writer_that_comes_after_the_mark_keeps_its_blob(
     assert parts.blobs.read(sha256) == b"orphan"
 
 
-def test_a_writer_that_comes_during_a_removal_waits_and_stores_anew(parts: Resources, project_id: str) -> None:
+def test_a_writer_that_comes_during_a_removal_waits_and_stores_again(parts: Resources, project_id: str) -> None:
     """The one moment that no age and no row can tell of: it saw the blob, and the sweep has decided."""
     sha256 = orphan(parts)
     with parts.sessions.begin() as session:
@@ -201,12 +201,12 @@ def test_a_list_of_pairs_that_is_missing_stops_the_sweep(parts: Resources, proje
 
 
 def test_what_was_measured_of_an_image_goes_with_it(parts: Resources) -> None:
-    left, kept = orphan(parts), "1" * 64
+    left, stored = orphan(parts), "1" * 64
     with parts.sessions.begin() as session:
-        image_facts.save(session, [MeasuredImage(left, 1, 1, b""), MeasuredImage(kept, 1, 1, b"")])
+        image_facts.save(session, [MeasuredImage(left, 1, 1, b""), MeasuredImage(stored, 1, 1, b"")])
     blob_sweep.sweep(parts)
     with parts.sessions() as session:
-        assert image_facts.find(session, [left, kept]).keys() == {kept}
+        assert image_facts.find(session, [left, stored]).keys() == {stored}
 
 
 def test_a_round_is_made_when_it_is_due_by_one_dispatcher(parts: Resources) -> None:

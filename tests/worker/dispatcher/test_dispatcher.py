@@ -135,7 +135,7 @@ def test_hints_do_not_pile_up_while_no_worker_takes_them(
         assert (client.llen("train"), client.llen("intake")) == (3, 2)
 
 
-def test_a_job_that_needs_memory_is_told_to_the_workers_that_have_it(
+def test_a_job_that_needs_memory_is_offered_to_the_workers_that_have_it(
     resources: Resources, project_id: str, broker_url: str
 ) -> None:
     small, large = queued_job(resources.sessions, project_id), queued_job(resources.sessions, project_id)

@@ -33,7 +33,7 @@ def keep(resources: Resources, upload_id: str, part_id: str) -> None:
     upload_parts.save(resources.blobs.store, upload_id, part_id, path)
 
 
-def kept(resources: Resources, upload_id: str) -> int:
+def stored(resources: Resources, upload_id: str) -> int:
     return len(list((resources.settings.home / "blobs" / "uploads").glob(f"{upload_id}/*")))
 
 
@@ -54,8 +54,8 @@ def test_a_tick_expires_what_was_not_completed_in_time_and_takes_its_bytes(
     late, early = begin(resources, project_id), begin(resources, project_id)
     set_back(resources, "expires_at", late, 1)
     tick(resources)
-    assert (read(resources, late).status, kept(resources, late)) == ("expired", 0)
-    assert (read(resources, early).status, kept(resources, early)) == ("pending", 1)
+    assert (read(resources, late).status, stored(resources, late)) == ("expired", 0)
+    assert (read(resources, early).status, stored(resources, early)) == ("pending", 1)
 
 
 def test_bytes_that_the_store_could_not_remove_are_removed_in_a_later_tick(
@@ -72,13 +72,13 @@ def test_bytes_that_the_store_could_not_remove_are_removed_in_a_later_tick(
     with monkeypatch.context() as patched:
         patched.setattr(upload_parts, "remove", unreachable)
         tick(resources)
-    assert (read(resources, upload_id).swept_at, kept(resources, upload_id)) == (None, 1)
+    assert (read(resources, upload_id).swept_at, stored(resources, upload_id)) == (None, 1)
     tick(resources)
     assert read(resources, upload_id).swept_at is not None
-    assert kept(resources, upload_id) == 0
+    assert stored(resources, upload_id) == 0
 
 
-def test_a_part_that_came_in_just_as_its_upload_ended_goes_once_all_is_settled(
+def test_a_part_that_came_in_just_as_its_upload_ended_goes_once_the_upload_has_ended(
     resources: Resources, project_id: str
 ) -> None:
     upload_id = begin(resources, project_id)
@@ -86,10 +86,10 @@ def test_a_part_that_came_in_just_as_its_upload_ended_goes_once_all_is_settled(
         uploads.cancel(session, project_id, upload_id)
     keep(resources, upload_id, "part-late")
     tick(resources)
-    assert kept(resources, upload_id) == 2  # a request may be at work on it yet
+    assert stored(resources, upload_id) == 2  # a request may be at work on it yet
     set_back(resources, "ended_at", upload_id, SWEEP_AFTER_SECONDS + 1)
     tick(resources)
-    assert kept(resources, upload_id) == 0
+    assert stored(resources, upload_id) == 0
     assert read(resources, upload_id).swept_at is not None
     with resources.sessions() as session:
         assert uploads.parts(session, upload_id, after=None, limit=10) == []

@@ -28,15 +28,15 @@ from worker.resources import Resources
 
 pytestmark = pytest.mark.integration
 
-Ask = Callable[..., str]
+Send = Callable[..., str]
 LONG = {"steps": 200, "n": 10, "width": 512, "height": 512}  # minutes
 
 
 @pytest.fixture
-def ask(resources: Resources, project_id: str, tiny_base: Path) -> Ask:
+def ask(resources: Resources, project_id: str, tiny_base: Path) -> Send:
     """A queued generation of the tiny base."""
     base = {"name": "tiny", "family": "sdxl", "source": str(tiny_base)}
-    return lambda **asked: add_generation(resources.sessions, project_id, **{"base": base, **asked})
+    return lambda **requested: add_generation(resources.sessions, project_id, **{"base": base, **requested})
 
 
 def never() -> bool:
@@ -64,13 +64,13 @@ class Drawing:
 
 
 @pytest.fixture
-def beside() -> Iterator[Drawing]:
+def next_to() -> Iterator[Drawing]:
     thread = Drawing()
     yield thread
     thread.close()
 
 
-def test_images_are_drawn_once_and_stored_with_how_they_came_about(resources: Resources, ask: Ask) -> None:
+def test_images_are_generated_once_and_stored_with_how_they_came_about(resources: Resources, ask: Send) -> None:
     first, again = (drawn(resources, ask(n=2, width=24, height=40)) for _ in range(2))
     assert first.status == again.status == "succeeded"
     result: dict[str, Any] = first.result or {}
@@ -86,32 +86,32 @@ def test_images_are_drawn_once_and_stored_with_how_they_came_about(resources: Re
     assert attempts_left(resources.settings.home) == []
 
 
-def test_a_size_that_the_base_cannot_have_fails_with_the_field_and_what_it_can(resources: Resources, ask: Ask) -> None:
+def test_a_size_that_the_base_cannot_have_fails_with_the_field_and_what_it_can(resources: Resources, ask: Send) -> None:
     row = drawn(resources, ask(width=42, height=24))
     assert (row.status, row.crashes) == ("failed", 0)
     message = "size: given 42x24; sides of tiny are multiples of 4"
     assert row.error == {"code": "invalid_size", "message": message, "param": "size"}
 
 
-def test_an_adapter_whose_file_is_gone_fails_with_the_reason(resources: Resources, ask: Ask) -> None:
+def test_an_adapter_whose_file_is_gone_fails_with_the_reason(resources: Resources, ask: Send) -> None:
     files = {"pytorch_lora_weights.safetensors": "f" * 64}
     row = drawn(resources, ask(adapter={"rank": 4}, weights="export", files=files))
     assert (row.status, (row.error or {})["code"]) == ("failed", "data_missing")
 
 
-def test_what_takes_too_long_is_ended(resources: Resources, ask: Ask) -> None:
+def test_what_takes_too_long_is_ended(resources: Resources, ask: Send) -> None:
     hasty = replace(resources, settings=resources.settings.model_copy(update={"images_limit_seconds": 0.5}))
     row = drawn(hasty, ask(**LONG))
     assert (row.status, row.crashes, (row.error or {})["code"]) == ("failed", 0, "time_limit")
-    assert (row.error or {})["message"].startswith("Drawing took longer than 0.5 s and was ended.")
+    assert (row.error or {})["message"].startswith("It took longer than 0.5 s and was ended.")
 
 
 def test_a_killed_program_is_tried_again_and_given_up_at_the_cap(
-    resources: Resources, ask: Ask, beside: Drawing
+    resources: Resources, ask: Send, next_to: Drawing
 ) -> None:
     generation_id = ask(**LONG)
     for status in ("queued", "queued", "failed"):
-        ended = beside.start(resources, generation_id)
+        ended = next_to.start(resources, generation_id)
         found(lambda: trainer_of(generation_id)).send_signal(signal.SIGKILL)
         ended.result(PATIENCE)
         assert read_generation(resources.sessions, generation_id).status == status
@@ -122,7 +122,7 @@ def test_a_killed_program_is_tried_again_and_given_up_at_the_cap(
 
 
 def test_a_program_that_fails_after_its_last_word_is_tried_again(
-    resources: Resources, ask: Ask, monkeypatch: pytest.MonkeyPatch
+    resources: Resources, ask: Send, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     last = Sampled(files={}, width=64, height=64, guidance=1.0, seconds=1.0)
     end = generation.GenerationEnd(exit_code=1, stderr="", last=last, stopped=False, late=False)
@@ -132,7 +132,7 @@ def test_a_program_that_fails_after_its_last_word_is_tried_again(
 
 
 def test_a_failure_that_may_pass_is_tried_again_under_its_own_code(
-    resources: Resources, ask: Ask, monkeypatch: pytest.MonkeyPatch
+    resources: Resources, ask: Send, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     last = Failed(code="base_unavailable", message="The hub does not answer.")
     end = generation.GenerationEnd(exit_code=1, stderr="", last=last, stopped=False, late=False)
@@ -145,11 +145,11 @@ def test_a_failure_that_may_pass_is_tried_again_under_its_own_code(
     assert last.message in (row.error or {})["message"]
 
 
-def test_a_stopping_worker_gives_the_images_back(resources: Resources, ask: Ask, beside: Drawing) -> None:
+def test_a_stopping_worker_gives_the_images_back(resources: Resources, ask: Send, next_to: Drawing) -> None:
     generation_id = ask(**LONG)
-    ended = beside.start(resources, generation_id)
+    ended = next_to.start(resources, generation_id)
     program = found(lambda: trainer_of(generation_id))
-    beside.stopping.set()
+    next_to.stopping.set()
     ended.result(PATIENCE)
     assert not program.is_running()
     row = read_generation(resources.sessions, generation_id)
@@ -157,10 +157,10 @@ def test_a_stopping_worker_gives_the_images_back(resources: Resources, ask: Ask,
 
 
 def test_a_worker_that_lost_its_lease_ends_the_program_and_writes_nothing(
-    resources: Resources, ask: Ask, beside: Drawing
+    resources: Resources, ask: Send, next_to: Drawing
 ) -> None:
     generation_id = ask(**LONG)
-    ended = beside.start(resources, generation_id)
+    ended = next_to.start(resources, generation_id)
     program = found(lambda: trainer_of(generation_id))
     with resources.sessions.begin() as session:
         row = session.get_one(Generation, generation_id)
@@ -174,7 +174,7 @@ def test_a_worker_that_lost_its_lease_ends_the_program_and_writes_nothing(
 
 
 def test_a_tick_publishes_what_is_queued_and_takes_back_what_a_dead_worker_held(
-    resources: Resources, ask: Ask, broker_url: str
+    resources: Resources, ask: Send, broker_url: str
 ) -> None:
     lost, queued = ask(), ask()
     with resources.sessions.begin() as session:
@@ -185,7 +185,9 @@ def test_a_tick_publishes_what_is_queued_and_takes_back_what_a_dead_worker_held(
         assert client.llen("draw") == 2
 
 
-def test_images_that_a_later_version_was_asked_for_are_left_to_its_workers(resources: Resources, ask: Ask) -> None:
+def test_images_that_a_later_version_was_requested_with_are_left_to_its_workers(
+    resources: Resources, ask: Send
+) -> None:
     generation_id = ask(invented=1)
     drawn(resources, generation_id)
     left = read_generation(resources.sessions, generation_id)

@@ -70,7 +70,7 @@ def test_a_good_archive_becomes_pairs_and_images_and_queues_the_job_that_waits(
 
 
 @pytest.mark.integration
-def test_parquet_is_read_as_the_uploader_decided_and_progress_is_told_meanwhile(
+def test_parquet_is_read_as_the_uploader_decided_and_progress_is_reported_meanwhile(
     resources: Resources, project_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[Json] = []
@@ -168,7 +168,7 @@ def test_two_workers_on_one_file_read_it_once(resources: Resources, project_id: 
 
 
 @pytest.mark.unit
-def test_findings_are_told_errors_first_and_the_rest_is_counted() -> None:
+def test_findings_are_reported_errors_first_and_the_rest_is_counted() -> None:
     warning = Finding("image_profile", "warning", "A profile.", "a", 1)
     error = Finding("image_missing", "error", "No image.", "b", 2)
     assert describe((warning, error)) == "image_missing: No image.\nimage_profile: A profile."

@@ -16,7 +16,7 @@ from worker.training.supervisor import supervise
 pytestmark = pytest.mark.integration
 
 
-def test_without_room_a_job_a_file_and_images_stay_where_they_are(
+def test_without_disk_space_a_job_a_file_and_images_stay_where_they_are(
     resources: Resources, project_id: str, archive: bytes
 ) -> None:
     cramped = replace(resources, settings=resources.settings.model_copy(update={"min_free_bytes": 2**60}))

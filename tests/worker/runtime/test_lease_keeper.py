@@ -62,7 +62,7 @@ class Clock:
 def test_a_lease_counts_from_the_question_and_not_from_the_answer(
     monkeypatch: pytest.MonkeyPatch, answer_takes: float, lost: bool
 ) -> None:
-    """The database may have set the expiry just after it was asked, and have answered much later."""
+    """The database may have set the expiry just after it was queried, and have answered much later."""
     clock = Clock()
     monkeypatch.setattr(lease_keeper, "time", clock)
 
@@ -102,7 +102,7 @@ def break_off(released: list[str], after: int) -> None:
 
 
 @pytest.mark.parametrize("after", [0, 1])
-def test_an_owner_that_hears_of_the_stop_releases_too_and_once(after: int) -> None:
+def test_an_owner_that_learns_of_the_stop_releases_too_and_once(after: int) -> None:
     released: list[str] = []
     with pytest.raises(LeaseLost), released_on_stop(lambda: True, lambda: released.append("once")):
         break_off(released, after)

@@ -18,16 +18,16 @@ from worker.runtime.stop import Stop
 
 pytestmark = pytest.mark.unit
 
-# A child with a child of its own, both deaf to SIGTERM where ``deaf``; each writes what it hears into a file.
+# A child with a child of its own, both deaf to SIGTERM where ``deaf``; each writes what it receives into a file.
 FAMILY = """
 import os, pathlib, signal, subprocess, sys, time
 name, deaf = sys.argv[1:]
-heard = pathlib.Path(name)
-def hear(number, frame):
-    heard.write_text("SIGTERM")
+received = pathlib.Path(name)
+def receive(number, frame):
+    received.write_text("SIGTERM")
     if deaf != "deaf":
         sys.exit(75)
-signal.signal(signal.SIGTERM, hear)
+signal.signal(signal.SIGTERM, receive)
 if name == "parent":
     subprocess.Popen([sys.executable, "-S", __file__, "child", deaf])
 pathlib.Path(name + ".ready").touch()
@@ -79,7 +79,7 @@ def test_a_group_whose_leader_has_ended_is_ended_too(family: Family) -> None:
 
 
 @pytest.mark.parametrize("family", ["hearing"], indirect=True)
-def test_the_first_press_asks_everyone_and_a_press_within_the_grace_time_kills_nobody(
+def test_the_first_press_stops_everyone_and_a_press_within_the_grace_time_kills_nobody(
     family: Family, tmp_path: Path
 ) -> None:
     parent, child = family

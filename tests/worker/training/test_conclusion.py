@@ -78,7 +78,7 @@ def test_an_output_with_the_hashes_that_the_trainer_reported_is_the_result(
     ("end", "status", "code"),
     [
         (ended(0), "queued", "trainer_crashed"),  # without a word of its success
-        (ended(75), "queued", "trainer_crashed"),  # nobody asked it to stop
+        (ended(75), "queued", "trainer_crashed"),  # without a request to stop
         (ended(75, stopped=True), "queued", None),
         (ended(-9), "queued", "trainer_crashed"),
         (ended(-9, memory=True), "queued", "out_of_host_memory"),
@@ -89,11 +89,11 @@ def test_an_output_with_the_hashes_that_the_trainer_reported_is_the_result(
     ],
     ids=lambda given: str(given) if not isinstance(given, TrainerEnd) else f"exit {given.exit_code}",
 )
-def test_an_end_without_a_word_is_a_crash_unless_it_was_asked_for(
+def test_an_end_without_a_word_is_a_crash_unless_it_was_requested(
     resources: Resources, attempt: Attempt, end: TrainerEnd, status: str, code: str | None
 ) -> None:
-    job, told = concluded(resources, attempt, end)
-    assert (job.status, told, job.crashes) == (status, code, 0 if code is None else 1)
+    job, reported = concluded(resources, attempt, end)
+    assert (job.status, reported, job.crashes) == (status, code, 0 if code is None else 1)
 
 
 @pytest.mark.integration
@@ -112,8 +112,8 @@ def test_a_fault_that_may_pass_is_tried_again_and_any_other_fails_the_job(
     resources: Resources, attempt: Attempt, code: str, status: str
 ) -> None:
     attempt.failed = Failed(code=code, message="It broke.")
-    job, told = concluded(resources, attempt, ended(1, stopped=True))
-    assert (job.status, told) == (status, code)
+    job, reported = concluded(resources, attempt, ended(1, stopped=True))
+    assert (job.status, reported) == (status, code)
 
 
 @pytest.mark.integration
@@ -129,9 +129,9 @@ def test_what_an_unreachable_database_did_not_take_is_written_later_and_once(
     attempt.receive([Warned(code="second", message="Second.")])
     for _ in range(2):
         attempt.write(resources)
-    told = [event.message for event in read_events(resources.sessions, attempt.lease.job_id)]
-    assert told[-2:] == ["First.", "Second."]
-    assert told.count("First.") == 1
+    reported = [event.message for event in read_events(resources.sessions, attempt.lease.job_id)]
+    assert reported[-2:] == ["First.", "Second."]
+    assert reported.count("First.") == 1
     unreachable.dispose()
 
 

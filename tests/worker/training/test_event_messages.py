@@ -79,28 +79,32 @@ METRICS = Metrics(
 
 
 def test_progress_and_metrics_carry_the_names_of_openais_clients() -> None:
-    told = event_messages.to_job_event(progress(5, 10))
-    assert told is not None
-    assert told.message == "Step 5/10: loss 0.5000, margin +0.2000, 8.0 pairs/s, 12 s left."
-    assert (told.type, (told.data or {})["train_loss"], (told.data or {})["total_steps"]) == ("metrics", 0.5, 10)
+    reported = event_messages.to_job_event(progress(5, 10))
+    assert reported is not None
+    assert reported.message == "Step 5/10: loss 0.5000, margin +0.2000, 8.0 pairs/s, 12 s left."
+    assert (reported.type, (reported.data or {})["train_loss"], (reported.data or {})["total_steps"]) == (
+        "metrics",
+        0.5,
+        10,
+    )
     measured = event_messages.to_job_event(METRICS)
     assert measured is not None
     assert (measured.data or {})["full_valid_loss"] == 0.7
     assert "implicit accuracy 0.75 (base 0.25)" in measured.message
 
 
-def test_a_method_without_rejected_images_tells_no_margin() -> None:
+def test_a_method_without_rejected_images_reports_no_margin() -> None:
     alone = progress(5, 10).model_copy(update={"margin": None, "rejected_loss": None})
-    told = event_messages.to_job_event(alone)
-    assert told is not None
-    assert told.message == "Step 5/10: loss 0.5000, 8.0 pairs/s, 12 s left."
-    assert (told.data or {})["margin"] is None
+    reported = event_messages.to_job_event(alone)
+    assert reported is not None
+    assert reported.message == "Step 5/10: loss 0.5000, 8.0 pairs/s, 12 s left."
+    assert (reported.data or {})["margin"] is None
 
 
-def test_the_result_is_told_from_a_checkpoints_metrics() -> None:
-    told = event_messages.to_job_event(METRICS.model_copy(update={"final": True}))
-    assert told is not None
-    assert told.message.startswith("Result, from step 3, on 4 held-out pairs: implicit accuracy 0.75 (base 0.25)")
+def test_the_result_is_described_from_a_checkpoints_metrics() -> None:
+    reported = event_messages.to_job_event(METRICS.model_copy(update={"final": True}))
+    assert reported is not None
+    assert reported.message.startswith("Result, from step 3, on 4 held-out pairs: implicit accuracy 0.75 (base 0.25)")
 
 
 STARTED = Started(
@@ -142,8 +146,8 @@ MISMATCH = MismatchMeasured(similarity=0.871, low=0.85, high=0.9, images=16, fea
         ),
         (
             DATA,
-            "Training pairs by size: 10 at 512x512, 2 at 640x384. The base drew 1 image. 3 pairs had to be enlarged. "
-            "At most 12% of an image is cut off.",
+            "Training pairs by size: 10 at 512x512, 2 at 640x384. The base sampled 1 image. "
+            "3 pairs had to be enlarged. At most 12% of an image is cut off.",
         ),
         (
             DATA.model_copy(
@@ -172,21 +176,21 @@ MISMATCH = MismatchMeasured(similarity=0.871, low=0.85, high=0.9, images=16, fea
             StoppedEarly(step=90, best_step=60, patience=3),
             "Stopped at step 90: the held-out objective has not been lower than at step 60 for 3 checkpoints.",
         ),
-        (Phase(phase="drawing", previous="loading", seconds=1.0), "Drawing images with the base model."),
+        (Phase(phase="drawing", previous="loading", seconds=1.0), "Sampling images with the base model."),
     ],
 )
-def test_what_the_trainer_decides_and_does_is_told_in_words_and_numbers(event: Event, message: str) -> None:
-    told = event_messages.to_job_event(event)
-    assert told is not None
-    assert (told.message, told.level, told.type) == (message, "info", "message")
-    assert told.data == event.model_dump(mode="json")
+def test_what_the_trainer_decides_and_does_is_reported_in_words_and_numbers(event: Event, message: str) -> None:
+    reported = event_messages.to_job_event(event)
+    assert reported is not None
+    assert (reported.message, reported.level, reported.type) == (message, "info", "message")
+    assert reported.data == event.model_dump(mode="json")
 
 
-def test_samples_are_told_by_the_file_that_shows_them() -> None:
+def test_samples_are_shown_by_the_file_that_shows_them() -> None:
     written = SampleWritten(step=0, paths=("a", "b"), grid="samples/grid.png", seconds=2.0)
-    told = event_messages.sample_event(written, "file-1")
-    assert told.message == "Samples of the base: 2 images in 2.0 s."
-    assert told.data == {"event": "sample", "step": 0, "seconds": 2.0, "file_id": "file-1"}
+    reported = event_messages.sample_event(written, "file-1")
+    assert reported.message == "Samples of the base: 2 images in 2.0 s."
+    assert reported.data == {"event": "sample", "step": 0, "seconds": 2.0, "file_id": "file-1"}
     assert event_messages.sample_event(written.model_copy(update={"step": 50}), "f").message.startswith(
         "Samples at step 50: "
     )
@@ -208,7 +212,7 @@ def test_result_files_are_listed_weights_first_and_diffusers_own_before_all() ->
     ]
 
 
-def test_a_warning_is_told_as_one_and_what_becomes_a_row_is_not_told_twice() -> None:
+def test_a_warning_is_reported_as_one_and_what_becomes_a_row_is_not_reported_twice() -> None:
     warned = event_messages.to_job_event(Warned(code="weak", message="Look."))
     assert warned is not None
     assert (warned.level, warned.data) == ("warn", {"code": "weak"})
@@ -220,7 +224,7 @@ def test_a_warning_is_told_as_one_and_what_becomes_a_row_is_not_told_twice() -> 
 
 
 @pytest.mark.parametrize("every", [1, 3, 7, 13])
-def test_a_long_runs_progress_is_thinned_evenly_whatever_steps_are_told(every: int) -> None:
+def test_a_long_runs_progress_is_thinned_evenly_whatever_steps_are_reported(every: int) -> None:
     steps = [*range(every, 2000, every), 2000]
     points = [event_messages.point_of(progress(step, 2000)) for step in steps]
     assert len(set(points)) >= min(len(steps), event_messages.POINTS) * 0.7
@@ -229,11 +233,11 @@ def test_a_long_runs_progress_is_thinned_evenly_whatever_steps_are_told(every: i
     assert points[-1] != points[-2]
 
 
-def test_a_short_runs_progress_is_kept_whole() -> None:
+def test_a_short_runs_progress_stays_whole() -> None:
     assert len({event_messages.point_of(progress(step, 150)) for step in range(1, 151)}) == 150
 
 
-def test_an_attempt_tells_one_progress_line_a_point() -> None:
+def test_an_attempt_reports_one_progress_line_a_point() -> None:
     attempt = Attempt(JobLease("job", "project", 1), Path())
     attempt.receive([progress(step, 2000) for step in range(1, 2001)])
     assert len(attempt._new_events) == event_messages.POINTS + 1

@@ -106,12 +106,12 @@ def test_nothing_is_signed_by_another_deployment_key(parts: Resources, project_i
         assert len(receiver.received) == 1
 
 
-def test_a_signing_key_that_cannot_be_read_is_told(parts: Resources, project_id: str, tmp_path: Path) -> None:
+def test_a_signing_key_that_cannot_be_read_is_reported(parts: Resources, project_id: str, tmp_path: Path) -> None:
     endpoint_id = endpoint(parts, project_id, "http://127.0.0.1:9/")
     cancelled(parts, project_id)
     deliver(replace(parts, settings=parts.settings.model_copy(update={"home": tmp_path / "absent"})))
-    told = "The dispatcher cannot read its signing key: No such file or directory."
-    assert only(parts, endpoint_id).last_error == told
+    reported = "The dispatcher cannot read its signing key: No such file or directory."
+    assert only(parts, endpoint_id).last_error == reported
 
 
 def test_the_database_alone_shows_no_secret(parts: Resources, project_id: str) -> None:

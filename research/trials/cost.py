@@ -18,7 +18,7 @@ from demo.emoji.domains import Name
 from research.data import specification, write_run
 from research.plan import LEARNING_RATES, usual_beta
 from research.trial import METHODS, MethodName, Trial
-from research.work import Worker
+from research.trials.work import Worker
 
 TURNS, STEPS = 5, 24
 REFERENCE: MethodName = "dpo"  # the paper compares with Diffusion-DPO

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from demo.emoji.domains import Name
-from research.comparison import Comparison
-from research.intervals import Floats, Interval
+from research.statistics.comparison import Comparison
+from research.statistics.intervals import Floats, Interval
 from research.trial import MethodName
 
 FEWEST = 3  # domains of which a rank correlation says anything

@@ -12,7 +12,7 @@ from demo.emoji.domains import Name
 from research.data import specification, write_run
 from research.plan import usual_beta
 from research.trial import Trial
-from research.work import Worker
+from research.trials.work import Worker
 from trainer.program import train
 from trainer.runtime.signals import StopRequest
 from trainer.spec.events import Event, MismatchMeasured

@@ -7,21 +7,21 @@ from pathlib import Path
 
 from demo.emoji.domains import NAMES, Name
 from demo.emoji.scorers import load_scorers
-from research import cost, mismatch
-from research.again import again
-from research.claims import claims, signed
-from research.comparison import Comparison, compare
 from research.data import STEPS
-from research.effects import advantage, beta_section, cost_section, size_section
-from research.findings import against, findings
-from research.how import how
-from research.intervals import base_success, interval, success
+from research.page.again import again
+from research.page.effects import advantage, beta_section, cost_section, size_section
+from research.page.findings import against, findings
+from research.page.how import how
+from research.page.published import finished_domains, runs
+from research.page.searched import search_section
+from research.page.sheets import draw_sheets, sheet_section
+from research.page.tables import domain_table, matrix, tables
 from research.plan import WHOLE, Scope
-from research.published import finished_domains, runs
-from research.searched import search_section
-from research.sheets import draw_sheets, sheet_section
-from research.tables import domain_table, matrix, tables
+from research.statistics.claims import claims, signed
+from research.statistics.comparison import Comparison, compare
+from research.statistics.intervals import base_success, interval, success
 from research.trial import TITLES, Results
+from research.trials import cost, mismatch
 
 
 def write_report(results: Results, home: Path, to: Path, pictures: Path) -> None:

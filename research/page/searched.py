@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from demo.emoji.domains import NAMES, Name
-from research.comparison import LEARNT
 from research.plan import (
     CONFIRMING_SEED,
     LEARNING_RATES,
@@ -21,6 +20,7 @@ from research.plan import (
     settings,
     usual_beta,
 )
+from research.statistics.comparison import LEARNT
 from research.trial import TITLES, MethodName, Results, Trial
 
 

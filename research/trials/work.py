@@ -18,9 +18,9 @@ from demo.emoji.openmoji import IMAGE_SIZE
 from demo.emoji.scorers import Scorers, load_scorers
 from demo.sampling import sample
 from research.data import POSES, write_run
-from research.judging import GUIDANCE, Judged, judge, open_base
 from research.plan import Scope, wanted
 from research.trial import Result, Results, Trial
+from research.trials.judging import GUIDANCE, Judged, judge, open_base
 from trainer.program import train
 from trainer.runtime.locks import file_lock
 from trainer.runtime.signals import StopRequest

@@ -6,16 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from demo.emoji.domains import DOMAINS, Name, telling
-from research import cost, plots
-from research.claims import PAPER_MEMORY, PAPER_TIME
-from research.comparison import AGAINST_DPO, Comparison
 from research.data import BATCH
-from research.growth import FEWEST, growth
-from research.intervals import Interval, interval, success
+from research.page import plots
+from research.page.published import complete
+from research.page.tables import spread
 from research.plan import BETAS, SIZED, SIZES, SWEPT_DOMAIN, WHOLE, betas, final, sizes
-from research.published import complete
-from research.tables import spread
+from research.statistics.claims import PAPER_MEMORY, PAPER_TIME
+from research.statistics.comparison import AGAINST_DPO, Comparison
+from research.statistics.growth import FEWEST, growth
+from research.statistics.intervals import Interval, interval, success
 from research.trial import TITLES, Results
+from research.trials import cost
 
 FOLDER = "images/benchmark"  # of the pictures, as the page links them
 

@@ -10,9 +10,11 @@ from demo.emoji import subject
 from demo.emoji.domains import DOMAINS, NAMES, SUBJECT_RULE, Name, telling
 from demo.emoji.scorers import LABELS, Scorers, load_scorers
 from demo.win_rate import TIE
-from research.comparison import Comparison
 from research.data import POSES
-from research.intervals import (
+from research.page.published import runs
+from research.plan import Scope
+from research.statistics.comparison import Comparison
+from research.statistics.intervals import (
     Interval,
     base_domain_score,
     base_fidelity,
@@ -23,10 +25,8 @@ from research.intervals import (
     success,
     wins,
 )
-from research.mismatch import Measured
-from research.plan import Scope
-from research.published import runs
 from research.trial import TITLES, Result, Results
+from research.trials.mismatch import Measured
 
 
 def spread(value: Interval | Measured, digits: int = 2) -> str:

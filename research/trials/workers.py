@@ -24,7 +24,7 @@ class Stopped(Exception):
 def run_workers(count: int, edition: Edition) -> None:
     """One process each, which share the cores evenly. Raises CalledProcessError if one fails, Stopped on a signal."""
     threads = str(max(1, (os.cpu_count() or 1) // count))
-    command = [sys.executable, "-m", "research.worker", edition.name, str(edition.home), str(os.getpid())]
+    command = [sys.executable, "-m", "research.trials.worker", edition.name, str(edition.home), str(os.getpid())]
     environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     workers: list[subprocess.Popen[bytes]] = []
     with _signals_raise():

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from demo.emoji.domains import Name
-from research.intervals import Floats, Interval, base_success, interval, resampled, success
 from research.plan import Scope, final, live_settings
+from research.statistics.intervals import Floats, Interval, base_success, interval, resampled, success
 from research.trial import MethodName, Result, Results
 
 AGAINST_DPO: tuple[MethodName, ...] = ("mapo", "mapo-code", "sft")

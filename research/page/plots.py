@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from demo.emoji import openmoji
 from demo.emoji.openmoji import IMAGE_SIZE
-from research.intervals import Interval
+from research.statistics.intervals import Interval
 
 COLOURS = {
     "SFT": "#71717a",

@@ -1,4 +1,4 @@
-"""``python -m research.worker EDITION HOME PARENT``: one of the processes that run trials."""
+"""``python -m research.trials.worker EDITION HOME PARENT``: one of the processes that run trials."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from research.editions import BASE, EDITIONS, edition
-from research.work import Worker
+from research.trials.work import Worker
 from worker.runtime.process import die_with_parent
 
 

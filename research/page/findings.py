@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from demo.emoji.domains import Name
-from research.claims import PAPER_TIME, signed
-from research.comparison import LEARNT, Comparison
-from research.cost import Cost
-from research.growth import FEWEST, growth
-from research.intervals import Interval
+from research.statistics.claims import PAPER_TIME, signed
+from research.statistics.comparison import LEARNT, Comparison
+from research.statistics.growth import FEWEST, growth
+from research.statistics.intervals import Interval
 from research.trial import TITLES, MethodName
+from research.trials.cost import Cost
 
 FLOOR = 0.3  # mean success that no method reaches where none has learnt what the domain asks for
 

@@ -11,12 +11,12 @@ from PIL import Image
 from demo.emoji import drawings, openmoji, subject
 from demo.emoji.domains import DOMAINS, NAMES, SUBJECT_PROMPT, Name
 from demo.emoji.openmoji import IMAGE_SIZE
-from research import plots
-from research.effects import FOLDER
-from research.judging import shown_prompts
+from research.page import plots
+from research.page.effects import FOLDER
+from research.page.published import runs
 from research.plan import WHOLE
-from research.published import runs
 from research.trial import TITLES, MethodName, Results
+from research.trials.judging import shown_prompts
 
 
 def draw_sheets(results: Results, home: Path, folder: Path) -> None:

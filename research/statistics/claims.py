@@ -9,11 +9,11 @@ from typing import Literal
 import numpy as np
 
 from demo.emoji.domains import Name
-from research.comparison import Comparison
-from research.cost import Cost
-from research.growth import FEWEST, growth
-from research.intervals import Interval
+from research.statistics.comparison import Comparison
+from research.statistics.growth import FEWEST, growth
+from research.statistics.intervals import Interval
 from research.trial import TITLES, MethodName
+from research.trials.cost import Cost
 
 Verdict = Literal["reproduced", "not reproduced", "not reproduced: the opposite", "not testable here"]
 

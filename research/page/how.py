@@ -8,10 +8,10 @@ from demo.emoji.domains import SUBJECT_PROMPT, SUBJECT_PROMPTS
 from demo.emoji.scorers import Accuracy, Scorers
 from demo.win_rate import TIE
 from research.data import BATCH, DRAWS, RANK, STEPS
-from research.intervals import wilson
-from research.judges import colour_blindness
-from research.judging import GUIDANCE, SAMPLING_STEPS, SEEDS, SUBJECT_SEEDS
+from research.page.judges import colour_blindness
 from research.plan import BEYOND, LEARNING_RATES
+from research.statistics.intervals import wilson
+from research.trials.judging import GUIDANCE, SAMPLING_STEPS, SEEDS, SUBJECT_SEEDS
 
 
 def how(scorers: Scorers) -> Iterator[str]:

@@ -1,0 +1,1 @@
+"""Write docs/benchmark.md: its sentences, tables, plots and sample sheets."""

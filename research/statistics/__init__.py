@@ -1,0 +1,1 @@
+"""What the trials show: intervals, comparisons, growth with mismatch, claims."""

@@ -1,0 +1,1 @@
+"""Run the trials: train, sample, judge, and measure costs and mismatch."""
