@@ -93,6 +93,15 @@ def test_a_caption_beside_a_picture_is_its_prompt_whatever_else_could_be(
     assert prepared.report.left_out == {}
 
 
+def test_json_beside_many_pictures_is_no_table(tmp_path: Path) -> None:
+    about = {f"{n}.png.json": json.dumps({"prompt": f"p{n}", "chosen": "x", "file_name": f"{n}.png"}) for n in range(3)}
+    prepared = read(tmp_path, {**about, **{f"{n}.png": n for n in range(3)}})
+    assert read_back(prepared) == [("p0", 0, None), ("p1", 1, None), ("p2", 2, None)]
+    pairs = {f"{n}.{side}.png": 2 * n + at for n in range(2) for at, side in enumerate(("chosen", "rejected"))}
+    about = {f"{n}.json": json.dumps({"prompt": f"p{n}", "chosen": "x", "rejected": "y"}) for n in range(2)}
+    assert read_back(read(tmp_path, {**pairs, **about})) == [("p0", 0, 1), ("p1", 2, 3)]
+
+
 def test_captions_in_utf_16_are_read(tmp_path: Path) -> None:
     prepared = read(tmp_path, {"1.png": 1, "1.txt": "ein Fuchs \u2013 rot".encode("utf-16")})
     assert read_back(prepared) == [("ein Fuchs \u2013 rot", 1, None)]
