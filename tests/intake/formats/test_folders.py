@@ -329,6 +329,7 @@ def test_files_that_are_called_the_sides(
         ("chosen A/1.png", "rejected A/1.png", "chosen A/1.txt", "chosen/1.png", "rejected/1.png", "chosen/1.txt"),
         ("1-w-7.chosen.png", "1-w-7.rejected.png", "1-w-7.txt", "2-w-7.chosen.png", "2-w-7.rejected.png", "2-w-7.txt"),
         ("chosen_1.png", "rejected_1.png", "prompt_1.txt", "chosen_2.png", "rejected_2.png", "caption_2.txt"),
+        ("1w.png", "1l.png", "1.txt", "2w.png", "2l.png", "2w.txt"),
         ("01.chosen.png", "01.rejected.png", "01.json", "02.chosen.png", "02.rejected.png", "02.json"),
         ("1Chosen.png", "1Rejected.png", "1Chosen.txt", "2Chosen.png", "2Rejected.png", "2Rejected.txt"),
         ("chosen/1.png", "rejected/1.PNG", "rejected/1.json", "chosen/X.png", "rejected/x.png", "chosen/X.png.txt"),
