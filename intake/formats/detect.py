@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from intake.archives.entries import Entry, Listing
 from intake.archives.lookup import Lookup
 from intake.errors import MetadataError
 from intake.findings import Finding, printable
-from intake.formats.folders.folders import Pictures, pairs_by_name, pictures_of, subject_pictures
-from intake.formats.folders.names import not_chosen, split_of, stem
+from intake.formats.folders.folders import SUFFIXES, Pictures, pairs_by_name, pictures_of, subject_pictures
+from intake.formats.folders.names import not_chosen, split_of, stem, suffix
 from intake.formats.folders.webdataset import samples
 from intake.formats.judgement import Judgement, JudgementSource, row_finding
 from intake.formats.tables.shards import read_tables, shards_in, split_of_table
@@ -38,7 +38,7 @@ def detect(listing: Listing, limits: Limits, prompt: str | None) -> tuple[Judgem
 
 def _detected(files: Mapping[str, Entry], limits: Limits, prompt: str | None) -> tuple[JudgementSource, str]:
     """And the folder where a table's paths begin. Raises MetadataError."""
-    tables = tables_in(files)
+    tables = _without_sidecars(tables_in(files), files)
     known = [table for table in tables if has_known_columns(table, files[table], limits)]
     named = [table for table in _named(tables) if table in known or not _is_object(files[table])]
     shards = shards_in(files)
@@ -66,6 +66,15 @@ def _detected(files: Mapping[str, Entry], limits: Limits, prompt: str | None) ->
 
 def _without_table(pictures: Pictures, limits: Limits, prompt: str | None) -> JudgementSource | None:
     return samples(pictures) or pairs_by_name(pictures, limits, prompt) or subject_pictures(pictures, limits, prompt)
+
+
+def _without_sidecars(tables: Sequence[str], files: Collection[str]) -> list[str]:
+    """Without what says something of one image: ``1.png.json``, or ``1.json`` beside ``1.chosen.png``."""
+    about = {name for name in files if suffix(name) in SUFFIXES}
+    about |= {
+        f"{folder}{slash}{name.partition('.')[0]}" for folder, slash, name in (one.rpartition("/") for one in about)
+    }
+    return [table for table in tables if stem(table) not in about]
 
 
 def _named(tables: Sequence[str]) -> list[str]:

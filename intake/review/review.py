@@ -18,7 +18,11 @@ from trainer.spec.same import same_prompt
 
 # Below this a picture has fewer latents than any base makes of its own size (SD 1.x: 64 at 512 pixels).
 SMALL = 64
-TRAINED, VALIDATED, LEAKED = 1, 2, 3  # a prompt's uses; rows without a split are trained on where others are marked
+TRAINED, VALIDATED, LEAKED = (
+    1,
+    2,
+    3,
+)  # uses of a prompt or an image; rows without a split are trained on where others are marked
 
 
 class Review:
@@ -28,7 +32,7 @@ class Review:
         self._file = file
         self._before = RowsBefore()
         self._prompts: dict[Digest, int] = {}  # the uses of each
-        self._images: set[bytes] = set()
+        self._images: dict[bytes, int] = {}  # the uses of each
         self._sizes: Counter[str] = Counter()
         self._shapes = Shapes()
         self._splits: Counter[str] = Counter()
@@ -44,10 +48,10 @@ class Review:
         self._counts["without_rejected"] += reviewed.rejected is None
         self._splits[pair.split or "unassigned"] += 1
         for image in reviewed.images:
-            self._images.add(bytes.fromhex(image.sha256))
             self._sizes[f"{image.width}x{image.height}"] += 1
         self._shapes.add([(image.width, image.height) for image in reviewed.images])
         yield from self._prompt(reviewed)
+        yield from self._leaked_images(reviewed)
         self._note_small(reviewed)
         if reviewed.rejected is not None:
             yield from self._both(reviewed, reviewed.rejected)
@@ -90,7 +94,7 @@ class Review:
     def _prompt(self, reviewed: ReviewedPair) -> Iterator[Finding]:
         key = digest(same_prompt(reviewed.pair.prompt))
         before = self._prompts.get(key, 0)
-        now = self._prompts[key] = before | (VALIDATED if reviewed.pair.split == "validation" else TRAINED)
+        now = self._prompts[key] = before | _use(reviewed)
         if now == LEAKED and before != LEAKED:
             self._counts["leaked"] += 1
             yield self._warning(
@@ -106,6 +110,18 @@ class Review:
                 reviewed,
                 f"the text encoders of {', '.join(too_long)} drop the prompt's end; say first what matters",
             )
+
+    def _leaked_images(self, reviewed: ReviewedPair) -> Iterator[Finding]:
+        """Unless the prompt leaks: then its images do for the same reason."""
+        leaked = False
+        for image in reviewed.images:
+            key = bytes.fromhex(image.sha256)
+            before = self._images.get(key, 0)
+            now = self._images[key] = before | _use(reviewed)
+            leaked |= now == LEAKED and before != LEAKED
+        if leaked and self._prompts[digest(same_prompt(reviewed.pair.prompt))] != LEAKED:
+            text = "an image of the pair is in training and in validation, which makes validation too kind"
+            yield self._warning("image_leaked", reviewed, f"{text}; keep it in one")
 
     def _note_small(self, reviewed: ReviewedPair) -> None:
         small = [image for image in reviewed.images if min(image.width, image.height) < SMALL]
@@ -142,3 +158,7 @@ class Review:
     def _warning(self, code: Code, reviewed: ReviewedPair, text: str) -> Finding:
         row, file = reviewed.pair.row, reviewed.file or self._file
         return Finding(code, "warning", f"{file} row {row}: {text}.", file, row)
+
+
+def _use(reviewed: ReviewedPair) -> int:
+    return VALIDATED if reviewed.pair.split == "validation" else TRAINED

@@ -81,7 +81,7 @@ def test_csv_rows_carry_every_optional_column(tmp_path: Path) -> None:
     files = good_files() | {"metadata.csv": b"\xef\xbb\xbf" + text.encode()}
     del files["metadata.jsonl"]
     prepared = prepare(zip_of(files.items()), tmp_path)
-    assert prepared.findings == ()
+    assert codes(prepared) == ["image_leaked"]
     assert prepared.format == "archive/metadata.csv"
     first, second = prepared.pairs
     assert first.rejected is not None

@@ -176,9 +176,20 @@ def test_a_prompt_in_training_and_validation_is_told_once(tmp_path: Path) -> Non
         row("a", "d", split="validation"),
         row("b", "d", prompt="other", split="train"),
     )
-    assert fields(found) == [("prompt_leaked", 2)]
+    assert fields(found) == [("prompt_leaked", 2), ("image_leaked", 4)]
     assert found.report.figures.leaked_prompts == 1
     assert dict(found.report.figures.splits) == {"train": 2, "validation": 2}
+
+
+def test_an_image_in_training_and_validation_is_told_once(tmp_path: Path) -> None:
+    found = prepared(
+        tmp_path,
+        row("a", "b", prompt="one", split="train"),
+        row("c", "a", prompt="two", split="validation"),
+        row("d", "a", prompt="three", split="validation"),
+        row("c", "d", prompt="four", split="validation"),
+    )
+    assert fields(found) == [("image_leaked", 2)]
 
 
 @pytest.mark.parametrize("first", [{}, {"split": "validation"}], ids=["unmarked first", "validation first"])

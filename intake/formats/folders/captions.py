@@ -64,13 +64,14 @@ class Captions:
             if path not in pictured:
                 self._index(path, named)
         self._listed = dict(self._read_lists(pictures, named))
+        names = {name for _, name in named}
         self._unread_tables = [
             path
             for path in files
             if suffix(path) in _TABLES
             and path not in self.used
             and _key(stem(path)) not in named
-            and self._names_pictures(path, named)
+            and self._names_pictures(path, names)
         ]
 
     def any_of(self, paths: Collection[str]) -> bool:
@@ -128,11 +129,11 @@ class Captions:
             )
             yield Finding("caption_conflict", "warning", f"{text}.", shown)
 
-    def _names_pictures(self, path: str, named: Collection[tuple[str, str]]) -> bool:
-        """Whether the start of a table that is no format's names one of the pictures: it has captions, perhaps."""
+    def _names_pictures(self, path: str, named: Collection[str]) -> bool:
+        """Whether the start of a table that is no format's names one of the pictures: it has captions, perhaps.
+        ``named`` are names without their folders."""
         cells = re.split(r"[\"',;|\t\r\n{}\[\]]+", self._files[path].head(_TABLE_START).decode("utf-8", "replace"))
-        names = {name for _, name in named}
-        return any(("." in cell and cell.casefold().rpartition("/")[2] in names) for cell in map(str.strip, cells))
+        return any("." in cell and cell.casefold().rpartition("/")[2] in named for cell in map(str.strip, cells))
 
     def _index(self, path: str, named: set[tuple[str, str]]) -> None:
         """Note whose caption the file may be. Suffixes that are no known caption's have to be a picture's by name."""

@@ -131,11 +131,11 @@ def file_mark(name: str) -> Mark | None:
     strong = _strong(name)
     if strong is not None:
         return Mark(strong[0], joined(strong[1]), certain=strong[0] == "rejected" and _certain(name))
-    words = _words(name)
-    for at in (-1, 0):
-        if len(words) > 1 and words[at] in _WEAK:
-            del words[at]
-            return Mark(_WEAK[_words(name)[at]], "_".join(words), certain=False)
+    for words in (_words(name), re.findall(r"\d+|[^\W\d_]+", joined(name))):  # fox_w, 1w
+        for at in (-1, 0):
+            if len(words) > 1 and words[at] in _WEAK:
+                side = _WEAK[words.pop(at)]
+                return Mark(side, "_".join(words), certain=False)
     return None
 
 

@@ -93,6 +93,15 @@ def test_a_caption_beside_a_picture_is_its_prompt_whatever_else_could_be(
     assert prepared.report.left_out == {}
 
 
+def test_json_beside_many_pictures_is_no_table(tmp_path: Path) -> None:
+    about = {f"{n}.png.json": json.dumps({"prompt": f"p{n}", "chosen": "x", "file_name": f"{n}.png"}) for n in range(3)}
+    prepared = read(tmp_path, {**about, **{f"{n}.png": n for n in range(3)}})
+    assert read_back(prepared) == [("p0", 0, None), ("p1", 1, None), ("p2", 2, None)]
+    pairs = {f"{n}.{side}.png": 2 * n + at for n in range(2) for at, side in enumerate(("chosen", "rejected"))}
+    about = {f"{n}.json": json.dumps({"prompt": f"p{n}", "chosen": "x", "rejected": "y"}) for n in range(2)}
+    assert read_back(read(tmp_path, {**pairs, **about})) == [("p0", 0, 1), ("p1", 2, 3)]
+
+
 def test_captions_in_utf_16_are_read(tmp_path: Path) -> None:
     prepared = read(tmp_path, {"1.png": 1, "1.txt": "ein Fuchs \u2013 rot".encode("utf-16")})
     assert read_back(prepared) == [("ein Fuchs \u2013 rot", 1, None)]
@@ -320,6 +329,7 @@ def test_files_that_are_called_the_sides(
         ("chosen A/1.png", "rejected A/1.png", "chosen A/1.txt", "chosen/1.png", "rejected/1.png", "chosen/1.txt"),
         ("1-w-7.chosen.png", "1-w-7.rejected.png", "1-w-7.txt", "2-w-7.chosen.png", "2-w-7.rejected.png", "2-w-7.txt"),
         ("chosen_1.png", "rejected_1.png", "prompt_1.txt", "chosen_2.png", "rejected_2.png", "caption_2.txt"),
+        ("1w.png", "1l.png", "1.txt", "2w.png", "2l.png", "2w.txt"),
         ("01.chosen.png", "01.rejected.png", "01.json", "02.chosen.png", "02.rejected.png", "02.json"),
         ("1Chosen.png", "1Rejected.png", "1Chosen.txt", "2Chosen.png", "2Rejected.png", "2Rejected.txt"),
         ("chosen/1.png", "rejected/1.PNG", "rejected/1.json", "chosen/X.png", "rejected/x.png", "chosen/X.png.txt"),

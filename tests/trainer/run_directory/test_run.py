@@ -267,3 +267,20 @@ def test_an_image_within_data_may_be_reached_by_dots_links_and_a_linked_data_fol
     (read,) = read_run(folder).training
     assert read.rejected is not None
     assert read.chosen.sha256 == read.rejected.sha256
+
+
+def test_pairs_that_share_an_image_are_held_out_together(tmp_path: Path) -> None:
+    """By its bytes, whatever the file is called."""
+    folder = directory(tmp_path)
+    for number in range(12):
+        Image.new("RGB", (8, 6), (number * 9, 7, 7)).save(folder / f"data/{number}.png")
+    (folder / "data/copy.png").write_bytes((folder / "data/0.png").read_bytes())
+    names = [("0.png", "1.png"), ("2.png", "copy.png"), *((f"{n}.png", f"{n + 1}.png") for n in range(4, 12, 2))]
+    lines = [pair(str(at), prompt=f"p{at}", chosen=one, rejected=two) for at, (one, two) in enumerate(names)]
+    (folder / "data/manifest.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    for share in (0.1, 0.2, 0.3, 0.4, 0.5):
+        (folder / "spec.json").write_text(json.dumps({**SPEC, "validation": {"share": share}}))
+        run = read_run(folder)
+        sides = [{one.id for one in pairs} for pairs in (run.training, run.validation)]
+        assert any({"0", "1"} <= side for side in sides)
+        assert run.held_out_by == "prompt"
