@@ -25,6 +25,38 @@ class KeyNotSent(ApiError):
         )
 
 
+class KeyInUrl(ApiError):
+    """The URL contains an API key, which logs and proxies would store."""
+
+    def __init__(self, parameter: str) -> None:
+        super().__init__(
+            f"The URL's parameter {parameter} contains an API key or stands for one: send the key in the header "
+            "`Authorization: Bearer pt-...`. Logs may have stored this URL: have the operator revoke the key with "
+            "`pairtune keys revoke`."
+        )
+        self.parameter = parameter
+
+
+class TooManyOpenRequests(ApiError):
+    """The project has too many open requests, transfers and streams included."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"The project has {limit} open requests, which is the limit; send this one again when one has ended."
+        )
+        self.limit = limit
+
+
+class TooManyStreams(ApiError):
+    """The API key has too many open event streams."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"This API key has {limit} open event streams, which is the limit; close one, or list the events instead."
+        )
+        self.limit = limit
+
+
 class InvalidRequest(ApiError):
     """The request is not valid; `errors` lists every error, each with its own code."""
 
@@ -63,10 +95,24 @@ class RequestTooLarge(ApiError):
 
 
 class RequestTimeout(ApiError):
-    """The client stopped sending before the end of the body."""
+    """The client sent the body too slowly, or stopped before its end."""
+
+    def __init__(self, seconds: float, received: int, wanted: int) -> None:
+        super().__init__(
+            f"{received} bytes of the body arrived in {seconds:g} seconds, and at least {wanted} must; "
+            "send the request again over a faster connection, or a large file in parts (POST /v1/uploads)."
+        )
+        self.seconds = seconds
+
+
+class RequestTooLong(ApiError):
+    """The body took longer than a body may take."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"No data of the body arrived for {seconds:g} seconds; send the request again.")
+        super().__init__(
+            f"The body was not complete after {seconds:g} seconds, the limit; send a large file in parts "
+            "(POST /v1/uploads)."
+        )
         self.seconds = seconds
 
 
