@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 from api.errors.field_errors import FieldError
 
+LISTED = 50  # an answer must not grow with what is wrong in a request
+
 
 class ApiError(Exception):
     """Base of the errors that the API itself finds; ``str`` of it is fit for a user."""
@@ -58,16 +60,18 @@ class TooManyStreams(ApiError):
 
 
 class InvalidRequest(ApiError):
-    """The request is not valid; `errors` lists every error, each with its own code."""
+    """The request is not valid; `errors` lists the errors, up to 50 of them, each with its own code.
+
+    ``more`` is the number of those that are not listed.
+    """
 
     def __init__(self, field_errors: Sequence[FieldError]) -> None:
-        listed = "\n".join(f"- {field_error.message}" for field_error in field_errors)
-        super().__init__(
-            field_errors[0].message
-            if len(field_errors) == 1
-            else f"{len(field_errors)} errors in the request:\n{listed}"
-        )
-        self.field_errors = tuple(field_errors)
+        total = sum(field_error.count for field_error in field_errors)
+        self.field_errors = tuple(one for one in field_errors[:LISTED] if one.count == 1)
+        self.more = total - len(self.field_errors)
+        listed = "\n".join(f"- {field_error.message}" for field_error in self.field_errors)
+        others = f"\n- and {self.more} more" if self.more else ""
+        super().__init__(field_errors[0].message if total == 1 else f"{total} errors in the request:\n{listed}{others}")
 
 
 class UnknownUrl(ApiError):
@@ -207,4 +211,4 @@ class NotReady(ApiError):
     def __init__(self, checks: dict[str, str], silent: Sequence[str]) -> None:
         outdated = "The database lacks migrations of this version: run `python -m migrations`."
         super().__init__(f"No answer from: {', '.join(silent)}." if silent else outdated)
-        self.checks = checks
+        self.checks, self.silent = checks, silent

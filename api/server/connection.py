@@ -46,7 +46,8 @@ class LimitedConnection(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._limits = settings()
         self._unparsed = 0
-        self._in_head, self._in_body, self._head_too_large = True, False, False
+        self._in_head, self._in_body = True, False
+        self._head_too_large, self._refused = False, False
         self._timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
         self.waiting_since = self.loop.time()
@@ -69,13 +70,13 @@ class LimitedConnection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
+        if self._refused or self.transport.is_closing():
             return
         self._unparsed += len(data)
         if self._in_head and self._timer is None:
             self._start_timer(self._limits.head_seconds, self._head_is_late)
         super().data_received(data)
-        if self._unparsed > MAX_HEAD_BYTES and not self.transport.is_closing():
+        if self._unparsed > MAX_HEAD_BYTES and not self._refused:
             self._refuse(*HEAD_TOO_LARGE)
 
     def on_headers_complete(self) -> None:
@@ -119,18 +120,21 @@ class LimitedConnection(HttpToolsProtocol):
         self._refuse(*(HEAD_TOO_LARGE if self._head_too_large else NO_HTTP))
 
     def _head_is_late(self) -> None:
-        seconds = f"{self._limits.head_seconds:g}"
-        if self.waits_for_a_request and self._unparsed:
+        if self._unparsed:
+            seconds = f"{self._limits.head_seconds:g}"
             self._refuse(408, "request_timeout", f"The request's head was not complete within {seconds} seconds.")
-        elif self.waits_for_a_request:
+        else:
             self.transport.close()
-        else:  # while an earlier request is answered
-            self.transport.abort()
 
     def _refuse(self, status: int, code: str, message: str) -> None:
-        """Answer without the application, unless an answer is under way, and close."""
+        """Answer without the application and close. An answer that is under way to a whole request is ended first."""
         self._stop_timer()
-        if self.cycle is None or self.cycle.response_complete:
+        self._refused = True
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if answering and not self._in_body:
+            self.cycle.keep_alive = False
+            return
+        if not answering or not self.cycle.response_started:
             kind = "server_error" if status >= 500 else "invalid_request_error"
             body = json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}}).encode()
             headers = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close"}

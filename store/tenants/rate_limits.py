@@ -68,20 +68,25 @@ class Reserve:
     full_at: float
 
 
+def connect(broker_url: str) -> Redis:
+    """A client of the broker for what a request waits for."""
+    # Kombu's words for a unix socket and a database on it. A scheme that redis does not know raises here.
+    url = broker_url.replace("redis+socket://", "unix://", 1).replace("virtual_host=", "db=")
+    return Redis.from_url(
+        url,
+        socket_timeout=ANSWER_SECONDS,
+        socket_connect_timeout=ANSWER_SECONDS,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
 def _of_address(per_minute: int) -> ProjectLimits:
     return ProjectLimits(requests_per_minute=per_minute, requests_burst=max(1, per_minute // ADDRESS_BURSTS))
 
 
 class Buckets:
     def __init__(self, broker_url: str) -> None:
-        # Kombu's words for a unix socket and a database on it. A scheme that redis does not know raises here.
-        url = broker_url.replace("redis+socket://", "unix://", 1).replace("virtual_host=", "db=")
-        self._broker = Redis.from_url(
-            url,
-            socket_timeout=ANSWER_SECONDS,
-            socket_connect_timeout=ANSWER_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-        )
+        self._broker = connect(broker_url)
         self._take = self._broker.register_script(TAKE)
         self._silent_until = 0.0
         self._reserves: dict[tuple[str, ProjectLimits], Reserve] = {}
