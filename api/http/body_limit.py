@@ -58,12 +58,12 @@ class Pace:
     async def next_of(self, receive: Receive) -> Message:
         """Raises RequestTimeout, RequestTooLong."""
         waits_from = time.monotonic()
-        left = min(self._stretch - self._waited, self._began_at + self._limit - waits_from)
+        of_stretch, of_body = self._stretch - self._waited, self._began_at + self._limit - waits_from
         try:
-            async with asyncio.timeout(max(0.0, left)):
+            async with asyncio.timeout(max(0.0, min(of_stretch, of_body))):
                 message = await receive()
         except TimeoutError as error:
-            if time.monotonic() >= self._began_at + self._limit:
+            if of_body <= of_stretch:
                 raise RequestTooLong(self._limit) from error
             raise RequestTimeout(self._stretch, self._received, self._wanted) from error
         self._waited += time.monotonic() - waits_from

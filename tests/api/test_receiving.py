@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import random
+import select
 import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -47,8 +49,6 @@ def client_of(server: Live) -> httpx.Client:
 def send_chunks(connection: socket.socket, first: bytes, most: int, piece: int = MIB) -> int:
     """Bytes that the server took before it closed or answered."""
     sent = 0
-    connection.setblocking(True)
-    connection.settimeout(5)
     with contextlib.suppress(OSError):
         connection.sendall(b"%x\r\n%s\r\n" % (len(first), first))
         while sent < most and not answered(connection):
@@ -58,9 +58,7 @@ def send_chunks(connection: socket.socket, first: bytes, most: int, piece: int =
 
 
 def answered(connection: socket.socket) -> bool:
-    with contextlib.suppress(BlockingIOError):
-        return bool(connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-    return False
+    return bool(select.select([connection], [], [], 0)[0])
 
 
 def uploaded_bytes(server: Live) -> int:
@@ -208,7 +206,7 @@ def test_one_project_cannot_use_all_requests_at_once(tmp_path: Path, postgres_ur
         for _ in range(3):
             stack.enter_context(request(server, "/v1/files", "content-length: 1000", key=server.tenant.api_key))
         with client_of(server) as client:
-            until(lambda: client.get("/v1/models").status_code == 429)
+            until(lambda: client.get("/v1/models").status_code == 429, seconds=30)
             refused = client.get("/v1/models")
             assert (refused.json()["error"]["code"], refused.headers["retry-after"]) == ("too_many_open_requests", "5")
             theirs = {"authorization": f"Bearer {other.api_key}"}
@@ -220,5 +218,5 @@ def test_one_project_cannot_use_all_requests_at_once(tmp_path: Path, postgres_ur
 def test_a_pair_that_fits_into_the_quota_is_taken(small: Live) -> None:
     with client_of(small) as client:
         dataset = client.post("/v1/datasets", json={"name": "foxes"}).json()["id"]
-        images = {"chosen": dataset_steps.image_file(1), "rejected": dataset_steps.image_file(2)}
+        images: dict[str, Any] = {"chosen": dataset_steps.image_file(1), "rejected": dataset_steps.image_file(2)}
         assert dataset_steps.send(client, dataset, **images).status_code == 200

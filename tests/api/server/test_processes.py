@@ -7,18 +7,22 @@ import re
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import pytest
 from sqlalchemy import text
 
-from store.tenants import projects
+from store.tenants import api_keys, projects
+from tests.api.conftest import add_file
+from tests.api.job_steps import JOBS
 from tests.api.polling import until
 from tests.api.serving import Live, serving
 
 pytestmark = pytest.mark.integration
 PROCESSES = 2
+STREAMS = 4
 ANSWERED = re.compile(r'^pairtune_http_request_duration_seconds_count\{.*route="/healthz".*\} (\S+)$', re.M)
 IN_FLIGHT = re.compile(r"^pairtune_http_requests_in_flight (\S+)$", re.M)
 
@@ -26,7 +30,7 @@ IN_FLIGHT = re.compile(r"^pairtune_http_requests_in_flight (\S+)$", re.M)
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory, postgres_url: str, valkey_url: str) -> Iterator[Live]:
     home = tmp_path_factory.mktemp("pair")
-    with serving(home, postgres_url, valkey_url, api_processes=PROCESSES, streams=4) as server:
+    with serving(home, postgres_url, valkey_url, api_processes=PROCESSES, streams=STREAMS) as server:
         until(lambda: len(children(server.pid)) == PROCESSES, seconds=60)
         until(lambda: server.log.read_text().count("Application startup complete") == PROCESSES, seconds=60)
         yield server
@@ -87,6 +91,33 @@ def test_one_that_dies_is_replaced_and_its_requests_no_longer_count(pair: Live) 
     found = IN_FLIGHT.search(get(pair, "/metrics").text)
     assert found is not None
     assert float(found[1]) >= 1  # the scrape itself
+
+
+def test_a_keys_event_streams_are_capped_over_all_processes_and_come_back(pair: Live) -> None:
+    file = add_file(pair.sessions, pair.tenant.id)
+    body = {"model": "tiny", "training_file": file.id}
+    key = {"authorization": f"Bearer {pair.tenant.api_key}"}
+    job_id = httpx.post(f"{pair.url}{JOBS}", json=body, headers=key).json()["id"]
+    path = f"{pair.url}{JOBS}/{job_id}/events/stream"
+    with pair.sessions.begin() as session:
+        project = api_keys.ensure_project(session, pair.tenant.name)
+        other = {"authorization": f"Bearer {api_keys.create(session, project, 'other')}"}
+
+    def opened(headers: dict[str, str]) -> int:
+        client = stack.enter_context(httpx.Client(timeout=30))
+        return stack.enter_context(client.stream("GET", path, headers=headers)).status_code
+
+    with ExitStack() as stack:
+        assert [opened(key) for _ in range(STREAMS)] == [200] * STREAMS
+        assert [opened(key) for _ in range(2 * PROCESSES)] == [429] * 2 * PROCESSES
+        assert httpx.get(path, headers=key).json()["error"]["code"] == "too_many_streams"
+        assert opened(other) == 200
+
+    def again() -> int:
+        with httpx.Client(timeout=30) as client, client.stream("GET", path, headers=key) as answer:
+            return answer.status_code
+
+    until(lambda: again() == 200)
 
 
 def test_of_a_create_sent_to_all_at_once_one_job_comes(pair: Live) -> None:
