@@ -1,4 +1,4 @@
-"""The application: ``uvicorn --factory api.main:create_app --no-access-log`` (the API logs its requests itself)."""
+"""The application, which ``python -m api.server`` serves; it logs its requests itself."""
 
 from __future__ import annotations
 
