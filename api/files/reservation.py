@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from api.dependencies import Dependencies
+from api.errors.errors import RequestTooLarge
 from api.http.free_space import require_free_space
 from api.http.transactions import transaction
 from store.errors import IdempotencyMismatch, QuotaExceeded, TooManyParts
@@ -95,13 +96,16 @@ def in_quota(
 
 
 def of_upload(dependencies: Dependencies, upload: Upload) -> Reservation:
-    """Of a part: the upload's declared bytes are in the quota already. Raises TooManyParts when it is extended."""
+    """Of a part: the upload's declared bytes are in the quota already. Extending it raises RequestTooLarge, TooManyParts."""
 
     def room() -> int:
         with transaction(dependencies) as work:
             return uploads.room(work.session, upload)
 
-    return Reservation(dependencies, f"receiving:{upload.id}", room, lambda *_: TooManyParts(upload.id))
+    def refused(wanted: int, _: int) -> Exception:
+        return RequestTooLarge(PART_BYTES) if wanted > PART_BYTES else TooManyParts(upload.id)
+
+    return Reservation(dependencies, f"receiving:{upload.id}", room, refused)
 
 
 def _answer_of(dependencies: Dependencies, caller: Principal, key: str) -> Json | None:
