@@ -17,6 +17,7 @@ from api.http.free_space import require_free_space
 from api.http.transactions import transaction
 from store.errors import IdempotencyMismatch, QuotaExceeded, TooManyParts
 from store.files import uploads
+from store.files.uploads import PART_BYTES
 from store.tables.base import Json
 from store.tables.upload import Upload
 from store.tenants import idempotency, quotas, usage
@@ -96,7 +97,7 @@ def in_quota(
 
 
 def of_upload(dependencies: Dependencies, upload: Upload) -> Reservation:
-    """Of a part: the upload's declared bytes are in the quota already. Extending it raises RequestTooLarge, TooManyParts."""
+    """Of a part: the quota counts the upload already. Extending it raises RequestTooLarge, TooManyParts."""
 
     def room() -> int:
         with transaction(dependencies) as work:
