@@ -21,6 +21,7 @@ from store.database import Sessions, open_engine, open_reader, open_sessions
 from store.hints import Hints
 from store.settings import Settings
 from store.tenants.api_keys import Principal
+from store.tenants.in_flight import InFlight
 from store.tenants.rate_limits import Buckets
 
 
@@ -36,6 +37,7 @@ class Dependencies:
     blobs: Blobs
     hints: Hints
     buckets: Buckets
+    in_flight: InFlight
     bases: dict[str, RegisteredBase]
 
 
@@ -43,6 +45,7 @@ class Dependencies:
 def open_dependencies(settings: Settings) -> Iterator[Dependencies]:
     engine, reader = open_engine(settings.required_database_url), open_reader(settings.required_database_url)
     buckets = Buckets(settings.required_broker_url)
+    in_flight = InFlight(settings.required_broker_url)
     sessions = open_sessions(engine)
     try:
         yield Dependencies(
@@ -54,9 +57,11 @@ def open_dependencies(settings: Settings) -> Iterator[Dependencies]:
             blobs=Blobs(settings.effective_blob_url, partial(renewing, sessions)),
             hints=Hints(settings.required_broker_url),
             buckets=buckets,
+            in_flight=in_flight,
             bases=read_bases(settings.bases_file),
         )
     finally:
+        in_flight.close()
         buckets.close()
         reader.dispose()
         engine.dispose()

@@ -1,4 +1,4 @@
-"""The application: ``uvicorn --factory api.main:create_app --no-access-log`` (the API logs its requests itself)."""
+"""The application, which ``python -m api.server`` serves; it logs its requests itself."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from api.fine_tuning.live.event_hub import EventHub
 from api.fine_tuning.live.routes import router as fine_tuning_live
 from api.fine_tuning.routes import router as fine_tuning
 from api.health.routes import router as health
+from api.health.service import Readiness
 from api.http.body_limit import BodyLimit
 from api.http.cross_origin import cross_origin
 from api.http.malloc import return_large_allocations
@@ -87,6 +88,7 @@ async def _lifespan(app: FastAPI, deployment: Settings, requests: RequestMetrics
         app.state.hub = EventHub(dependencies.sessions)
         app.state.decoding = asyncio.Semaphore(DECODED_AT_ONCE)
         app.state.reviewing = asyncio.Semaphore(1)  # a review may take long, and must not block the decoding of images
+        app.state.readiness = Readiness()
         app.state.waiting = GenerationWaiters(dependencies.sessions)
         yield
         await app.state.hub.close()

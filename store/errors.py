@@ -148,12 +148,20 @@ class RateLimited(StoreError):
     ``retry_in``: seconds. ``burst``, ``full_in``: the bucket's size in requests, and seconds until it is full.
     """
 
+    who = "This API key may send"
+
     def __init__(self, per_minute: int, *, burst: int, full_in: float, retry_in: float) -> None:
         super().__init__(
-            f"This API key may send {per_minute} requests a minute, {burst} of them at once; "
+            f"{self.who} {per_minute} requests a minute, {burst} of them at once; "
             f"send this one again in {ceil(retry_in)} s."
         )
         self.per_minute, self.burst, self.full_in, self.retry_in = per_minute, burst, full_in, retry_in
+
+
+class AddressRateLimited(RateLimited):
+    """The address has sent too many requests without a valid API key."""
+
+    who = "One address may send, without a valid API key,"
 
 
 class FileInUse(StoreError):

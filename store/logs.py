@@ -25,7 +25,8 @@ RENDERED: list[structlog.typing.Processor] = [
     structlog.processors.ExceptionRenderer(TRACEBACKS),
     structlog.processors.JSONRenderer(),
 ]
-UVICORN_LOGGERS = ("uvicorn", "uvicorn.access")  # loggers that uvicorn gives handlers before it loads the application
+UVICORN = "uvicorn"  # the logger that uvicorn gives a handler before it loads the application
+UVICORN_ACCESS = "uvicorn.access"  # its lines hold query strings; the API logs each request itself
 
 
 class LossyStream(io.TextIOBase):
@@ -60,6 +61,6 @@ def configure_logs() -> None:
     )
     logging.basicConfig(level=logging.INFO, handlers=[records])
     logging.captureWarnings(True)
-    for name in UVICORN_LOGGERS:
+    for name, propagates in ((UVICORN, True), (UVICORN_ACCESS, False)):
         logging.getLogger(name).handlers.clear()
-        logging.getLogger(name).propagate = True
+        logging.getLogger(name).propagate = propagates

@@ -20,6 +20,18 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="Address that the API of `pairtune up` listens on.")
     port: int = Field(8000, description="Port that the API of `pairtune up` listens on.")
+    api_processes: int = Field(
+        1, ge=1, le=64, description="Processes of the API, which share its port; each needs memory of its own."
+    )
+    max_connections: int = Field(
+        1000,
+        ge=10,
+        description="Maximum number of open connections of one API process; the one that has waited longest for a "
+        "request is closed for a new one.",
+    )
+    head_seconds: float = Field(
+        20.0, gt=0, description="Seconds within which the head of a request must arrive; else the connection is closed."
+    )
     url: str | None = Field(
         None,
         description="URL of the API, for links in answers and for the command line, which else takes HOST and PORT.",
@@ -76,6 +88,18 @@ class Settings(BaseSettings):
         60.0, gt=0, description="Seconds without data of a body after which the server disconnects the client (408)."
     )
 
+    upload_bytes_per_second: int = Field(
+        4096,
+        ge=0,
+        description="Least rate of a body over PAIRTUNE_UPLOAD_IDLE_SECONDS; a slower client is disconnected (408).",
+    )
+    upload_limit_seconds: float = Field(
+        6 * 3600.0, gt=0, description="Seconds within which the whole body of a request must arrive (408)."
+    )
+    download_idle_seconds: float = Field(
+        60.0, gt=0, description="Seconds without reading any of an answer after which the client is disconnected."
+    )
+
     # A project's quotas and its keys' rate, where `pairtune projects set` gives it none of its own; `none`: no limit.
     quota_stored_bytes: int | None = Field(
         2**40, ge=0, description="Maximum bytes of a project's files and of its uploads in flight."
@@ -96,6 +120,19 @@ class Settings(BaseSettings):
         description="Requests per minute of one API key; `pairtune up` on a loopback address has no limit.",
     )
     requests_burst: int = Field(300, ge=1, le=1_000_000, description="Requests of one API key at once.")
+    requests_at_once: int = Field(
+        200,
+        ge=1,
+        description="Maximum number of open requests of one project in an API process, transfers and streams included.",
+    )
+    streams: int = Field(50, ge=0, description="Maximum number of open event streams of one API key.")
+    anonymous_per_minute: int | None = Field(
+        600,
+        ge=1,
+        le=60_000_000,
+        description="Requests per minute of one address without a valid API key; `pairtune up` on a loopback address "
+        "has no limit.",
+    )
     images_wait_seconds: float = Field(
         120.0, gt=0, description="Seconds that a request for images waits before it is answered 503 or 504."
     )

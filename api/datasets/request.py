@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
-from api.errors.errors import InvalidRequest
-from api.errors.field_errors import FieldError, describe
+from api.errors.field_errors import FieldError
+from api.errors.validated import checked
 from api.http.metadata import Metadata
 from intake import Limits, Split
 from intake.rows import Text
 
-RequestModel = TypeVar("RequestModel", bound=BaseModel)
 LIMITS = Limits()
 MAX_FILES = 100
 FORM_TEXTS = ("prompt", "split", "weight", "annotator", "seed")
@@ -61,18 +60,7 @@ class PairFields(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
 
 
-def parse(document: dict[str, object], model: type[RequestModel]) -> RequestModel:
-    """Raise InvalidRequest with every error of the request's form."""
-    try:
-        return model.model_validate(document)
-    except ValidationError as error:
-        raise InvalidRequest(describe(error, document, model)) from error
-
-
 def pair_fields(sent: dict[str, str]) -> tuple[PairFields | None, list[FieldError]]:
     """The fields of a form, where a blank one is a missing one; or None and everything that is wrong with them."""
     document = {name: text for name, text in sent.items() if text.strip()}
-    try:
-        return PairFields.model_validate(document), []
-    except ValidationError as error:
-        return None, describe(error, document, PairFields)
+    return checked(document, PairFields)

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.concurrency import run_in_threadpool
 
 from api.datasets import service
-from api.datasets.request import FORM_TEXTS, LIMITS
+from api.datasets.request import FORM_TEXTS, LIMITS, AddDatasetFile, CreateDataset
 from api.datasets.schemas import (
     Dataset,
     DatasetDeleted,
@@ -26,6 +26,8 @@ from api.datasets.schemas import (
 from api.dependencies import Caller, Injected
 from api.errors.errors import FileNotProcessed, ReportNotReady
 from api.errors.responses import BODY, DISK_ERRORS, FORM, ONCE, failures
+from api.errors.validated import validated
+from api.files import reservation
 from api.files.form import Form
 from api.files.receive import received_form
 from api.files.report import WORDS
@@ -109,8 +111,9 @@ def create_dataset(
     body: ParsedBody, caller: Caller, dependencies: Injected, idempotency_key: IdempotencyKey = None
 ) -> Dataset | JSONResponse:
     """Make a dataset, empty or of the pairs of processed files. This is its revision 1."""
+    new = validated(body.document, CreateDataset)
     with transaction(dependencies) as work:
-        create = partial(service.create, work, dependencies.blobs, caller.project_id, body)
+        create = partial(service.create, work, dependencies.blobs, caller.project_id, new)
         return once(work, caller, idempotency_key, "createDataset", body.sha256, create)
 
 
@@ -198,8 +201,9 @@ def add_file(
     """Add all pairs of a processed file, as one new revision."""
     service.check_there(dependencies, caller.project_id, dataset_id)
     body = JsonBody.parse(content)
+    added = validated(body.document, AddDatasetFile)
     with transaction(dependencies) as work:
-        add = partial(service.add_file, work, dependencies.blobs, caller.project_id, dataset_id, body)
+        add = partial(service.add_file, work, dependencies.blobs, caller.project_id, dataset_id, added)
         return once(work, caller, idempotency_key, "addDatasetFile", f"{dataset_id} {body.sha256}", add)
 
 
@@ -219,7 +223,8 @@ async def create_pair(
     await run_in_threadpool(service.check_there, dependencies, caller.project_id, dataset_id)
     form = Form(IMAGES, FORM_TEXTS, optional=("rejected",))
     decoding: asyncio.Semaphore = request.app.state.decoding
-    async with received_form(request, dependencies.settings.upload_directory, form) as came:
+    reserved = await run_in_threadpool(reservation.in_quota, dependencies, caller, idempotency_key)
+    async with received_form(request, reserved, form) as came:
         async with decoding:
             sent = await run_in_threadpool(service.decode, came)
         return await run_in_threadpool(service.add_pair, dependencies, caller, dataset_id, sent, idempotency_key)

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from api.datasets import pair_images, review
 from api.datasets.pair_images import NormalisedImage
 from api.datasets.pair_lists import pairs_of
-from api.datasets.request import AddDatasetFile, CreateDataset, PairFields, pair_fields, parse
+from api.datasets.request import AddDatasetFile, CreateDataset, PairFields, pair_fields
 from api.datasets.revision_ids import named
 from api.datasets.schemas import (
     Dataset,
@@ -32,7 +32,6 @@ from api.errors.field_errors import FieldError
 from api.errors.table import message_of, row_of
 from api.files.receive import ReceivedForm
 from api.http.idempotency import once
-from api.http.json_body import JsonBody
 from api.http.paging import cut
 from api.http.transactions import UnitOfWork, transaction
 from intake import Report
@@ -52,8 +51,7 @@ PairSide = Literal["chosen", "rejected"]
 # ------------------------------------------------------------------------------------------------- a dataset itself
 
 
-def create(work: UnitOfWork, blobs: Blobs, project_id: str, body: JsonBody) -> Dataset:
-    request = parse(body.document, CreateDataset)
+def create(work: UnitOfWork, blobs: Blobs, project_id: str, request: CreateDataset) -> Dataset:
     named_files = {f"file_ids.{index}": file_id for index, file_id in enumerate(request.file_ids or [])}
     found = _processed(work.session, project_id, named_files)
     first = (pair for file in found for pair in _pairs(blobs, file))
@@ -103,9 +101,8 @@ def report(dependencies: Dependencies, project_id: str, dataset_id: str, number:
 # ------------------------------------------------------------------------------------------------------------- files
 
 
-def add_file(work: UnitOfWork, blobs: Blobs, project_id: str, dataset_id: str, body: JsonBody) -> Dataset:
+def add_file(work: UnitOfWork, blobs: Blobs, project_id: str, dataset_id: str, request: AddDatasetFile) -> Dataset:
     """All pairs of a processed file."""
-    request = parse(body.document, AddDatasetFile)
     [file] = _processed(work.session, project_id, {"file_id": request.file_id})
     dataset = datasets.lock(work.session, project_id, dataset_id)
     datasets.add_from_file(work.session, dataset, _pairs(blobs, file), file.id)

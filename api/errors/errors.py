@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 from api.errors.field_errors import FieldError
 
+LISTED = 50  # an answer must not grow with what is wrong in a request
+
 
 class ApiError(Exception):
     """Base of the errors that the API itself finds; ``str`` of it is fit for a user."""
@@ -25,17 +27,51 @@ class KeyNotSent(ApiError):
         )
 
 
+class KeyInUrl(ApiError):
+    """The URL contains an API key, which logs and proxies would store."""
+
+    def __init__(self, parameter: str) -> None:
+        super().__init__(
+            f"The URL's parameter {parameter} contains an API key or stands for one: send the key in the header "
+            "`Authorization: Bearer pt-...`. Logs may have stored this URL: have the operator revoke the key with "
+            "`pairtune keys revoke`."
+        )
+        self.parameter = parameter
+
+
+class TooManyOpenRequests(ApiError):
+    """The project has too many open requests, transfers and streams included."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"The project has {limit} open requests, which is the limit; send this one again when one has ended."
+        )
+        self.limit = limit
+
+
+class TooManyStreams(ApiError):
+    """The API key has too many open event streams."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"This API key has {limit} open event streams, which is the limit; close one, or list the events instead."
+        )
+        self.limit = limit
+
+
 class InvalidRequest(ApiError):
-    """The request is not valid; `errors` lists every error, each with its own code."""
+    """The request is not valid; `errors` lists the errors, up to 50 of them, each with its own code.
+
+    ``more`` is the number of those that are not listed.
+    """
 
     def __init__(self, field_errors: Sequence[FieldError]) -> None:
-        listed = "\n".join(f"- {field_error.message}" for field_error in field_errors)
-        super().__init__(
-            field_errors[0].message
-            if len(field_errors) == 1
-            else f"{len(field_errors)} errors in the request:\n{listed}"
-        )
-        self.field_errors = tuple(field_errors)
+        total = sum(field_error.count for field_error in field_errors)
+        self.field_errors = tuple(one for one in field_errors[:LISTED] if one.count == 1)
+        self.more = total - len(self.field_errors)
+        listed = "\n".join(f"- {field_error.message}" for field_error in self.field_errors)
+        others = f"\n- and {self.more} more" if self.more else ""
+        super().__init__(field_errors[0].message if total == 1 else f"{total} errors in the request:\n{listed}{others}")
 
 
 class UnknownUrl(ApiError):
@@ -63,10 +99,24 @@ class RequestTooLarge(ApiError):
 
 
 class RequestTimeout(ApiError):
-    """The client stopped sending before the end of the body."""
+    """The client sent the body too slowly, or stopped before its end."""
+
+    def __init__(self, seconds: float, received: int, wanted: int) -> None:
+        super().__init__(
+            f"{received} bytes of the body arrived in {seconds:g} seconds, and at least {wanted} must; "
+            "send the request again over a faster connection, or a large file in parts (POST /v1/uploads)."
+        )
+        self.seconds = seconds
+
+
+class RequestTooLong(ApiError):
+    """The body took longer than a body may take."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"No data of the body arrived for {seconds:g} seconds; send the request again.")
+        super().__init__(
+            f"The body was not complete after {seconds:g} seconds, the limit; send a large file in parts "
+            "(POST /v1/uploads)."
+        )
         self.seconds = seconds
 
 
@@ -161,4 +211,4 @@ class NotReady(ApiError):
     def __init__(self, checks: dict[str, str], silent: Sequence[str]) -> None:
         outdated = "The database lacks migrations of this version: run `python -m migrations`."
         super().__init__(f"No answer from: {', '.join(silent)}." if silent else outdated)
-        self.checks = checks
+        self.checks, self.silent = checks, silent

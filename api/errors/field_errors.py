@@ -13,23 +13,42 @@ from pydantic import BaseModel, ValidationError
 from trainer.spec.invalid_fields import InvalidField, invalid_fields
 
 SHOWN = 80  # characters of a given value that a message repeats
+DESCRIBED = 200  # errors of one document that are put into words; the others are counted
+PARAM_CHARACTERS, MESSAGE_CHARACTERS = 200, 600  # a name that the client chose may be as long as its body
 NO_HINTS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class FieldError:
-    """``param`` is the field's dotted path, None when the request as a whole is wrong."""
+    """``param`` is the field's dotted path, None when the request as a whole is wrong.
+
+    Both are cut to a length that an answer may have. ``count``: the errors that this one stands for.
+    """
 
     param: str | None
     message: str
     code: str | None = None
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if self.param is not None:
+            object.__setattr__(self, "param", shortened(self.param, PARAM_CHARACTERS))
+        object.__setattr__(self, "message", shortened(self.message, MESSAGE_CHARACTERS))
+
+
+def shortened(text: str, characters: int) -> str:
+    return text if len(text) <= characters else text[: characters - 1] + "…"
 
 
 def describe(
     error: ValidationError, document: object, model: type[BaseModel], hints: Mapping[str, str] = NO_HINTS
 ) -> list[FieldError]:
     """One error per field. ``hints`` say, by an unknown field's name, what to write in its place."""
-    return [_field_error(invalid, hints) for invalid in invalid_fields(error, document, model)]
+    described = [_field_error(invalid, hints) for invalid in invalid_fields(error, document, model, most=DESCRIBED)]
+    others = error.error_count() - DESCRIBED
+    if others > 0:
+        described.append(FieldError(None, f"{others} more errors.", "invalid_value", others))
+    return described
 
 
 def _field_error(invalid: InvalidField, hints: Mapping[str, str]) -> FieldError:
@@ -50,5 +69,4 @@ def _choice(invalid: InvalidField) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+    return shortened(json.dumps(value, ensure_ascii=False, default=str), SHOWN)

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 from api.errors.answers import respond
 from api.errors.errors import InvalidRequest, MethodNotAllowed, UnknownUrl
-from api.errors.field_errors import FieldError
+from api.errors.field_errors import SHOWN, FieldError, shortened
 from api.errors.table import BY_CLASS
 
 
@@ -46,7 +46,6 @@ async def _parameters(request: Request, error: Exception) -> JSONResponse:
     field_errors = []
     for field_error in found:
         name = ".".join(str(part) for part in field_error["loc"][1:])
-        field_errors.append(
-            FieldError(name, f"{name}: {field_error['msg']} (given: {field_error['input']!r}).", "invalid_value")
-        )
+        given = shortened(repr(field_error["input"]), SHOWN)
+        field_errors.append(FieldError(name, f"{name}: {field_error['msg']} (given: {given}).", "invalid_value"))
     return respond(request, InvalidRequest(field_errors))

@@ -11,7 +11,15 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.requests import ClientDisconnect
 
 from api.errors.answers import body
-from api.errors.errors import DiskFull, DiskSpaceLow, InvalidRequest, KeyNotSent, RequestTimeout, RequestTooLarge
+from api.errors.errors import (
+    LISTED,
+    DiskFull,
+    DiskSpaceLow,
+    InvalidRequest,
+    KeyNotSent,
+    RequestTimeout,
+    RequestTooLarge,
+)
 from api.errors.example_ids import IDS
 from api.errors.table import BY_CLASS, ROWS
 from store.errors import IdempotencyInFlight, IdempotencyMismatch, InvalidKey, RateLimited
@@ -42,7 +50,10 @@ class ErrorDetail(BaseModel):
     type: str
     param: str | None
     code: str | None
-    errors: list[dict[str, str | None]] | None = Field(None, description="Every error, where there are several.")
+    errors: list[dict[str, str | None]] | None = Field(
+        None, description="Every error of the request, at most 50.", max_length=LISTED
+    )
+    more_errors: int | None = Field(None, description="Errors beyond those of `errors`.")
     generation_id: str | None = Field(None, description="Of images that were not generated, or not yet.")
 
 

@@ -76,6 +76,7 @@ ROWS = (
     ErrorRow(
         ClientDisconnect(), 400, "client_disconnected", message="The client disconnected before the end of the body."
     ),
+    ErrorRow(of_api.KeyInUrl("api_key"), 400, "api_key_in_url"),
     ErrorRow(of_store.CursorUnknown("file-0"), 400, "invalid_cursor", "after"),
     ErrorRow(of_api.KeyNotSent(), 401, "invalid_api_key", headers=BEARER),
     ErrorRow(of_store.InvalidKey(), 401, "invalid_api_key", headers=BEARER),
@@ -171,7 +172,8 @@ ROWS = (
         "method_not_allowed",
         headers=lambda error: {"allow": error.allowed},
     ),
-    ErrorRow(of_api.RequestTimeout(60.0), 408, "request_timeout", headers=CLOSE),
+    ErrorRow(of_api.RequestTimeout(60.0, 100, 245_760), 408, "request_timeout", headers=CLOSE),
+    ErrorRow(of_api.RequestTooLong(21_600.0), 408, "request_timeout", headers=CLOSE),
     ErrorRow(of_store.IllegalTransition(JOB, "paused", "succeeded"), 409, "invalid_job_state", headers=NO_RETRY),
     ErrorRow(of_store.UploadNotPending(UPLOAD, "expired"), 409, "invalid_upload_state", "upload_id", headers=NO_RETRY),
     ErrorRow(of_store.TooManyParts(UPLOAD), 409, "too_many_parts", "upload_id", headers=NO_RETRY),
@@ -197,6 +199,14 @@ ROWS = (
         "rate_limit_exceeded",
         headers=_rate_limited,
     ),
+    ErrorRow(
+        of_store.AddressRateLimited(600, burst=100, full_in=10.0, retry_in=0.1),
+        429,
+        "rate_limit_exceeded",
+        headers=_rate_limited,
+    ),
+    ErrorRow(of_api.TooManyOpenRequests(200), 429, "too_many_open_requests", headers=RETRY_IN_5_SECONDS),
+    ErrorRow(of_api.TooManyStreams(50), 429, "too_many_streams", headers=RETRY_IN_5_SECONDS),
     ErrorRow(
         of_store.BlobMissing("0" * 64),
         500,

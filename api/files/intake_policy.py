@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from api.errors.field_errors import FieldError, describe
+from api.errors.field_errors import FieldError
+from api.errors.validated import checked
 from intake.policy import InvalidRows, Ties
 from intake.rows import without_nul
 
@@ -47,10 +48,8 @@ FORM_PROPERTIES = IntakePolicy.model_json_schema()["properties"]
 def policy_of(fields: Mapping[str, str]) -> tuple[dict[str, Any] | None, list[FieldError]]:
     """The policy as a file's row stores it, None without any of its fields; and every error in the fields."""
     given = {name: value for name, value in fields.items() if name in POLICY_FIELDS}
-    try:
-        return stored_policy(IntakePolicy.model_validate(given)), []
-    except ValidationError as error:
-        return None, describe(error, given, IntakePolicy)
+    policy, field_errors = checked(given, IntakePolicy)
+    return stored_policy(policy) if policy is not None else None, field_errors
 
 
 def stored_policy(policy: IntakePolicy) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ from starlette.concurrency import run_in_threadpool
 from api.errors.errors import InvalidRequest
 from api.errors.field_errors import FieldError
 from api.files.form import Form
+from api.files.reservation import Reservation
 from api.http.route_rules import FORM_OVERHEAD
 from store.blobs.blobs import StoredBlob
 
@@ -64,28 +65,34 @@ def least_size(request: Request) -> int:
 
 @asynccontextmanager
 async def received(
-    request: Request, directory: Path, *, file: str = "file", texts: tuple[str, ...] = ("purpose",)
+    request: Request, reservation: Reservation, *, file: str = "file", texts: tuple[str, ...] = ("purpose",)
 ) -> AsyncIterator[Received]:
-    """Read the form with the part ``file`` and the fields ``texts``; its temporary file lives as long as this context,
-    whatever happens."""
-    async with received_form(request, directory, Form((file,), texts)) as form:
+    """Read the form with the part ``file`` and the fields ``texts``; its temporary file and its reservation live as
+    long as this context, whatever happens."""
+    async with received_form(request, reservation, Form((file,), texts)) as form:
         came = form.files[file]
         yield Received(came.path, came.blob, came.filename, form.fields, form.field_errors)
 
 
 @asynccontextmanager
-async def received_form(request: Request, directory: Path, form: Form) -> AsyncIterator[ReceivedForm]:
-    """Read the request into ``form``, its files into temporary ones that live as long as this context."""
+async def received_form(request: Request, reservation: Reservation, form: Form) -> AsyncIterator[ReceivedForm]:
+    """Read the request into ``form``, its files into temporary ones that live as long as this context, as does the
+    reservation of their bytes."""
     parser = _parser(request, form)
-    with contextlib.ExitStack() as stack:
-        paths = {name: stack.enter_context(temporary(directory)) for name in form.files}
-        with contextlib.ExitStack() as opened:
-            outs = {name: _Out(opened.enter_context(path.open("wb"))) for name, path in paths.items()}
-            await _stream(request, parser, form, outs)
-        if not form.complete:
-            raise InvalidRequest([FieldError(None, "The form ends before its closing boundary.", "invalid_form")])
-        came = {name: ReceivedFile(paths[name], out.blob, form.filenames.get(name)) for name, out in outs.items()}
-        yield ReceivedForm(came, form.fields, (*form.field_errors, *form.missing))
+    directory = reservation.dependencies.settings.upload_directory
+    try:
+        with contextlib.ExitStack() as stack:
+            await run_in_threadpool(reservation.extend, least_size(request))
+            paths = {name: stack.enter_context(temporary(directory)) for name in form.files}
+            with contextlib.ExitStack() as opened:
+                outs = {name: _Out(opened.enter_context(path.open("wb"))) for name, path in paths.items()}
+                await _stream(request, parser, form, outs, reservation)
+            if not form.complete:
+                raise InvalidRequest([FieldError(None, "The form ends before its closing boundary.", "invalid_form")])
+            came = {name: ReceivedFile(paths[name], out.blob, form.filenames.get(name)) for name, out in outs.items()}
+            yield ReceivedForm(came, form.fields, (*form.field_errors, *form.missing))
+    finally:
+        await run_in_threadpool(reservation.release)
 
 
 class _Out:
@@ -99,9 +106,12 @@ class _Out:
         self._digest.update(block)
         self._size += len(block)
 
-    def finish(self, block: bytearray) -> None:
-        self.write(block)
+    def flush(self) -> None:
         self._out.flush()  # a disk that is full says so here, not in closing
+
+    @property
+    def size(self) -> int:
+        return self._size
 
     @property
     def blob(self) -> StoredBlob:
@@ -152,14 +162,23 @@ def _parser(request: Request, form: Form) -> MultipartParser:
         raise InvalidRequest([FieldError(None, f"The form cannot be read: {error}.", "invalid_form")]) from error
 
 
-async def _stream(request: Request, parser: MultipartParser, form: Form, outs: dict[str, _Out]) -> None:
+async def _stream(
+    request: Request, parser: MultipartParser, form: Form, outs: dict[str, _Out], reservation: Reservation
+) -> None:
     async for chunk in request.stream():
         try:
             parser.write(chunk)
         except FormParserError as error:
             raise InvalidRequest([FieldError(None, f"The form cannot be read: {error}.", "invalid_form")]) from error
-        for name, out in outs.items():
+        for name in outs:
             if len(form.pending[name]) >= BLOCK:
-                await run_in_threadpool(out.write, form.take_pending(name))
+                await run_in_threadpool(_write, outs, name, form.take_pending(name), reservation)
     for name, out in outs.items():
-        await run_in_threadpool(out.finish, form.take_pending(name))
+        await run_in_threadpool(_write, outs, name, form.take_pending(name), reservation)
+        await run_in_threadpool(out.flush)
+
+
+def _write(outs: dict[str, _Out], name: str, block: bytearray, reservation: Reservation) -> None:
+    if block:
+        reservation.extend(sum(out.size for out in outs.values()) + len(block))
+        outs[name].write(block)

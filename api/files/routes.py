@@ -12,9 +12,9 @@ from starlette.concurrency import run_in_threadpool
 from api.dependencies import Caller, Dependencies, Injected
 from api.errors.errors import NoReport, RangeNotSatisfiable
 from api.errors.responses import DISK_ERRORS, FORM, ONCE, failures
-from api.files import service
+from api.files import reservation, service
 from api.files.intake_policy import FORM_PROPERTIES, POLICY_FIELDS
-from api.files.receive import Received, least_size, received
+from api.files.receive import Received, received
 from api.files.report import WORDS, FileReport
 from api.files.schemas import File, FileDeleted, FileList
 from api.http.documented_headers import named
@@ -87,9 +87,9 @@ async def create_file(
     request: Request, caller: Caller, dependencies: Injected, idempotency_key: IdempotencyKey = None
 ) -> File | JSONResponse:
     """Upload pairs. The file is read in the background: `status` becomes `processed` or `error`."""
-    if idempotency_key is None:  # else it may be the repetition of one that was taken
-        await run_in_threadpool(service.check_quota, dependencies, caller, least_size(request))
-    async with received(request, dependencies.settings.upload_directory, texts=("purpose", *POLICY_FIELDS)) as upload:
+    reserve = partial(reservation.in_quota, dependencies, caller, idempotency_key, replayed_bytes=True)
+    reserved = await run_in_threadpool(reserve)
+    async with received(request, reserved, texts=("purpose", *POLICY_FIELDS)) as upload:
         policy = service.checked_policy(upload)
         return await run_in_threadpool(_store, dependencies, caller, upload, policy, idempotency_key)
 

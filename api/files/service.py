@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from api.dependencies import Dependencies
 from api.errors.errors import InvalidRequest, NoReport
 from api.errors.field_errors import FieldError
 from api.files.elsewhere import may_redirect
@@ -17,7 +16,7 @@ from api.files.ranges import Span, etag, etag_matches, requested_span
 from api.files.receive import Received
 from api.files.schemas import File, FileDeleted, FileList
 from api.http.paging import cut
-from api.http.transactions import UnitOfWork, transaction
+from api.http.transactions import UnitOfWork
 from intake import Report
 from store.blobs.blobs import Blobs, StoredBlob
 from store.files import files
@@ -43,12 +42,6 @@ def checked_policy(upload: Received) -> Json | None:
     if field_errors:
         raise InvalidRequest(field_errors)
     return policy
-
-
-def check_quota(dependencies: Dependencies, caller: Principal, size: int) -> None:
-    """Before a file's body is read: raise QuotaExceeded where it does not fit into the quota."""
-    with transaction(dependencies) as work:
-        require_quota(work.session, caller, size)
 
 
 def require_quota(session: Session, caller: Principal, size: int) -> None:

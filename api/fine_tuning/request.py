@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from api.errors.field_errors import FieldError, describe
+from api.errors.field_errors import FieldError
+from api.errors.validated import checked
 from api.fine_tuning import examples
 from api.fine_tuning.fields import JobAttributes, JobSources
 from trainer.spec.methods import MapoMethod, Method
@@ -48,7 +49,4 @@ class CreateFineTuningJob(JobAttributes, JobSources, TrainingOptions):
 
 def parse(document: dict[str, object]) -> tuple[CreateFineTuningJob | None, list[FieldError]]:
     """The request, or None and everything that is wrong with its form."""
-    try:
-        return CreateFineTuningJob.model_validate(document), []
-    except ValidationError as error:
-        return None, describe(error, document, CreateFineTuningJob, OPENAI_FIELDS)
+    return checked(document, CreateFineTuningJob, OPENAI_FIELDS)

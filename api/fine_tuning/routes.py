@@ -62,10 +62,11 @@ def create_job(
     once."""
     offer = Offer(dependencies.bases, dependencies.settings.dinov2)
     is_retry = x_stainless_retry_count not in ("", "0")
+    sent = service.Sent.of(body)
     with transaction(dependencies) as work:
         if body.document.get("dry_run") is True:
-            return service.dry_run(work, offer, caller, body)
-        create = partial(service.create, work, offer, dependencies.blobs, caller, body, is_retry=is_retry)
+            return service.dry_run(work, offer, caller, sent)
+        create = partial(service.create, work, offer, dependencies.blobs, caller, sent, is_retry=is_retry)
         return once(work, caller, idempotency_key, "createFineTuningJob", body.sha256, create)
 
 

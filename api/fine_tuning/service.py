@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import Row
 from sqlalchemy.orm import Session
@@ -12,6 +13,7 @@ from sqlalchemy.orm import Session
 from api.datasets.pair_lists import materialise
 from api.dependencies import Dependencies
 from api.errors.errors import InvalidRequest
+from api.errors.field_errors import FieldError
 from api.fine_tuning.estimates.estimate import FineTuningJobEstimate, estimate
 from api.fine_tuning.estimates.planned import planned
 from api.fine_tuning.fields import columns
@@ -44,43 +46,54 @@ from trainer.spec.run import RunSpec
 RETRY_WINDOW = timedelta(minutes=10)
 
 
+@dataclass(frozen=True)
+class Sent:
+    """A create request, and what is wrong with its form; what it names is checked together with that."""
+
+    body: JsonBody
+    request: CreateFineTuningJob | None
+    field_errors: list[FieldError]
+
+    @classmethod
+    def of(cls, body: JsonBody) -> Self:
+        """Before a transaction is opened: it takes processor time, and no database connection."""
+        return cls(body, *parse(body.document))
+
+
 def create(
-    work: UnitOfWork, offer: Offer, blobs: Blobs, caller: Principal, body: JsonBody, *, is_retry: bool
+    work: UnitOfWork, offer: Offer, blobs: Blobs, caller: Principal, sent: Sent, *, is_retry: bool
 ) -> FineTuningJob:
     """``is_retry``: the client says that it has sent this before; then the job of that try is the answer."""
-    jobs.serialize_request(work.session, caller.key_id, body.sha256)
+    jobs.serialize_request(work.session, caller.key_id, sent.body.sha256)
     if is_retry:
-        earlier = jobs.by_request(work.session, caller.key_id, body.sha256, within=RETRY_WINDOW)
+        earlier = jobs.by_request(work.session, caller.key_id, sent.body.sha256, within=RETRY_WINDOW)
         if earlier is not None:
             return _shown(work.session, earlier)
-    request, named = _checked(work, offer, caller, body)
+    request, named = _checked(work, offer, caller, sent)
     quotas.require_waiting_job(work.session, caller.project_id, caller.limits)
     for revision in named.revisions:
         materialise(work.session, blobs, revision)
-    job = jobs.create(work.session, _new_job(caller, request, named, offer, body.sha256))
+    job = jobs.create(work.session, _new_job(caller, request, named, offer, sent.body.sha256))
     return _queued_for_training(work, job)
 
 
-def dry_run(work: UnitOfWork, offer: Offer, caller: Principal, body: JsonBody) -> FineTuningJobEstimate:
+def dry_run(work: UnitOfWork, offer: Offer, caller: Principal, sent: Sent) -> FineTuningJobEstimate:
     """All that ``create`` checks, and what the job would cost; makes nothing."""
-    request, named = _checked(work, offer, caller, body)
+    request, named = _checked(work, offer, caller, sent)
     quotas.require_waiting_job(work.session, caller.project_id, caller.limits)
-    new = _new_job(caller, request, named, offer, body.sha256)
+    new = _new_job(caller, request, named, offer, sent.body.sha256)
     spec = RunSpec.model_validate(new.spec)
     held_out = new.validation_file.pairs_count if new.validation_file is not None else 0
     plan = planned(spec, new.training_file.pairs_count, held_out)
     return estimate(plan, run_history.of_base(work.session, spec.base.name))
 
 
-def _checked(
-    work: UnitOfWork, offer: Offer, caller: Principal, body: JsonBody
-) -> tuple[CreateFineTuningJob, References]:
+def _checked(work: UnitOfWork, offer: Offer, caller: Principal, sent: Sent) -> tuple[CreateFineTuningJob, References]:
     """Raises InvalidRequest with every error."""
-    request, field_errors = parse(body.document)
-    named = find_references(work.session, offer.bases, caller.project_id, body.document)
-    if request is None or field_errors or named.field_errors:
-        raise InvalidRequest([*field_errors, *named.field_errors])
-    return request, named
+    named = find_references(work.session, offer.bases, caller.project_id, sent.body.document)
+    if sent.request is None or sent.field_errors or named.field_errors:
+        raise InvalidRequest([*sent.field_errors, *named.field_errors])
+    return sent.request, named
 
 
 def _new_job(

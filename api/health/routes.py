@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from api.dependencies import Injected
 from api.errors.errors import NotReady
 from api.errors.responses import documented
-from api.health import service
 from api.health.schemas import Alive, Ready
+from api.health.service import Readiness
 from api.http.route_rules import public
 
 router = APIRouter(tags=["health"])
@@ -23,7 +23,8 @@ async def healthz() -> Alive:
 
 @router.get("/readyz", operation_id="readyz", responses=documented(NotReady))
 @public
-def readyz(dependencies: Injected) -> Ready:
+async def readyz(dependencies: Injected, request: Request) -> Ready:
     """The database answers and has this version's migrations, and the blob store can be written: else 503. Without a
-    broker, or with little disk space, it is ready and `degraded`."""
-    return service.check(dependencies)
+    broker, or with little disk space, it is ready and `degraded`. An answer may be 5 seconds old."""
+    readiness: Readiness = request.app.state.readiness
+    return await readiness.check(dependencies)

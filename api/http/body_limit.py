@@ -1,15 +1,16 @@
-"""Limits of request bodies: of the declared length, of the bytes that are received, and of the time between them."""
+"""Limits of request bodies: of their declared length, of the bytes that are received, and of the time they take."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors.answers import respond
-from api.errors.errors import RequestTimeout, RequestTooLarge
+from api.errors.errors import RequestTimeout, RequestTooLarge, RequestTooLong
 from api.http.route_rules import rule_of
 from store.settings import Settings
 
@@ -27,12 +28,12 @@ class BodyLimit:
         if _declared(scope) > limit:
             await respond(Request(scope), RequestTooLarge(limit))(scope, receive, send)
             return
-        received, whole = 0, False
+        received, whole, pace = 0, False, Pace(settings)
 
         async def counted() -> Message:
             nonlocal received, whole
             # After the body there is only the client's going away to wait for, and no end to that.
-            message = await receive() if whole else await _in_time(receive, settings.upload_idle_seconds)
+            message = await receive() if whole else await pace.next_of(receive)
             received += len(message.get("body", b""))
             whole = not message.get("more_body", False)
             if received > limit:
@@ -42,12 +43,34 @@ class BodyLimit:
         await self._app(scope, counted, send)
 
 
-async def _in_time(receive: Receive, seconds: float) -> Message:
-    try:
-        async with asyncio.timeout(seconds):
-            return await receive()
-    except TimeoutError as error:
-        raise RequestTimeout(seconds) from error
+class Pace:
+    """How fast a body has to arrive: at a least rate over each stretch of time that the server waits for it, and as a
+    whole within a limit. The time in which the server does not read, because its disk is slow, is not the client's.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._stretch = settings.upload_idle_seconds
+        self._wanted = max(1, int(settings.upload_bytes_per_second * self._stretch))
+        self._limit = settings.upload_limit_seconds
+        self._began_at = time.monotonic()
+        self._waited, self._received = 0.0, 0  # in this stretch
+
+    async def next_of(self, receive: Receive) -> Message:
+        """Raises RequestTimeout, RequestTooLong."""
+        waits_from = time.monotonic()
+        of_stretch, of_body = self._stretch - self._waited, self._began_at + self._limit - waits_from
+        try:
+            async with asyncio.timeout(max(0.0, min(of_stretch, of_body))):
+                message = await receive()
+        except TimeoutError as error:
+            if of_body <= of_stretch:
+                raise RequestTooLong(self._limit) from error
+            raise RequestTimeout(self._stretch, self._received, self._wanted) from error
+        self._waited += time.monotonic() - waits_from
+        self._received += len(message.get("body", b""))
+        if self._received >= self._wanted:
+            self._waited, self._received = 0.0, 0
+        return message
 
 
 def _declared(scope: Scope) -> int:

@@ -11,10 +11,12 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors.edge_headers import edge_headers
+from api.http.client_address import client_address
 from api.http.request_metrics import RequestMetrics
 
 log = structlog.get_logger()
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+LOGGED_PATH = 256  # characters; no route of ours has a longer path
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -50,7 +52,21 @@ class RequestContext:
             self._requests.in_flight.dec()
             seconds = round(time.perf_counter() - started, 6)
             self._requests.answered(_method(scope), _route(scope), status, seconds)
-            log.info("request", method=scope["method"], path=scope["path"], status=status, seconds=seconds)
+            log.info(
+                "request",
+                method=_method(scope),
+                path=scope["path"][:LOGGED_PATH],  # without the query, which may hold what no log should
+                status=status,
+                seconds=seconds,
+                client=client_address(scope),
+                **_caller(scope),
+            )
+
+
+def _caller(scope: Scope) -> dict[str, str | None]:
+    """Whose request it is; of one without a valid key, nobody's."""
+    principal = scope["state"].get("principal")
+    return {"key": principal.key_id if principal else None, "project": principal.project_id if principal else None}
 
 
 def _method(scope: Scope) -> str:

@@ -19,7 +19,7 @@ from store.roles import Role
 from store.settings import Settings
 
 READ_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-JSON_LIMIT = 1024 * 1024  # a create request with 16 full metadata pairs is under 20 KiB
+JSON_LIMIT = 256 * 1024  # a create request with 16 full metadata pairs is under 20 KiB
 FORM_OVERHEAD = 64 * 1024  # boundaries, part headers and fields around an uploaded file
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from api.errors.field_errors import FieldError, describe
+from api.errors.field_errors import FieldError
+from api.errors.validated import checked
 from trainer.spec.sample_spec import MAX_SIDE, SampleOptions
 from trainer.spec.strict import Seed
 
@@ -76,7 +77,4 @@ def _sides(size: str) -> tuple[int, int]:
 
 def parse(document: dict[str, object]) -> tuple[CreateImage | None, list[FieldError]]:
     """The request, or None and everything that is wrong with its form."""
-    try:
-        return CreateImage.model_validate(document), []
-    except ValidationError as error:
-        return None, describe(error, document, CreateImage, OPENAI_FIELDS)
+    return checked(document, CreateImage, OPENAI_FIELDS)

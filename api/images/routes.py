@@ -20,7 +20,7 @@ from api.http.json_body import JsonBody, ParsedBody
 from api.http.route_rules import requires
 from api.http.transactions import transaction
 from api.images import service
-from api.images.request import CreateImage, Form
+from api.images.request import CreateImage, Form, parse
 from api.images.schemas import ImageGeneration, ImagesResponse
 from api.images.waiting import GenerationWaiters
 from store.errors import BlobMissing, GenerationNotFound, ImageNotFound
@@ -80,8 +80,9 @@ def _begin(
     dependencies: Dependencies, caller: Principal, body: JsonBody, key: str | None, *, is_retry: bool
 ) -> tuple[str, bool]:
     """The generation's id, and whether this key has requested it before."""
+    checked = parse(body.document)
     with transaction(dependencies) as work:
-        create = partial(service.begin, work, dependencies.bases, caller, body, is_retry=is_retry)
+        create = partial(service.begin, work, dependencies.bases, caller, body, checked, is_retry=is_retry)
         begun = once(work, caller, key, "createImage", body.sha256, create)
     if isinstance(begun, JSONResponse):
         return json.loads(bytes(begun.body))["id"], True

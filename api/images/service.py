@@ -14,7 +14,7 @@ from api.errors.field_errors import FieldError
 from api.http.json_body import JsonBody
 from api.http.transactions import UnitOfWork
 from api.images.generation_model import GenerationModel, find
-from api.images.request import CreateImage, Form, parse
+from api.images.request import CreateImage, Form
 from api.images.schemas import DrawnImage, GenerationError, ImageGeneration, ImagesResponse
 from store.base_models import RegisteredBase
 from store.blobs.blobs import Blobs
@@ -37,7 +37,13 @@ class Accepted(BaseModel):
 
 
 def begin(
-    work: UnitOfWork, bases: dict[str, RegisteredBase], caller: Principal, body: JsonBody, *, is_retry: bool
+    work: UnitOfWork,
+    bases: dict[str, RegisteredBase],
+    caller: Principal,
+    body: JsonBody,
+    checked: tuple[CreateImage | None, list[FieldError]],
+    *,
+    is_retry: bool,
 ) -> Accepted:
     """Queue the generation. ``is_retry``: the client has sent this before; the earlier generation is then reused."""
     jobs.serialize_request(work.session, caller.key_id, body.sha256)
@@ -45,7 +51,7 @@ def begin(
         earlier = generations.by_request(work.session, caller.key_id, body.sha256, within=RETRY_WINDOW)
         if earlier is not None:
             return Accepted(id=earlier.id)
-    request, field_errors = parse(body.document)
+    request, field_errors = checked
     model, unusable = find(work.session, bases, caller.project_id, body.document.get("model"))
     if request is None or model is None or field_errors:
         raise InvalidRequest([*field_errors, *unusable])

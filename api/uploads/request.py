@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from api.errors.errors import InvalidRequest
 from api.errors.example_ids import PART, SHA256
-from api.errors.field_errors import FieldError, describe
+from api.errors.field_errors import FieldError
 from api.files.intake_policy import UploadPrompt
 from intake.policy import InvalidRows, Ties
 from store.files.uploads import MAX_PARTS
 
-RequestModel = TypeVar("RequestModel", bound=BaseModel)
 Md5 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{32}$", to_lower=True)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$", to_lower=True)]
 OPENAI_FIELDS = {"expires_after": "files stay until they are deleted"}
@@ -63,14 +62,6 @@ class CompleteUpload(BaseModel):
         if len(set(given)) < len(given):
             raise ValueError("should name each part once")
         return given
-
-
-def parse(document: dict[str, object], model: type[RequestModel]) -> RequestModel:
-    """Raise InvalidRequest with every error of the request's form."""
-    try:
-        return model.model_validate(document)
-    except ValidationError as error:
-        raise InvalidRequest(describe(error, document, model, OPENAI_FIELDS)) from error
 
 
 def too_large(given: int, limit: int) -> InvalidRequest:

@@ -13,6 +13,7 @@ from api.dependencies import Caller, Injected
 from api.errors.example_ids import SHA256
 from api.errors.responses import BODY, DISK_ERRORS, FORM, ONCE, failures
 from api.files.receive import received
+from api.files.reservation import of_upload
 from api.http.free_space import require_free_space
 from api.http.idempotency import IdempotencyKey, once
 from api.http.json_body import ParsedBody
@@ -25,6 +26,7 @@ from store.errors import CursorUnknown, QuotaExceeded, TooManyParts, UploadNotFo
 from store.files.uploads import MAX_PARTS, PART_BYTES
 from store.roles import Role
 
+COMPLETE_BYTES = 1024 * 1024  # the ids of 10,000 parts
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
 
 
@@ -98,8 +100,8 @@ def retrieve_upload(upload_id: str, caller: Caller, dependencies: Injected) -> U
 @requires(Role.MEMBER, max_body=form_of(lambda _: PART_BYTES))
 async def create_upload_part(upload_id: str, request: Request, caller: Caller, dependencies: Injected) -> UploadPart:
     """Add a part. Several may come at once and in any order; the order is given when the upload is completed."""
-    await run_in_threadpool(service.check_open, dependencies, caller.project_id, upload_id)
-    async with received(request, dependencies.settings.upload_directory, file="data", texts=("sha256",)) as sent:
+    upload = await run_in_threadpool(service.check_open, dependencies, caller.project_id, upload_id)
+    async with received(request, of_upload(dependencies, upload), file="data", texts=("sha256",)) as sent:
         return await run_in_threadpool(service.add_part, dependencies, caller.project_id, upload_id, sent)
 
 
@@ -123,7 +125,7 @@ def list_upload_parts(
     responses=failures(*BODY, *DISK_ERRORS, UploadNotFound, UploadNotPending),
     openapi_extra=_body("CompleteUpload"),
 )
-@requires(Role.MEMBER)
+@requires(Role.MEMBER, max_body=lambda _: COMPLETE_BYTES)
 def complete_upload(
     upload_id: str, content: Annotated[bytes, Depends(_content)], caller: Caller, dependencies: Injected
 ) -> Upload:

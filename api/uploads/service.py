@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from api.dependencies import Dependencies
 from api.errors.errors import InvalidRequest, RequestTooLarge
 from api.errors.field_errors import FieldError
+from api.errors.validated import validated
 from api.files import service as file_service
 from api.files.filenames import clean
 from api.files.intake_policy import POLICY_FIELDS, IntakePolicy, stored_policy
@@ -17,7 +18,7 @@ from api.http.json_body import JsonBody
 from api.http.paging import cut
 from api.http.transactions import UnitOfWork, transaction
 from api.uploads.assemble import Assembled, assembled
-from api.uploads.request import CompleteUpload, CreateUpload, parse, too_large
+from api.uploads.request import OPENAI_FIELDS, CompleteUpload, CreateUpload, too_large
 from api.uploads.schemas import Upload, UploadPart, UploadPartList
 from store.blobs import upload_parts
 from store.blobs.blobs import StoredBlob
@@ -34,7 +35,7 @@ from store.tenants.limits import ProjectLimits
 
 def declared(settings: Settings, project_id: str, body: JsonBody) -> NewUpload:
     """Raise InvalidRequest for what cannot be begun."""
-    request = parse(body.document, CreateUpload)
+    request = validated(body.document, CreateUpload, OPENAI_FIELDS)
     if request.bytes > settings.max_upload_bytes:
         raise too_large(request.bytes, settings.max_upload_bytes)
     return NewUpload(project_id, clean(request.filename), request.purpose, request.bytes, _policy(request))
@@ -56,10 +57,10 @@ def shown(session: Session, project_id: str, upload_id: str) -> Upload:
     return _shown(session, uploads.get(session, project_id, upload_id))
 
 
-def check_open(dependencies: Dependencies, project_id: str, upload_id: str) -> None:
+def check_open(dependencies: Dependencies, project_id: str, upload_id: str) -> upload_tables.Upload:
     """Before a part's body is read: whether it can be taken at all."""
     with transaction(dependencies) as work:
-        uploads.pending(work.session, project_id, upload_id)
+        return uploads.pending(work.session, project_id, upload_id)
 
 
 def add_part(dependencies: Dependencies, project_id: str, upload_id: str, sent: Received) -> UploadPart:
@@ -101,7 +102,8 @@ def complete(dependencies: Dependencies, project_id: str, upload_id: str, conten
         if upload.status == "completed":
             return _shown(work.session, upload)
         uploads.require_pending(upload)
-        request = parse(JsonBody.parse(content).document, CompleteUpload)
+    request = validated(JsonBody.parse(content).document, CompleteUpload, OPENAI_FIELDS)  # outside a transaction
+    with transaction(dependencies) as work:
         found = uploads.parts_by_id(work.session, upload_id, request.part_ids)
     chosen = _chosen(upload, request, found)
     try:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from api.errors.errors import InvalidRequest
-from api.errors.field_errors import FieldError, describe
+from api.errors.field_errors import FieldError
+from api.errors.validated import validated
 from store.errors import WebhookUrlNotAllowed
 from store.settings import Settings
 from store.webhooks.egress import LONGEST, addresses
@@ -34,7 +35,9 @@ class CreateWebhook(BaseModel):
     url: Annotated[str, Field(min_length=1, max_length=LONGEST)] = Field(
         description="`https://`, of a host whose addresses are all public."
     )
-    events: Annotated[list[EventType], Field(min_length=1)] | None = Field(None, description="All of them without it.")
+    events: Annotated[list[EventType], Field(min_length=1, max_length=len(EVERY_EVENT))] | None = Field(
+        None, description="All of them without it."
+    )
 
     @field_validator("events")
     @classmethod
@@ -46,10 +49,7 @@ class CreateWebhook(BaseModel):
 
 def parse(document: dict[str, object], settings: Settings) -> CreateWebhook:
     """Raise InvalidRequest with every error; the URL's host is resolved, which may take seconds."""
-    try:
-        request = CreateWebhook.model_validate(document)
-    except ValidationError as error:
-        raise InvalidRequest(describe(error, document, CreateWebhook)) from error
+    request = validated(document, CreateWebhook)
     try:
         addresses(parse_target(request.url, settings), settings)
     except WebhookUrlNotAllowed as error:

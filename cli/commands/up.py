@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.console import Console
 
 from cli.command_options import AsJson, reports_errors
@@ -18,11 +19,19 @@ from cli.output import console, messages, print_json
 if TYPE_CHECKING:
     from cli.local.stack import Up
 
+ApiProcesses = Annotated[
+    int | None,
+    typer.Option(min=1, max=64, help="Processes of the API; PAIRTUNE_API_PROCESSES without it.", show_default=False),
+]
+
 
 @reports_errors
-def up(as_json: AsJson = False) -> None:
+def up(as_json: AsJson = False, api_processes: ApiProcesses = None) -> None:
     """Start everything on this machine, in the foreground; Ctrl-C stops it. JSON comes once all of it is ready."""
-    own_services = [] if settings().database_url and settings().broker_url else ["embedded"]
+    configured = settings()
+    if api_processes is not None:
+        configured = configured.model_copy(update={"api_processes": api_processes})
+    own_services = [] if configured.database_url and configured.broker_url else ["embedded"]
     require_extras(*own_services, "server", "trainer")
 
     from cli.local.embedded import ServiceDidNotStart  # a second of imports, which no other command should wait for
@@ -31,9 +40,9 @@ def up(as_json: AsJson = False) -> None:
 
     try:
         if as_json:
-            run_stack(settings(), messages, _document)
+            run_stack(configured, messages, _document)
         else:
-            run_stack(settings(), console, partial(_greeting, console))
+            run_stack(configured, console, partial(_greeting, console))
     except (StackError, ServiceDidNotStart, BasesInvalid) as error:
         raise CommandError(str(error)) from error
 

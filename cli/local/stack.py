@@ -25,7 +25,7 @@ from rich.console import Console
 
 from cli.local.embedded import Embedded, Postgres, ServiceDidNotStart, Valkey
 from cli.local.first_key import ensure_local_key
-from cli.local.local_limits import unlimited
+from cli.local.local_limits import without_rates
 from cli.local.log_files import keep_small
 from migrations.upgrade import upgrade
 from store.base_models import read_bases
@@ -70,9 +70,8 @@ def celery(queue: str, name: str, processes: int = 1) -> tuple[str, ...]:
 
 def services(settings: Settings) -> list[Service]:
     """The API first: it is what the user waits for."""
-    api = ["uvicorn", "api.main:create_app", "--factory", "--host", settings.host, "--port", str(settings.port)]
     return [
-        Service("api", (*api, "--no-access-log", "--timeout-graceful-shutdown", "5")),
+        Service("api", ("api.server", "--host", settings.host, "--port", str(settings.port))),
         Service("worker-train", celery("train", "train@%h")),
         Service("worker-draw", celery("draw", "draw@%h")),
         Service("worker-intake", celery("intake", "intake@%h", READERS)),
@@ -148,6 +147,7 @@ class Running:
             f"{self._service.name} ended with code {self._process.returncode}; starting it again ({self.log}).",
             soft_wrap=True,
         )
+        process.end_group(self._process)  # what it had started, which may still listen on its port
         self.start()
 
     def ask_to_stop(self) -> None:
@@ -197,7 +197,8 @@ def _environment(settings: Settings, home: Path, embedded: list[Embedded]) -> di
     urls = {store.name: store.url for store in embedded}
     return {
         **os.environ,
-        **({"PAIRTUNE_REQUESTS_PER_MINUTE": "none"} if unlimited(settings) else {}),
+        **without_rates(settings),
+        "PAIRTUNE_API_PROCESSES": str(settings.api_processes),
         "PAIRTUNE_HOME": str(home),
         "PAIRTUNE_BASES_FILE": str(settings.bases_file.resolve()),
         "PAIRTUNE_DATABASE_URL": settings.database_url or urls[Postgres.name],

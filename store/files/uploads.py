@@ -75,15 +75,20 @@ def require_pending(upload: Upload) -> Upload:
 def add_part(session: Session, project_id: str, upload_id: str, new: NewPart) -> UploadPart:
     """Parts that a retry made superfluous may stay: up to twice the declared bytes, and one part."""
     upload = lock_pending(session, project_id, upload_id)
-    stored = select(func.count(), func.coalesce(func.sum(UploadPart.bytes), 0))
-    count, size = session.execute(stored.where(UploadPart.upload_id == upload_id)).one()
-    if count >= MAX_PARTS or size + new.bytes > 2 * upload.bytes + PART_BYTES:
+    if new.bytes > room(session, upload):
         raise TooManyParts(upload_id)
     part = UploadPart(id=new.id, upload_id=upload_id, bytes=new.bytes, sha256=new.sha256)
     session.add(part)
     session.flush()
     session.refresh(part)
     return part
+
+
+def room(session: Session, upload: Upload) -> int:
+    """Bytes that its parts may still have."""
+    stored = select(func.count(), func.coalesce(func.sum(UploadPart.bytes), 0))
+    count, size = session.execute(stored.where(UploadPart.upload_id == upload.id)).one()
+    return 2 * upload.bytes + PART_BYTES - int(size) if count < MAX_PARTS else 0
 
 
 def parts(session: Session, upload_id: str, *, after: str | None, limit: int) -> list[UploadPart]:

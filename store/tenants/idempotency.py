@@ -35,6 +35,12 @@ def find_answer(session: Session, key_id: str, key: str, *, request: str) -> Jso
     return found.answer
 
 
+def stored_answer(session: Session, key_id: str, key: str) -> Json | None:
+    """The stored answer to whatever request the key was first used for, before the body of this one is known."""
+    found = session.get(IdempotencyKey, (key_id, key))
+    return found.answer if found is not None else None
+
+
 def save(session: Session, key_id: str, key: str, *, request: str, answer: Json) -> None:
     session.add(IdempotencyKey(key_id=key_id, key=key, request=request, answer=answer))
 

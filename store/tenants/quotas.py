@@ -22,7 +22,13 @@ def require_storage(session: Session, project_id: str, limits: ProjectLimits, si
     if limits.stored_bytes is not None:
         _lock(session, project_id)
         used = usage.stored_bytes(session, project_id)
-        _check("stored bytes", limits.stored_bytes, used, size, "Delete files and datasets that are not needed")
+        if used + size > limits.stored_bytes:
+            raise storage_exceeded(limits.stored_bytes, used, size)
+
+
+def storage_exceeded(limit: int, used: int, more: int) -> QuotaExceeded:
+    remedy = "Delete files and datasets that are not needed"
+    return QuotaExceeded("stored bytes", limit=limit, used=used, more=more, remedy=remedy)
 
 
 def require_upload(session: Session, project_id: str, limits: ProjectLimits, size: int) -> None:

@@ -17,7 +17,7 @@ from redis import Redis, RedisError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from store.errors import RateLimited
+from store.errors import AddressRateLimited, RateLimited
 from store.tenants.limits import ProjectLimits
 
 log = structlog.get_logger()
@@ -25,6 +25,7 @@ log = structlog.get_logger()
 ANSWER_SECONDS = 0.25  # a broker on the same network takes well under a millisecond
 SILENCE_SECONDS = 5.0  # after no answer, how long the broker is left alone: no request then waits for it
 AHEAD = 20  # a process takes up to one part in so many of a bucket ahead
+ADDRESS_BURSTS = 6  # an address may send the requests of so many parts of a minute at once
 MAX_RESERVES = 10_000  # keys that a process remembers tokens of
 
 # Times in microseconds by the broker's clock; they fit exactly into Lua's numbers until the year 2255.
@@ -67,20 +68,42 @@ class Reserve:
     full_at: float
 
 
+def connect(broker_url: str) -> Redis:
+    """A client of the broker for what a request waits for."""
+    # Kombu's words for a unix socket and a database on it. A scheme that redis does not know raises here.
+    url = broker_url.replace("redis+socket://", "unix://", 1).replace("virtual_host=", "db=")
+    return Redis.from_url(
+        url,
+        socket_timeout=ANSWER_SECONDS,
+        socket_connect_timeout=ANSWER_SECONDS,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+def _of_address(per_minute: int) -> ProjectLimits:
+    return ProjectLimits(requests_per_minute=per_minute, requests_burst=max(1, per_minute // ADDRESS_BURSTS))
+
+
 class Buckets:
     def __init__(self, broker_url: str) -> None:
-        # Kombu's words for a unix socket and a database on it. A scheme that redis does not know raises here.
-        url = broker_url.replace("redis+socket://", "unix://", 1).replace("virtual_host=", "db=")
-        self._broker = Redis.from_url(
-            url,
-            socket_timeout=ANSWER_SECONDS,
-            socket_connect_timeout=ANSWER_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-        )
+        self._broker = connect(broker_url)
         self._take = self._broker.register_script(TAKE)
         self._silent_until = 0.0
         self._reserves: dict[tuple[str, ProjectLimits], Reserve] = {}
         self._lock = threading.Lock()
+
+    def take_reserved_for_address(self, address: str, per_minute: int) -> bool:
+        """Whether there was a token that was taken ahead: without the broker."""
+        return self.take_reserved(f"address:{address}", _of_address(per_minute)) is not None
+
+    def take_for_address(self, address: str, per_minute: int) -> None:
+        """A token of the bucket of an address. Raises AddressRateLimited."""
+        try:
+            self.take(f"address:{address}", _of_address(per_minute))
+        except RateLimited as error:
+            raise AddressRateLimited(
+                error.per_minute, burst=error.burst, full_in=error.full_in, retry_in=error.retry_in
+            ) from error
 
     def take(self, key_id: str, limits: ProjectLimits) -> Allowance | None:
         """A token of this key's bucket; None where there is no limit, or no broker. Raises RateLimited."""

@@ -51,6 +51,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory, database_url: str, valkey
         bases_file=write_bases(home),
         max_upload_bytes=MAX_UPLOAD,
         requests_per_minute=None,
+        anonymous_per_minute=None,
     )
 
 

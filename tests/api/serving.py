@@ -6,6 +6,7 @@ import itertools
 import os
 import re
 import resource
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -63,10 +64,12 @@ def serving(
         sessions = open_sessions(engine)
         tenant = make_tenant(sessions, "live")
         given = {"home": home, "database_url": database_url, "broker_url": valkey_url, "requests_per_minute": "none"}
+        given["anonymous_per_minute"] = "none"
         given |= options
         process = _uvicorn(given | {"bases_file": write_bases(home)}, log, limits or {})
         try:
             port = _port(log)
+            until(lambda: _answers(port), seconds=60)  # several processes listen some time after they say so
             yield Live(f"http://127.0.0.1:{port}", port, process.pid, home, tenant, sessions, log)
         finally:
             process.terminate()
@@ -76,12 +79,20 @@ def serving(
 
 def _uvicorn(given: Mapping[str, object], log: Path, limits: Mapping[int, int]) -> subprocess.Popen[bytes]:
     environment = os.environ | {f"PAIRTUNE_{name.upper()}": str(value) for name, value in given.items()}
-    command = [sys.executable, "-m", "uvicorn", "--factory", "api.main:create_app", "--no-access-log", "--port", "0"]
+    command = [sys.executable, "-m", "api.server", "--port", "0"]
     with log.open("wb") as stderr:
         process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=stderr)
     for limit, most in limits.items():
         resource.prlimit(process.pid, limit, (most, resource.RLIM_INFINITY))
     return process
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except ConnectionRefusedError:
+        return False
+    return True
 
 
 def _port(log: Path) -> int:

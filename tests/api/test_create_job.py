@@ -161,7 +161,7 @@ def test_the_operators_dinov2_reaches_the_run_and_no_client(
         key = str(client.headers["authorization"]).removeprefix("Bearer ")
         caller = api_keys.authenticate(session, key)
         offer = Offer(read_bases(settings.bases_file), dinov2=settings.home / "dinov2")
-        job = service.create(UnitOfWork(session), offer, blobs, caller, body, is_retry=False)
+        job = service.create(UnitOfWork(session), offer, blobs, caller, service.Sent.of(body), is_retry=False)
         spec = session.get_one(Job, job.id).spec
     assert spec["dinov2"] == str(settings.home / "dinov2")
     assert "dinov2" not in job.model_dump_json()
@@ -176,7 +176,7 @@ def test_what_the_named_base_cannot_do_is_refused_at_once(
     with sessions() as session:
         caller = api_keys.authenticate(session, str(client.headers["authorization"]).removeprefix("Bearer "))
         with pytest.raises(InvalidRequest) as refusal:
-            service.create(UnitOfWork(session), offer, blobs, caller, body, is_retry=False)
+            service.create(UnitOfWork(session), offer, blobs, caller, service.Sent.of(body), is_retry=False)
     assert [field_error.param for field_error in refusal.value.field_errors] == [
         "adapter.text_encoder",
         "adapter.token",

@@ -98,7 +98,7 @@ def test_a_retry_waits_for_a_first_try_that_is_still_in_flight(
     body = JsonBody.parse(request_body)
     with ThreadPoolExecutor(1) as pool:
         with sessions.begin() as session:
-            first = service.create(UnitOfWork(session), offer, blobs, caller, body, is_retry=False)
+            first = service.create(UnitOfWork(session), offer, blobs, caller, service.Sent.of(body), is_retry=False)
             retry = pool.submit(post, client, request_body, "1")
             until(lambda: _waiting(sessions) == 1)
             assert not retry.done()

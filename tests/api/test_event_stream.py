@@ -128,7 +128,7 @@ def test_many_followers_share_one_query_and_hold_no_connection(live: Live) -> No
     """More than the API's connections to the database: others are served meanwhile, and all get every event."""
     job_id = submitted(live)
     owned = claim(live.sessions, job_id)
-    count = 60
+    count = 45
     following_now = threading.Barrier(count + 1)
 
     def subscribe() -> list[str]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
+from api.health import service
 from store.blobs.blobs import Blobs
 from store.database import open_engine
 from store.settings import Settings
@@ -36,8 +39,10 @@ def test_without_a_database_or_a_blob_store_it_is_not_ready_and_says_which(setti
 
 
 def test_a_database_that_lacks_a_migration_is_not_ready_and_a_newer_versions_is(
-    settings: Settings, postgres_url: str
+    settings: Settings, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(service, "KNOWN_SECONDS", 0.0)
+    monkeypatch.setattr(service, "NOT_READY_SECONDS", 0.0)
     with (
         servers.database(postgres_url, "revisions") as url,
         open_client(settings.model_copy(update={"database_url": url})) as client,
@@ -76,6 +81,26 @@ def test_without_a_broker_or_with_little_disk_space_it_is_ready_and_degraded(
         assert ready.status_code == 200
         well = {"database": "ok", "broker": "ok", "blobs": "ok", "disk": "ok"}
         assert ready.json() == {"status": "degraded", "checks": well | checks}
+
+
+def test_whoever_asks_and_however_often_the_blob_store_is_written_once_in_five_seconds(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+    reachable = Blobs.reachable
+
+    def counted(blobs: Blobs) -> bool:
+        nonlocal asked
+        asked += 1
+        return reachable(blobs)
+
+    monkeypatch.setattr(Blobs, "reachable", counted)
+    with open_client(settings) as client, ThreadPoolExecutor(10) as pool:
+        began = time.monotonic()
+        answers = list(pool.map(lambda _: client.get("/readyz").status_code, range(100)))
+        seconds = time.monotonic() - began
+    assert set(answers) == {200}
+    assert 1 <= asked <= 1 + seconds / service.KNOWN_SECONDS
 
 
 def test_a_blob_store_is_ready_when_it_can_be_written(tmp_path: Path) -> None:

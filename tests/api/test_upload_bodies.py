@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 
@@ -16,6 +17,8 @@ from tests.api.serving import Live, serving
 pytestmark = pytest.mark.integration
 END = b"\r\n--x--\r\n"
 IDLE_SECONDS = 0.5
+BYTES_PER_SECOND = 400
+LIMIT_SECONDS = 4.0
 
 
 @pytest.fixture
@@ -93,7 +96,14 @@ def test_an_aborted_part_leaves_neither_a_file_nor_a_row(live: Live, key: str) -
 @pytest.fixture(scope="module")
 def impatient(tmp_path_factory: pytest.TempPathFactory, postgres_url: str, valkey_url: str) -> Iterator[Live]:
     home = tmp_path_factory.mktemp("impatient")
-    with serving(home, postgres_url, valkey_url, upload_idle_seconds=IDLE_SECONDS) as server:
+    with serving(
+        home,
+        postgres_url,
+        valkey_url,
+        upload_idle_seconds=IDLE_SECONDS,
+        upload_bytes_per_second=BYTES_PER_SECOND,
+        upload_limit_seconds=LIMIT_SECONDS,
+    ) as server:
         yield server
 
 
@@ -123,3 +133,40 @@ def test_a_slow_client_that_goes_on_sending_is_waited_for(impatient: Live) -> No
             time.sleep(IDLE_SECONDS / 4)  # the slowness is the subject
         assert time.monotonic() - started > IDLE_SECONDS
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("which", ["file", "part", "json"])
+def test_a_client_that_sends_a_byte_now_and_then_is_cut_off(impatient: Live, which: str) -> None:
+    """Also one that has sent much before."""
+    path = {"file": "/v1/files", "part": begin(impatient), "json": "/v1/datasets"}[which]
+    start = {"file": START, "part": START_OF_PART, "json": b"{"}[which]
+    with request(impatient, path, "content-length: 250000", key=impatient.tenant.api_key) as connection:
+        connection.sendall(start + b"x" * 50_000)
+        began = time.monotonic()
+        connection.settimeout(IDLE_SECONDS / 5)
+        received = b""
+        while b"}}" not in received:
+            assert time.monotonic() - began < 10 * IDLE_SECONDS
+            with contextlib.suppress(TimeoutError):
+                received += connection.recv(65536)
+            with contextlib.suppress(OSError):
+                connection.sendall(b"x")
+    assert received.startswith(b"HTTP/1.1 408 ")
+    until(lambda: uploads(impatient) == [])
+
+
+def test_a_body_that_never_ends_is_cut_off_although_it_is_fast_enough(impatient: Live) -> None:
+    with request(impatient, "/v1/files", "transfer-encoding: chunked", key=impatient.tenant.api_key) as connection:
+        began = time.monotonic()
+        connection.sendall(b"%x\r\n%s\r\n" % (len(START), START))
+        connection.settimeout(IDLE_SECONDS / 10)
+        received = b""
+        while b"}}" not in received:
+            assert time.monotonic() - began < 5 * LIMIT_SECONDS
+            with contextlib.suppress(TimeoutError):
+                received += connection.recv(65536)
+            with contextlib.suppress(OSError):
+                connection.sendall(b"100\r\n%s\r\n" % (b"x" * 256))
+    assert received.startswith(b"HTTP/1.1 408 ")
+    assert b"was not complete after" in received
+    assert time.monotonic() - began >= LIMIT_SECONDS

@@ -175,7 +175,7 @@ def _api(home: Path, number: int, settings: Mapping[str, object]) -> Member:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
-    command = ["uvicorn", "api.main:create_app", "--factory", "--no-access-log", "--port", str(port)]
+    command = ["api.server", "--port", str(port)]
     member = _service(home, f"api-{number}", command, settings)
     member.port = port
     return member

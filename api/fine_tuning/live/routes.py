@@ -9,10 +9,12 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from api.dependencies import Caller, Dependencies, Injected
+from api.errors.errors import TooManyStreams
 from api.errors.responses import failures
 from api.fine_tuning.examples import CSV, STREAM
 from api.fine_tuning.live.event_hub import EventHub
 from api.fine_tuning.live.event_stream import stream
+from api.fine_tuning.live.open_streams import OpenStream
 from api.fine_tuning.live.series import FineTuningJobMetrics, as_csv, series
 from api.http.route_rules import requires
 from api.http.transactions import transaction
@@ -38,7 +40,7 @@ TABLE: dict[int | str, dict[str, Any]] = {
     "/events/stream",
     operation_id="streamFineTuningEvents",
     response_class=StreamingResponse,
-    responses=STREAMED | failures(JobNotFound),
+    responses=STREAMED | failures(JobNotFound, TooManyStreams),
 )
 @requires(Role.READ_ONLY)
 async def stream_events(
@@ -51,9 +53,11 @@ async def stream_events(
     """The job's events, oldest first, then each as it comes; `done` with the status ends the stream. Take the
     `id` of the last message as `Last-Event-ID` to go on where a connection broke."""
     start = await run_in_threadpool(_start, dependencies, caller.project_id, fine_tuning_job_id, last_event_id)
+    one = OpenStream(dependencies, caller.key_id)
+    await run_in_threadpool(one.begin)
     hub: EventHub = request.app.state.hub
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}  # proxies such as nginx would hold events back
-    return StreamingResponse(stream(hub, fine_tuning_job_id, start), media_type=SSE, headers=headers)
+    return StreamingResponse(one.around(stream(hub, fine_tuning_job_id, start)), media_type=SSE, headers=headers)
 
 
 def _start(dependencies: Dependencies, project_id: str, job_id: str, last_event_id: str | None) -> int:

@@ -164,7 +164,30 @@ def test_each_request_is_one_json_line_without_its_key(
     expected = {"event": "request", "level": "info", "method": "GET", "path": "/v1/models", "status": 200}
     assert {name: line[name] for name in expected} == expected
     assert line["request_id"] == "r1"
+    assert (line["project"], line["client"]) == (project.id, "testclient")
+    assert line["key"].startswith("key-")
     assert project.api_key not in written
+    assert "a=b" not in written
+
+
+def test_a_live_server_logs_a_request_once_without_its_query(live: Live) -> None:
+    """Neither uvicorn's own line nor a query, in which clients have put their keys."""
+    sent = [f"req-{number}" for number in range(3)]
+    with httpx.Client(base_url=live.url, headers={"authorization": f"Bearer {live.tenant.api_key}"}) as client:
+        client.get("/v1/models?secret=query-1", headers={"x-request-id": sent[0]})
+        client.get("/v1/nothing?secret=query-2", headers={"x-request-id": sent[1]})
+        client.get(f"/v1/models?api_key={live.tenant.api_key}", headers={"x-request-id": sent[2]})
+        client.get("/healthz?secret=query-3")
+    until(lambda: all(one in live.log.read_text() for one in sent))
+    written = live.log.read_text()
+    assert "query-" not in written
+    assert live.tenant.api_key not in written
+    lines = [json.loads(line) for line in written.splitlines()]
+    assert "uvicorn.access" not in {line.get("logger") for line in lines}
+    for one, status in zip(sent, (200, 404, 400), strict=True):
+        [line] = [line for line in lines if line.get("request_id") == one]
+        assert (line["event"], line["status"], line["client"]) == ("request", status, "127.0.0.1")
+        assert line["project"] == (live.tenant.id if status != 400 else None)
 
 
 def test_the_server_itself_speaks_in_json_lines_too(live: Live) -> None:
