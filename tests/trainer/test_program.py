@@ -130,7 +130,8 @@ def test_the_adapter_names_what_it_was_made_from(straight: Straight) -> None:
     assert metadata["pairtune.seed"] == "5"
     assert metadata["pairtune.dataset"].startswith("sha256:")
     assert json.loads(metadata["pairtune.versions"])["torch"].startswith(torch.__version__.split("+")[0])
-    assert json.loads(metadata["lora_adapter_metadata"])["unet.lora_alpha"] == 8
+    config = json.loads(metadata["lora_adapter_metadata"])
+    assert config["unet.lora_alpha"] == config["unet.r"] == 4  # the run's alpha of 8 is in the weights
 
 
 def test_the_manifest_names_every_other_file_and_what_they_were_made_from(straight: Straight) -> None:

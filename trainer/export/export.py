@@ -18,6 +18,7 @@ from trainer.export.metadata import adapter_header, kohya_header, published
 from trainer.export.model_card import Card
 from trainer.export.verify import layers_per_block, require_same_adapter
 from trainer.families.family import Denoiser
+from trainer.families.lora import norm_ratios, scales
 from trainer.run_directory.metrics_log import parse_rows
 from trainer.run_directory.output import (
     ADAPTER,
@@ -28,7 +29,6 @@ from trainer.run_directory.output import (
     SAMPLES,
     SPEC,
     SampleImages,
-    adapter_metadata,
     file_hashes,
 )
 from trainer.run_directory.run import Run
@@ -85,10 +85,9 @@ def export(
 
 
 def write_kohya(folder: Path, named: str, family: FamilyName, denoiser: Denoiser, header: Mapping[str, str]) -> None:
-    """From the adapter file that lies in ``folder`` already."""
-    tensors = load_file(folder / ADAPTER)
-    configs = json.loads(adapter_metadata(folder / ADAPTER)["lora_adapter_metadata"])
-    weights = kohya_weights(tensors, configs, family, layers_per_block(denoiser))
+    """From the adapter file that lies in ``folder`` already, and the network that it was written from."""
+    tensors, networks = load_file(folder / ADAPTER), denoiser.adapted
+    weights = kohya_weights(tensors, scales(networks), norm_ratios(networks), family, layers_per_block(denoiser))
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / named, dict(header))
 
 
