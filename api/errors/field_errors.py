@@ -42,13 +42,13 @@ def _field_error(invalid: InvalidField, hints: Mapping[str, str]) -> FieldError:
             instead = hints.get(invalid.path.rpartition(".")[2], invalid.wanted)
             return FieldError(param, f"{subject}unknown field; {instead}.", "unknown_field")
         case "invalid":
-            return FieldError(param, f"{subject}{invalid.wanted} (given: {_shown(invalid.given)}).", "invalid_value")
+            return FieldError(param, f"{subject}{invalid.wanted} (given: {shown(invalid.given)}).", "invalid_value")
 
 
 def _choice(invalid: InvalidField) -> str:
     return "" if invalid.wanted == "required" else f"; {invalid.wanted}"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"

@@ -9,14 +9,14 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator, model_
 from api.errors.field_errors import FieldError, describe
 from api.fine_tuning import examples
 from api.fine_tuning.fields import JobAttributes, JobSources
+from api.fine_tuning.top_level import DEFAULT_METHOD, MULTIPLIER, move_hyperparameters
 from trainer.spec.methods import MapoMethod, Method
 from trainer.spec.run import TrainingOptions
 from trainer.spec.strict import Flag
 
 # Fields of OpenAI's requests that have another place or meaning here, by their names.
 OPENAI_FIELDS = {
-    "hyperparameters": 'they stand in method: {"type": "dpo", "dpo": {"hyperparameters": {...}}}',
-    "learning_rate_multiplier": "give learning_rate, the rate itself",
+    MULTIPLIER: "give learning_rate, the rate itself",
 }
 
 
@@ -26,7 +26,13 @@ class CreateFineTuningJob(JobAttributes, JobSources, TrainingOptions):
     model_config = ConfigDict(json_schema_extra={"example": examples.REQUEST})
 
     method: Method = Field(
-        MapoMethod(type="mapo"), description="How to train; docs/concepts/methods.md says when to use which."
+        MapoMethod(type=DEFAULT_METHOD), description="How to train; docs/concepts/methods.md says when to use which."
+    )
+    hyperparameters: dict[str, Any] | None = Field(
+        None,
+        description="Deprecated by OpenAI, and sent by older SDKs and LiteLLM: the method's hyperparameters, or "
+        f"{MULTIPLIER}, which multiplies the default learning rate.",
+        json_schema_extra={"deprecated": True},
     )
     dry_run: Flag = Field(False, description="Check all of it, answer what it would cost, and make nothing.")
     integrations: list[Any] | None = Field(None, description="Must be empty: no integration is offered.")
@@ -48,7 +54,9 @@ class CreateFineTuningJob(JobAttributes, JobSources, TrainingOptions):
 
 def parse(document: dict[str, object]) -> tuple[CreateFineTuningJob | None, list[FieldError]]:
     """The request, or None and everything that is wrong with its form."""
+    moved = move_hyperparameters(document)
     try:
-        return CreateFineTuningJob.model_validate(document), []
+        return CreateFineTuningJob.model_validate(moved.document), moved.field_errors
     except ValidationError as error:
-        return None, describe(error, document, CreateFineTuningJob, OPENAI_FIELDS)
+        found = describe(error, moved.document, CreateFineTuningJob, OPENAI_FIELDS)
+        return None, [*moved.field_errors, *(moved.in_clients_terms(one) for one in found)]

@@ -26,6 +26,7 @@ from api.fine_tuning.schemas import (
     FineTuningJobEventList,
     FineTuningJobList,
 )
+from api.fine_tuning.top_level import has_older_form
 from api.http.json_body import JsonBody
 from api.http.paging import cut
 from api.http.transactions import UnitOfWork
@@ -57,7 +58,7 @@ def create(
     quotas.require_waiting_job(work.session, caller.project_id, caller.limits)
     for revision in named.revisions:
         materialise(work.session, blobs, revision)
-    job = jobs.create(work.session, _new_job(caller, request, named, offer, body.sha256))
+    job = jobs.create(work.session, _new_job(caller, request, named, offer, body))
     return _queued_for_training(work, job)
 
 
@@ -65,7 +66,7 @@ def dry_run(work: UnitOfWork, offer: Offer, caller: Principal, body: JsonBody) -
     """All that ``create`` checks, and what the job would cost; makes nothing."""
     request, named = _checked(work, offer, caller, body)
     quotas.require_waiting_job(work.session, caller.project_id, caller.limits)
-    new = _new_job(caller, request, named, offer, body.sha256)
+    new = _new_job(caller, request, named, offer, body)
     spec = RunSpec.model_validate(new.spec)
     held_out = new.validation_file.pairs_count if new.validation_file is not None else 0
     plan = planned(spec, new.training_file.pairs_count, held_out)
@@ -84,7 +85,7 @@ def _checked(
 
 
 def _new_job(
-    caller: Principal, request: CreateFineTuningJob, named: References, offer: Offer, request_sha256: str
+    caller: Principal, request: CreateFineTuningJob, named: References, offer: Offer, body: JsonBody
 ) -> NewJob:
     if named.base is None or named.training_file is None:
         raise AssertionError("a request without errors names a base and a training file")
@@ -92,6 +93,7 @@ def _new_job(
     attributes = columns(request)
     if request.memory_gib is None:
         attributes["memory_gib"] = named.base.memory_gib
+    attributes["older_form"] = has_older_form(body.document)
     return NewJob(
         id=job_id,
         project_id=caller.project_id,
@@ -100,7 +102,7 @@ def _new_job(
         validation_file=named.validation_file,
         attributes=attributes,
         key_id=caller.key_id,
-        request_sha256=request_sha256,
+        request_sha256=body.sha256,
     )
 
 
