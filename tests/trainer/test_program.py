@@ -110,7 +110,7 @@ def test_the_adapter_in_diffusers_equals_its_weights_merged_by_hand(straight: St
     with torch.no_grad():
         for name in [key.removesuffix(".lora_A.weight") for key in adapter if key.endswith(".lora_A.weight")]:
             update = adapter[f"{name}.lora_B.weight"] @ adapter[f"{name}.lora_A.weight"]
-            by_hand.get_submodule(name.removeprefix("unet.")).weight += 8 / 4 * update  # alpha / rank
+            by_hand.get_submodule(name.removeprefix("unet.")).weight += update  # the scale is in it
     inputs = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(1))
     conditions = {
         "encoder_hidden_states": torch.randn(2, 77, 128, generator=torch.Generator().manual_seed(2)),

@@ -6,7 +6,7 @@ The same run on the same machine and versions writes the same bytes.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -48,12 +48,13 @@ def export(
     best_step: int,
     plan: ResolvedPlan,
     native_size: int,
+    missing_parts: Sequence[str],
     sample_images: SampleImages,
 ) -> Done:
     """Write ``output/`` from the network's present adapter. Raises ExportMismatch if a file does not load as itself.
 
     ``batch`` is what the network is compared on before and after; afterwards its adapter is the reloaded one.
-    ``native_size`` is the base's, in pixels.
+    ``native_size`` is the base's, in pixels; ``missing_parts`` are those of its pipeline that it lacks.
     """
     output = run.directory / "output"
     remove_partial_files(run.directory)
@@ -78,6 +79,7 @@ def export(
             batch_size=plan.memory.batch_size,
             sample_images=sample_images,
             has_token=has_token,
+            missing_parts=missing_parts,
         )
         (partial / CARD).write_text(readme, encoding="utf-8")
         (partial / MANIFEST).write_text(result_manifest(run, partial, best_step), encoding="utf-8")
