@@ -51,7 +51,8 @@ print("mean", image.mean())
 def ran(python: str, *arguments: object) -> str:
     """-P: nothing is imported from the script's folder. The environment finds only what is its own."""
     command = [python, "-P", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env={"HF_HUB_OFFLINE": "1"}, check=False)
+    environment = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}  # more threads than free cores spin
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
