@@ -24,6 +24,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import transformers
+from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
 
 from demo import emoji_xl
@@ -290,6 +291,28 @@ def export(pipeline: diffusers.StableDiffusionXLPipeline, folder: Path) -> None:
     for stage in ("vae", "unet"):
         shutil.copyfile(STATE / f"{stage}.jsonl", curves / f"{stage}.jsonl")
     pipeline.save_pretrained(folder, safe_serialization=True)
+    make_readable_by_transformers_4(folder)
+
+
+def make_readable_by_transformers_4(folder: Path) -> None:
+    """transformers 4 takes a CLIP tokenizer from vocab.json and merges.txt, and text encoders' keys with
+    ``text_model.`` alone: of others it says that they are missing, and goes on with random weights. Version 5 reads
+    both."""
+    parts = ("", "_2")
+    for part in [f"tokenizer{number}" for number in parts if (folder / f"tokenizer{number}").exists()]:
+        model = json.loads((folder / part / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+        vocabulary = json.dumps(model["vocab"], ensure_ascii=False)
+        (folder / part / "vocab.json").write_text(vocabulary + "\n", encoding="utf-8")
+        merges = ["#version: 0.2", *(" ".join(merge) for merge in model["merges"])]
+        (folder / part / "merges.txt").write_text("\n".join(merges) + "\n", encoding="utf-8")
+    for part in [f"text_encoder{number}" for number in parts if (folder / f"text_encoder{number}").exists()]:
+        file = folder / part / "model.safetensors"
+        named = {key if _is_whole(key) else f"text_model.{key}": tensor for key, tensor in load_file(file).items()}
+        save_file(named, file, {"format": "pt"})
+
+
+def _is_whole(key: str) -> bool:
+    return key.startswith(("text_model.", "text_projection."))
 
 
 if __name__ == "__main__":

@@ -61,12 +61,12 @@ def _field_error(invalid: InvalidField, hints: Mapping[str, str]) -> FieldError:
             instead = hints.get(invalid.path.rpartition(".")[2], invalid.wanted)
             return FieldError(param, f"{subject}unknown field; {instead}.", "unknown_field")
         case "invalid":
-            return FieldError(param, f"{subject}{invalid.wanted} (given: {_shown(invalid.given)}).", "invalid_value")
+            return FieldError(param, f"{subject}{invalid.wanted} (given: {shown(invalid.given)}).", "invalid_value")
 
 
 def _choice(invalid: InvalidField) -> str:
     return "" if invalid.wanted == "required" else f"; {invalid.wanted}"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     return shortened(json.dumps(value, ensure_ascii=False, default=str), SHOWN)

@@ -56,7 +56,10 @@ class JobState(BaseModel):
     result_files: list[str]
     trained_tokens: int | None = Field(None, description="Always null: images have no tokens.")
     error: JobError | None
-    method: dict[str, Any]
+    method: dict[str, Any] | None = Field(
+        description="null where the request had top-level `hyperparameters` and no `method`: clients of that form "
+        "know none of our methods. The job trains by the default one."
+    )
     hyperparameters: dict[str, Any] = Field(description="As requested, `auto` included.")
     seed: int
     integrations: list[Any] = []
@@ -87,7 +90,7 @@ class ShownJob(JobAttributes, Groups, JobSources, JobState):
                 "training_file": _source(row.training_file_id, row.training_dataset_id, row.training_revision),
                 "validation_file": _source(row.validation_file_id, row.validation_dataset_id, row.validation_revision),
                 "seed": row.spec["seed"],
-                "method": method,
+                "method": None if row.older_form else method,
                 "hyperparameters": method[method["type"]]["hyperparameters"],
                 "queue_position": position.position if position is not None else None,
                 "expected_start": _shown(position.expected_start) if position is not None else None,

@@ -28,6 +28,7 @@ from api.fine_tuning.schemas import (
     FineTuningJobEventList,
     FineTuningJobList,
 )
+from api.fine_tuning.top_level import has_older_form
 from api.http.json_body import JsonBody
 from api.http.paging import cut
 from api.http.transactions import UnitOfWork
@@ -73,7 +74,7 @@ def create(
     quotas.require_waiting_job(work.session, caller.project_id, caller.limits)
     for revision in named.revisions:
         materialise(work.session, blobs, revision)
-    job = jobs.create(work.session, _new_job(caller, request, named, offer, sent.body.sha256))
+    job = jobs.create(work.session, _new_job(caller, request, named, offer, sent.body))
     return _queued_for_training(work, job)
 
 
@@ -81,7 +82,7 @@ def dry_run(work: UnitOfWork, offer: Offer, caller: Principal, sent: Sent) -> Fi
     """All that ``create`` checks, and what the job would cost; makes nothing."""
     request, named = _checked(work, offer, caller, sent)
     quotas.require_waiting_job(work.session, caller.project_id, caller.limits)
-    new = _new_job(caller, request, named, offer, sent.body.sha256)
+    new = _new_job(caller, request, named, offer, sent.body)
     spec = RunSpec.model_validate(new.spec)
     held_out = new.validation_file.pairs_count if new.validation_file is not None else 0
     plan = planned(spec, new.training_file.pairs_count, held_out)
@@ -97,7 +98,7 @@ def _checked(work: UnitOfWork, offer: Offer, caller: Principal, sent: Sent) -> t
 
 
 def _new_job(
-    caller: Principal, request: CreateFineTuningJob, named: References, offer: Offer, request_sha256: str
+    caller: Principal, request: CreateFineTuningJob, named: References, offer: Offer, body: JsonBody
 ) -> NewJob:
     if named.base is None or named.training_file is None:
         raise AssertionError("a request without errors names a base and a training file")
@@ -105,6 +106,7 @@ def _new_job(
     attributes = columns(request)
     if request.memory_gib is None:
         attributes["memory_gib"] = named.base.memory_gib
+    attributes["older_form"] = has_older_form(body.document)
     return NewJob(
         id=job_id,
         project_id=caller.project_id,
@@ -113,7 +115,7 @@ def _new_job(
         validation_file=named.validation_file,
         attributes=attributes,
         key_id=caller.key_id,
-        request_sha256=request_sha256,
+        request_sha256=body.sha256,
     )
 
 

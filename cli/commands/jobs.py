@@ -72,7 +72,7 @@ def jobs(
         (
             job["id"],
             job["status"] + (f" ({job['requested']} requested)" if job["requested"] else ""),
-            job["method"]["type"],
+            job["method"]["type"] if job["method"] else "",
             job["model"],
             moment(job["created_at"]),
             progress_of(job),

@@ -23,6 +23,7 @@ class Job(Leased, Table):
 
     ``queued_at`` is when the job last joined the queue, ``claimed_at`` when a worker last took it from there
     (store/jobs/queue.py). ``memory_gib`` is the device memory that a worker needs to take it (store/gpu_classes.py).
+    ``older_form``: the request had OpenAI's older form (api/fine_tuning/top_level.py), and so has the job as shown.
     ``training_seconds`` is what the attempts that have ended took; ``progress`` the trainer's latest progress.
     """
 
@@ -82,6 +83,7 @@ class Job(Leased, Table):
     training_seconds: Mapped[float] = mapped_column(Double, server_default=text("0"))
     priority: Mapped[int] = mapped_column(server_default=text("0"))
     memory_gib: Mapped[int | None]
+    older_form: Mapped[bool] = mapped_column(server_default=text("false"))
     queued_at: Mapped[datetime | None]
     progress: Mapped[Json | None]
     error: Mapped[Json | None]

@@ -27,6 +27,20 @@ def test_card_states_the_measured_figures_and_the_attribution() -> None:
     assert "openmoji.org" in card
 
 
+def test_its_files_are_those_that_transformers_4_reads() -> None:
+    """Version 5 reads tokenizer.json alone and keys without text_model. too, version 4 neither."""
+    for part in ("tokenizer", "tokenizer_2"):
+        model = json.loads((EXPORT / part / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+        assert json.loads((EXPORT / part / "vocab.json").read_text(encoding="utf-8")) == model["vocab"]
+        _, *merges = (EXPORT / part / "merges.txt").read_text(encoding="utf-8").splitlines()
+        assert [merge.split() for merge in merges] == model["merges"]
+    for part in ("text_encoder", "text_encoder_2"):
+        content = (EXPORT / part / "model.safetensors").read_bytes()
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        names = header.keys() - {"__metadata__", "text_projection.weight"}
+        assert {name for name in names if not name.startswith("text_model.")} == set()
+
+
 def test_a_plain_pipeline_loads_it_and_samples(tmp_path: Path) -> None:
     import numpy as np
     import torch

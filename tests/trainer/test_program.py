@@ -110,7 +110,7 @@ def test_the_adapter_in_diffusers_equals_its_weights_merged_by_hand(straight: St
     with torch.no_grad():
         for name in [key.removesuffix(".lora_A.weight") for key in adapter if key.endswith(".lora_A.weight")]:
             update = adapter[f"{name}.lora_B.weight"] @ adapter[f"{name}.lora_A.weight"]
-            by_hand.get_submodule(name.removeprefix("unet.")).weight += 8 / 4 * update  # alpha / rank
+            by_hand.get_submodule(name.removeprefix("unet.")).weight += update  # the scale is in it
     inputs = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(1))
     conditions = {
         "encoder_hidden_states": torch.randn(2, 77, 128, generator=torch.Generator().manual_seed(2)),
@@ -130,7 +130,8 @@ def test_the_adapter_names_what_it_was_made_from(straight: Straight) -> None:
     assert metadata["pairtune.seed"] == "5"
     assert metadata["pairtune.dataset"].startswith("sha256:")
     assert json.loads(metadata["pairtune.versions"])["torch"].startswith(torch.__version__.split("+")[0])
-    assert json.loads(metadata["lora_adapter_metadata"])["unet.lora_alpha"] == 8
+    config = json.loads(metadata["lora_adapter_metadata"])
+    assert config["unet.lora_alpha"] == config["unet.r"] == 4  # the run's alpha of 8 is in the weights
 
 
 def test_the_manifest_names_every_other_file_and_what_they_were_made_from(straight: Straight) -> None:

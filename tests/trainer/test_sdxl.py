@@ -170,7 +170,7 @@ class Closed:
         self.native_size, self.size_multiple = family.native_size, family.size_multiple
         self.num_train_timesteps, self.fingerprint = family.num_train_timesteps, family.fingerprint
         self.guidance, self.timestep_at = family.guidance, family.timestep_at
-        self.largest_side = family.largest_side
+        self.largest_side, self.missing_parts = family.largest_side, family.missing_parts
         self.load_denoiser, self.load_decoder = family.load_denoiser, family.load_decoder
 
     def load_encoders(self, _device: torch.device) -> SdxlEncoders:

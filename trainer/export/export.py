@@ -6,7 +6,7 @@ The same run on the same machine and versions writes the same bytes.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -18,6 +18,7 @@ from trainer.export.metadata import adapter_header, kohya_header, published
 from trainer.export.model_card import Card
 from trainer.export.verify import layers_per_block, require_same_adapter
 from trainer.families.family import Denoiser
+from trainer.families.lora import norm_ratios, scales
 from trainer.run_directory.metrics_log import parse_rows
 from trainer.run_directory.output import (
     ADAPTER,
@@ -28,7 +29,6 @@ from trainer.run_directory.output import (
     SAMPLES,
     SPEC,
     SampleImages,
-    adapter_metadata,
     file_hashes,
 )
 from trainer.run_directory.run import Run
@@ -48,12 +48,13 @@ def export(
     best_step: int,
     plan: ResolvedPlan,
     native_size: int,
+    missing_parts: Sequence[str],
     sample_images: SampleImages,
 ) -> Done:
     """Write ``output/`` from the network's present adapter. Raises ExportMismatch if a file does not load as itself.
 
     ``batch`` is what the network is compared on before and after; afterwards its adapter is the reloaded one.
-    ``native_size`` is the base's, in pixels.
+    ``native_size`` is the base's, in pixels; ``missing_parts`` are those of its pipeline that it lacks.
     """
     output = run.directory / "output"
     remove_partial_files(run.directory)
@@ -78,6 +79,7 @@ def export(
             batch_size=plan.memory.batch_size,
             sample_images=sample_images,
             has_token=has_token,
+            missing_parts=missing_parts,
         )
         (partial / CARD).write_text(readme, encoding="utf-8")
         (partial / MANIFEST).write_text(result_manifest(run, partial, best_step), encoding="utf-8")
@@ -85,10 +87,9 @@ def export(
 
 
 def write_kohya(folder: Path, named: str, family: FamilyName, denoiser: Denoiser, header: Mapping[str, str]) -> None:
-    """From the adapter file that lies in ``folder`` already."""
-    tensors = load_file(folder / ADAPTER)
-    configs = json.loads(adapter_metadata(folder / ADAPTER)["lora_adapter_metadata"])
-    weights = kohya_weights(tensors, configs, family, layers_per_block(denoiser))
+    """From the adapter file that lies in ``folder`` already, and the network that it was written from."""
+    tensors, networks = load_file(folder / ADAPTER), denoiser.adapted
+    weights = kohya_weights(tensors, scales(networks), norm_ratios(networks), family, layers_per_block(denoiser))
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / named, dict(header))
 
 

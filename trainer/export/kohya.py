@@ -1,29 +1,24 @@
-"""The adapter in the format that ComfyUI, AUTOMATIC1111 and kohya's sd-scripts share.
+"""The adapter in the format that ComfyUI, Forge, AUTOMATIC1111 and kohya's sd-scripts share.
 
 A layer is ``<prefix>_<module path with underscores>`` with ``lora_down.weight``, ``lora_up.weight``, ``alpha`` (the
 update is up @ down * alpha / rank) and, for DoRA, ``dora_scale``. Prefixes: ``lora_unet``; ``lora_te`` for SD 1.x and
 2.x, ``lora_te1`` and ``lora_te2`` for SDXL. SDXL's UNet goes by the names of the model's first publication
 (input_blocks, middle_block, output_blocks), as sd-scripts trains it, SD 1.x's and 2.x's by those of diffusers.
 
-Who reads it, by their code (none of them is run here but diffusers):
+Alpha is the run's own, so that a program which trains on starts with the same scale.
 
-- diffusers (0.42): all but DoRA, whose ``dora_scale`` it drops, and UNets of ten blocks a side, where it takes block
-  10 for block 1. It reads both from its own format.
-- ComfyUI (comfy/lora.py), AUTOMATIC1111 (extensions-builtin/Lora) and sd-scripts (networks/lora.py): LoRA and rsLoRA.
-- ``dora_scale`` is each output's magnitude, (out, 1), as LyCORIS and PEFT mean it: W' = scale * (W + dW) / |W + dW| by
-  row. ComfyUI divides by |W| instead, so that its result is near but not equal; AUTOMATIC1111 divides by columns, which
-  gives another network; sd-scripts ignores it.
+``dora_scale``, (out, 1), is for ComfyUI and Forge: they compute W' = dora_scale * (W + dW) / |W| by row, DoRA
+m * (W + dW) / |W + dW|, so each magnitude m is multiplied by |W| / |W + dW|. ``trainer.export.readers`` says which
+programs read what.
 
-SD3 has no such names that all three read: its file keeps diffusers' (``transformer.`` ...), which ComfyUI reads too,
-with the scale multiplied into the weights, so that a reader needs nothing besides them.
+SD3 has no names that these programs share: its file keeps diffusers' (``transformer.`` ...), which ComfyUI reads too,
+with the scale in the weights and without alpha.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,49 +30,56 @@ MAGNITUDE = "lora_magnitude_vector"
 
 
 def kohya_weights(
-    tensors: Mapping[str, Tensor], configs: Mapping[str, Any], family: FamilyName, layers_per_block: int
+    tensors: Mapping[str, Tensor],
+    scales: Mapping[str, float],
+    norm_ratios: Mapping[str, Tensor],
+    family: FamilyName,
+    layers_per_block: int,
 ) -> dict[str, Tensor]:
-    """From diffusers' file: its tensors, and its ``lora_adapter_metadata`` as a dictionary, keyed "<network>.<option>".
+    """From the tensors of diffusers' file, whose scale is in its weights.
 
-    ``layers_per_block`` is the UNet's; of no matter for SD3.
+    ``scales`` are the run's, by network; ``norm_ratios`` those of ``trainer.families.lora``. ``layers_per_block`` is
+    the UNet's; of no matter for SD3.
     """
-    if family_facts(family).kohya is None:
-        return folded(tensors, configs)
+    shared_names = family_facts(family).kohya is not None
     converted: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
         network, path, part = split(key)
-        name = layer_name(network, path, family, layers_per_block)
+        name = layer_name(network, path, family, layers_per_block) if shared_names else f"{network}.{path}"
         if part == MAGNITUDE:
-            converted[f"{name}.dora_scale"] = tensor.reshape(-1, *[1] * (dimensions(tensors, key) - 1)).clone()
-            continue
-        converted[f"{name}.{PARTS[part]}"] = tensor
-        if part == "lora_A.weight":
-            converted[f"{name}.alpha"] = torch.tensor(scale(configs, network) * tensor.shape[0])
+            scaled = tensor.flatten() * norm_ratios[f"{network}.{path}"]
+            converted[f"{name}.dora_scale"] = scaled.reshape(-1, *[1] * (dimensions(tensors, key) - 1))
+        elif not shared_names:
+            converted[key] = tensor
+        elif part == "lora_A.weight":
+            converted[f"{name}.{PARTS[part]}"] = tensor
+            converted[f"{name}.alpha"] = torch.tensor(scales[network] * tensor.shape[0])
+        else:
+            converted[f"{name}.{PARTS[part]}"] = tensor / scales[network]
     return converted
 
 
 def diffusers_weights(
     weights: Mapping[str, Tensor],
     wanted: Mapping[str, Tensor],
-    configs: Mapping[str, Any],
+    norm_ratios: Mapping[str, Tensor],
     family: FamilyName,
     layers: int,
 ) -> dict[str, Tensor]:
-    """The way back, to the keys and shapes of ``wanted``: what a reader of the file makes of it."""
-    if family_facts(family).kohya is None:
-        return {
-            key: weights[key] / scale(configs, split(key)[0]) if key.endswith("lora_B.weight") else weights[key]
-            for key in wanted
-        }
+    """The way back, to the keys and shapes of ``wanted``, whose scale is in its weights."""
+    shared_names = family_facts(family).kohya is not None
     back: dict[str, Tensor] = {}
     for key, tensor in wanted.items():
         network, path, part = split(key)
-        name = layer_name(network, path, family, layers)
+        name = layer_name(network, path, family, layers) if shared_names else f"{network}.{path}"
         if part == MAGNITUDE:
-            back[key] = weights[f"{name}.dora_scale"].reshape(tensor.shape)
+            magnitude = weights[f"{name}.dora_scale"].flatten() / norm_ratios[f"{network}.{path}"]
+            back[key] = magnitude.reshape(tensor.shape)
+        elif not shared_names:
+            back[key] = weights[key]
         else:
             down = weights[f"{name}.lora_down.weight"]
-            factor = weights[f"{name}.alpha"].item() / down.shape[0] / scale(configs, network)
+            factor = weights[f"{name}.alpha"].item() / down.shape[0]
             back[key] = down if part == "lora_A.weight" else weights[f"{name}.lora_up.weight"] * factor
     return back
 
@@ -85,19 +87,6 @@ def diffusers_weights(
 def diffusers_reads(weights: Mapping[str, Tensor]) -> bool:
     """Whether diffusers makes of this file what was written."""
     return not any(key.endswith(".dora_scale") or re.search(r"(in|out)put_blocks_\d\d", key) for key in weights)
-
-
-def folded(tensors: Mapping[str, Tensor], configs: Mapping[str, Any]) -> dict[str, Tensor]:
-    return {
-        key: tensor * scale(configs, split(key)[0]) if key.endswith("lora_B.weight") else tensor
-        for key, tensor in tensors.items()
-    }
-
-
-def scale(configs: Mapping[str, Any], network: str) -> float:
-    """What up @ down is multiplied by; rsLoRA divides alpha by the root of the rank."""
-    rank, alpha = configs[f"{network}.r"], configs[f"{network}.lora_alpha"]
-    return float(alpha / math.sqrt(rank) if configs[f"{network}.use_rslora"] else alpha / rank)
 
 
 def split(key: str) -> tuple[str, str, str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.evaluation.diagnostics import LoggedRow
 from trainer.export.metadata import published
+from trainer.export.readers import DIFFUSERS_TRIED, readers_of
 from trainer.run_directory.output import ADAPTER, EMBEDDING, METRICS, SAMPLES, SPEC, SampleImages
 from trainer.run_directory.run import Run
 from trainer.spec.family_facts import FamilyFacts, family_facts
@@ -37,8 +38,7 @@ class Card:
     run: Run
     metadata: Mapping[str, Any]
     opening: Sequence[str]
-    loading: Sequence[str]
-    loading_with_word: Sequence[str]
+    family: FamilyFacts
     method: str
     loss_hyperparameters: Mapping[str, Any]
     versions: Mapping[str, str]
@@ -52,11 +52,14 @@ class Card:
         batch_size: int,
         sample_images: SampleImages,
         has_token: bool,
+        missing_parts: Sequence[str] = (),
     ) -> str:
         """Markdown with the Hub's front matter.
 
-        ``rows`` are those of metrics.jsonl; ``beta`` and ``batch_size`` are what "auto" became.
+        ``rows`` are those of metrics.jsonl; ``beta`` and ``batch_size`` are what "auto" became. ``missing_parts`` are
+        those of the family's pipeline that the base lacks.
         """
+        spec = published(self.run.spec)
         return "\n".join(
             [
                 *front_matter(self.metadata, eval_results(rows, self.run.dataset_digest)),
@@ -70,7 +73,7 @@ class Card:
                 "",
                 "## How to load it",
                 "",
-                *(self.loading_with_word if has_token else self.loading),
+                *loading(spec, self.family, spec.adapter.token if has_token else None, missing_parts),
                 "",
                 "## What it was made from",
                 "",
@@ -95,8 +98,7 @@ def new_card(run: Run, versions: Mapping[str, str]) -> Card:
             "",
             f"{KINDS[spec.adapter.type]} of rank {spec.adapter.rank} for {base}, by {method.summary}.",
         ],
-        loading=loading(spec, family, None),
-        loading_with_word=loading(spec, family, spec.adapter.token),
+        family=family,
         method=spec.method.type,
         loss_hyperparameters={name: getattr(spec.method.hyperparameters, name) for name in method.loss_hyperparameters},
         versions=versions,
@@ -242,21 +244,27 @@ def training(run: Run, method: str, shaping: Mapping[str, Any], batch_size: int)
     ]
 
 
-def loading(spec: RunSpec, family: FamilyFacts, token: Token | None) -> list[str]:
+def loading(spec: RunSpec, family: FamilyFacts, token: Token | None, missing_parts: Sequence[str]) -> list[str]:
     """``token`` where a word was learned."""
-    pipeline, named = family.pipeline, f"{spec.name}.safetensors"
-    revision = f", revision={json.dumps(spec.base.revision)}" if spec.base.revision else ""
+    pipeline = family.pipeline
+    given = [json.dumps(spec.base.source)]
+    given += [f"revision={json.dumps(spec.base.revision)}"] if spec.base.revision else []
+    given += [f"{part}=None" for part in missing_parts]
     where = "" if on_the_hub(spec) else "  # where you have it"
     return [
         "```python",
         f"from diffusers import {pipeline}",
         "",
-        f"pipeline = {pipeline}.from_pretrained({json.dumps(spec.base.source)}{revision}){where}",
+        f"pipeline = {pipeline}.from_pretrained({', '.join(given)}){where}",
         f'pipeline.load_lora_weights(".", weight_name="{ADAPTER}")',
         *(word(family, token) if token else []),
         "```",
         "",
-        *elsewhere(spec, family, named),
+        f"`{ADAPTER}` was tried with diffusers {', '.join(DIFFUSERS_TRIED)}.",
+        "Its scale is in the weights: alpha is the rank.",
+        "",
+        *elsewhere(spec, f"{spec.name}.safetensors"),
+        *(word_elsewhere() if token else []),
     ]
 
 
@@ -278,20 +286,38 @@ def word(family: FamilyFacts, token: Token) -> list[str]:
     ]
 
 
-def elsewhere(spec: RunSpec, family: FamilyFacts, named: str) -> list[str]:
-    """Programs that read the second format, by what their code says they do with it."""
-    if family.kohya is None:
+def elsewhere(spec: RunSpec, named: str) -> list[str]:
+    """Programs that read the second file whole, each with the version that was tried."""
+    rows = [f"| {reader.title} | {reader.version} | {reader.how} |" for reader in readers_of(spec).values()]
+    return [
+        f"`{named}` is for these programs:",
+        "",
+        "| program | version tried | how |",
+        "|---|---|---|",
+        *rows,
+        "",
+        *warnings(spec, named),
+    ]
+
+
+def warnings(spec: RunSpec, named: str) -> list[str]:
+    """What a user would try that goes wrong without a message."""
+    if spec.base.family == "sd3":
         return [
-            f"ComfyUI: `{named}` into `models/loras`, strength 1. It keeps diffusers' names, with the scale in the",
-            "weights; whether other programs read it was not checked.",
+            "Other programs have no loader for SD3's LoRAs, or drop layers; InvokeAI takes it for a LoRA of Qwen-Image."
         ]
     if spec.adapter.type == "dora":
         return [
-            f"ComfyUI: `{named}` into `models/loras`, strength 1. Its images come out near to diffusers', not equal:",
-            "it divides by the norms of the base's weights, DoRA by those of the sum. AUTOMATIC1111 and sd-scripts do",
-            "not know this kind of DoRA.",
+            f"`{named}` holds DoRA's magnitudes as ComfyUI and Forge compute with them. AUTOMATIC1111, InvokeAI,",
+            "sd-scripts, OneTrainer and diffusers make another network of it, without a message.",
         ]
+    return ["A program that is not in the table may drop layers of this adapter without a message."]
+
+
+def word_elsewhere() -> list[str]:
     return [
-        f"ComfyUI (`models/loras`), AUTOMATIC1111 (`models/Lora`) and sd-scripts (`--network_weights`): `{named}`,",
-        "strength 1.",
+        "",
+        f"The word in other programs: ComfyUI has `{EMBEDDING}` in `models/embeddings`, and the prompt says",
+        f"`embedding:{EMBEDDING.partition('.')[0]}`; AUTOMATIC1111 has it in `embeddings`, and the prompt says "
+        f"`{EMBEDDING.partition('.')[0]}`.",
     ]

@@ -48,6 +48,7 @@ def export_best(context: TrainingContext, card: Card, plan: ResolvedPlan, best: 
         best_step=best.step,
         plan=plan,
         native_size=family.native_size,
+        missing_parts=family.missing_parts,
         sample_images=images,
     )
 

@@ -7,7 +7,6 @@ it is what counts, and because text encoders have their part in it.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from trainer.data.batches import Batch
 from trainer.export.kohya import diffusers_reads, diffusers_weights
 from trainer.families.family import Denoiser
+from trainer.families.lora import norm_ratios
 from trainer.run_directory.output import ADAPTER, adapter_metadata
 from trainer.runtime.errors import ExportMismatch
 from trainer.spec.family_facts import FamilyName
@@ -56,6 +56,7 @@ def require_same_adapter(denoiser: Denoiser, folder: Path, named: str, family: F
     ``named`` is the file in the second format. Where diffusers does not read it, it goes back to diffusers' own form
     first, by ``diffusers_weights``.
     """
+    ratios = norm_ratios(denoiser.adapted)
     # As diffusers loads it: on a bf16 base, an fp32 adapter's prediction is another one by more than a wrong file's.
     for parameter in (p for network in denoiser.adapted.values() for p in network.parameters()):
         if parameter.requires_grad:
@@ -63,7 +64,7 @@ def require_same_adapter(denoiser: Denoiser, folder: Path, named: str, family: F
     trained, prediction = updates_of(denoiser.adapted), _prediction(denoiser, batch)
     for name in (ADAPTER, named):
         with tempfile.TemporaryDirectory() as scratch:
-            denoiser.reload_adapter(_readable(folder, name, Path(scratch), family, denoiser))
+            denoiser.reload_adapter(_readable(folder, name, Path(scratch), family, denoiser, ratios))
         for network in denoiser.adapted.values():
             network.eval()  # new layers have their dropout on
         _require(name, "a layer's update", largest_difference(trained, updates_of(denoiser.adapted)), UPDATES, denoiser)
@@ -112,14 +113,16 @@ def _require(
         raise ExportMismatch(file, difference, tolerance, what)
 
 
-def _readable(folder: Path, name: str, scratch: Path, family: FamilyName, denoiser: Denoiser) -> Path:
+def _readable(
+    folder: Path, name: str, scratch: Path, family: FamilyName, denoiser: Denoiser, ratios: Mapping[str, Tensor]
+) -> Path:
     tensors = load_file(folder / name)
     if name == ADAPTER or diffusers_reads(tensors):
         return folder / name
-    metadata = adapter_metadata(folder / ADAPTER)
-    configs, wanted = json.loads(metadata["lora_adapter_metadata"]), load_file(folder / ADAPTER)
-    back = diffusers_weights(tensors, wanted, configs, family, layers_per_block(denoiser))
-    save_file({key: tensor.contiguous() for key, tensor in back.items()}, scratch / ADAPTER, metadata)
+    wanted = load_file(folder / ADAPTER)
+    back = diffusers_weights(tensors, wanted, ratios, family, layers_per_block(denoiser))
+    whole = {key: tensor.contiguous() for key, tensor in back.items()}
+    save_file(whole, scratch / ADAPTER, adapter_metadata(folder / ADAPTER))
     return scratch / ADAPTER
 
 

@@ -149,6 +149,11 @@ class Family(Protocol):
         ...
 
     @property
+    def missing_parts(self) -> Sequence[str]:
+        """Parts of the family's pipeline that the base comes without; a pipeline is loaded with None for them."""
+        ...
+
+    @property
     def num_train_timesteps(self) -> int: ...
 
     @property

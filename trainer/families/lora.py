@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,7 +13,9 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict
+from peft.utils.integrations import dequantize_module_weight
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -21,6 +24,12 @@ from trainer.spec.run import Adapter
 
 ADAPTER = "default"
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for
+# Of PEFT's config, what diffusers needs to build it again. It passes every field of the header to the LoraConfig of the
+# PEFT that is installed, which raises an error for a field of a later version.
+HEADER_FIELDS = (
+    "r", "lora_alpha", "target_modules", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "peft_type", "bias",
+    "lora_bias", "lora_dropout",
+)  # fmt: skip
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 
 
@@ -78,20 +87,59 @@ def without_lora(network: Any) -> Iterator[None]:
 
 
 def save_lora(path: Path, networks: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
-    """In diffusers' format; ``networks`` are named as its pipelines name them (unet, transformer, text_encoder)."""
+    """In diffusers' format; ``networks`` are named as its pipelines name them (unet, transformer, text_encoder).
+
+    The scale is multiplied into B, and the header says alpha = rank: diffusers up to 0.33, diffusers' training scripts
+    and other readers that know no alpha take it for the rank.
+    """
     tensors: dict[str, Tensor] = {}
     configs: dict[str, object] = {}
     for prefix, network in networks.items():
+        config: LoraConfig = network.peft_config[ADAPTER]
         layers = get_peft_model_state_dict(network, adapter_name=ADAPTER, save_embedding_layers=False)
         for key, layer in layers.items():
-            tensors[f"{prefix}.{published(prefix, key)}"] = layer.detach().cpu().contiguous()
-        config = network.peft_config[ADAPTER].to_dict()
-        configs |= {f"{prefix}.{key}": _plain(value) for key, value in config.items()}
+            scaled = layer.detach() * scale_of(config) if key.endswith("lora_B.weight") else layer.detach()
+            tensors[f"{prefix}.{published(prefix, key)}"] = scaled.cpu().contiguous()
+        folded = config.to_dict() | {"lora_alpha": config.r, "use_rslora": False}
+        configs |= {f"{prefix}.{field}": _plain(folded[field]) for field in HEADER_FIELDS}
     save_file(tensors, path, {**metadata, "format": "pt", "lora_adapter_metadata": json.dumps(configs)})
 
 
+def scale_of(config: LoraConfig) -> float:
+    """What B A is multiplied by; rsLoRA divides alpha by the root of the rank."""
+    return float(config.lora_alpha / (math.sqrt(config.r) if config.use_rslora else config.r))
+
+
+def scales(networks: Mapping[str, Any]) -> dict[str, float]:
+    """Of each network's adapter, by its name."""
+    return {name: scale_of(network.peft_config[ADAPTER]) for name, network in networks.items()}
+
+
+@torch.no_grad()
+def norm_ratios(networks: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Of each layer with DoRA: |W| / |W + dW| by output, (out,) fp32, by "<network>.<published path>".
+
+    ``W`` is the base's weight, dequantised where it is quantised, and ``dW`` the adapter's s B A.
+    """
+    return {
+        f"{prefix}.{published(prefix, name)}": _norm_ratio(layer).cpu()
+        for prefix, network in networks.items()
+        for name, layer in network.named_modules()
+        if isinstance(layer, LoraLayer) and layer.lora_magnitude_vector
+    }
+
+
+def _norm_ratio(layer: Any) -> Tensor:
+    (adapter,) = layer.lora_A.keys()
+    base: Tensor = dequantize_module_weight(layer.get_base_layer()).float().flatten(1)  # (out, in)
+    up, down = (part[adapter].weight.float().flatten(1) for part in (layer.lora_B, layer.lora_A))
+    changed = torch.addmm(base, up, down, alpha=layer.scaling[adapter])
+    ratio: Tensor = base.norm(dim=1) / changed.norm(dim=1)
+    return ratio
+
+
 def published(network: str, key: str) -> str:
-    """Text encoders' layers as transformers named them up to version 4, which other programs read.
+    """Text encoders' layers as transformers named them before version 5.6, which other programs read.
 
     Their magnitudes by their full names: transformers, which loads them, passes over PEFT's short form.
     """

@@ -63,6 +63,10 @@ class SdFamily:
         return None
 
     @property
+    def missing_parts(self) -> tuple[str, ...]:
+        return ()
+
+    @property
     def num_train_timesteps(self) -> int:
         return int(self.scheduler["num_train_timesteps"])
 

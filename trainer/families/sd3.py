@@ -82,6 +82,10 @@ class Sd3Family:
         return int(self._transformer["pos_embed_max_size"]) * self.size_multiple
 
     @property
+    def missing_parts(self) -> tuple[str, ...]:
+        return () if self.has_t5 else T5_PARTS
+
+    @property
     def num_train_timesteps(self) -> int:
         return int(self.scheduler.get("num_train_timesteps", 1000))
 

@@ -64,6 +64,10 @@ class SdxlFamily:
         return None
 
     @property
+    def missing_parts(self) -> tuple[str, ...]:
+        return ()
+
+    @property
     def num_train_timesteps(self) -> int:
         return int(self.scheduler["num_train_timesteps"])
 

@@ -13,6 +13,7 @@ from trainer.spec.strict import Auto, Strict
 
 Number = TypeVar("Number", int, float)
 DEFAULT_BATCH = 8
+DEFAULT_LEARNING_RATE = 1e-4
 
 
 class Resolved(Strict):
@@ -60,7 +61,7 @@ def resolve(method: Method, training_pairs: int) -> Resolved:
         effective_batch_size=effective_batch_size,
         batch_size=given.batch_size,
         # A usual LoRA rate; the paper's 5e-5 (personalization) is for ten times as many images.
-        learning_rate=_given(given.learning_rate, 1e-4),
+        learning_rate=_given(given.learning_rate, DEFAULT_LEARNING_RATE),
         lr_scheduler="cosine" if given.lr_scheduler == "auto" else given.lr_scheduler,
         warmup_steps=_given(given.warmup_steps, min(100, max_steps // 20)),
         weight_decay=_given(given.weight_decay, 0.01),

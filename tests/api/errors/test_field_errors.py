@@ -85,8 +85,20 @@ def test_no_class_of_ours_is_named_where_an_object_is_wanted() -> None:
     ("options", "message"),
     [
         (
-            {"hyperparameters": {"n_epochs": 3}},
-            'hyperparameters: unknown field; they stand in method: {"type": "dpo", "dpo": {"hyperparameters": {...}}}.',
+            {"hyperparameters": {"n_epochs": 0}},
+            "hyperparameters.n_epochs: should be greater than or equal to 1 or should be 'auto' (given: 0).",
+        ),
+        ({"hyperparameters": [3]}, "hyperparameters: should be an object (given: [3])."),
+        (
+            {"hyperparameters": {"learning_rate_multiplier": "2"}},
+            "hyperparameters.learning_rate_multiplier: should be a number or 'auto' (given: \"2\").",
+        ),
+        (
+            {
+                "hyperparameters": {"n_epochs": 3},
+                "method": {"type": "sft", "sft": {"hyperparameters": {"n_epochs": 2}}},
+            },
+            "hyperparameters.n_epochs: method.sft.hyperparameters.n_epochs has another value; give it once.",
         ),
         (
             {"method": {"type": "dpo", "dpo": {"hyperparameters": {"learning_rate_multiplier": 2.0}}}},
@@ -94,7 +106,7 @@ def test_no_class_of_ours_is_named_where_an_object_is_wanted() -> None:
         ),
     ],
 )
-def test_fields_that_openais_clients_send_are_answered_with_where_to_put_them(
+def test_fields_that_openais_clients_send_are_answered_with_what_to_write(
     options: dict[str, object], message: str
 ) -> None:
     assert messages(**options) == [message]

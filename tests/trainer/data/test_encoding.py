@@ -35,6 +35,7 @@ class Mean:
     num_train_timesteps: int = 1000
     guidance: float = 5.0
     largest_side: int | None = None
+    missing_parts: tuple[str, ...] = ()
     fingerprint: dict[str, Any] = field(default_factory=dict)
     together: list[int] = field(default_factory=list)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,11 +15,12 @@ from tests.trainer.families.bases import SAVE_BASE
 from trainer.cache.cache import Cache
 from trainer.data.batches import Batch
 from trainer.data.encoding import new_encoder
-from trainer.export.kohya import diffusers_reads, diffusers_weights, first_publication, kohya_weights, layer_name, scale
+from trainer.export.export import write_kohya
+from trainer.export.kohya import diffusers_reads, diffusers_weights, first_publication, kohya_weights, layer_name
 from trainer.export.verify import require_same_adapter
 from trainer.families import open_family
 from trainer.families.family import Denoiser
-from trainer.families.lora import save_lora
+from trainer.families.lora import save_lora, scales
 from trainer.run_directory.output import adapter_metadata
 from trainer.runtime.errors import ExportMismatch
 from trainer.runtime.signals import StopRequest
@@ -86,17 +85,15 @@ def test_text_encoders_are_numbered_where_there_are_two() -> None:
 
 
 @pytest.mark.unit
-def test_rank_stabilised_scales_become_alphas_of_the_plain_rule() -> None:
-    configs = {"unet.r": 16, "unet.lora_alpha": 8, "unet.use_rslora": True}
-    assert scale(configs, "unet") == 2.0
+def test_alpha_divided_by_the_rank_is_the_runs_scale() -> None:
+    """Of weights that hold the scale already: up is smaller by as much."""
     tensors = {
         "unet.mid_block.attentions.0.proj_in.lora_A.weight": torch.zeros(16, 4),
-        "unet.mid_block.attentions.0.proj_in.lora_B.weight": torch.zeros(4, 16),
+        "unet.mid_block.attentions.0.proj_in.lora_B.weight": torch.ones(4, 16),
     }
-    weights = kohya_weights(tensors, configs, "sdxl", 2)
+    weights = kohya_weights(tensors, {"unet": 2.0}, {}, "sdxl", 2)
     assert weights["lora_unet_middle_block_1_proj_in.alpha"] == 2.0 * 16
-    plain = kohya_weights(tensors, configs | {"unet.use_rslora": False}, "sdxl", 2)
-    assert plain["lora_unet_middle_block_1_proj_in.alpha"] == 8
+    assert torch.equal(weights["lora_unet_middle_block_1_proj_in.lora_up.weight"], torch.full((4, 16), 0.5))
 
 
 def trained(base: Path, family: FamilyName, adapter: Adapter, cache: Cache) -> tuple[Denoiser, Batch]:
@@ -120,10 +117,7 @@ def trained(base: Path, family: FamilyName, adapter: Adapter, cache: Cache) -> t
 def write_both(folder: Path, denoiser: Denoiser, family: FamilyName) -> list[Path]:
     first, second = folder / "pytorch_lora_weights.safetensors", folder / "named.safetensors"
     denoiser.save_adapter(first, {})
-    configs: dict[str, Any] = json.loads(adapter_metadata(first)["lora_adapter_metadata"])
-    layers = getattr(denoiser.network.config, "layers_per_block", 0)
-    weights = kohya_weights(load_file(first), configs, family, layers)
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, second, {"format": "pt"})
+    write_kohya(folder, second.name, family, denoiser, {"format": "pt"})
     return [first, second]
 
 
@@ -209,8 +203,7 @@ def test_text_encoders_too_come_back_from_the_second_format(tmp_path: Path, tiny
         network.add_adapter(LoraConfig(r=4, lora_alpha=6, target_modules=names, init_lora_weights=False))
     save_lora(tmp_path / "first.safetensors", networks, {})
     before = pipeline.encode_prompt("a cat", do_classifier_free_guidance=False, device=CPU)
-    configs = json.loads(adapter_metadata(tmp_path / "first.safetensors")["lora_adapter_metadata"])
-    weights = kohya_weights(load_file(tmp_path / "first.safetensors"), configs, "sdxl", layers_per_block=1)
+    weights = kohya_weights(load_file(tmp_path / "first.safetensors"), scales(networks), {}, "sdxl", 1)
     for prefix in (
         "lora_te1",
         "lora_te2",
@@ -235,8 +228,7 @@ def test_diffusers_finds_every_module_of_sdxl_where_it_was() -> None:
     paths = [path for path, module in unet.named_modules() if isinstance(module, kinds)]
     parts = ("lora_A.weight", "lora_B.weight")
     tensors = {f"unet.{path}.{part}": torch.ones(1, 1) for path in paths for part in parts}
-    configs = {"unet.r": 1, "unet.lora_alpha": 1, "unet.use_rslora": False}
-    weights = kohya_weights(tensors, configs, "sdxl", layers_per_block=2)
+    weights = kohya_weights(tensors, {"unet": 1.0}, {}, "sdxl", layers_per_block=2)
     read, _ = StableDiffusionXLPipeline.lora_state_dict(weights, unet_config=unet.config)
     assert set(convert_unet_state_dict_to_peft(read)) == set(tensors)
 
@@ -255,12 +247,11 @@ def test_a_unet_of_ten_blocks_a_side_comes_back_though_not_through_diffusers(tmp
     unet.add_adapter(LoraConfig(r=2, lora_alpha=3, target_modules=targets, init_lora_weights=False))
     save_lora(tmp_path / "first.safetensors", {"unet": unet}, {})
     tensors = load_file(tmp_path / "first.safetensors")
-    configs = json.loads(adapter_metadata(tmp_path / "first.safetensors")["lora_adapter_metadata"])
-    weights = kohya_weights(tensors, configs, "sdxl", layers_per_block=2)
+    weights = kohya_weights(tensors, scales({"unet": unet}), {}, "sdxl", layers_per_block=2)
     assert len(weights) == len(tensors) * 3 // 2  # no two modules share a name
     assert "lora_unet_input_blocks_10_1_transformer_blocks_0_attn1_to_q.lora_up.weight" in weights
     assert not diffusers_reads(weights)
-    back = diffusers_weights(weights, tensors, configs, "sdxl", 2)
+    back = diffusers_weights(weights, tensors, {}, "sdxl", 2)
     assert back.keys() == tensors.keys()
     for key, tensor in tensors.items():
         torch.testing.assert_close(back[key], tensor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from huggingface_hub import ModelCard
 
 from tests.trainer.families.bases import SAVE_BASE
+from tests.trainer.families.tiny_sd3 import save_sd3
 from tests.trainer.tiny_sdxl import save_run
 from trainer.export.model_card import new_card
 from trainer.families import open_family
@@ -156,10 +158,69 @@ def test_samples_are_shown_where_there_are_some(run: Run) -> None:
 
 @pytest.mark.unit
 def test_how_to_load_it_is_said_of_the_files_that_there_are(run: Run) -> None:
-    reported = card(on(run, HUB))
-    assert 'StableDiffusionXLPipeline.from_pretrained("someone/sdxl", revision="abc")' in reported
-    assert "`adapter.safetensors`" in reported
-    assert "near to diffusers', not equal" in card(on(run, HUB, adapter={"type": "dora"}))
+    text = card(on(run, HUB))
+    assert 'StableDiffusionXLPipeline.from_pretrained("someone/sdxl", revision="abc")' in text
+    assert "`adapter.safetensors` is for these programs:" in text
+    assert "diffusers 0.33.1 (peft 0.15.2)" in text
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("family", "adapter", "programs"),
+    [
+        ("sdxl", {}, ["ComfyUI", "Forge", "AUTOMATIC1111", "sd-scripts", "InvokeAI", "OneTrainer"]),
+        ("sd1", {"type": "rslora"}, ["ComfyUI", "Forge", "AUTOMATIC1111", "sd-scripts", "InvokeAI", "OneTrainer"]),
+        ("sd2", {"text_encoder": {}}, ["ComfyUI", "Forge", "AUTOMATIC1111", "sd-scripts", "InvokeAI"]),
+        ("sdxl", {"type": "dora"}, ["ComfyUI", "Forge"]),
+        ("sd3", {}, ["ComfyUI"]),
+        ("sd3", {"type": "dora"}, ["ComfyUI"]),
+        ("sd1", {"target_modules": ["attn1.to_q"]}, ["ComfyUI", "Forge", "AUTOMATIC1111", "sd-scripts"]),
+        ("sd1", {"target_modules": ["to_k", "conv_in"]}, ["ComfyUI", "Forge", "AUTOMATIC1111", "InvokeAI"]),
+        ("sdxl", {"target_modules": ["to_k", "linear_1"]}, ["ComfyUI", "Forge", "AUTOMATIC1111", "InvokeAI"]),
+    ],
+)
+def test_only_programs_that_read_all_of_it_are_named(
+    run: Run, family: FamilyName, adapter: dict[str, Any], programs: list[str]
+) -> None:
+    base = Base(name="b", family=family, source="someone/b", revision="abc")
+    section = card(on(run, base, adapter=adapter)).partition("## How to load it")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| (\w[\w-]*) \| \S+ \|", section.partition("|---|")[2], re.M) == programs
+
+
+@pytest.mark.unit
+def test_a_learned_word_has_a_way_into_other_programs(run: Run) -> None:
+    token = {"text": "<toy>", "initial": "cat"}
+    text = card(on(run, HUB, adapter={"token": token}), has_token=True)
+    assert "`embedding:learned_embeds`" in text
+    assert "embeddings" not in card(on(run, HUB))
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("with_t5", [True, False])
+def test_the_code_of_the_card_loads_a_base_without_t5(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_t5: bool
+) -> None:
+    local = Base(name=str(save_sd3(tmp_path / "base", with_t5=with_t5)), family="sd3", source="as named")
+    made = on(run, local, adapter={"rank": 2})
+    opened = open_family(local.model_copy(update={"source": local.name}), made.spec.adapter)
+    denoiser = opened.load_denoiser(torch.device("cpu"))
+    denoiser.add_adapter(made.spec.adapter, seed=0)
+    denoiser.save_adapter(tmp_path / ADAPTER, {})
+    drafted = new_card(made, {"torch": "2"})
+    text = drafted.filled(
+        ROWS,
+        best_step=10,
+        beta=64.0,
+        batch_size=2,
+        sample_images=NONE,
+        has_token=False,
+        missing_parts=opened.missing_parts,
+    )
+    code = text.partition("```python\n")[2].partition("```")[0].replace("as named", local.name)
+    monkeypatch.chdir(tmp_path)
+    loaded: dict[str, Any] = {}
+    exec(code, loaded)  # noqa: S102  (our own lines)
+    assert loaded["pipeline"].get_list_adapters()["transformer"]
 
 
 @pytest.mark.integration

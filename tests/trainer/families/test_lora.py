@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +11,8 @@ import torch
 from diffusers import UNet2DConditionModel
 from peft.tuners.lora import LoraLayer
 
-from trainer.families.lora import ATTENTION, add_lora, lora_config, without_lora
+from trainer.families.lora import ADAPTER_FILE, ATTENTION, add_lora, lora_config, save_lora, without_lora
+from trainer.run_directory.output import adapter_metadata
 from trainer.spec.run import Adapter
 
 pytestmark = pytest.mark.unit
@@ -124,3 +127,17 @@ def test_switched_off_the_network_is_the_base() -> None:
         with without_lora(unet):
             torch.testing.assert_close(unet(*given).sample, base)
         assert not torch.allclose(unet(*given).sample, base, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["lora", "rslora", "dora"])
+def test_a_files_header_has_what_every_peft_since_0_15_knows_and_alpha_is_the_rank(tmp_path: Path, kind: str) -> None:
+    """diffusers passes each field to the installed PEFT's LoraConfig, which raises an error for a later one."""
+    unet, _ = added({"rank": 4, "alpha": 6, "type": kind})
+    save_lora(tmp_path / ADAPTER_FILE, {"unet": unet}, {})
+    config = json.loads(adapter_metadata(tmp_path / ADAPTER_FILE)["lora_adapter_metadata"])
+    assert {name.removeprefix("unet.") for name in config} == {
+        "r", "lora_alpha", "target_modules", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "peft_type",
+        "bias", "lora_bias", "lora_dropout",
+    }  # fmt: skip
+    assert (config["unet.r"], config["unet.lora_alpha"], config["unet.use_rslora"]) == (4, 4, False)
+    assert config["unet.use_dora"] is (kind == "dora")
