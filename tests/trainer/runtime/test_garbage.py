@@ -44,6 +44,6 @@ def test_after_an_import_that_failed_the_collector_is_on_again() -> None:
 
 
 def test_at_its_end_the_program_leaves_everything_to_the_system(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", AT_THE_END, str(tmp_path / "no run here")]
+    command = [sys.executable, "-c", AT_THE_END, str(tmp_path)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=100)
     assert "left: True" in ended.stderr
