@@ -7,5 +7,8 @@ if __name__ == "__main__":
     import sys
 
     from trainer.program import main
+    from trainer.runtime.garbage import leave_everything
 
-    sys.exit(main(sys.argv[1:], stop))
+    code = main(sys.argv[1:], stop)
+    leave_everything()
+    sys.exit(code)

@@ -22,6 +22,7 @@ from trainer.run_directory.run import read_run, read_sample_spec
 from trainer.run_directory.run_lock import lock_run_directory
 from trainer.runtime.errors import BadRun, Interrupted, TrainerError, out_of_memory_code, out_of_memory_message
 from trainer.runtime.event_stream import PhaseReporter, Report, claim_stdout
+from trainer.runtime.garbage import lasting_objects
 from trainer.runtime.oom import exhausted_memory
 from trainer.runtime.signals import StopRequest
 from trainer.spec.events import EXIT_BAD_SPEC, EXIT_DONE, EXIT_INTERRUPTED, Done, Event, Failed, Sampled
@@ -79,11 +80,14 @@ def train_alone(directory: Path, cache: Path, cache_bytes: int | None, report: R
     phases = PhaseReporter(report)
     phases.enter("loading")
     stop.check()
-    quiet_libraries()
-    from trainer import recipe
-    from trainer.cache.cache import Cache
-    from trainer.runtime.distributed import join_process_group
+    with lasting_objects():
+        quiet_libraries()
+        from trainer import recipe
+        from trainer.cache.cache import Cache
+        from trainer.families import opener
+        from trainer.runtime.distributed import join_process_group
 
+        opener(run.spec.base.family)  # it imports the family's libraries
     with join_process_group() as process_group, Cache(cache, cache_bytes) as opened:
         stop.single_process = process_group.size == 1
         stop.agree(process_group.any(stop.requested))
@@ -96,8 +100,9 @@ def sample(directory: Path, report: Report, stop: StopRequest) -> Sampled:
     phases = PhaseReporter(report)
     phases.enter("loading")
     stop.check()
-    quiet_libraries()
-    from trainer.sample_request import run_sample_request
+    with lasting_objects():
+        quiet_libraries()
+        from trainer.sample_request import run_sample_request
 
     return run_sample_request(spec, directory, phases, stop)
 

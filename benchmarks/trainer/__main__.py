@@ -1,7 +1,8 @@
 """``python -m benchmarks.trainer [--quick]``: every case in a process of its own, rounds in turns, one table.
 
-Writes benchmarks/results/trainer.json and the table in docs/development/performance.md. Ratios are taken within a
-round, so that other load on the machine meets both sides; the figure is their median.
+Writes benchmarks/results/trainer.json and the tables in docs/development/performance.md. Ratios are taken within a
+round, so that other load on the machine meets both sides; the figure is their median. Bytes are counted on fake
+tensors of real networks, always the same. ``--bytes`` counts those alone and leaves the other figures as they are.
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ from typing import Any
 import torch
 
 from benchmarks.trainer.subjects import BATCH, base_of, write_run
+from benchmarks.trainer.traffic import REAL_SIZE, count
+from trainer.spec.run import Adapter
 
-RESULT, PAGE = Path("benchmarks/results/trainer.json"), Path("docs/development/performance.md")
-BEGIN, END = "<!-- begin figures -->", "<!-- end figures -->"
+RESULTS, PAGE = Path("benchmarks/results"), Path("docs/development/performance.md")
+ADAPTERS = ("lora", "dora")
+HELD_LIMIT, MOVED_LIMIT = 1.06, 1.25  # of LoRA, in terms of the network alone
 MAIN = ("plain", "mapo", "dpo")
 OPTIONS = ("sft", "dco", "uncached", "streamed", "checkpointing", "channels last", "compiled")
 JOB_STEPS = {"emoji-xl": 200, "mid-size": 30}
@@ -44,6 +48,9 @@ class Figure:
 
 def main(arguments: Sequence[str]) -> None:
     quick = "--quick" in arguments
+    count_bytes()
+    if "--bytes" in arguments:
+        return
     subjects = ["emoji-xl"] if quick else ["emoji-xl", "mid-size"]
     figures: list[Figure] = []
     for subject in subjects:
@@ -66,10 +73,11 @@ def measured(subject: str, rounds: int, steps: int, quick: bool) -> list[Figure]
     plain_rate = [BATCH[subject] / seconds for seconds in times["plain"]]
     figures = [
         Figure("step / bare forward and backward, time", subject, middle, low, high, "<= 1.05"),
-        figure("whole job / plain loop, pairs a second", subject, job, plain_rate, ">= 1.4"),
+        figure("step / plain loop, time", subject, times["mapo"], times["plain"], "<= 0.70"),
+        figure("whole job / plain loop, pairs a second", subject, job, plain_rate, ""),
         figure("MaPO / Diffusion-DPO, time of a step", subject, times["mapo"], times["dpo"], "<= 0.70"),
         figure("MaPO / Diffusion-DPO, peak memory", subject, memory["mapo"], memory["dpo"], "<= 1.0"),
-        figure("MaPO / plain loop, peak memory", subject, memory["mapo"], memory["plain"], "<= 0.6"),
+        figure("MaPO / plain loop, peak memory", subject, memory["mapo"], memory["plain"], ""),
     ]
     for name in names[len(MAIN) :]:
         figures.append(figure(f"{name} / MaPO, time of a step", subject, times[name], times["mapo"], ""))
@@ -129,20 +137,49 @@ def write(figures: Sequence[Figure]) -> None:
         "machine": platform.machine(),
         "batch_pairs": BATCH,
     }
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
     document = {**about, "figures": [asdict(one) for one in figures]}
-    RESULT.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    (RESULTS / "trainer.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     table = ["| figure | network | ratio | range of rounds | must reach | |", "|---|---|---|---|---|---|"]
     for one in figures:
         interval = f"{one.low:.3f} - {one.high:.3f}"
         table.append(
             f"| {one.name} | {one.subject} | {one.ratio:.3f} | {interval} | {one.must_reach} | {verdict(one)} |"
         )
-    print("\n".join(table))
-    head, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     where = f"On {about['device']}, {about['threads']} threads of {about['cores']} cores, torch {about['torch']}."
-    section = "\n".join([BEGIN, where, "", *table, ""])
-    PAGE.write_text(head + section + END + rest.partition(END)[2], encoding="utf-8")
+    put_into_page("figures", [where, "", *table])
+
+
+def count_bytes() -> None:
+    """What a pair holds and moves in networks of real size, with an adapter and without."""
+    table = [
+        "| network | adapter | held, GiB | held / alone | moved, GB | moved / alone | kernels | |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    counted = []
+    for name, network in REAL_SIZE.items():
+        alone = count(network, None)
+        row = f"| {name} | none | {alone.held / 2**30:.2f} | | {alone.moved / 1e9:.0f} | | {alone.kernels:,} | |"
+        table.append(row)
+        counted.append({"network": name, "adapter": None, **asdict(alone)})
+        for kind in ADAPTERS:
+            found = count(network, Adapter.model_validate({"rank": 16, "type": kind}))
+            held, moved = found.held / alone.held, found.moved / alone.moved
+            reached = "reached" if held <= HELD_LIMIT and moved <= MOVED_LIMIT else "**missed**"
+            table.append(
+                f"| {name} | {kind} | {found.held / 2**30:.2f} | {held:.3f} | {found.moved / 1e9:.0f} | {moved:.3f} "
+                f"| {found.kernels:,} | {reached if kind == 'lora' else ''} |"
+            )
+            counted.append({"network": name, "adapter": kind, **asdict(found)})
+    (RESULTS / "traffic.json").write_text(json.dumps(counted, indent=2) + "\n", encoding="utf-8")
+    where = f"One pair in bf16, rank 16; LoRA must hold <= {HELD_LIMIT} and move <= {MOVED_LIMIT} of the network alone."
+    put_into_page("bytes", [where, "", *table])
+
+
+def put_into_page(section: str, lines: Sequence[str]) -> None:
+    begin, end = f"<!-- begin {section} -->", f"<!-- end {section} -->"
+    print("\n".join(lines))
+    head, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)
+    PAGE.write_text("\n".join([head + begin, *lines, end]) + rest.partition(end)[2], encoding="utf-8")
 
 
 def verdict(one: Figure) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import assert_never
 
 from trainer.families.family import Family
+from trainer.spec.family_facts import FamilyName
 from trainer.spec.run import DEFAULT_ADAPTER, DEFAULT_COMPUTE, Adapter, Base, Compute
 
 
@@ -13,19 +15,23 @@ def open_family(base: Base, adapter: Adapter = DEFAULT_ADAPTER, compute: Compute
 
     Raises BadRun for one that cannot be trained, BaseUnavailable if the hub cannot be reached for it.
     """
-    family = base.family
+    return opener(base.family)(base, adapter, compute)
+
+
+def opener(family: FamilyName) -> Callable[[Base, Adapter, Compute], Family]:
+    """The family's ``open_base``; imports the libraries of this family alone."""
     match family:
         case "sd1" | "sd2":
             from trainer.families import sd
 
-            return sd.open_base(base, adapter, compute)
+            return sd.open_base
         case "sdxl":
             from trainer.families import sdxl
 
-            return sdxl.open_base(base, adapter, compute)
+            return sdxl.open_base
         case "sd3":
             from trainer.families import sd3
 
-            return sd3.open_base(base, adapter, compute)
+            return sd3.open_base
         case _:
             assert_never(family)

@@ -19,6 +19,7 @@ from peft.utils.integrations import dequantize_module_weight
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from trainer.families.lora_layer import use_own_arithmetic
 from trainer.runtime.errors import BadRun, RunFieldError
 from trainer.spec.run import Adapter
 
@@ -55,6 +56,7 @@ def add_lora(network: Any, config: LoraConfig, *, seed: int) -> dict[str, nn.Par
     for parameter in parameters.values():
         parameter.data = parameter.data.float()
     network.eval()  # the new layers too: dropout is on in training steps alone
+    use_own_arithmetic(lora_layers(network))
     return parameters
 
 
@@ -79,11 +81,33 @@ def endings(layers: Iterable[str]) -> list[str]:
 
 @contextmanager
 def without_lora(network: Any) -> Iterator[None]:
-    network.disable_adapters()
+    """DPO and DCO switch the adapter off at every step, so this takes less than a millisecond.
+
+    ``network.disable_adapters()`` would search all modules for LoRA layers, of SDXL more than 7,000, and change every
+    parameter's ``requires_grad``.
+    """
+    layers = lora_layers(network)
+    switch(layers, off=True)
     try:
         yield
     finally:
-        network.enable_adapters()
+        switch(layers, off=False)
+
+
+def lora_layers(network: Any) -> tuple[Any, ...]:
+    """The network's LoRA layers, found once for the adapters that it has."""
+    adapters = tuple(network.peft_config)
+    layers: tuple[Any, ...]
+    of, names, layers = network.__dict__.get("_lora_layers", (None, None, ()))
+    if of is not network.peft_config or names != adapters:
+        layers = tuple(module for module in network.modules() if isinstance(module, LoraLayer))
+        network.__dict__["_lora_layers"] = network.peft_config, adapters, layers
+    return layers
+
+
+def switch(layers: Iterable[Any], *, off: bool) -> None:
+    for layer in layers:
+        vars(layer)["_disable_adapters"] = off  # nn.Module's own assignment takes ten times as long
 
 
 def save_lora(path: Path, networks: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
