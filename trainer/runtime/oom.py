@@ -20,6 +20,21 @@ def exhausted_memory(error: BaseException | None) -> ExhaustedMemory | None:
     return None
 
 
+def release_frames(error: BaseException) -> None:
+    """Drop the tracebacks of ``error`` and its causes: their frames hold the activations of the pass that failed.
+
+    The texts of the whole chain stay.
+    """
+    chain: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while chain:
+        one = chain.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = None
+            chain += [one.__cause__, one.__context__]
+
+
 def _exhausted_by(error: BaseException) -> ExhaustedMemory | None:
     if isinstance(error, MemoryError):
         return "host"

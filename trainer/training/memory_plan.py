@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from trainer.runtime.errors import OutOfMemory
+from trainer.runtime.oom import release_frames
 from trainer.spec.run import Compute
 from trainer.spec.strict import Auto
 
@@ -50,12 +51,16 @@ def _halvings(size: int) -> Iterator[int]:
 
 
 def first_that_fits(candidates: Iterator[MemoryPlan], attempt: Callable[[MemoryPlan], None]) -> MemoryPlan:
-    """``attempt`` raises OutOfMemory for a plan that does not fit; so does this if none does."""
+    """``attempt`` raises OutOfMemory for a plan that does not fit; so does this if none does.
+
+    Each attempt begins with the memory of those before it released.
+    """
     failure: OutOfMemory | None = None
     for plan in candidates:
         try:
             attempt(plan)
         except OutOfMemory as error:
+            release_frames(error)
             failure = error
         else:
             return plan
