@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from trainer.cache.cache import Cache, Tensors
 from trainer.data.encoding import EncodedImage, EncodedPair
 from trainer.data.noise import Draw, keyed_generator, training_draw
+from trainer.runtime.device import use_in_this_thread
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
@@ -149,10 +151,10 @@ def collate(
     )
 
 
-def prefetch(load: Callable[[Input], Output], sources: Iterable[Input]) -> Iterator[Output]:
-    """``map(load, sources)``, the next one loading in a thread while the caller works on this one."""
+def prefetch(load: Callable[[Input], Output], sources: Iterable[Input], device: torch.device) -> Iterator[Output]:
+    """``map(load, sources)``, the next one loading onto ``device`` in a thread while the caller works on this one."""
     remaining = iter(sources)
-    with ThreadPoolExecutor(max_workers=1) as thread:
+    with ThreadPoolExecutor(max_workers=1, initializer=partial(use_in_this_thread, device)) as thread:
         first = next(remaining, None)
         if first is None:
             return

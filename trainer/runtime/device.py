@@ -14,7 +14,16 @@ from trainer.runtime.oom import exhausted_memory
 
 
 def choose_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """This process's GPU by its number: CUDA's current device, which "cuda" alone means, is another in other threads."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def use_in_this_thread(device: torch.device) -> None:
+    """Each new thread of a process begins with GPU 0, where even pinned memory would open a context."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
 
 
 def base_dtype(device: torch.device) -> torch.dtype:

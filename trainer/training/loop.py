@@ -176,7 +176,7 @@ class Training:
             return batches, [pair.id for group in groups for pair in group]
 
         numbered = zip(count(self.step + 1), order.steps(self.step + 1), strict=False)
-        return prefetch(load, islice(numbered, self.hyperparameters.max_steps - self.step))
+        return prefetch(load, islice(numbered, self.hyperparameters.max_steps - self.step), self.context.device)
 
     def advance(self, batches: list[Batch], pairs: list[str]) -> StepRecord:
         options, learner = self.hyperparameters, self.context.learner
