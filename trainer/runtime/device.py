@@ -14,7 +14,7 @@ from trainer.runtime.oom import exhausted_memory
 
 
 def choose_device() -> torch.device:
-    """This process's GPU by its number: CUDA's current device, which "cuda" alone means, is another in other threads."""
+    """This process's GPU by its number: "cuda" alone means CUDA's current device, which is another in new threads."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", torch.cuda.current_device())

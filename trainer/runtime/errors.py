@@ -144,5 +144,6 @@ class ExportMismatch(TrainerError):
 
     def __init__(self, file: str, difference: float, tolerance: float, what: str) -> None:
         super().__init__(
-            f"The exported {file}, loaded again, changes {what} by {difference:.3g} (allowed {tolerance:.3g})."
+            f"The exported {file}, loaded again, changes {what} by {difference:.3g} of its size (allowed "
+            f"{tolerance:.3g}). This is a fault of the trainer: report it with this message; the checkpoints are whole."
         )
