@@ -20,9 +20,16 @@ from trainer.export.model_card import new_card
 from trainer.run_directory.output import finished_result
 from trainer.run_directory.run import read_run, read_sample_spec
 from trainer.run_directory.run_lock import lock_run_directory
-from trainer.runtime.errors import BadRun, Interrupted, TrainerError, out_of_memory_code, out_of_memory_message
+from trainer.runtime.errors import (
+    BadRun,
+    DeviceFault,
+    Interrupted,
+    TrainerError,
+    out_of_memory_code,
+    out_of_memory_message,
+)
 from trainer.runtime.event_stream import PhaseReporter, Report, claim_stdout
-from trainer.runtime.oom import exhausted_memory
+from trainer.runtime.hardware_errors import device_fault, exhausted_memory
 from trainer.runtime.signals import StopRequest
 from trainer.spec.events import EXIT_BAD_SPEC, EXIT_DONE, EXIT_INTERRUPTED, Done, Event, Failed, Sampled
 
@@ -126,6 +133,8 @@ def unexpected(report: Report) -> Hook:
         which = exhausted_memory(error)
         if which is not None:
             report(Failed(code=out_of_memory_code(which), message=out_of_memory_message(which)))
+        elif (reported := device_fault(error)) is not None:
+            report(Failed(code=DeviceFault.code, message=str(DeviceFault(reported))))
         elif not isinstance(error, BrokenPipeError):  # no reader of events is left
             report(Failed(code="internal_error", message=f"{kind.__name__}: {error}"))
         sys.__excepthook__(kind, error, traceback)

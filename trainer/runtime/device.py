@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 
 from trainer.runtime.errors import OutOfMemory
-from trainer.runtime.oom import exhausted_memory
+from trainer.runtime.hardware_errors import exhausted_memory
 
 
 def choose_device() -> torch.device:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from trainer.runtime.errors import OutOfMemory
-from trainer.runtime.oom import release_frames
+from trainer.runtime.hardware_errors import release_frames
 from trainer.spec.run import Compute
 from trainer.spec.strict import Auto
 
