@@ -26,6 +26,14 @@ def use_in_this_thread(device: torch.device) -> None:
         torch.cuda.set_device(device)
 
 
+def device_name(device: torch.device) -> str:
+    """The GPU's name and memory, which decide what fits; "cpu" otherwise."""
+    if device.type != "cuda":
+        return device.type
+    properties = torch.cuda.get_device_properties(device)
+    return f"{properties.name}, {properties.total_memory} bytes"
+
+
 def base_dtype(device: torch.device) -> torch.dtype:
     """Of the frozen base. A GPU without bf16 gets fp32: fp16 would need its gradients scaled."""
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):

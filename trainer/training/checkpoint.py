@@ -45,7 +45,10 @@ class BestAdapter:
 
 @dataclass(frozen=True)
 class ResolvedPlan:
-    """What "auto" resolved to: a resumed run uses the same, but plans its memory again on another ``device``."""
+    """What "auto" resolved to: a resumed run uses the same, but plans its memory again on another ``device``.
+
+    ``device`` names all processes' devices with their memory.
+    """
 
     beta: float | None
     device: str

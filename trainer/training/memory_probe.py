@@ -7,7 +7,7 @@ from functools import partial
 
 from trainer.data.batches import Batches
 from trainer.objectives.objective import Objective
-from trainer.runtime.device import explain_out_of_memory, free_memory
+from trainer.runtime.device import device_name, explain_out_of_memory, free_memory
 from trainer.spec.events import MemoryPlanned
 from trainer.training.checkpoint import ResolvedPlan
 from trainer.training.loop import new_batches
@@ -19,9 +19,11 @@ from trainer.training.step import backward_joint, backward_streamed
 def resolve_plan(
     context: TrainingContext, objective: Objective, beta: float | None, earlier: ResolvedPlan | None
 ) -> ResolvedPlan:
-    """The ``earlier`` call's memory plan on the same device, else one that fits. Raises OutOfMemory if none fits."""
-    device, hyperparameters = str(context.device), context.run.hyperparameters
-    if earlier and earlier.device == device:
+    """The ``earlier`` call's memory plan on the same devices, else one that fits. Raises OutOfMemory if none fits."""
+    hyperparameters = context.run.hyperparameters
+    # All processes decide alike: on GPUs of several kinds a job may come back with another one in any place.
+    devices = " + ".join(context.process_group.all_gather(device_name(context.device)))
+    if earlier and earlier.device == devices:
         memory, measured = earlier.memory, False
     else:
         # In main memory a step that does not fit ends the process instead of raising: there the first plan is taken.
@@ -39,7 +41,7 @@ def resolve_plan(
             measured=measured,
         )
     )
-    return ResolvedPlan(beta, device, memory)
+    return ResolvedPlan(beta, devices, memory)
 
 
 def fitting_plan(context: TrainingContext, objective: Objective, *, measure: bool) -> MemoryPlan:

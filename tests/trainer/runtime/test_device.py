@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from trainer.data.batches import prefetch
-from trainer.runtime.device import choose_device
+from trainer.runtime.device import choose_device, device_name
 
 pytestmark = pytest.mark.unit
 
@@ -34,3 +35,16 @@ def test_batches_are_loaded_in_a_thread_that_uses_this_processs_gpu(monkeypatch:
     for thread, device in prefetch(load, range(3), torch.device("cuda", 1)):
         assert thread != threading.get_ident()
         assert device == torch.device("cuda", 1)
+
+
+def test_gpus_of_one_name_and_different_memory_are_different_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = [40 * 2**30, 80 * 2**30]
+    monkeypatch.setattr(
+        torch.cuda,
+        "get_device_properties",
+        lambda device: SimpleNamespace(name="NVIDIA A100", total_memory=sizes[device.index]),
+    )
+    names = [device_name(torch.device("cuda", index)) for index in range(2)]
+    assert len(set(names)) == 2
+    assert all(name.startswith("NVIDIA A100, ") for name in names)
+    assert device_name(torch.device("cpu")) == "cpu"
