@@ -86,7 +86,7 @@ def train_alone(directory: Path, cache: Path, cache_bytes: int | None, report: R
     phases = PhaseReporter(report)
     phases.enter("loading")
     stop.check()
-    quiet_libraries()
+    prepare_libraries()
     from trainer import recipe
     from trainer.cache.cache import Cache
     from trainer.runtime.distributed import join_process_group
@@ -103,7 +103,7 @@ def sample(directory: Path, report: Report, stop: StopRequest) -> Sampled:
     phases = PhaseReporter(report)
     phases.enter("loading")
     stop.check()
-    quiet_libraries()
+    prepare_libraries()
     from trainer.sample_request import run_sample_request
 
     return run_sample_request(spec, directory, phases, stop)
@@ -113,8 +113,13 @@ def ignore(_event: Event) -> None:
     """The reports of processes other than the main one, which would be the same."""
 
 
-def quiet_libraries() -> None:
-    """Progress bars and advice are for people at a terminal; errors still come through."""
+def prepare_libraries() -> None:
+    """Before torch is imported: let its segments of GPU memory grow, so that batches of many sizes leave no gaps.
+
+    Progress bars and advice are for people at a terminal; errors still come through.
+    """
+    if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 

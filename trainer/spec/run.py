@@ -129,7 +129,7 @@ class Compute(Strict):
     """What a run spends to do the same; none of it changes what is optimised."""
 
     base_precision: Literal["auto", "fp32", "bf16", "fp16", "int8", "nf4"] = Field(
-        "auto", description="Of the frozen base; auto: bf16 on a GPU that has it, fp32 elsewhere."
+        "auto", description="Of the frozen base; auto: bf16 on a GPU that has it, fp16 on a V100 or T4, fp32 elsewhere."
     )
     optimizer: Literal["adamw", "adamw8bit"] = Field("adamw", description="8 bits a state: on CUDA alone.")
     gradient_checkpointing: Flag | Auto = Field("auto", description="auto: where one pair does not fit without.")

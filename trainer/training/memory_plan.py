@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from trainer.run_directory.run import Run
 from trainer.runtime.errors import OutOfMemory
 from trainer.runtime.hardware_errors import release_frames
+from trainer.spec.events import MemoryPlanned
 from trainer.spec.run import Compute
 from trainer.spec.strict import Auto
 
@@ -18,6 +21,10 @@ class MemoryPlan:
     batch_size: int
     gradient_checkpointing: bool
     streamed: bool
+
+    def __str__(self) -> str:
+        checkpointing = ", gradient checkpointing" if self.gradient_checkpointing else ""
+        return f"batch_size {self.batch_size}{checkpointing}{', streamed pairs' if self.streamed else ''}"
 
     def memory_need(self) -> tuple[bool, bool, int]:
         """Lower for plans that are tried later."""
@@ -41,6 +48,28 @@ def candidate_plans(
         for is_checkpointing in checkpointing:
             for size in sizes:
                 yield MemoryPlan(size, is_checkpointing, is_streamed)
+
+
+def next_plan(plan: MemoryPlan, candidates: Iterator[MemoryPlan]) -> MemoryPlan | None:
+    """The fastest that needs less memory; None if there is none."""
+    return next((one for one in candidates if one.memory_need() < plan.memory_need()), None)
+
+
+def plans_of_run(run: Run, processes: int) -> Iterator[MemoryPlan]:
+    """The candidates of a run whose steps so many processes share."""
+    spec, hyperparameters = run.spec, run.hyperparameters
+    pairs = math.ceil(hyperparameters.effective_batch_size / processes)
+    return candidate_plans(hyperparameters.batch_size, pairs, spec.compute, dropout=spec.adapter.dropout > 0)
+
+
+def plan_event(plan: MemoryPlan, run: Run, *, measured: bool) -> MemoryPlanned:
+    return MemoryPlanned(
+        effective_batch_size=run.hyperparameters.effective_batch_size,
+        batch_size=plan.batch_size,
+        gradient_checkpointing=plan.gradient_checkpointing,
+        streamed=plan.streamed,
+        measured=measured,
+    )
 
 
 def _halvings(size: int) -> Iterator[int]:

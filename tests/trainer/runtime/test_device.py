@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from trainer.data.batches import prefetch
-from trainer.runtime.device import choose_device, device_name
+from trainer.runtime.device import base_dtype, choose_device, device_name
 
 pytestmark = pytest.mark.unit
 
@@ -48,3 +48,17 @@ def test_gpus_of_one_name_and_different_memory_are_different_devices(monkeypatch
     assert len(set(names)) == 2
     assert all(name.startswith("NVIDIA A100, ") for name in names)
     assert device_name(torch.device("cpu")) == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("capability", "has_bf16", "dtype"),
+    [((8, 0), True, torch.bfloat16), ((7, 5), False, torch.float16), ((6, 1), False, torch.float32)],
+    ids=["A100", "T4", "GTX 1080"],
+)
+def test_a_base_is_in_the_precision_that_the_gpu_multiplies_fastest(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], has_bf16: bool, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has_bf16)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+    assert base_dtype(torch.device("cuda", 0)) == dtype
+    assert base_dtype(torch.device("cpu")) == torch.float32
