@@ -222,7 +222,9 @@ class Sd3Denoiser:
         return add_lora(self.network, lora_config(adapter, TARGETS), seed=seed)
 
     def compile_blocks(self) -> None:
-        self.network.compile_repeated_blocks()
+        """Diffusers names no repeated blocks of this network, so that its own method refuses it."""
+        for block in self.network.transformer_blocks:
+            block.compile()
 
     def checkpoint_gradients(self, wanted: bool) -> None:
         if wanted:
