@@ -20,7 +20,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from trainer.cache.cache import Tensors
 from trainer.families.architecture import require_family
 from trainer.families.autoencoder import AutoencoderDecoder, encode_images, load_autoencoder, load_decoder
-from trainer.families.diffusion import Diffusion, new_diffusion, read_scheduler, timestep_at
+from trainer.families.diffusion import Diffusion, new_diffusion, num_train_timesteps, read_scheduler, timestep_at
 from trainer.families.files import content_hash, locate, read_json, require_safetensors
 from trainer.families.lora import ATTENTION, add_lora, lora_config, save_lora, without_lora
 from trainer.families.precision import dtype_of
@@ -65,7 +65,7 @@ class SdxlFamily:
 
     @property
     def num_train_timesteps(self) -> int:
-        return int(self.scheduler["num_train_timesteps"])
+        return num_train_timesteps(self.scheduler)
 
     @property
     def guidance(self) -> float:
