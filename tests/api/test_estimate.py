@@ -185,3 +185,8 @@ def test_a_dry_run_of_a_job_for_which_there_is_no_room_is_refused(
     dry, real = (client.post(JOBS, json=asked | {"dry_run": dry}) for dry in (True, False))
     assert (dry.status_code, dry.json()["error"]["code"]) == (403, "quota_exceeded")
     assert dry.json()["error"]["message"] == real.json()["error"]["message"]
+
+
+def test_what_is_held_out_of_many_pairs_is_no_more_than_is_measured() -> None:
+    one_epoch = {"n_epochs": 1, "batch_size": 10}
+    assert planned(spec(asked=one_epoch), 50_000, 0).hyperparameters.max_steps == (50_000 - 256) // 10 + 1

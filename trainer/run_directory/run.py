@@ -72,7 +72,10 @@ def read_run(directory: Path) -> Run:
     if spec is None or field_errors:
         raise BadRun(field_errors)
     training, validation, how = hold_out(
-        [(files, pair.split) for pair, files in pairs], prompt=lambda files: files.prompt, share=spec.validation.share
+        [(files, pair.split) for pair, files in pairs],
+        prompt=lambda files: files.prompt,
+        share=spec.validation.share,
+        limit=spec.validation.max_pairs,
     )
     dataset_digest = _digest([_identity(pair, files) for pair, files in pairs])
     return Run(

@@ -78,10 +78,12 @@ class Validation(Strict):
     """Held-out pairs, scored on the same timesteps and noise at every checkpoint."""
 
     share: Annotated[Real, Field(gt=0, le=0.5)] = Field(
-        0.1, description="Part of the pairs, by prompt, held out when the data names no validation pairs."
+        0.1, description="Part of the pairs, by prompt, held out when the data names none: at most max_pairs of them."
     )
     draws: Annotated[Whole, Field(ge=1, le=100)] = Field(4, description="Timesteps per pair, at stratum midpoints.")
-    max_pairs: Annotated[Whole, Field(ge=1, le=10_000)] = Field(256, description="Of the base and of the result.")
+    max_pairs: Annotated[Whole, Field(ge=1, le=10_000)] = Field(
+        256, description="Held-out pairs that are measured, of the base and the result."
+    )
     pairs_at_checkpoints: Annotated[Whole, Field(ge=1, le=10_000)] | Auto = Field(
         "auto", description="auto: as many as cost 5% of the steps between two checkpoints, at least two."
     )
