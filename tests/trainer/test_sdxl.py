@@ -173,7 +173,7 @@ class Closed:
         self.largest_side = family.largest_side
         self.load_denoiser, self.load_decoder = family.load_denoiser, family.load_decoder
 
-    def load_encoders(self, _device: torch.device) -> SdxlEncoders:
+    def load_encoders(self, *_: object, **__: object) -> SdxlEncoders:
         raise AssertionError("everything is cached")
 
 

@@ -82,13 +82,14 @@ class SdFamily:
             **text_fingerprint(self.adapter),
         }
 
-    def load_encoders(self, device: torch.device) -> SdEncoders:
+    def load_encoders(self, device: torch.device, *, prompts: bool = True, images: bool = True) -> SdEncoders:
+        encodes_text = prompts and not trains_text(self.adapter)
         return SdEncoders(
             device=device,
             tokenizer=self._tokenizer(),
             token=self.adapter.token,
-            text_encoder=None if trains_text(self.adapter) else self._text_encoder(device, torch.float32),
-            vae=load_autoencoder(self.folder, device),
+            text_encoder=self._text_encoder(device, torch.float32) if encodes_text else None,
+            vae=load_autoencoder(self.folder, device) if images else None,
         )
 
     def _tokenizer(self) -> Any:

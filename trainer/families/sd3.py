@@ -101,17 +101,17 @@ class Sd3Family:
             "sha256": content_hash(self.folder / part for part in parts),
         }
 
-    def load_encoders(self, device: torch.device) -> Sd3Encoders:
+    def load_encoders(self, device: torch.device, *, prompts: bool = True, images: bool = True) -> Sd3Encoders:
         clips = (
             load_text_encoder(CLIPTextModelWithProjection, self.folder, part, device, torch.float32)
-            for part in CLIP_PARTS[2:]
+            for part in (CLIP_PARTS[2:] if prompts else ())
         )
         return Sd3Encoders(
             device=device,
             tokenizers=tuple(CLIPTokenizer.from_pretrained(self.folder, subfolder=part) for part in CLIP_PARTS[:2]),
             text_encoders=tuple(clips),
-            t5=self._load_t5(device) if self.has_t5 else None,
-            vae=load_autoencoder(self.folder, device),
+            t5=self._load_t5(device) if self.has_t5 and prompts else None,
+            vae=load_autoencoder(self.folder, device) if images else None,
         )
 
     def _load_t5(self, device: torch.device) -> T5:

@@ -88,13 +88,14 @@ class SdxlFamily:
     def _zeros_for_empty(self) -> bool:
         return bool(read_json(self.folder / "model_index.json").get("force_zeros_for_empty_prompt", True))
 
-    def load_encoders(self, device: torch.device) -> SdxlEncoders:
+    def load_encoders(self, device: torch.device, *, prompts: bool = True, images: bool = True) -> SdxlEncoders:
+        encodes_text = prompts and not trains_text(self.adapter)
         return SdxlEncoders(
             device=device,
             tokenizers=self._tokenizers(),
             token=self.adapter.token,
-            text_encoders=None if trains_text(self.adapter) else self._text_encoders(device, torch.float32),
-            vae=load_autoencoder(self.folder, device),
+            text_encoders=self._text_encoders(device, torch.float32) if encodes_text else None,
+            vae=load_autoencoder(self.folder, device) if images else None,
             zeros_for_empty=self._zeros_for_empty,
         )
 
