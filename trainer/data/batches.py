@@ -139,15 +139,19 @@ def collate(
     timesteps: Sequence[float],
     prompts: Sequence[Mapping[str, Tensor]],
 ) -> Batch:
-    """``images`` and ``latents`` are each pair's, by side."""
-    by_side = [image for side in zip(*images, strict=True) for image in side]
+    """``images`` and ``latents`` are each pair's, by side.
+
+    Both images have the chosen one's sizes, as in the authors' scripts of MaPO and Diffusion-DPO: the network could
+    tell the sides apart by sizes of their own.
+    """
+    sides = len(images[0])
     return Batch(
         pairs=tuple(names),
         latents=torch.stack([latent for side in zip(*latents, strict=True) for latent in side]),
         noise=torch.stack(list(noise)),
         timesteps=torch.tensor(timesteps, dtype=torch.float32),
         prompt={name: torch.stack([prompt[name] for prompt in prompts]) for name in prompts[0]},
-        size_ids=torch.tensor([image.crop.size_ids for image in by_side], dtype=torch.float32),
+        size_ids=torch.tensor([image.crop.size_ids for image, *_ in images] * sides, dtype=torch.float32),
     )
 
 
