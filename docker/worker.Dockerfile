@@ -21,6 +21,10 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 RUN --mount=type=cache,target=/root/.cache/pip \
     python docker/image_requirements.py worker --unlocked > /tmp/unlocked.txt \
     && pip install --requirement /tmp/unlocked.txt
+# Bases in int8 and nf4, and 8-bit AdamW, on CUDA. --build-arg BITSANDBYTES= leaves it out.
+ARG BITSANDBYTES=0.50.2
+RUN --mount=type=cache,target=/root/.cache/pip \
+    if [ -n "$BITSANDBYTES" ]; then pip install --no-deps "bitsandbytes==$BITSANDBYTES"; fi
 COPY cli cli
 COPY intake intake
 COPY migrations migrations
@@ -32,6 +36,11 @@ COPY LICENSE NOTICE README.md ./
 RUN pip install --no-cache-dir --no-deps --no-build-isolation --editable .
 
 FROM python:3.11.15-slim-trixie
+# Compilers, for compute.compile: Triton builds its launchers in C (Python.h comes with this image), and on a CPU torch's
+# kernels are in C++.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc g++ libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
 RUN groupadd --gid 10001 pairtune \
     && useradd --uid 10001 --gid pairtune --no-create-home --home-dir /var/lib/pairtune pairtune \
     # A new named volume takes the owner of the directory that it is mounted on.

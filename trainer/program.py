@@ -20,10 +20,17 @@ from trainer.export.model_card import new_card
 from trainer.run_directory.output import finished_result
 from trainer.run_directory.run import read_run, read_sample_spec
 from trainer.run_directory.run_lock import lock_run_directory
-from trainer.runtime.errors import BadRun, Interrupted, TrainerError, out_of_memory_code, out_of_memory_message
+from trainer.runtime.errors import (
+    BadRun,
+    DeviceFault,
+    Interrupted,
+    TrainerError,
+    out_of_memory_code,
+    out_of_memory_message,
+)
 from trainer.runtime.event_stream import PhaseReporter, Report, claim_stdout
 from trainer.runtime.garbage import lasting_objects
-from trainer.runtime.oom import exhausted_memory
+from trainer.runtime.hardware_errors import device_fault, exhausted_memory
 from trainer.runtime.signals import StopRequest
 from trainer.spec.events import EXIT_BAD_SPEC, EXIT_DONE, EXIT_INTERRUPTED, Done, Event, Failed, Sampled
 
@@ -81,7 +88,7 @@ def train_alone(directory: Path, cache: Path, cache_bytes: int | None, report: R
     phases.enter("loading")
     stop.check()
     with lasting_objects():
-        quiet_libraries()
+        prepare_libraries()
         from trainer import recipe
         from trainer.cache.cache import Cache
         from trainer.families import opener
@@ -101,7 +108,7 @@ def sample(directory: Path, report: Report, stop: StopRequest) -> Sampled:
     phases.enter("loading")
     stop.check()
     with lasting_objects():
-        quiet_libraries()
+        prepare_libraries()
         from trainer.sample_request import run_sample_request
 
     return run_sample_request(spec, directory, phases, stop)
@@ -111,8 +118,13 @@ def ignore(_event: Event) -> None:
     """The reports of processes other than the main one, which would be the same."""
 
 
-def quiet_libraries() -> None:
-    """Progress bars and advice are for people at a terminal; errors still come through."""
+def prepare_libraries() -> None:
+    """Before torch is imported: let its segments of GPU memory grow, so that batches of many sizes leave no gaps.
+
+    Progress bars and advice are for people at a terminal; errors still come through.
+    """
+    if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
@@ -131,6 +143,8 @@ def unexpected(report: Report) -> Hook:
         which = exhausted_memory(error)
         if which is not None:
             report(Failed(code=out_of_memory_code(which), message=out_of_memory_message(which)))
+        elif (reported := device_fault(error)) is not None:
+            report(Failed(code=DeviceFault.code, message=str(DeviceFault(reported))))
         elif not isinstance(error, BrokenPipeError):  # no reader of events is left
             report(Failed(code="internal_error", message=f"{kind.__name__}: {error}"))
         sys.__excepthook__(kind, error, traceback)

@@ -97,7 +97,7 @@ def train(
     # Find the largest batch that fits the device.
     plan = resolve_plan(context, objective, beta, resumed.plan if resumed else None)
     # Train, with an evaluation and a checkpoint every so many steps.
-    best = fit(context, evaluator, objective, base, plan, resumed)
+    best, plan = fit(context, evaluator, objective, base, plan, resumed)
     # Evaluate the best adapter on all held-out pairs, sample from it, and write the files of the result.
     evaluate_best(context, evaluator, objective, base, best)
     return write_results(context, card, plan, best)

@@ -102,7 +102,7 @@ def size_of(spec: SampleSpec, family: Family) -> Bucket:
 
 def load_sampler(spec: SampleSpec, family: Family, size: Bucket, weights: Path, device: torch.device) -> RequestSampler:
     """Text encoders are gone from the device before the denoiser comes."""
-    prompt, negative = family.load_encoders(device).encode_prompts([spec.prompt, spec.negative_prompt])
+    prompt, negative = family.load_encoders(device, images=False).encode_prompts([spec.prompt, spec.negative_prompt])
     free_memory(device)
     denoiser = family.load_denoiser(device)
     apply_adapter(denoiser, spec, weights)

@@ -20,6 +20,7 @@ from tests.api.conftest import add_file
 from tests.api.job_steps import JOBS, create
 from tests.conftest import Tenant
 from trainer.spec.family_facts import FAMILIES
+from trainer.spec.resolved import resolve
 from trainer.spec.run import RunSpec
 
 BASE = {"name": "tiny", "family": "sdxl", "source": "/tiny"}
@@ -185,3 +186,8 @@ def test_a_dry_run_of_a_job_beyond_the_quota_is_refused(
     dry, real = (client.post(JOBS, json=requested | {"dry_run": dry}) for dry in (True, False))
     assert (dry.status_code, dry.json()["error"]["code"]) == (403, "quota_exceeded")
     assert dry.json()["error"]["message"] == real.json()["error"]["message"]
+
+
+def test_what_is_held_out_of_many_pairs_is_no_more_than_is_measured() -> None:
+    one_epoch = {"n_epochs": 1, "batch_size": 10}
+    assert planned(spec(asked=one_epoch), 50_000, 0).resolved == resolve(spec(asked=one_epoch).method, 50_000 - 256)

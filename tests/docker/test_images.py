@@ -122,7 +122,9 @@ def test_what_an_image_installs_is_checked_against_hashes(image: str) -> None:
     installing = re.findall(r"pip install (.+)", DOCKERFILES[image].read_text(encoding="utf-8"))
     assert installing[0] == "--no-deps --require-hashes --requirement /tmp/locked.txt"
     assert installing[-1] == "--no-cache-dir --no-deps --no-build-isolation --editable ."
-    assert installing[1:-1] == (["--requirement /tmp/unlocked.txt"] if image == "worker" else [])
+    # torch and bitsandbytes are pinned, but outside of the lock: the operator may choose others.
+    unlocked = ["--requirement /tmp/unlocked.txt", '--no-deps "bitsandbytes==$BITSANDBYTES"; fi']
+    assert installing[1:-1] == (unlocked if image == "worker" else [])
 
 
 @pytest.mark.slow
@@ -162,3 +164,18 @@ def test_both_stages_start_from_one_pinned_python_image(image: str) -> None:
     bases = re.findall(r"^FROM (\S+)", DOCKERFILES[image].read_text(encoding="utf-8"), re.MULTILINE)
     assert len(set(bases)) == 1
     assert re.fullmatch(r"python:3\.11\.\d+-slim-\w+", bases[0])
+
+
+def test_the_workers_image_has_a_bitsandbytes_that_the_extra_takes_and_compilers(image: str) -> None:
+    """bitsandbytes requires what the image has anyway, so that it comes without its dependencies."""
+    text = DOCKERFILES[image].read_text(encoding="utf-8")
+    pinned = re.search(r"^ARG BITSANDBYTES=([\d.]+)$", text, re.MULTILINE)
+    compilers = re.search(r"apt-get install [^&]*\bgcc g\+\+ libc6-dev\b", text)
+    if image == "api":
+        assert pinned is None
+        assert compilers is None
+        return
+    assert pinned is not None
+    assert compilers is not None
+    (wanted,) = PROJECT["optional-dependencies"]["gpu"]
+    assert pinned[1] in Requirement(wanted).specifier

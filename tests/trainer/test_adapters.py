@@ -15,7 +15,7 @@ from torch import Tensor
 from tests.trainer.families.bases import SAVE_BASE
 from tests.trainer.program import run_program
 from tests.trainer.tiny_sdxl import PROMPTS, save_run, write_spec
-from trainer.families import open_family
+from trainer.families import open_family, precision
 from trainer.families.family import Denoiser
 from trainer.families.lora import ADAPTER_FILE
 from trainer.families.precision import compute_field_errors
@@ -238,6 +238,27 @@ def test_what_needs_cuda_is_refused_where_there_is_none(compute: dict[str, str])
     ((field, value),) = compute.items()
     assert str(field_error).startswith(f"compute.{field}: given '{value}'; here a")
     assert "CUDA" in str(field_error)
+
+
+@pytest.mark.parametrize(("found", "refused"), [("0.45.5", True), ("0.48.0", False), ("1.0.0.dev0", False)])
+def test_an_old_bitsandbytes_is_refused_before_any_work(
+    monkeypatch: pytest.MonkeyPatch, found: str, refused: bool
+) -> None:
+    monkeypatch.setattr(precision, "find_spec", lambda _: object())
+    monkeypatch.setattr(precision, "version", lambda _: found)
+    field_errors = compute_field_errors(Compute(base_precision="int8"), torch.device("cuda", 0))
+    assert bool(field_errors) == refused
+    assert all("0.48 or later" in str(one) and found in str(one) for one in field_errors)
+
+
+@pytest.mark.parametrize(
+    ("device", "has", "refused"), [("cuda", "gcc", False), ("cuda", "g++", True), ("cpu", "gcc", True)]
+)
+def test_compiling_needs_the_compiler_of_the_device(
+    monkeypatch: pytest.MonkeyPatch, device: str, has: str, refused: bool
+) -> None:
+    monkeypatch.setattr(precision, "which", lambda name: "/usr/bin/" + name if name == has else None)
+    assert bool(compute_field_errors(Compute(compile=True), torch.device(device))) == refused
 
 
 def whole_run(directory: Path, base: Path, cache: Path, adapter: dict[str, Any], **options: Any) -> Any:

@@ -63,7 +63,7 @@ def test_the_chosen_images_of_all_pairs_come_first() -> None:
     )
     assert batch.sides == 2
     assert batch.latents[:, 0, 0, 0].tolist() == [1, 2, -1, -2]
-    assert batch.size_ids[:, 0].tolist() == [8, 8, 16, 16]
+    assert batch.size_ids[:, 0].tolist() == [8, 8, 8, 8]  # the chosen images', of both
 
 
 def test_side_0_is_the_chosen_images_and_side_1_the_rejected(cache: Cache) -> None:
@@ -73,7 +73,7 @@ def test_side_0_is_the_chosen_images_and_side_1_the_rejected(cache: Cache) -> No
     assert chosen.latents[:, 0, 0, 0].tolist() == [1, 2]
     assert rejected.latents[:, 0, 0, 0].tolist() == [-1, -2]
     assert chosen.size_ids[:, 0].tolist() == [8, 8]
-    assert rejected.size_ids[:, 0].tolist() == [16, 16]
+    assert rejected.size_ids[:, 0].tolist() == [8, 8]
     assert torch.equal(chosen.noise, rejected.noise)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,16 +21,17 @@ from trainer.recipe import objective_of
 from trainer.run_directory.output import SampleImages
 from trainer.run_directory.run import read_run
 from trainer.runtime.device import explain_out_of_memory
-from trainer.runtime.distributed import SINGLE_PROCESS
+from trainer.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 from trainer.runtime.errors import OutOfMemory
 from trainer.runtime.event_stream import PhaseReporter
 from trainer.runtime.signals import StopRequest
 from trainer.spec.events import Event, Warned
 from trainer.spec.methods import MapoMethod
 from trainer.spec.run import Compute, Sampling
+from trainer.training.checkpoint import ResolvedPlan
 from trainer.training.loop import new_batches
 from trainer.training.memory_plan import MemoryPlan, candidate_plans, first_that_fits
-from trainer.training.memory_probe import try_plan
+from trainer.training.memory_probe import resolve_plan, try_plan
 from trainer.training.setup import TrainingContext, prepare
 
 CPU = torch.device("cpu")
@@ -146,3 +148,34 @@ def test_the_largest_batch_that_fits_is_found_by_trying(
     found = first_that_fits(candidate_plans("auto", effective_batch_size, Compute.model_validate(compute)), attempt)
     assert found == MemoryPlan(plan[0], gradient_checkpointing=plan[1], streamed=plan[2])
     assert all(parameter.grad is None for parameter in context.trainable.parameters.values())
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("device", "is_planned_again"),
+    [("cpu", False), ("cuda", True), ("NVIDIA A100, 85899345920 bytes", True), ("cpu + cpu", True)],
+)
+def test_a_run_that_goes_on_plans_its_memory_again_unless_the_devices_are_the_same(
+    context: TrainingContext, device: str, is_planned_again: bool
+) -> None:
+    earlier = ResolvedPlan(64.0, device, MemoryPlan(3, gradient_checkpointing=True, streamed=True))
+    objective = objective_of(MapoMethod(type="mapo"), 64.0, num_train_timesteps=1000)
+    found = resolve_plan(context, objective, 64.0, earlier)
+    assert (found.memory != earlier.memory) == is_planned_again
+    assert (found.device, found.beta) == ("cpu", 64.0)
+
+
+@pytest.mark.integration
+def test_several_processes_plan_again_together_where_one_of_their_devices_changed(context: TrainingContext) -> None:
+    class Two(ProcessGroup):
+        """Of which the other one computes on another device."""
+
+        def all_gather(self, value: Any) -> list[Any]:
+            return [value, "NVIDIA L4, 24146608128 bytes" if isinstance(value, str) else value]
+
+    together = replace(context, process_group=Two(0, 2))
+    objective = objective_of(MapoMethod(type="mapo"), 64.0, num_train_timesteps=1000)
+    earlier = ResolvedPlan(64.0, "cpu + cpu", MemoryPlan(3, gradient_checkpointing=True, streamed=True))
+    found = resolve_plan(together, objective, 64.0, earlier)
+    assert found.memory != earlier.memory
+    assert resolve_plan(together, objective, 64.0, found) == found

@@ -173,7 +173,7 @@ class Closed:
         self.largest_side, self.missing_parts = family.largest_side, family.missing_parts
         self.load_denoiser, self.load_decoder = family.load_denoiser, family.load_decoder
 
-    def load_encoders(self, _device: torch.device) -> SdxlEncoders:
+    def load_encoders(self, *_: object, **__: object) -> SdxlEncoders:
         raise AssertionError("everything is cached")
 
 
@@ -264,7 +264,7 @@ def test_an_adapter_on_a_half_precision_base_predicts_the_same_once_reloaded(
 
 
 def test_one_ahead_yields_everything_in_order_and_passes_errors_on() -> None:
-    assert list(prefetch(lambda number: number * 2, range(5))) == [0, 2, 4, 6, 8]
-    assert list(prefetch(lambda number: number, range(0))) == []
+    assert list(prefetch(lambda number: number * 2, range(5), CPU)) == [0, 2, 4, 6, 8]
+    assert list(prefetch(lambda number: number, range(0), CPU)) == []
     with pytest.raises(ZeroDivisionError):
-        list(prefetch(lambda number: 1 / number, [1, 0]))
+        list(prefetch(lambda number: 1 / number, [1, 0], CPU))

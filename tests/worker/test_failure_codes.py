@@ -7,7 +7,14 @@ import re
 import pytest
 
 from store.settings import REPOSITORY
-from trainer.runtime.errors import BaseUnavailable, CacheEntryLost, DiskFull, TrainerError, out_of_memory_code
+from trainer.runtime.errors import (
+    BaseUnavailable,
+    CacheEntryLost,
+    DeviceFault,
+    DiskFull,
+    TrainerError,
+    out_of_memory_code,
+)
 from worker.generation.generation import FIELDS
 from worker.training.conclusion import TRANSIENT
 
@@ -17,7 +24,7 @@ WORKER = "\n".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "w
 
 
 def test_the_failures_that_are_tried_again_are_codes_of_the_trainers_errors() -> None:
-    assert set(TRANSIENT) == {error.code for error in (BaseUnavailable, CacheEntryLost, DiskFull)}
+    assert set(TRANSIENT) == {error.code for error in (BaseUnavailable, CacheEntryLost, DeviceFault, DiskFull)}
     assert set(TRANSIENT) <= {error.code for error in TrainerError.__subclasses__() if "code" in vars(error)}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from trainer.cache.cache import Cache, Tensors
 from trainer.data.encoding import EncodedImage, EncodedPair
 from trainer.data.noise import Draw, keyed_generator, training_draw
+from trainer.runtime.device import use_in_this_thread
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
@@ -137,22 +139,26 @@ def collate(
     timesteps: Sequence[float],
     prompts: Sequence[Mapping[str, Tensor]],
 ) -> Batch:
-    """``images`` and ``latents`` are each pair's, by side."""
-    by_side = [image for side in zip(*images, strict=True) for image in side]
+    """``images`` and ``latents`` are each pair's, by side.
+
+    Both images have the chosen one's sizes, as in the authors' scripts of MaPO and Diffusion-DPO: the network could
+    tell the sides apart by sizes of their own.
+    """
+    sides = len(images[0])
     return Batch(
         pairs=tuple(names),
         latents=torch.stack([latent for side in zip(*latents, strict=True) for latent in side]),
         noise=torch.stack(list(noise)),
         timesteps=torch.tensor(timesteps, dtype=torch.float32),
         prompt={name: torch.stack([prompt[name] for prompt in prompts]) for name in prompts[0]},
-        size_ids=torch.tensor([image.crop.size_ids for image in by_side], dtype=torch.float32),
+        size_ids=torch.tensor([image.crop.size_ids for image, *_ in images] * sides, dtype=torch.float32),
     )
 
 
-def prefetch(load: Callable[[Input], Output], sources: Iterable[Input]) -> Iterator[Output]:
-    """``map(load, sources)``, the next one loading in a thread while the caller works on this one."""
+def prefetch(load: Callable[[Input], Output], sources: Iterable[Input], device: torch.device) -> Iterator[Output]:
+    """``map(load, sources)``, the next one loading onto ``device`` in a thread while the caller works on this one."""
     remaining = iter(sources)
-    with ThreadPoolExecutor(max_workers=1) as thread:
+    with ThreadPoolExecutor(max_workers=1, initializer=partial(use_in_this_thread, device)) as thread:
         first = next(remaining, None)
         if first is None:
             return

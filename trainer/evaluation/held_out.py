@@ -21,8 +21,9 @@ from trainer.data.noise import stratum_midpoints, validation_noise
 from trainer.evaluation.losses import denoising_losses
 from trainer.families.family import Denoiser
 from trainer.objectives.objective import Objective, PairLosses
+from trainer.runtime.device import explain_out_of_memory, free_memory
 from trainer.runtime.distributed import SINGLE_PROCESS, ProcessGroup
-from trainer.runtime.errors import NonFiniteLoss
+from trainer.runtime.errors import NonFiniteLoss, OutOfMemory
 from trainer.runtime.signals import StopRequest
 from trainer.spec.buckets import Bucket
 from trainer.spec.events import Metrics, TimestepBin
@@ -66,17 +67,40 @@ def held_out_losses(
     timesteps = [timestep_at(share) for share in stratum_midpoints(draws)]
     measured: dict[str, Tensor] = {}
     for group in process_group.shard(list(_groups(pairs, batch_size))):
-        losses: list[Tensor] = []
-        for batch in fixed_batches(group, cache, timesteps):
-            stop.check()
-            losses.append(torch.stack(denoising_losses(denoiser, batch.to(device))))  # (2, pairs)
-        measured.update(zip((pair.id for pair in group), torch.stack(losses, dim=-1).cpu().unbind(1), strict=True))
+        losses = _losses_within_memory(denoiser, group, cache, timesteps, device, stop)
+        measured.update(zip((pair.id for pair in group), losses.unbind(1), strict=True))
         progress(len(measured), len(pairs))
     stop.agree(process_group.any(stop.requested))
     everyones = {name: losses for part in process_group.all_gather(measured) for name, losses in part.items()}
     measured = {pair.id: everyones[pair.id] for group in _groups(pairs, batch_size) for pair in group}
     chosen, rejected = torch.stack(list(measured.values()), dim=1).unbind()
     return HeldOutLosses(tuple(measured), tuple(timesteps), chosen.contiguous(), rejected.contiguous())
+
+
+def _losses_within_memory(
+    denoiser: Denoiser,
+    pairs: Sequence[EncodedPair],
+    cache: Cache,
+    timesteps: Sequence[float],
+    device: torch.device,
+    stop: StopRequest,
+) -> Tensor:
+    """(2, pairs, timesteps) on the CPU; in two halves where the pairs do not fit together. Raises OutOfMemory."""
+    losses: list[Tensor] = []
+    try:
+        with explain_out_of_memory(device, len(pairs)):
+            for batch in fixed_batches(pairs, cache, timesteps):
+                stop.check()
+                losses.append(torch.stack(denoising_losses(denoiser, batch.to(device))))  # (2, pairs)
+            return torch.stack(losses, dim=-1).cpu()
+    except OutOfMemory:
+        if len(pairs) == 1:
+            raise
+    losses.clear()
+    free_memory(device)
+    half = len(pairs) // 2
+    parts = (_losses_within_memory(denoiser, p, cache, timesteps, device, stop) for p in (pairs[:half], pairs[half:]))
+    return torch.cat(list(parts), dim=1)
 
 
 def fixed_batches(pairs: Sequence[EncodedPair], cache: Cache, timesteps: Sequence[float]) -> Iterator[Batch]:

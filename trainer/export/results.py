@@ -60,7 +60,10 @@ def sample_images(context: TrainingContext) -> SampleImages:
     """
     options = context.run.spec.sampling
     if options.prompts:
-        return SampleImages((context.run.directory / FOLDER / GRID).read_bytes())
+        grid = context.run.directory / FOLDER / GRID
+        if not grid.exists():
+            return SampleImages(None, "the device had no memory left to draw them")
+        return SampleImages(grid.read_bytes())
     if not options.held_out:
         return SampleImages(None, "sampling.held_out is 0")
     context.phases.enter("sampling")

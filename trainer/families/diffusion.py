@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +15,34 @@ from torch import Tensor
 from trainer.families.files import read_json
 from trainer.runtime.errors import BadRun, RunFieldError
 
+OTHER_PROCESS = re.compile("EDM|FlowMatch")
 PREDICTIONS = ("epsilon", "v_prediction")
 
 
 def read_scheduler(folder: Path) -> dict[str, Any]:
-    """The scheduler's configuration. Raises BadRun if the base predicts something else than noise or velocity."""
+    """The scheduler's configuration. Raises BadRun for a base of another process, or of another prediction.
+
+    EDM (arXiv 2206.00364: Playground v2.5, CosXL) scales the network's inputs and outputs by the noise level, which
+    its schedulers do in sampling and our losses do not.
+    """
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
-    prediction = scheduler.get("prediction_type", "epsilon")
+    kind, prediction = str(scheduler.get("_class_name", "")), str(scheduler.get("prediction_type", "epsilon"))
+    field_errors = []
+    if OTHER_PROCESS.search(kind) or "sigma_data" in scheduler:
+        allowed = "a base of denoising diffusion is required: EDM and flow matching are other processes"
+        given = kind if OTHER_PROCESS.search(kind) else f"{kind} with sigma_data {scheduler['sigma_data']}"
+        field_errors.append(RunFieldError("base.source scheduler/ _class_name", given, allowed))
     if prediction not in PREDICTIONS:
         allowed = f"allowed are {', '.join(PREDICTIONS)}"
-        raise BadRun([RunFieldError("base.source scheduler/ prediction_type", prediction, allowed)], code="bad_base")
+        field_errors.append(RunFieldError("base.source scheduler/ prediction_type", prediction, allowed))
+    if field_errors:
+        raise BadRun(field_errors, code="bad_base")
     return scheduler
+
+
+def num_train_timesteps(scheduler: Mapping[str, Any]) -> int:
+    """As diffusers' schedulers take it where the configuration leaves it out."""
+    return int(scheduler.get("num_train_timesteps", 1000))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from importlib.metadata import version
 from importlib.util import find_spec
 from shutil import which
 from typing import Any
@@ -13,7 +15,8 @@ from trainer.runtime.errors import RunFieldError
 from trainer.spec.run import Compute
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-COMPILERS = ("g++", "clang++", "c++")
+COMPILERS = {"cuda": ("C", ("gcc", "clang", "cc")), "cpu": ("C++", ("g++", "clang++", "c++"))}
+OLDEST_BITSANDBYTES = (0, 48)  # diffusers moves an int8 network to its device from there on
 QUANTISED = ("int8", "nf4")
 
 
@@ -31,9 +34,12 @@ def compute_field_errors(compute: Compute, device: torch.device) -> list[RunFiel
         )
     if compute.optimizer == "adamw8bit" and reason:
         field_errors.append(RunFieldError("compute.optimizer", "'adamw8bit'", f"here adamw: {reason}"))
-    if compute.compile and not any(which(compiler) for compiler in COMPILERS):
+    language, compilers = COMPILERS[device.type]
+    if compute.compile and not any(which(compiler) for compiler in compilers):
         field_errors.append(
-            RunFieldError("compute.compile", "True", f"here false: it needs a C++ compiler ({', '.join(COMPILERS)})")
+            RunFieldError(
+                "compute.compile", "True", f"here false: it needs a {language} compiler ({', '.join(compilers)})"
+            )
         )
     return field_errors
 
@@ -43,6 +49,10 @@ def _why_no_bitsandbytes(device: torch.device) -> str | None:
         return "it needs a CUDA GPU"
     if find_spec("bitsandbytes") is None:
         return "it needs bitsandbytes (pip install 'pairtune[gpu]')"
+    found = version("bitsandbytes")
+    if tuple(int(part) for part in re.findall(r"\d+", found)[:2]) < OLDEST_BITSANDBYTES:
+        oldest = ".".join(map(str, OLDEST_BITSANDBYTES))
+        return f"it needs bitsandbytes {oldest} or later, and {found} is installed (pip install 'pairtune[gpu]')"
     return None
 
 

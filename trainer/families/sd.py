@@ -21,7 +21,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from trainer.cache.cache import Tensors
 from trainer.families.architecture import require_family
 from trainer.families.autoencoder import AutoencoderDecoder, encode_images, load_autoencoder, load_decoder
-from trainer.families.diffusion import Diffusion, new_diffusion, read_scheduler, timestep_at
+from trainer.families.diffusion import Diffusion, new_diffusion, num_train_timesteps, read_scheduler, timestep_at
 from trainer.families.files import content_hash, locate, require_safetensors
 from trainer.families.lora import ATTENTION, add_lora, lora_config, save_lora, without_lora
 from trainer.families.precision import dtype_of
@@ -68,7 +68,7 @@ class SdFamily:
 
     @property
     def num_train_timesteps(self) -> int:
-        return int(self.scheduler["num_train_timesteps"])
+        return num_train_timesteps(self.scheduler)
 
     @property
     def guidance(self) -> float:
@@ -86,13 +86,14 @@ class SdFamily:
             **text_fingerprint(self.adapter),
         }
 
-    def load_encoders(self, device: torch.device) -> SdEncoders:
+    def load_encoders(self, device: torch.device, *, prompts: bool = True, images: bool = True) -> SdEncoders:
+        encodes_text = prompts and not trains_text(self.adapter)
         return SdEncoders(
             device=device,
             tokenizer=self._tokenizer(),
             token=self.adapter.token,
-            text_encoder=None if trains_text(self.adapter) else self._text_encoder(device, torch.float32),
-            vae=load_autoencoder(self.folder, device),
+            text_encoder=self._text_encoder(device, torch.float32) if encodes_text else None,
+            vae=load_autoencoder(self.folder, device) if images else None,
         )
 
     def _tokenizer(self) -> Any:

@@ -105,17 +105,17 @@ class Sd3Family:
             "sha256": content_hash(self.folder / part for part in parts),
         }
 
-    def load_encoders(self, device: torch.device) -> Sd3Encoders:
+    def load_encoders(self, device: torch.device, *, prompts: bool = True, images: bool = True) -> Sd3Encoders:
         clips = (
             load_text_encoder(CLIPTextModelWithProjection, self.folder, part, device, torch.float32)
-            for part in CLIP_PARTS[2:]
+            for part in (CLIP_PARTS[2:] if prompts else ())
         )
         return Sd3Encoders(
             device=device,
             tokenizers=tuple(CLIPTokenizer.from_pretrained(self.folder, subfolder=part) for part in CLIP_PARTS[:2]),
             text_encoders=tuple(clips),
-            t5=self._load_t5(device) if self.has_t5 else None,
-            vae=load_autoencoder(self.folder, device),
+            t5=self._load_t5(device) if self.has_t5 and prompts else None,
+            vae=load_autoencoder(self.folder, device) if images else None,
         )
 
     def _load_t5(self, device: torch.device) -> T5:
@@ -226,7 +226,9 @@ class Sd3Denoiser:
         return add_lora(self.network, lora_config(adapter, TARGETS), seed=seed)
 
     def compile_blocks(self) -> None:
-        self.network.compile_repeated_blocks()
+        """Diffusers names no repeated blocks of this network, so that its own method refuses it."""
+        for block in self.network.transformer_blocks:
+            block.compile()
 
     def checkpoint_gradients(self, wanted: bool) -> None:
         if wanted:

@@ -20,7 +20,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from trainer.cache.cache import Tensors
 from trainer.families.architecture import require_family
 from trainer.families.autoencoder import AutoencoderDecoder, encode_images, load_autoencoder, load_decoder
-from trainer.families.diffusion import Diffusion, new_diffusion, read_scheduler, timestep_at
+from trainer.families.diffusion import Diffusion, new_diffusion, num_train_timesteps, read_scheduler, timestep_at
 from trainer.families.files import content_hash, locate, read_json, require_safetensors
 from trainer.families.lora import ATTENTION, add_lora, lora_config, save_lora, without_lora
 from trainer.families.precision import dtype_of
@@ -69,7 +69,7 @@ class SdxlFamily:
 
     @property
     def num_train_timesteps(self) -> int:
-        return int(self.scheduler["num_train_timesteps"])
+        return num_train_timesteps(self.scheduler)
 
     @property
     def guidance(self) -> float:
@@ -92,13 +92,14 @@ class SdxlFamily:
     def _zeros_for_empty(self) -> bool:
         return bool(read_json(self.folder / "model_index.json").get("force_zeros_for_empty_prompt", True))
 
-    def load_encoders(self, device: torch.device) -> SdxlEncoders:
+    def load_encoders(self, device: torch.device, *, prompts: bool = True, images: bool = True) -> SdxlEncoders:
+        encodes_text = prompts and not trains_text(self.adapter)
         return SdxlEncoders(
             device=device,
             tokenizers=self._tokenizers(),
             token=self.adapter.token,
-            text_encoders=None if trains_text(self.adapter) else self._text_encoders(device, torch.float32),
-            vae=load_autoencoder(self.folder, device),
+            text_encoders=self._text_encoders(device, torch.float32) if encodes_text else None,
+            vae=load_autoencoder(self.folder, device) if images else None,
             zeros_for_empty=self._zeros_for_empty,
         )
 

@@ -76,6 +76,7 @@ def read_run(directory: Path) -> Run:
         prompt=lambda files: files.prompt,
         images=_digests,
         share=spec.validation.share,
+        limit=spec.validation.max_pairs,
     )
     dataset_digest = _digest([_identity(pair, files) for pair, files in pairs])
     return Run(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, Protocol, TypeVar
 
 from trainer.spec.same import connected, same_prompt
@@ -25,14 +25,16 @@ def hold_out(
     prompt: Callable[[Item], str],
     images: Callable[[Item], Iterable[str]] = lambda _: (),
     share: float,
+    limit: int,
 ) -> tuple[list[Item], list[Item], HeldOutBy]:
     """Training items, validation items, and what the split went by.
 
-    Where no item is marked "validation", about ``share`` of the prompts are held out, chosen by their hash and
-    so independent of the order of the data. Prompts that are the same but for case, spaces or Unicode form stay
-    together, and so do items that share an image (``images`` are digests). What is connected in this way to most of
-    the data is trained on. Where everything is, prompts are held out though their images are shared; with a single
-    prompt, items are held out; with a single item, nothing can be, and it serves as both.
+    Where no item is marked "validation", about ``share`` of the prompts are held out, and no more than ``limit``
+    items, which is all that is measured: they are chosen by their hash and so independent of the order of the data.
+    Prompts that are the same but for case, spaces or Unicode form stay together, and so do items that share an image
+    (``images`` are digests). What is connected in this way to most of the data is trained on. Where everything is,
+    prompts are held out though their images are shared; with a single prompt, items are held out; with a single item,
+    nothing can be, and it serves as both.
     """
     training = [item for item, split in items if split == "train"]
     validation = [item for item, split in items if split == "validation"]
@@ -57,12 +59,23 @@ def hold_out(
     count = min(len(groups) - 1, max(1, round(share * len(groups))))
     small = [root for root, of in groups.items() if 2 * len(of) <= len(training)] or list(groups)
     by_hash = sorted(small, key=lambda root: hashlib.sha256(names[root].encode()).digest())
-    held_out = set(by_hash[:count])
+    held_out = _within(limit, by_hash, groups, most=count)
     return (
         [training[index] for root, of in groups.items() if root not in held_out for index in of],
         [training[index] for root, of in groups.items() if root in held_out for index in of],
         how,
     )
+
+
+def _within(limit: int, by_hash: Sequence[int], groups: Mapping[int, Sequence[object]], *, most: int) -> set[int]:
+    """At most ``most`` groups, in order, with ``limit`` items or fewer in all; the smallest where none is so small."""
+    chosen: set[int] = set()
+    left = limit
+    for root in by_hash:
+        if len(chosen) < most and len(groups[root]) <= left:
+            chosen.add(root)
+            left -= len(groups[root])
+    return chosen or {min(by_hash, key=lambda root: len(groups[root]))}
 
 
 def select_by_hash(pairs: Sequence[Named], limit: int) -> list[Named]:

@@ -7,6 +7,7 @@ TrainerError
 ├── NonFiniteLoss    training diverged
 ├── OutOfMemory      the batch does not fit the device, or the machine
 ├── ImageTooLarge  an image does not
+├── DeviceFault    the GPU or its driver failed: run again to go on
 ├── RunInUse         another process trains in this run directory
 ├── CacheEntryLost   what was cached is gone or damaged: run again
 ├── DiskFull         nowhere to write a checkpoint, a cache entry or the output
@@ -18,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainer.runtime.oom import ExhaustedMemory
+from trainer.runtime.hardware_errors import ExhaustedMemory
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,16 @@ class OutOfMemory(TrainerError):
         self.exhausted_memory, self.peak_bytes, self.batch_size = exhausted_memory, peak_bytes, batch_size
 
 
+class DeviceFault(TrainerError):
+    code = "device_error"
+
+    def __init__(self, reported: str) -> None:
+        super().__init__(
+            f"The GPU or its driver failed: {reported}. Run again: training goes on from the last checkpoint. If it "
+            f"fails again, check the GPU (nvidia-smi -q, and Xid lines of the kernel's log) or use another worker."
+        )
+
+
 class ImageTooLarge(TrainerError):
     def __init__(self, exhausted_memory: ExhaustedMemory, width: int, height: int, peak_bytes: int) -> None:
         whose = "GPU memory" if exhausted_memory == "device" else "the machine's main memory"
@@ -144,5 +155,6 @@ class ExportMismatch(TrainerError):
 
     def __init__(self, file: str, difference: float, tolerance: float, what: str) -> None:
         super().__init__(
-            f"The exported {file}, loaded again, changes {what} by {difference:.3g} (allowed {tolerance:.3g})."
+            f"The exported {file}, loaded again, changes {what} by {difference:.3g} of its size (allowed "
+            f"{tolerance:.3g}). This is a fault of the trainer: report it with this message; the checkpoints are whole."
         )

@@ -62,6 +62,8 @@ class Samples:
             remove_partial_files(self.directory / FOLDER)
         for later in (at for at in self._steps() if at > step):
             shutil.rmtree(self.directory / FOLDER / f"step-{later:08d}")
+        if not self._steps():
+            (self.directory / FOLDER / GRID).unlink(missing_ok=True)
 
     def _steps(self) -> list[int]:
         folder = self.directory / FOLDER

@@ -78,10 +78,12 @@ class Validation(Strict):
     """Held-out pairs, scored on the same timesteps and noise at every checkpoint."""
 
     share: Annotated[Real, Field(gt=0, le=0.5)] = Field(
-        0.1, description="Part of the pairs, by prompt, held out when the data names no validation pairs."
+        0.1, description="Part of the pairs, by prompt, held out when the data names none: at most max_pairs of them."
     )
     draws: Annotated[Whole, Field(ge=1, le=100)] = Field(4, description="Timesteps per pair, at stratum midpoints.")
-    max_pairs: Annotated[Whole, Field(ge=1, le=10_000)] = Field(256, description="Of the base and of the result.")
+    max_pairs: Annotated[Whole, Field(ge=1, le=10_000)] = Field(
+        256, description="Held-out pairs that are measured, of the base and the result."
+    )
     pairs_at_checkpoints: Annotated[Whole, Field(ge=1, le=10_000)] | Auto = Field(
         "auto", description="auto: as many as cost 5% of the steps between two checkpoints, at least two."
     )
@@ -129,7 +131,7 @@ class Compute(Strict):
     """What a run spends to do the same; none of it changes what is optimised."""
 
     base_precision: Literal["auto", "fp32", "bf16", "fp16", "int8", "nf4"] = Field(
-        "auto", description="Of the frozen base; auto: bf16 on a GPU that has it, fp32 elsewhere."
+        "auto", description="Of the frozen base; auto: bf16 on a GPU that has it, fp16 on a V100 or T4, fp32 elsewhere."
     )
     optimizer: Literal["adamw", "adamw8bit"] = Field("adamw", description="8 bits a state: on CUDA alone.")
     gradient_checkpointing: Flag | Auto = Field("auto", description="auto: where one pair does not fit without.")

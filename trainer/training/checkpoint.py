@@ -12,7 +12,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from trainer.evaluation.held_out import HeldOutLosses
 from trainer.runtime.atomic_io import atomic_directory, remove_partial_files
 from trainer.runtime.errors import BadRun, RunFieldError
 from trainer.training.memory_plan import MemoryPlan
+from trainer.training.step import GradientScale
 
 STATE, TENSORS, HISTORY, MANIFEST = "state.json", "tensors.safetensors", "metrics.jsonl", "manifest.json"
 _NAME = re.compile(r"step-(\d{8,})")
@@ -45,7 +46,10 @@ class BestAdapter:
 
 @dataclass(frozen=True)
 class ResolvedPlan:
-    """What "auto" resolved to: a resumed run uses the same, but plans its memory again on another ``device``."""
+    """What "auto" resolved to: a resumed run uses the same, but plans its memory again on another ``device``.
+
+    ``device`` names all processes' devices with their memory.
+    """
 
     beta: float | None
     device: str
@@ -58,7 +62,8 @@ class TrainingState:
 
     ``run`` is the digest of spec and data; ``optimizer`` is keyed "<parameter>.<state>"; ``base`` is the untrained
     model on the held-out draws; ``validated`` says whether this step was measured on them too; ``plan`` is what
-    "auto" resolved to (beta, batch_size); ``metrics_log`` is metrics.jsonl so far.
+    "auto" resolved to (beta, batch_size); ``metrics_log`` is metrics.jsonl so far; ``gradient_scale`` is of an
+    fp16 base.
     """
 
     run: str
@@ -70,6 +75,7 @@ class TrainingState:
     best: BestAdapter | None
     plan: ResolvedPlan
     metrics_log: bytes
+    gradient_scale: GradientScale = field(default_factory=GradientScale)
 
 
 def path_of(folder: Path, step: int) -> Path:
@@ -153,6 +159,7 @@ def _state(checkpoint: TrainingState) -> dict[str, object]:
         "held_out_pairs": checkpoint.base.pairs,
         "timesteps": checkpoint.base.timesteps,
         "settled": asdict(checkpoint.plan),
+        "gradient_scale": asdict(checkpoint.gradient_scale),
         "best": None if best is None else {"step": best.step, "objective": best.objective},
     }
 
@@ -187,6 +194,7 @@ def _parse(state: dict[str, Any], tensors: Mapping[str, Tensor], metrics_log: by
         best=BestAdapter(best["step"], best["objective"], groups["best"]) if best else None,
         plan=ResolvedPlan(**state["settled"] | {"memory": MemoryPlan(**state["settled"]["memory"])}),
         metrics_log=metrics_log,
+        gradient_scale=GradientScale(**state.get("gradient_scale", {})),  # older checkpoints have none
     )
 
 

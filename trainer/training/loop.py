@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from itertools import count, islice
 
 from trainer.data.batch_sampler import BatchSampler
@@ -22,16 +22,18 @@ from trainer.evaluation.diagnostics import should_stop
 from trainer.evaluation.evaluator import Evaluator
 from trainer.evaluation.held_out import HeldOutLosses, metrics, pairs_within_budget
 from trainer.objectives.objective import Objective
-from trainer.runtime.device import explain_out_of_memory
-from trainer.runtime.errors import Interrupted
+from trainer.runtime.device import explain_out_of_memory, free_memory
+from trainer.runtime.errors import Interrupted, OutOfMemory
+from trainer.runtime.hardware_errors import release_frames
 from trainer.sampling.samples import Samples
-from trainer.spec.events import CheckpointWritten, StoppedEarly
+from trainer.spec.events import CheckpointWritten, StoppedEarly, Warned
 from trainer.spec.resolved import Resolved
 from trainer.training.checkpoint import BestAdapter, ResolvedPlan, TrainingState, prune, write_checkpoint
+from trainer.training.memory_plan import next_plan, plan_event, plans_of_run
 from trainer.training.progress import ProgressReporter
 from trainer.training.schedule import learning_rate
 from trainer.training.setup import TrainingContext
-from trainer.training.step import StepRecord, training_step
+from trainer.training.step import GradientOverflow, GradientScale, StepRecord, training_step
 
 
 def fit(
@@ -41,16 +43,18 @@ def fit(
     base: HeldOutLosses,
     plan: ResolvedPlan,
     resumed: TrainingState | None,
-) -> BestAdapter:
-    """Train from ``resumed`` or from the start to the last step; returns the best evaluated adapter.
+) -> tuple[BestAdapter, ResolvedPlan]:
+    """Train from ``resumed`` or from the start to the last step.
 
+    Returns the best evaluated adapter, and the plan at the end, which a lack of memory may have changed.
     Raises Interrupted after writing a checkpoint, NonFiniteLoss, OutOfMemory, DiskFull.
     """
     every = context.run.spec.checkpoints.every_steps or math.ceil(context.run.hyperparameters.max_steps / 4)
     with explain_out_of_memory(context.device, plan.memory.batch_size):
         batches = new_batches(context, objective)
         samples = new_samples(context)
-        return Training(context, evaluator, objective, base, plan, every, batches, resumed, samples).run()
+        training = Training(context, evaluator, objective, base, plan, every, batches, resumed, samples)
+        return training.run(), training.plan
 
 
 def new_batches(context: TrainingContext, objective: Objective) -> Batches:
@@ -103,7 +107,9 @@ class Training:
     saved_at: float = field(default_factory=time.monotonic)
     best: BestAdapter | None = None
     sampled_steps: set[int] = field(default_factory=set)
+    gradient_scale: GradientScale = field(default_factory=GradientScale)
     line: ProgressReporter = field(init=False)
+    loaded: Iterator[tuple[list[Batch], list[str]]] = field(init=False)
 
     def __post_init__(self) -> None:
         context, resumed = self.context, self.resumed
@@ -117,6 +123,7 @@ class Training:
                 resumed.validated,
                 resumed.best,
             )
+            self.gradient_scale = replace(resumed.gradient_scale)
 
     @property
     def hyperparameters(self) -> Resolved:
@@ -124,15 +131,15 @@ class Training:
 
     def run(self) -> BestAdapter:
         last = self.hyperparameters.max_steps
-        steps = self.steps()
         try:
             self.begin()
+            self.loaded = self.steps()
             while True:
                 self.sample_and_evaluate_if_due()
                 if self.best is not None and (self.step == last or self.stopped_early()):
                     return self.best
                 self.context.stop.check()
-                record = self.advance(*next(steps))
+                record = self.next_step()
                 self.line.add(record)
                 self.context.stop.agree(record.stop_requested)
                 if self.save_due():
@@ -176,7 +183,36 @@ class Training:
             return batches, [pair.id for group in groups for pair in group]
 
         numbered = zip(count(self.step + 1), order.steps(self.step + 1), strict=False)
-        return prefetch(load, islice(numbered, self.hyperparameters.max_steps - self.step))
+        return prefetch(load, islice(numbered, self.hyperparameters.max_steps - self.step), self.context.device)
+
+    def next_step(self) -> StepRecord:
+        """If memory runs out before the update, the same step by the next memory plan: its draws are keyed.
+
+        Raises OutOfMemory if no plan is left.
+        """
+        while True:
+            try:
+                with explain_out_of_memory(self.context.device, self.plan.memory.batch_size):
+                    batches, pairs = next(self.loaded)
+                return self.advance(batches, pairs)
+            except OutOfMemory as error:
+                release_frames(error)
+                failure = error
+            batches = []
+            self.use_next_plan(failure)
+
+    def use_next_plan(self, failure: OutOfMemory) -> None:
+        context, before = self.context, self.plan.memory
+        memory = next_plan(before, plans_of_run(context.run, context.process_group.size))
+        if memory is None:
+            raise failure
+        context.trainable.denoiser.checkpoint_gradients(memory.gradient_checkpointing)
+        self.plan = replace(self.plan, memory=memory)
+        self.loaded = self.steps()
+        free_memory(context.device)
+        message = f"Memory ran out in step {self.step + 1} with {before}. The run repeats the step with {memory}."
+        context.phases.report(Warned(code="memory_plan_changed", message=f"{message} It trains the same, but slower."))
+        context.phases.report(plan_event(memory, context.run, measured=True))
 
     def advance(self, batches: list[Batch], pairs: list[str]) -> StepRecord:
         options, trainable = self.hyperparameters, self.context.trainable
@@ -187,20 +223,28 @@ class Training:
             max_steps=options.max_steps,
             kind=options.lr_scheduler,
         )
-        with trainable.training(self.context.run.spec.seed, self.step + 1, self.context.process_group.rank):
-            record = training_step(
-                trainable.denoiser,
-                trainable.optimizer,
-                batches,
-                self.objective,
-                step=self.step + 1,
-                learning_rate=rate,
-                max_grad_norm=options.max_grad_norm,
-                streamed=self.plan.memory.streamed,
-                process_group=self.context.process_group,
-                pairs=pairs,
-                stop_requested=self.context.stop.requested,
-            )
+        take = partial(
+            training_step,
+            trainable.denoiser,
+            trainable.optimizer,
+            batches,
+            self.objective,
+            step=self.step + 1,
+            learning_rate=rate,
+            max_grad_norm=options.max_grad_norm,
+            streamed=self.plan.memory.streamed,
+            process_group=self.context.process_group,
+            pairs=pairs,
+            stop_requested=self.context.stop.requested,
+            gradient_scale=self.gradient_scale,
+        )
+        record = None
+        while record is None:
+            with trainable.training(self.context.run.spec.seed, self.step + 1, self.context.process_group.rank):
+                try:
+                    record = take()
+                except GradientOverflow:
+                    self.gradient_scale.shrink()
         self.step, self.validated = self.step + 1, False
         return record
 
@@ -271,10 +315,20 @@ class Training:
         )
 
     def write_samples(self, step: int) -> None:
-        if self.samples is not None:
-            self.sampled_steps.add(step)
-            self.context.phases.enter("sampling")
-            self.context.phases.report(self.samples.write(step, self.context.check, self.context.phases.progress))
+        """Without memory for them, the run goes on without this step's."""
+        if self.samples is None:
+            return
+        phases, device = self.context.phases, self.context.device
+        self.sampled_steps.add(step)
+        phases.enter("sampling")
+        try:
+            with explain_out_of_memory(device, len(self.samples.prompts)):
+                phases.report(self.samples.write(step, self.context.check, phases.progress))
+                return
+        except OutOfMemory:
+            message = f"The device had no memory left to sample images at step {step}. Training goes on without them."
+            phases.report(Warned(code="no_samples", message=message))
+        free_memory(device)
 
     def save_due(self) -> bool:
         """Between evaluations, which write their own. Only the main process writes, by its own clock."""
@@ -305,6 +359,7 @@ class Training:
             base=self.base,
             best=self.best,
             plan=self.plan,
+            gradient_scale=replace(self.gradient_scale),
             metrics_log=context.metrics_log.read(),
         )
         path = write_checkpoint(folder, checkpoint)

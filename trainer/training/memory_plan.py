@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from trainer.run_directory.run import Run
 from trainer.runtime.errors import OutOfMemory
+from trainer.runtime.hardware_errors import release_frames
+from trainer.spec.events import MemoryPlanned
 from trainer.spec.run import Compute
 from trainer.spec.strict import Auto
 
@@ -17,6 +21,10 @@ class MemoryPlan:
     batch_size: int
     gradient_checkpointing: bool
     streamed: bool
+
+    def __str__(self) -> str:
+        checkpointing = ", gradient checkpointing" if self.gradient_checkpointing else ""
+        return f"batch_size {self.batch_size}{checkpointing}{', streamed pairs' if self.streamed else ''}"
 
     def memory_need(self) -> tuple[bool, bool, int]:
         """Lower for plans that are tried later."""
@@ -42,6 +50,28 @@ def candidate_plans(
                 yield MemoryPlan(size, is_checkpointing, is_streamed)
 
 
+def next_plan(plan: MemoryPlan, candidates: Iterator[MemoryPlan]) -> MemoryPlan | None:
+    """The fastest that needs less memory; None if there is none."""
+    return next((one for one in candidates if one.memory_need() < plan.memory_need()), None)
+
+
+def plans_of_run(run: Run, processes: int) -> Iterator[MemoryPlan]:
+    """The candidates of a run whose steps so many processes share."""
+    spec, hyperparameters = run.spec, run.hyperparameters
+    pairs = math.ceil(hyperparameters.effective_batch_size / processes)
+    return candidate_plans(hyperparameters.batch_size, pairs, spec.compute, dropout=spec.adapter.dropout > 0)
+
+
+def plan_event(plan: MemoryPlan, run: Run, *, measured: bool) -> MemoryPlanned:
+    return MemoryPlanned(
+        effective_batch_size=run.hyperparameters.effective_batch_size,
+        batch_size=plan.batch_size,
+        gradient_checkpointing=plan.gradient_checkpointing,
+        streamed=plan.streamed,
+        measured=measured,
+    )
+
+
 def _halvings(size: int) -> Iterator[int]:
     while size > 1:
         yield size
@@ -50,12 +80,16 @@ def _halvings(size: int) -> Iterator[int]:
 
 
 def first_that_fits(candidates: Iterator[MemoryPlan], attempt: Callable[[MemoryPlan], None]) -> MemoryPlan:
-    """``attempt`` raises OutOfMemory for a plan that does not fit; so does this if none does."""
+    """``attempt`` raises OutOfMemory for a plan that does not fit; so does this if none does.
+
+    Each attempt begins with the memory of those before it released.
+    """
     failure: OutOfMemory | None = None
     for plan in candidates:
         try:
             attempt(plan)
         except OutOfMemory as error:
+            release_frames(error)
             failure = error
         else:
             return plan

@@ -12,10 +12,41 @@ from trainer.data.batches import Batch
 from trainer.evaluation.losses import denoising_losses, reference_losses
 from trainer.families.family import Denoiser
 from trainer.objectives.objective import Objective, PairLosses
+from trainer.runtime.device import explain_out_of_memory, free_memory, peak_memory
 from trainer.runtime.distributed import SINGLE_PROCESS, ProcessGroup
+from trainer.runtime.errors import OutOfMemory
+from trainer.runtime.hardware_errors import release_frames
 
-# Activations' gradients in fp16 would fall below its smallest number; the adapter's own, in fp32, are scaled back.
-FP16_SCALE = 4096.0
+
+class GradientOverflow(Exception):
+    """The scaled gradient of an fp16 base was not finite: nothing was updated, a smaller scale may do."""
+
+
+@dataclass
+class GradientScale:
+    """The factor of the loss on an fp16 base (arXiv 1710.03740): unscaled, activations' gradients would vanish.
+
+    The adapter's own gradients, in fp32, are scaled back. After an overflow the factor halves, down to ``SMALLEST``;
+    after ``GROWS_AFTER`` steps without one it doubles. Other precisions have the factor 1.
+    """
+
+    value: float = 4096.0
+    good_steps: int = 0
+
+    @property
+    def may_shrink(self) -> bool:
+        return self.value > SMALLEST
+
+    def shrink(self) -> None:
+        self.value, self.good_steps = self.value / 2, 0
+
+    def count_good_step(self) -> None:
+        self.good_steps += 1
+        if self.good_steps == GROWS_AFTER:
+            self.value, self.good_steps = min(2 * self.value, LARGEST), 0
+
+
+SMALLEST, LARGEST, GROWS_AFTER = 2.0**-10, 2.0**24, 2000
 
 
 @dataclass(frozen=True)
@@ -81,29 +112,53 @@ def training_step(
     process_group: ProcessGroup = SINGLE_PROCESS,
     pairs: Sequence[str] | None = None,
     stop_requested: bool = False,
+    gradient_scale: GradientScale | None = None,
 ) -> StepRecord:
     """The gradient of the mean objective over all pairs, clipped, and one update of the optimizer.
 
     Among several processes ``batches`` are this one's share and ``pairs`` names those of all; every process comes out
-    with the same update and the same record.
+    with the same update and the same record. Raises OutOfMemory in all of them, before any update, if the backward
+    pass does not fit in one of them. Raises GradientOverflow, before any update too, where a smaller
+    ``gradient_scale`` of an fp16 base may make the gradient finite.
     """
     own = [name for batch in batches for name in batch.pairs]
     names = own if pairs is None else pairs
     backward = backward_streamed if streamed else backward_joint
-    scale = FP16_SCALE if denoiser.dtype == torch.float16 else 1.0
-    losses = [backward(denoiser, batch, objective, len(names) / scale) for batch in batches]
+    gradient_scale = gradient_scale or GradientScale()
+    scale = gradient_scale.value if denoiser.dtype == torch.float16 else 1.0
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    device, batch_size = parameters[0].device, max((len(batch.pairs) for batch in batches), default=0)
+    failure: OutOfMemory | None = None
+    try:
+        with explain_out_of_memory(device, batch_size):
+            losses = [backward(denoiser, batch, objective, len(names) / scale) for batch in batches]
+    except OutOfMemory as error:
+        release_frames(error)
+        failure, losses = error, []
+        optimizer.zero_grad(set_to_none=True)
+        free_memory(device)
     if process_group.size > 1:
-        everything, stop_requested = reduce_gradients(
-            process_group, parameters, losses, own, names, objective, stop_requested
+        everything, stop_requested, any_failed = reduce_gradients(
+            process_group, parameters, losses, own, names, objective, stop_requested, failed=failure is not None
         )
-    else:
+        if any_failed:
+            failure = failure or OutOfMemory("device", peak_memory(device), batch_size)
+    if failure is not None:
+        optimizer.zero_grad(set_to_none=True)
+        raise failure
+    if process_group.size == 1:
         everything = torch.cat(losses, dim=1)
-    if scale != 1:
+    if denoiser.dtype == torch.float16:
         for parameter in parameters:
             if parameter.grad is not None:
                 parameter.grad.div_(scale)
     grad_norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+    if denoiser.dtype == torch.float16:
+        # A loss that is not finite itself stays so at any scale: it is reported with the record.
+        if gradient_scale.may_shrink and not grad_norm.isfinite() and everything.isfinite().all():
+            optimizer.zero_grad(set_to_none=True)
+            raise GradientOverflow
+        gradient_scale.count_good_step()
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group["scale"]
     optimizer.step()
@@ -119,8 +174,12 @@ def reduce_gradients(
     names: Sequence[str],
     objective: Objective,
     stop_requested: bool,
-) -> tuple[Tensor, bool]:
-    """Gradients of all processes into ``parameters``; returns all pairs' losses and whether any process is to stop.
+    *,
+    failed: bool,
+) -> tuple[Tensor, bool, bool]:
+    """Gradients of all processes into ``parameters``.
+
+    Returns all pairs' losses, whether any process is to stop, and whether any failed.
 
     One message for everything: losses are at their pair's index, zeros elsewhere, so that their sum is themselves.
     """
@@ -130,10 +189,11 @@ def reduce_gradients(
     if losses:
         positions = {name: position for position, name in enumerate(names)}
         everything[:, [positions[name] for name in own]] = torch.cat(losses, dim=1)
-    requested = torch.tensor([float(stop_requested)], device=device)
-    message = torch.cat([*(gradient.flatten() for gradient in gradients), everything.flatten(), requested])
+    flags = torch.tensor([float(stop_requested), float(failed)], device=device)
+    message = torch.cat([*(gradient.flatten() for gradient in gradients), everything.flatten(), flags])
     process_group.all_reduce(message)
-    *parts, sums, stop = torch.split(message, [*map(torch.Tensor.numel, gradients), everything.numel(), 1])
+    *parts, sums, flags = torch.split(message, [*map(torch.Tensor.numel, gradients), everything.numel(), len(flags)])
     for parameter, part in zip(parameters, parts, strict=True):
         parameter.grad = part.view_as(parameter)
-    return sums.view_as(everything), bool(stop.item())
+    any_stop, any_failed = flags.tolist()
+    return sums.view_as(everything), bool(any_stop), bool(any_failed)

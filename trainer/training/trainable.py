@@ -102,6 +102,15 @@ def new_optimizer(
     return torch.optim.AdamW(parameter_groups, lr=0.0, weight_decay=weight_decay, fused=True)
 
 
+def missing_state_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """What the optimizer's state takes from the first update on: two moments a parameter; 0 once it has them."""
+    if optimizer.state:
+        return 0
+    moments = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    size = 4 if isinstance(optimizer, torch.optim.AdamW) else 1  # bytes of a moment
+    return sum(2 * size * parameter.numel() for parameter in moments)
+
+
 def new_trainable(
     family: Family, spec: RunSpec, device: torch.device, *, learning_rate: float, weight_decay: float
 ) -> Trainable:

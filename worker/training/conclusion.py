@@ -12,7 +12,7 @@ from trainer.spec.events import EXIT_DONE, EXIT_INTERRUPTED, Failed
 from worker.resources import Resources
 from worker.training.attempt import RESULT_PURPOSE, Attempt, store_files
 
-TRANSIENT = ("base_unavailable", "cache_entry_lost", "disk_full")  # trouble that another attempt may not have
+TRANSIENT = ("base_unavailable", "cache_entry_lost", "device_error", "disk_full")  # another attempt may not have it
 # Trouble that takes time to pass: an attempt that began at once would meet it again and count as one more crash.
 RETRIED_LATER = (*TRANSIENT, "storage_fault")
 SIGNALS = {one.value: one.name for one in signal.Signals}  # most real-time signals have a number alone

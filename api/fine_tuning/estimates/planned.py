@@ -30,7 +30,7 @@ class Planned:
 def planned(spec: RunSpec, training: int | None, validation: int | None) -> Planned:
     """Pairs of the training file, and of the validation file, 0 without one; None while a file is not read."""
     if training is not None and validation is not None:
-        held_out = 0 if validation else round(training * spec.validation.share)
+        held_out = 0 if validation else min(round(training * spec.validation.share), spec.validation.max_pairs)
         return Planned(spec, training + validation, resolve(spec.method, max(1, training - held_out)))
     hyperparameters = spec.method.hyperparameters
     said = "auto" not in (hyperparameters.max_steps, hyperparameters.batch_size) and hyperparameters.n_epochs == "auto"

@@ -186,9 +186,9 @@ def test_what_a_pairs_images_have_apart_stands_by_side(tmp_path: Path) -> None:
     wide = [replace(one, images=(one.images[0], rejected)) for one in pairs]
     batch = batches(cache).batch(wide, step=1)
     assert batch.latents[:, 0, 0, 0].tolist() == [1.0, 2.0, 3.0, 50.0, 50.0, 50.0]
-    assert batch.size_ids[:, 1].tolist() == [8.0, 8.0, 8.0, 16.0, 16.0, 16.0]
+    assert batch.size_ids[:, 1].tolist() == [8.0] * 6  # the chosen images', of both
     assert batch.side(1).latents[:, 0, 0, 0].tolist() == [50.0] * 3
-    assert batch.side(1).size_ids[:, 1].tolist() == [16.0] * 3
+    assert batch.side(1).size_ids[:, 1].tolist() == [8.0] * 3
 
 
 def test_methods_that_train_on_chosen_images_alone_get_no_others(tmp_path: Path) -> None:

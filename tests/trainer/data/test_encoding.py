@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,8 +40,10 @@ class Mean:
     missing_parts: tuple[str, ...] = ()
     fingerprint: dict[str, Any] = field(default_factory=dict)
     together: list[int] = field(default_factory=list)
+    loaded: list[tuple[bool, bool]] = field(default_factory=list)
 
-    def load_encoders(self, _device: torch.device) -> Mean:
+    def load_encoders(self, _device: torch.device, *, prompts: bool = True, images: bool = True) -> Mean:
+        self.loaded.append((prompts, images))
         return self
 
     def timestep_at(self, share: float) -> float:
@@ -232,3 +236,32 @@ def test_an_image_whose_orientation_comes_too_late_is_refused_by_name(tmp_path: 
 
 def file_sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@dataclass
+class InTurn(Mean):
+    """Encoders of its own for each load; none may be loaded while others are."""
+
+    references: list[weakref.ref[Mean]] = field(default_factory=list)
+
+    def load_encoders(self, _device: torch.device, *, prompts: bool = True, images: bool = True) -> Mean:
+        gc.collect()
+        assert [reference for reference in self.references if reference() is not None] == []
+        encoders = Mean(self.native_size)
+        self.references.append(weakref.ref(encoders))
+        self.loaded.append((prompts, images))
+        return encoders
+
+
+def test_text_encoders_are_gone_before_the_autoencoder_comes(tmp_path: Path) -> None:
+    family = InTurn(64)
+    encoder = new_encoder(family, Cache(tmp_path / "cache"), "auto")
+    image = encoder.image(saved_image(tmp_path / "a.png"), encoder.native)
+    for _ in range(2):  # the second time nothing is missing
+        encoder.encode(["a", "b"], [image], device=CPU, stop=StopRequest(), progress=lambda *_: None)
+    assert family.loaded == [(True, False), (False, True)]
+
+
+def saved_image(path: Path) -> ImageFile:
+    Image.new("RGB", (64, 64), (200, 100, 50)).save(path)
+    return image_file(path)

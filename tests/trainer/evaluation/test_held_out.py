@@ -16,7 +16,7 @@ from trainer.evaluation.held_out import HeldOutLosses, accuracy, held_out_losses
 from trainer.objectives.objective import Objective, required
 from trainer.run_directory.run import ImageFile
 from trainer.run_directory.split import select_by_hash
-from trainer.runtime.errors import NonFiniteLoss
+from trainer.runtime.errors import NonFiniteLoss, OutOfMemory
 from trainer.runtime.signals import StopRequest
 from trainer.spec.buckets import Bucket, centre_crop
 
@@ -174,9 +174,9 @@ def stored(cache: Cache, name: str, *, width: int = 8) -> EncodedPair:
     return EncodedPair(name, size, keys, tuple(images))
 
 
-def measured(cache: Cache, pairs: list[EncodedPair], batch_size: int) -> HeldOutLosses:
+def measured(cache: Cache, pairs: list[EncodedPair], batch_size: int, denoiser: Plain | None = None) -> HeldOutLosses:
     return held_out_losses(
-        Plain(Network()),  # type: ignore[arg-type]
+        denoiser or Plain(Network()),  # type: ignore[arg-type]
         pairs,
         cache,
         draws=3,
@@ -186,6 +186,35 @@ def measured(cache: Cache, pairs: list[EncodedPair], batch_size: int) -> HeldOut
         stop=StopRequest(),
         progress=lambda *_: None,
     )
+
+
+class Small(Plain):
+    """On a device that two images fit."""
+
+    def predict(self, noisy: Tensor, timesteps: Tensor, prompt: Mapping[str, Tensor], _sizes: Tensor) -> Tensor:
+        if len(noisy) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return super().predict(noisy, timesteps, prompt, _sizes)
+
+
+def test_pairs_that_do_not_fit_together_are_measured_in_smaller_parts(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    pairs = [stored(cache, name) for name in "abcde"]
+    whole, parts = (measured(cache, pairs, 4, Plain(Network())), measured(cache, pairs, 4, Small(Network())))
+    assert parts.pairs == whole.pairs
+    torch.testing.assert_close(parts.chosen, whole.chosen)
+    torch.testing.assert_close(parts.rejected, whole.rejected)
+
+
+class Full(Plain):
+    def predict(self, *_: object) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+def test_a_single_pair_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    with pytest.raises(OutOfMemory, match="batch_size 1 "):
+        measured(cache, [stored(cache, name) for name in "ab"], 2, Full(Network()))
 
 
 def test_a_pair_is_measured_on_its_own_noise_at_each_timestep_and_on_the_means_of_its_images(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from trainer.run_directory.output import adapter_metadata
 from trainer.runtime.errors import ExportMismatch
 from trainer.runtime.signals import StopRequest
 from trainer.spec.family_facts import FamilyName
-from trainer.spec.run import Adapter, Base
+from trainer.spec.run import Adapter, Base, Compute
 
 CPU = torch.device("cpu")
 SDXL = {
@@ -96,9 +96,12 @@ def test_alpha_divided_by_the_rank_is_the_runs_scale() -> None:
     assert torch.equal(weights["lora_unet_middle_block_1_proj_in.lora_up.weight"], torch.full((4, 16), 0.5))
 
 
-def trained(base: Path, family: FamilyName, adapter: Adapter, cache: Cache) -> tuple[Denoiser, Batch]:
+def trained(
+    base: Path, family: FamilyName, adapter: Adapter, cache: Cache, *, precision: str = "fp32"
+) -> tuple[Denoiser, Batch]:
     """An adapter with random weights, and something to look at."""
-    opened = open_family(Base(name="tiny", family=family, source=str(base)), adapter)
+    compute = Compute.model_validate({"base_precision": precision})
+    opened = open_family(Base(name="tiny", family=family, source=str(base)), adapter, compute)
     encoder = new_encoder(opened, cache, "auto")
     encoder.encode(["a cat"], [], device=CPU, stop=StopRequest(), progress=lambda *_: None)
     denoiser = opened.load_denoiser(CPU)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
-from trainer.families.diffusion import Diffusion, new_diffusion, timestep_at
+from trainer.families.diffusion import Diffusion, new_diffusion, num_train_timesteps, read_scheduler, timestep_at
+from trainer.runtime.errors import BadRun
 
 pytestmark = pytest.mark.unit
 
@@ -64,3 +69,41 @@ def test_timesteps_are_whole_from_the_first_to_the_last_each_with_the_same_share
     counted = torch.bincount(torch.tensor([int(timestep_at(step / 4000, 1000)) for step in range(4000)]))
     assert counted.tolist() == [4] * 1000
     assert timestep_at(0.7, 10) == 7.0
+
+
+def scheduler_file(folder: Path, content: dict[str, Any]) -> Path:
+    (folder / "scheduler").mkdir()
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(content))
+    return folder
+
+
+PLAYGROUND = {
+    "_class_name": "EDMDPMSolverMultistepScheduler",
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "sigma_data": 0.5,
+    "sigma_max": 80.0,
+    "sigma_min": 0.002,
+}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        PLAYGROUND,
+        {"_class_name": "EDMEulerScheduler", "prediction_type": "v_prediction"},  # CosXL
+        {**SCHEDULER, "_class_name": "EulerDiscreteScheduler", "sigma_data": 0.5},
+        {**SCHEDULER, "_class_name": "FlowMatchEulerDiscreteScheduler"},
+    ],
+    ids=["Playground", "CosXL", "a sigma of the data", "flow matching"],
+)
+def test_a_base_of_another_process_is_refused(tmp_path: Path, content: dict[str, Any]) -> None:
+    with pytest.raises(BadRun, match=r"scheduler/ _class_name: given .*EDM and flow matching") as raised:
+        read_scheduler(scheduler_file(tmp_path, content))
+    assert raised.value.code == "bad_base"
+
+
+def test_a_scheduler_that_leaves_its_timesteps_out_has_diffusers_number_of_them(tmp_path: Path) -> None:
+    content = {key: value for key, value in SCHEDULER.items() if key != "num_train_timesteps"}
+    scheduler = read_scheduler(scheduler_file(tmp_path, content))
+    assert num_train_timesteps(scheduler) == len(new_diffusion(scheduler, CPU).alphas_cumprod) == 1000

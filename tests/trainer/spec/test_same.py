@@ -44,7 +44,7 @@ def test_the_review_the_split_and_the_check_of_leakage_agree(one: str, other: st
         list(review.add(ReviewedPair(PreparedPair(row, prompt, image.sha256, None), image, None)))
     assert review.figures().prompts == 1
     items = [(prompt, "train") for prompt in (one, other, "third", "fourth")]
-    training, validation, _ = hold_out(items, prompt=lambda item: item, share=0.5)
+    training, validation, _ = hold_out(items, prompt=lambda item: item, limit=1000, share=0.5)
     assert {one, other} <= set(training) or {one, other} <= set(validation)
     pairs = [ManifestPair(id="1", prompt=one, chosen="x", split="train")]
     pairs.append(ManifestPair(id="2", prompt=other, chosen="y", split="validation"))

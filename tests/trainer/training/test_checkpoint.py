@@ -17,6 +17,7 @@ from trainer.training.checkpoint import (
     write_checkpoint,
 )
 from trainer.training.memory_plan import MemoryPlan
+from trainer.training.step import GradientScale
 
 pytestmark = pytest.mark.unit
 
@@ -32,6 +33,7 @@ def checkpoint(step: int, best: BestAdapter | None = None) -> TrainingState:
         best=best,
         plan=ResolvedPlan(beta=32.0, device="cpu", memory=MemoryPlan(4, gradient_checkpointing=False, streamed=True)),
         metrics_log=b'{"step": 1}\n',
+        gradient_scale=GradientScale(512.0, good_steps=7),
     )
 
 
@@ -51,6 +53,7 @@ def test_a_checkpoint_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert torch.equal(read.base.rejected, written.base.rejected)
     assert read.metrics_log == written.metrics_log
     assert read.plan == written.plan
+    assert read.gradient_scale == GradientScale(512.0, good_steps=7)
     assert read.best is not None
     assert (read.best.step, read.best.objective, read.best.adapter["a.weight"].sum().item()) == (4, 0.25, 0)
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
+import torch
 
+from trainer.runtime.device import explain_out_of_memory
 from trainer.runtime.errors import OutOfMemory
 from trainer.spec.run import Compute
 from trainer.training.memory_plan import MemoryPlan, candidate_plans, first_that_fits
@@ -51,6 +55,47 @@ def test_what_the_user_fixed_stays() -> None:
     assert chosen(5, batch_size=5) == (5, False, True)
     with pytest.raises(OutOfMemory):
         chosen(5, batch_size=5, pairs="joint", gradient_checkpointing=False)
+
+
+def fail_plainly() -> None:
+    raise torch.OutOfMemoryError
+
+
+def fail_as_a_cause() -> None:
+    try:
+        fail_plainly()
+    except torch.OutOfMemoryError as error:
+        raise RuntimeError("the backward pass failed") from error
+
+
+def fail_in_a_handler() -> None:
+    try:
+        fail_plainly()
+    except torch.OutOfMemoryError:
+        raise RuntimeError("the backward pass failed")  # noqa: B904  (with a context and no cause)
+
+
+@pytest.mark.parametrize("fail", [fail_plainly, fail_as_a_cause, fail_in_a_handler])
+def test_an_attempt_begins_with_the_memory_of_those_before_it_released(fail: Callable[[], None]) -> None:
+    activations: list[weakref.ref[torch.Tensor]] = []
+    in_use: list[int] = []
+
+    def network() -> None:
+        activation = torch.zeros(8)
+        activations.append(weakref.ref(activation))
+        fail()
+
+    def attempt(plan: MemoryPlan) -> None:
+        gc.collect()
+        in_use.append(sum(reference() is not None for reference in activations))
+        with explain_out_of_memory(torch.device("cpu"), plan.batch_size):
+            batch = torch.zeros(8)
+            activations.append(weakref.ref(batch))
+            network()
+
+    with pytest.raises(OutOfMemory):
+        first_that_fits(candidate_plans(1, 12, Compute()), attempt)
+    assert in_use == [0, 0, 0, 0]
 
 
 def test_with_dropout_nothing_is_streamed() -> None:

@@ -16,7 +16,15 @@ from trainer.evaluation.losses import denoising_losses, reference_losses
 from trainer.objectives.objective import Objective, PairLosses, required
 from trainer.recipe import objective_of
 from trainer.spec.run import TrainingOptions
-from trainer.training.step import backward_joint, backward_streamed, training_step
+from trainer.training.step import (
+    GROWS_AFTER,
+    SMALLEST,
+    GradientOverflow,
+    GradientScale,
+    backward_joint,
+    backward_streamed,
+    training_step,
+)
 from trainer.training.trainable import new_optimizer
 
 pytestmark = pytest.mark.unit
@@ -362,3 +370,61 @@ def test_one_update_of_adamw_on_an_fp16_base_is_that_on_an_fp32_one() -> None:
         )
         updates.append(adapter.detach() - before)
     torch.testing.assert_close(updates[1], updates[0], rtol=5e-2, atol=0)
+
+
+STEEP = Objective(
+    lambda pair: 1e4 * (pair.chosen + required(pair.rejected)), uses_rejected=True, uses_reference=False
+)  # times 4096, its activations' gradients are above what fp16 can hold
+
+
+def half_step(denoiser: Plain, scale: GradientScale, objective: Objective = STEEP) -> float:
+    optimizer = torch.optim.SGD([{"params": [denoiser.network.adapter], "scale": 1.0}], lr=0.1)
+    given, rate = [batch_for("mapo", 2, seed=1)], 1e-6
+    options = {"step": 1, "learning_rate": rate, "max_grad_norm": 1e9, "gradient_scale": scale}
+    return training_step(denoiser, optimizer, given, objective, **options).grad_norm.item()  # type: ignore[arg-type]
+
+
+def test_a_gradient_that_overflows_in_fp16_changes_nothing_and_fits_at_a_smaller_scale() -> None:
+    half, scale = Plain(Half(), torch.float16), GradientScale()
+    before, shrunk = half.network.adapter.detach().clone(), 0
+    while True:
+        try:
+            norm = half_step(half, scale)
+            break
+        except GradientOverflow:
+            assert torch.equal(half.network.adapter, before)
+            assert half.network.adapter.grad is None
+            scale.shrink()
+            shrunk += 1
+    assert shrunk > 0
+    assert scale.value == 4096 / 2**shrunk
+    assert norm == pytest.approx(half_step(Plain(Network()), GradientScale()), rel=2e-2)
+    assert not torch.equal(half.network.adapter, before)
+
+
+def test_a_scale_doubles_after_many_good_steps_and_an_overflow_begins_the_count_again() -> None:
+    scale, half = GradientScale(8.0), Plain(Half(), torch.float16)
+    for _ in range(GROWS_AFTER - 1):
+        scale.count_good_step()
+    assert scale.value == 8
+    half_step(half, scale, OBJECTIVES["mapo"])
+    assert scale == GradientScale(16.0, good_steps=0)
+    scale.count_good_step()
+    scale.shrink()
+    assert scale == GradientScale(8.0, good_steps=0)
+
+
+def test_a_gradient_that_no_scale_makes_finite_is_recorded_as_it_is() -> None:
+    hopeless = Objective(lambda pair: 1e30 * pair.chosen, uses_rejected=False, uses_reference=False)
+    with pytest.raises(GradientOverflow):
+        half_step(Plain(Half(), torch.float16), GradientScale(), hopeless)
+    norm = half_step(Plain(Half(), torch.float16), GradientScale(SMALLEST), hopeless)
+    assert not torch.isfinite(torch.tensor(norm))
+
+
+def test_a_loss_that_is_not_finite_is_recorded_at_once_and_other_precisions_have_no_scale() -> None:
+    broken = Objective(lambda pair: torch.inf * pair.chosen, uses_rejected=False, uses_reference=False)
+    half_step(Plain(Half(), torch.float16), GradientScale(), broken)
+    scale = GradientScale()
+    half_step(Plain(Network()), scale)
+    assert scale == GradientScale()

@@ -46,7 +46,7 @@ def concluded(resources: Resources, attempt: Attempt, end: TrainerEnd) -> tuple[
     job = read_job(resources.sessions, attempt.lease.job_id)
     data = read_events(resources.sessions, job.id)[-1].data or {}
     code = data.get("code") or (job.error or {}).get("code")
-    assert again == (job.status == "queued" and code != "disk_full")
+    assert again == (job.status == "queued" and code not in ("device_error", "disk_full"))
     return job, code
 
 
@@ -107,7 +107,9 @@ def test_a_trainer_that_fails_after_it_was_done_has_not_succeeded(
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize(("code", "status"), [("disk_full", "queued"), ("bad_data", "failed")])
+@pytest.mark.parametrize(
+    ("code", "status"), [("disk_full", "queued"), ("device_error", "queued"), ("bad_data", "failed")]
+)
 def test_a_fault_that_may_pass_is_tried_again_and_any_other_fails_the_job(
     resources: Resources, attempt: Attempt, code: str, status: str
 ) -> None:
