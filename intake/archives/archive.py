@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from intake.archives.compression import EXPANDERS
+from intake.archives.compression import expander
 from intake.archives.entries import Entry
 from intake.archives.tar_archive import is_tar, list_tar
 from intake.archives.zip_archive import SIGNATURES, list_zip
@@ -29,7 +29,7 @@ def open_archive(path: Path, work_directory: Path, limits: Limits) -> Iterator[l
             yield list_zip(file, length, limits)
         elif is_tar(start):
             yield list_tar(file, length, limits)
-        elif (expand := next((found for mark, found in EXPANDERS.items() if start.startswith(mark)), None)) is not None:
+        elif (expand := expander(start)) is not None:
             expanded = work_directory / "expanded.tar"
             try:
                 expand(file, length, expanded, limits)
@@ -38,6 +38,25 @@ def open_archive(path: Path, work_directory: Path, limits: Limits) -> Iterator[l
             finally:
                 expanded.unlink(missing_ok=True)
         else:
-            raise ArchiveError(
-                "archive_unreadable", "is not a zip, tar, tar.gz, tar.zst or parquet file; pack the folder as one"
-            )
+            raise ArchiveError("archive_unreadable", f"is {_what(start, length)}; pack the folder as one of {_READ}")
+
+
+_READ = "zip, tar, tar.gz or tar.zst"
+_OTHERS = (
+    (b"\xfd7zXZ\0", "an xz file"),
+    (b"BZh", "a bzip2 file"),
+    (b"\x04\x22\x4d\x18", "an LZ4 file"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (b"Rar!\x1a\x07", "a RAR archive"),
+    (b"LZIP", "an lzip file"),
+    (b"MSCF", "a cabinet file"),
+)
+
+
+def _what(start: bytes, length: int) -> str:
+    if not length:
+        return "empty"
+    if not any(start) and length % len(start) == 0:
+        return "a tar file without any entry"
+    other = next((name for mark, name in _OTHERS if start.startswith(mark)), None)
+    return other or "not a zip, tar, tar.gz, tar.zst or parquet file"

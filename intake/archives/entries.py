@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from intake.errors import ArchiveError
@@ -36,6 +36,18 @@ class Entry:
     read: Callable[[], bytes]
 
 
+def with_slashes(entries: Sequence[Entry]) -> list[Entry]:
+    """Old .NET and PowerShell pack folders with backslashes: taken as that where the whole archive has no slash."""
+    if any("/" in entry.name for entry in entries) or not any("\\" in entry.name for entry in entries):
+        return list(entries)
+    return [_with_slashes(entry) for entry in entries]
+
+
+def _with_slashes(entry: Entry) -> Entry:
+    kind: Kind = "folder" if entry.name.endswith("\\") and entry.size == 0 else entry.kind
+    return replace(entry, name=entry.name.replace("\\", "/"), kind=kind)
+
+
 def accept_entries(entries: Iterable[Entry], limits: Limits) -> tuple[dict[str, Entry], list[Finding]]:
     """The archive's files by canonical name, and a finding for every entry that is refused."""
     accepted: dict[str, Entry] = {}
@@ -43,6 +55,8 @@ def accept_entries(entries: Iterable[Entry], limits: Limits) -> tuple[dict[str, 
     findings: list[Finding] = []
     for entry in entries:
         if is_system_file(entry.name):
+            continue
+        if _repeats(entry, accepted):
             continue
         error = _fault(entry, taken, limits)
         if error is not None:
@@ -94,6 +108,17 @@ def is_system_file(name: str) -> bool:
     return "__MACOSX" in parts or parts[-1] in _SYSTEM_FILES or parts[-1].startswith("._")
 
 
+def _repeats(entry: Entry, accepted: Mapping[str, Entry]) -> bool:
+    """Whether the same file stood in the archive before, under the same name: packed twice, it is one file."""
+    before = accepted.get(canonical(entry.name)) if entry.kind == "file" else None
+    if before is None or before.size != entry.size:
+        return False
+    try:
+        return before.read() == entry.read()
+    except ArchiveError:
+        return False
+
+
 def _fault(entry: Entry, taken: Mapping[str, str], limits: Limits) -> tuple[Code, str] | None:
     """The code, and what is wrong with the entry and what to do about it."""
     reason = _name_fault(entry.name, limits)
@@ -101,6 +126,8 @@ def _fault(entry: Entry, taken: Mapping[str, str], limits: Limits) -> tuple[Code
         return "archive_path", f"{reason}; rename it"
     if entry.kind == "folder":
         return None
+    if entry.kind == "sparse file":
+        return "archive_entry_type", "is stored with holes; pack it with tar without --sparse"
     if entry.kind != "file":
         return "archive_entry_type", f"is a {entry.kind}; put a regular file in its place"
     name = canonical(entry.name)
@@ -109,6 +136,8 @@ def _fault(entry: Entry, taken: Mapping[str, str], limits: Limits) -> tuple[Code
     if name.lower().endswith(_ARCHIVE_SUFFIXES):
         return "archive_limits", "is an archive inside the archive; unpack or remove it"
     other = taken.get(collision_key(name))
+    if other == entry.name:
+        return "archive_path", "is twice in the archive, with different contents; keep one"
     if other is not None:
         return "archive_path", f"differs from {printable(other)} at most in case or Unicode form; rename one of them"
     return None
@@ -117,6 +146,8 @@ def _fault(entry: Entry, taken: Mapping[str, str], limits: Limits) -> tuple[Code
 def _name_fault(name: str, limits: Limits) -> str | None:
     if len(name) > limits.path_characters:
         return f"has a path of more than {limits.path_characters:,} characters"
+    if any("\udc80" <= character <= "\udcff" for character in name):
+        return "has a path in an unknown encoding (UTF-8 is read on every system)"
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
         return "has a NUL, a control character or an invalid character in its path"
     if "\\" in name:

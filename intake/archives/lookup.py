@@ -27,7 +27,7 @@ class Lookup:
 
     def find(self, path: str, search: Search = "path", folder: str = "") -> Entry | None:
         """The file that is meant; ``folder`` is one where paths may start, too ("train/")."""
-        name = canonical(path)
+        name = canonical(path.replace("\\", "/"))  # no entry has a backslash in its name
         found = (self._files.get(f"{prefix}{start}{name}") for start in ("", folder) for prefix in self._prefixes)
         entry = next((entry for entry in found if entry is not None), None)
         return self._named(name.rpartition("/")[2], search) if entry is None and search != "path" else entry
