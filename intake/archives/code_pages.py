@@ -33,6 +33,8 @@ CODE_PAGES: Mapping[str, range | None] = {
 _ALPHABETS = ("LATIN", "CYRILLIC", "GREEK")
 _TABLES = (".jsonl", ".json", ".csv", ".tsv", ".txt")
 _SAMPLED = 50  # names, of which the page is found
+_SOUGHT = 10  # of them, for which the tables are searched
+_SEARCHED = 8 * 2**20  # bytes of tables
 _CLOSE = 0.25  # points a byte: another page that says as much may be the right one
 
 
@@ -75,14 +77,19 @@ def _foreign(name: str) -> bytes | None:
 def _tables(entries: Sequence[Entry], limits: Limits) -> list[bytes]:
     """The texts in which names of files may stand, as far as they can be read."""
     texts: list[bytes] = []
-    left = limits.metadata_bytes
+    left = _SEARCHED
     for entry in entries:
-        if entry.kind == "file" and entry.name.lower().endswith(_TABLES) and entry.size <= left:
-            left -= entry.size
+        if (
+            left
+            and entry.kind == "file"
+            and entry.name.lower().endswith(_TABLES)
+            and entry.size <= limits.metadata_bytes
+        ):
             try:
-                texts.append(entry.read())
+                texts.append(entry.read()[:left])
             except ArchiveError:
                 continue  # whoever needs the entry reports it
+            left -= len(texts[-1])
     return texts
 
 
@@ -98,7 +105,7 @@ def _pages(names: Sequence[bytes], texts: Sequence[bytes]) -> list[str]:
         read = decoded[:: max(1, len(names) // _SAMPLED)][:_SAMPLED]
         bytes_ = sum(byte > 0x7F for name in sample for byte in name)
         found[page] = (
-            sum(_stands_in(name, texts) for name in read),
+            sum(_stands_in(name, texts) for name in read[:_SOUGHT]),
             sum(_points(name, page, common) for name in read) / bytes_,
         )
     ranked = sorted(found, key=lambda page: found[page], reverse=True)
