@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from intake.archives.archive import open_archive
-from intake.archives.entries import Listing, accept_entries
+from intake.archives.code_pages import with_readable_names
+from intake.archives.entries import Listing, accept_entries, with_slashes
 from intake.archives.lookup import Lookup
 from intake.errors import ArchiveError, IntakeError
 from intake.findings import Code, Finding, FindingList, counted, printable
@@ -77,7 +78,9 @@ def _opened(
         return
     with open_archive(upload, work_directory, limits) as entries:
         preparation.format = "archive"
-        listing = accept_entries(entries, limits)
+        named, code_page = with_readable_names(entries, limits)
+        preparation.findings.extend(code_page)
+        listing = accept_entries(with_slashes(named), limits)
         preparation.findings.extend(listing.findings)
         yield *detect(listing, limits, policy.prompt), listing
 

@@ -58,8 +58,8 @@ class Row(BaseModel):
 
     A row may name no rejected image: then the base model draws one before training.
 
-    ``seed`` tells the noise that drew a generated image. It, ``weight`` and ``annotator`` are kept with the pair; no
-    objective uses them yet.
+    ``weight`` multiplies the pair's loss. ``seed`` says which noise a generated image came from: it is in the run
+    directory, and no method uses it yet. ``annotator`` serves the review alone.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from intake.errors import ArchiveError
@@ -65,6 +65,18 @@ class Listing:
     unreadable: int = 0
 
 
+def with_slashes(entries: Sequence[Entry]) -> list[Entry]:
+    """Old .NET and PowerShell pack folders with backslashes: taken as that where the whole archive has no slash."""
+    if any("/" in entry.name for entry in entries) or not any("\\" in entry.name for entry in entries):
+        return list(entries)
+    return [_with_slashes(entry) for entry in entries]
+
+
+def _with_slashes(entry: Entry) -> Entry:
+    kind: Kind = "folder" if entry.name.endswith("\\") and entry.size == 0 else entry.kind
+    return replace(entry, name=entry.name.replace("\\", "/"), kind=kind)
+
+
 def accept_entries(entries: Iterable[Entry], limits: Limits) -> Listing:
     """The archive's files, and a finding for every entry that is refused."""
     accepted: dict[str, Entry] = {}
@@ -73,6 +85,8 @@ def accept_entries(entries: Iterable[Entry], limits: Limits) -> Listing:
     findings: list[Finding] = []
     unreadable = 0
     for entry in entries:
+        if not is_generated(entry.name) and _repeats(entry, accepted):
+            continue
         error = _fault(entry, taken, limits)
         if is_generated(entry.name):
             if error is not None:
@@ -130,6 +144,17 @@ def is_generated(name: str) -> bool:
     return any(map(_GENERATED_FOLDER.match, folders)) or bool(_GENERATED_FILE.match(last))
 
 
+def _repeats(entry: Entry, accepted: Mapping[str, Entry]) -> bool:
+    """Whether the same file stood in the archive before, under the same name: packed twice, it is one file."""
+    before = accepted.get(canonical(entry.name)) if entry.kind == "file" else None
+    if before is None or before.size != entry.size:
+        return False
+    try:
+        return before.read() == entry.read()
+    except ArchiveError:
+        return False
+
+
 def _fault(entry: Entry, taken: Mapping[str, str], limits: Limits) -> tuple[Code, str] | None:
     """The code, and what is wrong with the entry and what to do about it."""
     reason = _name_fault(entry.name, limits)
@@ -137,6 +162,8 @@ def _fault(entry: Entry, taken: Mapping[str, str], limits: Limits) -> tuple[Code
         return "archive_path", f"{reason}; rename it"
     if entry.kind == "folder":
         return None
+    if entry.kind == "sparse file":
+        return "archive_entry_type", "is stored with holes; pack it with tar without --sparse"
     if entry.kind != "file":
         return "archive_entry_type", f"is a {entry.kind}; put a regular file in its place"
     name = canonical(entry.name)
@@ -145,6 +172,8 @@ def _fault(entry: Entry, taken: Mapping[str, str], limits: Limits) -> tuple[Code
     if name.lower().endswith(_ARCHIVE_SUFFIXES):
         return "archive_limits", "is an archive inside the archive; unpack or remove it"
     other = taken.get(collision_key(name))
+    if other == entry.name:
+        return "archive_path", "is twice in the archive, with different contents; keep one"
     if other is not None:
         return "archive_path", f"differs from {printable(other)} at most in case or Unicode form; rename one of them"
     return None
@@ -153,6 +182,8 @@ def _fault(entry: Entry, taken: Mapping[str, str], limits: Limits) -> tuple[Code
 def _name_fault(name: str, limits: Limits) -> str | None:
     if len(name) > limits.path_characters:
         return f"has a path of more than {limits.path_characters:,} characters"
+    if any("\udc80" <= character <= "\udcff" for character in name):
+        return "has a path in an unknown encoding (UTF-8 is read on every system)"
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
         return "has a NUL, a control character or an invalid character in its path"
     if "\\" in name:

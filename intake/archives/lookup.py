@@ -28,7 +28,7 @@ class Lookup:
 
     def find(self, path: str, search: Search = "path", folder: str = "") -> Entry | None:
         """The file that is meant; ``folder`` is one where paths may start, too ("train/")."""
-        name = canonical(path)
+        name = canonical(path.replace("\\", "/"))  # no entry has a backslash in its name
         paths = [f"{prefix}{start}{name}" for start in ("", folder) for prefix in self._prefixes]
         found = (files[path] for files in (self._files, self._hidden) for path in paths if path in files)
         entry = next(found, None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from intake.archives.entries import Entry, Kind, check_count, check_total
@@ -26,8 +26,11 @@ _KINDS: Mapping[bytes, Kind] = {
     b"1": "hard link",
     b"2": "symbolic link",
     b"5": "folder",
+    b"D": "folder",  # GNU tar's of an incremental archive; what follows is a list of names
     b"S": "sparse file",
 }
+_SPARSE_MORE = 482, 504  # bytes of an old GNU sparse header, and of its extensions, that say whether one more follows
+_NO_ENTRIES = b"VM"  # GNU tar's volume label, and the rest of a file of the volume before
 _BODILESS = b"123456"  # links, devices, folders, pipes: a size they give counts no bytes that follow
 
 
@@ -36,6 +39,8 @@ class _Header:
     name: str
     type: bytes
     size: int
+    link: str
+    extensions: int  # blocks of further sparse headers behind this one
 
 
 def is_tar(start: bytes) -> bool:
@@ -47,13 +52,15 @@ def list_tar(file: BinaryIO, length: int, limits: Limits) -> list[Entry]:
     """Entries in order. ``file`` must stay open while entries are read. Raises ArchiveError."""
     check_total(length, length, limits)
     entries: list[Entry] = []
+    in_unicode: set[str] = set()  # names from pax headers
+    files: dict[str, Entry] = {}
     extended: dict[str, str] = {}
     offset = headers = 0
     while (header := _header_at(file, offset)) is not None:
         headers += 1
         check_count(headers // 4, limits)  # an entry has up to three extension headers of its own
-        data_at = offset + _BLOCK
-        if header.type in b"xgLK":
+        data_at = offset + _BLOCK * (1 + header.extensions)
+        if header.type in b"xXgLK":
             extended |= _extension(header, _bytes_at(file, data_at, _extension_size(header)))
             offset = data_at + _padded(header.size)
             continue
@@ -63,10 +70,25 @@ def list_tar(file: BinaryIO, length: int, limits: Limits) -> list[Entry]:
         if data_at + body > length:
             raise ArchiveError("archive_unreadable", "is cut off in the middle; upload it again")
         read, start = functools.partial(_bytes_at, file, data_at, body), functools.partial(_start, file, data_at, body)
-        entries.append(Entry(name, kind, body, read, start))
+        entry = Entry(name, kind, body, read, start)
+        if kind == "hard link" and (linked := files.get(extended.get("linkpath", header.link))) is not None:
+            entry = Entry(
+                name, "file", linked.size, linked.read, linked.start
+            )  # one file under two names, as cp -l makes them
+        if header.type not in _NO_ENTRIES:
+            entries.append(entry)
+        if entry.kind == "file":
+            files[name] = entry
+        if "pax" in extended:
+            in_unicode.add(name)
         check_count(len(entries), limits)
         offset, extended = data_at + _padded(body), {}
-    return entries
+    check_total(sum(entry.size for entry in entries), length, limits)
+    raw = {entry.name for entry in entries} - in_unicode
+    if all(_is_utf8(name) for name in raw):
+        return entries
+    # The program did not write UTF-8, and what looks like it in some names is chance.
+    return [replace(entry, name=_bytewise(entry.name)) if entry.name in raw else entry for entry in entries]
 
 
 def _header_at(file: BinaryIO, offset: int) -> _Header | None:
@@ -80,7 +102,18 @@ def _header_at(file: BinaryIO, offset: int) -> _Header | None:
     name = _until_nul(block[:100])
     if block[257:263] == b"ustar\0" and (prefix := _until_nul(block[345:500])):
         name = prefix + b"/" + name
-    return _Header(_text(name), block[156:157], _number(block[124:136]))
+    kind = block[156:157]
+    extensions = _sparse_extensions(file, block) if kind == b"S" else 0
+    return _Header(_text(name), kind, _number(block[124:136]), _text(_until_nul(block[157:257])), extensions)
+
+
+def _sparse_extensions(file: BinaryIO, block: bytes) -> int:
+    """How many blocks continue the map of a sparse file; ``file`` stands behind the first."""
+    count, more = 0, _SPARSE_MORE[0]
+    while block[more : more + 1] not in (b"\0", b""):
+        block, more = file.read(_BLOCK), _SPARSE_MORE[1]
+        count += 1
+    return count
 
 
 def _checksum_right(block: bytes) -> bool:
@@ -108,16 +141,19 @@ def _extension_size(header: _Header) -> int:
 
 
 def _extension(header: _Header, data: bytes) -> dict[str, str]:
-    """What matters of the header: the path and size of the entry that follows, and whether it is sparse.
+    """What matters of the header: the path, size and link of the entry that follows, and whether it is sparse.
 
-    Global headers (``g``) carry comments and times, as git archive writes them; long link names (``K``) are of no use.
+    Global headers (``g``) carry comments and times, as git archive writes them.
     """
-    if header.type == b"L":
-        return {"path": _text(_until_nul(data))}
-    records = _pax_records(data) if header.type == b"x" else {}
+    if header.type in b"LK":
+        return {"path" if header.type == b"L" else "linkpath": _text(_until_nul(data))}
+    records = _pax_records(data) if header.type in b"xX" else {}
+    found = {key: value for key, value in records.items() if key in ("path", "size", "linkpath")}
+    if "path" in found:
+        found["pax"] = ""
     if any(key.startswith("GNU.sparse.") for key in records):
-        return {"sparse": ""}
-    return {key: value for key, value in records.items() if key in ("path", "size")}
+        found |= {"sparse": "", "path": records.get("GNU.sparse.name", found.get("path", header.name))}
+    return found
 
 
 def _pax_records(data: bytes) -> dict[str, str]:
@@ -171,3 +207,12 @@ def _until_nul(field: bytes) -> bytes:
 def _text(data: bytes) -> str:
     """UTF-8; other bytes become unpaired surrogates, which the check of names refuses."""
     return data.decode("utf-8", "surrogateescape")
+
+
+def _is_utf8(name: str) -> bool:
+    return not any("\udc80" <= character <= "\udcff" for character in name)
+
+
+def _bytewise(name: str) -> str:
+    """Every byte above ASCII as an unpaired surrogate."""
+    return name.encode("utf-8", "surrogateescape").decode("ascii", "surrogateescape")

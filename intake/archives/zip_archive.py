@@ -20,13 +20,15 @@ from intake.errors import ArchiveError
 from intake.findings import printable
 from intake.limits import Limits
 
-SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")  # the second is that of an empty archive
+# The second is that of an empty archive, the third stands before the first entry of one that was to be split.
+SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
 
 # Bytes of central directory per entry: 46 fixed, then the path and extra fields.
 _DIRECTORY_BYTES = 256
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _ENCRYPTED = 0x1
 _UTF8 = 0x800
+_UNICODE_PATH = 0x7075  # Info-ZIP's extra field: a version, the CRC-32 of the name in the header, the name in UTF-8
 
 
 def list_zip(file: BinaryIO, length: int, limits: Limits) -> list[Entry]:
@@ -37,13 +39,13 @@ def list_zip(file: BinaryIO, length: int, limits: Limits) -> list[Entry]:
     _check_overlap(infos, length)
     return [
         Entry(
-            _name(info),
+            name,
             _kind(info),
             info.file_size,
             functools.partial(_read, file, info),
             functools.partial(_start, file, info),
         )
-        for info in infos
+        for name, info in zip(_names(infos), infos, strict=True)
     ]
 
 
@@ -91,14 +93,36 @@ def _check_overlap(infos: Sequence[zipfile.ZipInfo], length: int) -> None:
         raise ArchiveError("archive_unreadable", "ends before its last entry does; upload it again")
 
 
-def _name(info: zipfile.ZipInfo) -> str:
-    """The name with a NUL kept (``filename`` is cut there), and UTF-8 where macOS forgot to say so."""
-    if info.flag_bits & _UTF8:
-        return info.orig_filename
+def _names(infos: Sequence[zipfile.ZipInfo]) -> list[str]:
+    """Names with a NUL kept (``filename`` is cut there), from where they are in Unicode: the extra field, or the header
+    where macOS and others forgot to say so. Bytes that are no UTF-8 become unpaired surrogates; if some names have such
+    bytes, the program did not write UTF-8, and what looks like it in other names is chance ("\u56fe\u7247" in GBK)."""
+    names: list[str | bytes] = []
+    for info in infos:
+        raw = b"" if info.flag_bits & _UTF8 else info.orig_filename.encode("cp437")  # as zipfile decoded it
+        names.append((_unicode_path(info.extra, raw) or raw) if raw else info.orig_filename)
+    codec = "utf-8" if all(_is_utf8(name) for name in names if isinstance(name, bytes)) else "ascii"
+    return [name if isinstance(name, str) else name.decode(codec, "surrogateescape") for name in names]
+
+
+def _is_utf8(name: bytes) -> bool:
     try:
-        return info.orig_filename.encode("cp437").decode("utf-8")
-    except UnicodeError:
-        return info.orig_filename
+        name.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _unicode_path(extra: bytes, raw: bytes) -> str | None:
+    """A name whose checksum is another's was left behind by a program that renamed the entry."""
+    at = 0
+    while at + 4 <= len(extra):
+        kind, size = struct.unpack_from("<HH", extra, at)
+        field = extra[at + 4 : at + 4 + size]
+        if kind == _UNICODE_PATH and size > 5 and field[:5] == b"\x01" + struct.pack("<I", zlib.crc32(raw)):
+            return field[5:].decode("utf-8", "surrogateescape")
+        at += 4 + size
+    return None
 
 
 def _kind(info: zipfile.ZipInfo) -> Kind:

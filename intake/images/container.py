@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 import struct
+import zlib
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image
@@ -18,6 +20,7 @@ _PNG_START, _PNG_PARTS = b"\x89PNG\r\n\x1a\n", (b"IHDR", b"IDAT", b"IEND")
 _PNG_DEPTH, _PNG_COLOUR = 24, 25  # where IHDR has the bits of a sample and the colour type
 _GREY, _TRUE_COLOUR = 0, 2
 _START_OF_SCAN, _END, _JFIF, _ADOBE = 0xDA, 0xD9, 0xE0, 0xEE
+_ADOBE_BYTES = 12  # a shorter one says nothing
 _APPLICATION, _COMMENT, _TEMPORARY = range(0xE0, 0xF0), 0xFE, 0x01
 # Behind a start of scan: a marker, not a byte 0xFF of the picture (followed by 0) nor a restart (D0 to D7).
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
@@ -91,7 +94,9 @@ def _end_of_scan(data: bytes, offset: int) -> int | None:
 
 
 def _says_how_colours_are_made(marker: int, content: bytes) -> bool:
-    return (marker == _JFIF and content.startswith(b"JFIF\0")) or (marker == _ADOBE and content.startswith(b"Adobe"))
+    if marker == _ADOBE:
+        return content.startswith(b"Adobe") and len(content) >= _ADOBE_BYTES
+    return marker == _JFIF and content.startswith(b"JFIF\0")
 
 
 def _webp(data: bytes) -> bytes | None:
@@ -103,4 +108,56 @@ def _webp(data: bytes) -> bytes | None:
             picture = data[offset : offset + 8 + length] + b"\0" * (length % 2)
             return b"RIFF" + struct.pack("<I", 4 + len(picture)) + b"WEBP" + picture
         offset = following
+    return None
+
+
+_ANCILLARY_KEPT = b"tRNS", b"eXIf"  # they change the picture: what is transparent, which side is up
+_EXIF = 0xE1
+
+
+def repaired(data: bytes, format_: Format) -> Iterator[bytes]:
+    """The file without what decoders stumble over though viewers do not: texts, profiles, checksums of what is not the
+    picture. First with the EXIF block, which says which side is up, then without it."""
+    repair = {"PNG": _repaired_png, "JPEG": _repaired_jpeg}.get(format_)
+    if repair is not None:
+        for with_exif in (True, False):
+            if (found := repair(data, with_exif=with_exif)) is not None:
+                yield found
+
+
+def has_profile(data: bytes, format_: Format) -> bool:
+    return (b"iCCP" if format_ == "PNG" else b"ICC_PROFILE\0") in data
+
+
+def _repaired_png(data: bytes, *, with_exif: bool) -> bytes | None:
+    kept = _ANCILLARY_KEPT if with_exif else _ANCILLARY_KEPT[:1]
+    parts, offset = [_PNG_START], len(_PNG_START)
+    while offset < len(data):
+        length, kind = int.from_bytes(data[offset : offset + 4], "big"), data[offset + 4 : offset + 8]
+        end = offset + 12 + length
+        if kind[:1].isupper():  # critical
+            parts.append(data[offset:end])
+        elif kind in kept:
+            body = data[offset + 4 : end - 4]
+            parts.append(data[offset : end - 4] + zlib.crc32(body).to_bytes(4, "big"))
+        if kind == b"IEND":
+            return b"".join(parts)
+        offset = end
+    return None
+
+
+def _repaired_jpeg(data: bytes, *, with_exif: bool) -> bytes | None:
+    parts, offset = [data[:2]], 2
+    while match := _MARKER.match(data, offset):
+        marker, start = match.group(1)[0], match.end()
+        if start + 2 > len(data):
+            return None
+        end = start + int.from_bytes(data[start : start + 2], "big")
+        exif = with_exif and marker == _EXIF and data[start + 2 : end].startswith(b"Exif\0")
+        kept = marker not in _APPLICATION and marker != _COMMENT
+        if kept or exif or _says_how_colours_are_made(marker, data[start + 2 : end]):
+            parts.append(b"\xff" + bytes([marker]) + data[start:end])
+        if marker == _START_OF_SCAN:
+            return b"".join([*parts, data[end:]])
+        offset = end
     return None

@@ -8,13 +8,14 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
 from intake.errors import ImageError
-from intake.images.container import bare
+from intake.images.container import bare, has_profile, repaired
 from intake.images.fingerprint import fingerprint
 from intake.images.signatures import Format, image_format
 from intake.limits import Limits
@@ -34,6 +35,9 @@ DECODER_ERRORS = (
 )
 # At 89 megapixels Pillow warns and at 179 it raises, both from the header; limits.image_pixels is lower.
 _PIXEL_BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+# Of a PNG's profile or text, unpacked; a printer's profile takes 3 MB, and by itself Pillow refuses the picture at 1.
+PngImagePlugin.MAX_TEXT_CHUNK = 16 * 2**20
 
 _ORIENTATION = 0x0112  # EXIF tag
 _AS_IT_IS = (0, 1)
@@ -68,6 +72,18 @@ def normalise(data: bytes, limits: Limits) -> Normalised:
     """Decode an untrusted PNG, JPEG or WebP file in full, and keep of it the picture alone. Raises ImageError."""
     format_ = image_format(data)
     try:
+        return _decoded(data, format_, limits)
+    except DECODER_ERRORS as error:
+        for other in repaired(data, format_):
+            with suppress(*DECODER_ERRORS):
+                found = _decoded(other, format_, limits)
+                return replace(found, profile_ignored=found.profile_ignored or has_profile(data, format_))
+        raise _undecodable(error) from error
+
+
+def _decoded(data: bytes, format_: Format, limits: Limits) -> Normalised:
+    """Raises ImageError, or one of DECODER_ERRORS."""
+    try:
         with _open(data, format_) as image:
             _check_header(image, limits)
             image.load()
@@ -77,8 +93,6 @@ def normalise(data: bytes, limits: Limits) -> Normalised:
             upright = _upright(rgb, orientation)
     except _PIXEL_BOMB as error:
         raise _too_large(limits) from error
-    except DECODER_ERRORS as error:
-        raise _undecodable(error) from error
     return Normalised(kept or _encode(upright), upright.width, upright.height, profile_ignored, fingerprint(upright))
 
 

@@ -36,14 +36,15 @@ def move_files(store: ObjectStore, files: Sequence[tuple[Path, str]], present: I
     ``present`` are keys that somebody else has just stored, perhaps without having synced them yet.
     """
     with ThreadPoolExecutor(THREADS) as pool:
-        folder = _folder_on_device(store, [path for path, _ in files])
-        if folder is None:
-            _finish(pool.map(lambda file: move_file(store, *file), files))
-        else:
-            _finish(pool.map(_sync, [path for path, _ in files]))
-            for path, key in files:
+        first, rest = files[:1], files[1:]
+        folder = Path(store.prefix) if isinstance(store, LocalStore) and store.prefix is not None else None
+        if folder is not None and all(_renamed(path, folder / key) for path, key in first):
+            _finish(pool.map(_sync, [path for path, _ in rest]))
+            for path, key in rest:
                 _rename(path, folder / key)
-            _finish(pool.map(_sync, {(folder / key).parent for _, key in files}))
+            _finish(pool.map(_sync, {(folder / key).parent for _, key in rest}))
+        else:  # from another filesystem (two mounts of one are two), or to an object store
+            _finish(pool.map(lambda file: move_file(store, *file), files))
         _finish(pool.map(lambda key: sync(store, key), present))
 
 
@@ -63,14 +64,6 @@ def put(store: ObjectStore, key: str, content: bytes | BinaryIO) -> None:
         target = Path(store.prefix) / key
         _sync(target)
         _sync(target.parent)
-
-
-def _folder_on_device(store: ObjectStore, paths: Sequence[Path]) -> Path | None:
-    """The store's folder, if the files can be renamed into it."""
-    if not isinstance(store, LocalStore) or store.prefix is None:
-        return None
-    folder = Path(store.prefix)
-    return folder if {path.stat().st_dev for path in paths} <= {folder.stat().st_dev} else None
 
 
 def _finish(results: Iterable[None]) -> None:

@@ -58,16 +58,6 @@ def test_a_name_with_nul_is_refused(tmp_path: Path) -> None:
     assert codes(prepare(archive.replace(b"c.png\xc2\xa0x", b"c.png\0xx"), tmp_path)) == ["archive_path"]
 
 
-def test_a_tar_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
-    archive = tar_of((good_files() | {"images/latin-e.png": png()}).items())
-    raw = archive.replace(b"latin-e", b"latin-\xe9")
-    at = raw.index(b"images/latin-")
-    fixed = (
-        raw[: at + 148] + b"%06o\0 " % (sum(raw[at : at + 148] + b" " * 8 + raw[at + 156 : at + 512])) + raw[at + 156 :]
-    )
-    assert codes(prepare(fixed, tmp_path)) == ["archive_path"]
-
-
 @pytest.mark.parametrize("other", ["images/A.png", "IMAGES/a.PNG", "images/./a.png"])
 def test_names_that_collide_are_refused(other: str, tmp_path: Path) -> None:
     prepared = prepare(tar_of((good_files() | {other: png()}).items()), tmp_path)
@@ -77,7 +67,7 @@ def test_names_that_collide_are_refused(other: str, tmp_path: Path) -> None:
 
 
 def test_names_that_differ_in_unicode_form_only_are_refused(tmp_path: Path) -> None:
-    files = good_files() | {"images/\u00e9.png": png(), "images/e\u0301.png": png()}
+    files = good_files() | {"images/\u00e9.png": png(), "images/e\u0301.png": png((1, 2, 3))}
     assert codes(prepare(zip_of(files.items()), tmp_path)) == ["archive_path"]
 
 

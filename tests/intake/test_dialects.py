@@ -207,7 +207,7 @@ def test_a_spreadsheet_is_named(name: str, tmp_path: Path) -> None:
         ("prompt\n".encode("utf-16"), "is not a zip"),
         (numbered(0), "is one image"),
         (b"\0\1\2", "is not a zip"),
-        (b"", "is not a zip"),
+        (b"", "is empty"),
     ],
 )
 def test_an_upload_that_is_no_archive_is_called_what_it_is(data: bytes, words: str, tmp_path: Path) -> None:

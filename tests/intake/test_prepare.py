@@ -122,7 +122,12 @@ def test_a_missing_image_is_named_with_file_row_and_column(tmp_path: Path) -> No
     assert not prepared.usable
 
 
-@pytest.mark.parametrize("path", ["images\\a.png", "Images/A.PNG"])
+def test_a_path_with_backslashes_is_the_one_with_slashes(tmp_path: Path) -> None:
+    row = ROW | {"chosen": "images\\a.png"}
+    assert prepare(zip_of((good_files() | {"metadata.jsonl": jsonl(row)}).items()), tmp_path).findings == ()
+
+
+@pytest.mark.parametrize("path", ["Images\\a.png", "Images/A.PNG"])
 def test_a_near_miss_of_a_path_is_pointed_out(path: str, tmp_path: Path) -> None:
     prepared = prepare(zip_of((good_files() | {"metadata.jsonl": jsonl(ROW | {"chosen": path})}).items()), tmp_path)
     assert "did you mean images/a.png?" in only(prepared.findings).message

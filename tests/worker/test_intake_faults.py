@@ -213,7 +213,8 @@ def test_a_waiting_job_shows_how_far_the_reading_is(
     job = add_job(resources.sessions, file)
     read_file(resources, file.id)
     reported = [event for event in read_events(resources.sessions, job) if (event.data or {}).get("event") == "reading"]
-    assert [event.data["rows"] for event in reported if event.data] == list(range(1, 15))
+    assert [event.data["rows"] for event in reported if event.data] == [*range(1, 15), 14]
+    assert reported[-1].message == f"Storing {file.id}: 0 of 28 images."
     assert reported[0].message == f"Reading {file.id}: 1 of 14 rows, 1 pair kept."
 
 

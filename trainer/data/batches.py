@@ -26,7 +26,7 @@ class Batch:
 
     Shapes: ``latents`` (sides * pairs, channels, h, w), ``noise`` (pairs, channels, h, w), ``timesteps`` (pairs,)
     fp32, ``prompt`` tensors (pairs, ...), ``size_ids`` (sides * pairs, 6). ``prior`` is a one-sided batch of as many
-    class images, of another shape perhaps.
+    class images, of another shape perhaps. ``weights`` (pairs,) multiply the pairs' losses; without them all are 1.
     """
 
     pairs: tuple[str, ...]
@@ -36,6 +36,7 @@ class Batch:
     prompt: Mapping[str, Tensor]
     size_ids: Tensor
     prior: Batch | None = None
+    weights: Tensor | None = None
 
     @property
     def sides(self) -> int:
@@ -61,6 +62,7 @@ class Batch:
             {name: moved(tensor) for name, tensor in self.prompt.items()},
             moved(self.size_ids),
             self.prior.to(device) if self.prior else None,
+            moved(self.weights) if self.weights is not None else None,
         )
 
 
@@ -95,6 +97,7 @@ class Batches:
             timesteps=[self.timestep_at(draw.share) for draw in draws],
             prompts=[self._prompt(pair.prompt_keys, draw) for pair, draw in zip(pairs, draws, strict=True)],
         )
+        batch = replace(batch, weights=torch.tensor([pair.weight for pair in pairs], dtype=torch.float32))
         return replace(batch, prior=self._prior(pairs, step)) if self.class_images else batch
 
     def _prior(self, pairs: Sequence[EncodedPair], step: int) -> Batch:

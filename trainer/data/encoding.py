@@ -45,12 +45,16 @@ class EncodedImage:
 
 @dataclass(frozen=True)
 class EncodedPair:
-    """``prompt_keys`` has one for each caption template, ``images`` chosen and, where there is one, rejected."""
+    """``prompt_keys`` has one for each caption template, ``images`` chosen and, where there is one, rejected.
+
+    ``weight`` multiplies the pair's loss; it is 1 on average over a dataset.
+    """
 
     id: str
     bucket: Bucket
     prompt_keys: tuple[str, ...]
     images: tuple[EncodedImage, ...]
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class CachingEncoder:
         files = [file for file in (pair.chosen, pair.rejected) if file is not None]
         bucket = self.bucket(*files)
         images = tuple(self.image(file, bucket, may_mirror=may_mirror) for file in files)
-        return EncodedPair(pair.id, bucket, tuple(map(self.prompt_key, prompts)), images)
+        return EncodedPair(pair.id, bucket, tuple(map(self.prompt_key, prompts)), images, pair.weight)
 
     def encode(
         self,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 
 import torch
@@ -53,6 +54,10 @@ class EncodedDataset:
     class_prompt_key: str = ""
     held_out_captions: Sequence[str] = ()
 
+    @property
+    def held_out_weights(self) -> dict[str, float]:
+        return {pair.id: pair.weight for pair in self.held_out}
+
 
 def dataset_files_of(run: Run) -> DatasetFiles:
     return DatasetFiles(run.training, select_by_hash(run.validation, run.spec.validation.max_pairs))
@@ -78,13 +83,23 @@ def all_prompts(files: DatasetFiles, run: Run, requirements: DataRequirements) -
     )
 
 
+def with_mean_weight_one(pairs: Sequence[PairFiles]) -> list[PairFiles]:
+    """Weights divided by their mean over the dataset, not over a batch: they then count at every batch size, one pair
+    included, and weights twice as large for all change nothing."""
+    if len({pair.weight for pair in pairs}) <= 1:
+        return [replace(pair, weight=1.0) for pair in pairs]
+    mean = math.fsum(pair.weight for pair in pairs) / len(pairs)
+    return [replace(pair, weight=pair.weight / mean) for pair in pairs]
+
+
 def plan_encoding(
     encoder: CachingEncoder, files: DatasetFiles, run: Run, requirements: DataRequirements
 ) -> EncodedDataset:
     mirror = run.spec.data.horizontal_flip
+    training, held_out = with_mean_weight_one(files.training), with_mean_weight_one(files.held_out)
     return EncodedDataset(
-        [encoder.pair(pair, captions(pair, run, requirements), may_mirror=mirror) for pair in files.training],
-        [encoder.pair(pair, captions(pair, run, requirements)) for pair in files.held_out],
+        [encoder.pair(pair, captions(pair, run, requirements), may_mirror=mirror) for pair in training],
+        [encoder.pair(pair, captions(pair, run, requirements)) for pair in held_out],
         [encoder.image(file, encoder.bucket(file)) for file in files.class_images],
         encoder.prompt_key(requirements.class_prompt or ""),
         [captions(pair, run, requirements)[0] for pair in files.held_out],

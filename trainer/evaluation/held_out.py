@@ -7,7 +7,7 @@ reference that also measures which image is simpler, so the report gives the bas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -149,9 +149,10 @@ def metrics(
     objective: Objective,
     *,
     last_good_step: int,
+    weights: Mapping[str, float] | None = None,
     final: bool = False,
 ) -> Metrics:
-    """Of the pairs in ``losses``, which ``base`` has too.
+    """Of the pairs in ``losses``, which ``base`` has too. Every figure is a mean over them, weighted by ``weights``.
 
     ``reference_corrected_accuracy`` counts pairs whose L_w - L_l fell against the base's; ties count one half.
     Raises NonFiniteLoss naming the pairs that have none.
@@ -160,31 +161,32 @@ def metrics(
     if bad.any():
         named = [pair for pair, is_bad in zip(losses.pairs, bad.tolist(), strict=True) if is_bad]
         raise NonFiniteLoss(step, named, last_good_step)
+    over = WeightedPairs(np.array([weights[pair] if weights else 1.0 for pair in losses.pairs]))
     base = base.of(losses.pairs)
     margins, base_margins = margins_of(losses), margins_of(base)
     values, base_values = (objective_values(one, base, objective) for one in (losses, base))
-    accuracy_low, accuracy_high = interval(outcomes(margins))
+    accuracy_low, accuracy_high = over.interval(outcomes(margins))
     corrected = outcomes(margins - base_margins)
-    corrected_low, corrected_high = interval(corrected)
+    corrected_low, corrected_high = over.interval(corrected)
     return Metrics(
         step=step,
-        objective=float(values.mean()),
-        chosen_loss=losses.chosen.mean().item(),
-        rejected_loss=losses.rejected.mean().item(),
-        margin=float(margins.mean()),
-        implicit_accuracy=accuracy(margins),
+        objective=over.mean(values),
+        chosen_loss=over.mean(per_pair(losses.chosen)),
+        rejected_loss=over.mean(per_pair(losses.rejected)),
+        margin=over.mean(margins),
+        implicit_accuracy=over.mean(outcomes(margins)),
         implicit_accuracy_low=accuracy_low,
         implicit_accuracy_high=accuracy_high,
-        base_implicit_accuracy=accuracy(base_margins),
-        base_chosen_loss=base.chosen.mean().item(),
-        base_rejected_loss=base.rejected.mean().item(),
-        reference_corrected_accuracy=float(corrected.mean()),
+        base_implicit_accuracy=over.mean(outcomes(base_margins)),
+        base_chosen_loss=over.mean(per_pair(base.chosen)),
+        base_rejected_loss=over.mean(per_pair(base.rejected)),
+        reference_corrected_accuracy=over.mean(corrected),
         reference_corrected_accuracy_low=corrected_low,
         reference_corrected_accuracy_high=corrected_high,
-        **change("objective", values - base_values),
-        **change("chosen_loss", per_pair(losses.chosen) - per_pair(base.chosen)),
-        **change("margin", margins - base_margins),
-        bins=bins(losses, base),
+        **over.change("objective", values - base_values),
+        **over.change("chosen_loss", per_pair(losses.chosen) - per_pair(base.chosen)),
+        **over.change("margin", margins - base_margins),
+        bins=bins(losses, base, over),
         pairs=len(margins),
         draws=losses.chosen.shape[1],
         final=final,
@@ -210,17 +212,20 @@ def margins_of(losses: HeldOutLosses) -> Values:
     return per_pair(losses.rejected.double() - losses.chosen.double())
 
 
-def bins(losses: HeldOutLosses, base: HeldOutLosses) -> tuple[TimestepBin, ...]:
+def bins(losses: HeldOutLosses, base: HeldOutLosses, over: WeightedPairs) -> tuple[TimestepBin, ...]:
     """Each draw by itself: where along the noise the preference sits."""
-    margins, base_margins = (one.rejected.double() - one.chosen.double() for one in (losses, base))
+    chosen, rejected, base_chosen, base_rejected = (
+        side.double().numpy() for side in (losses.chosen, losses.rejected, base.chosen, base.rejected)
+    )
+    margins, base_margins = rejected - chosen, base_rejected - base_chosen
     return tuple(
         TimestepBin(
             timestep=timestep,
-            chosen_loss=losses.chosen[:, draw].mean().item(),
-            rejected_loss=losses.rejected[:, draw].mean().item(),
-            margin=margins[:, draw].mean().item(),
-            implicit_accuracy=accuracy(margins[:, draw].numpy()),
-            base_implicit_accuracy=accuracy(base_margins[:, draw].numpy()),
+            chosen_loss=over.mean(chosen[:, draw]),
+            rejected_loss=over.mean(rejected[:, draw]),
+            margin=over.mean(margins[:, draw]),
+            implicit_accuracy=over.mean(outcomes(margins[:, draw])),
+            base_implicit_accuracy=over.mean(outcomes(base_margins[:, draw])),
         )
         for draw, timestep in enumerate(losses.timesteps)
     )
@@ -232,17 +237,22 @@ def outcomes(margins: Values) -> Values:
     return won
 
 
-def accuracy(margins: Values) -> float:
-    return float(outcomes(margins).mean())
+@dataclass(frozen=True)
+class WeightedPairs:
+    """Means over pairs, (pairs,) each: a pair of twice the weight counts as two."""
 
+    weights: Values
 
-def interval(values: Values) -> tuple[float, float]:
-    """95% percentile bootstrap of the mean over pairs, always with the same resamples."""
-    resamples = np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))
-    low, high = np.quantile(values[resamples].mean(axis=1), [0.025, 0.975])
-    return float(low), float(high)
+    def mean(self, values: Values) -> float:
+        return float(np.average(values, weights=self.weights))
 
+    def interval(self, values: Values) -> tuple[float, float]:
+        """95% percentile bootstrap of the mean over pairs, always with the same resamples."""
+        resamples = np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))
+        weights = self.weights[resamples]
+        low, high = np.quantile((values[resamples] * weights).sum(axis=1) / weights.sum(axis=1), [0.025, 0.975])
+        return float(low), float(high)
 
-def change(name: str, differences: Values) -> dict[str, float]:
-    low, high = interval(differences)
-    return {f"{name}_change": float(differences.mean()), f"{name}_change_low": low, f"{name}_change_high": high}
+    def change(self, name: str, differences: Values) -> dict[str, float]:
+        low, high = self.interval(differences)
+        return {f"{name}_change": self.mean(differences), f"{name}_change_low": low, f"{name}_change_high": high}

@@ -24,7 +24,10 @@ def evaluate_best(
     context.phases.enter("validating")
     context.trainable.load_weights(best.adapter)
     measured = evaluator.measure(context.dataset.held_out, HELD_OUT_BATCH)
-    evaluator.record(metrics(best.step, measured, base, objective, last_good_step=best.step, final=True))
+    weights = context.dataset.held_out_weights
+    evaluator.record(
+        metrics(best.step, measured, base, objective, weights=weights, last_good_step=best.step, final=True)
+    )
 
 
 def write_results(context: TrainingContext, card: Card, plan: ResolvedPlan, best: BestAdapter) -> Done:

@@ -39,12 +39,14 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class PairFiles:
-    """``rejected`` is None where the base is to sample it."""
+    """``rejected`` is None where the base is to sample it; ``weight`` and ``seed`` are as in the manifest."""
 
     id: str
     prompt: str
     chosen: ImageFile
     rejected: ImageFile | None
+    weight: float = 1.0
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def _read_images(pair: ManifestPair, data: Path, field_errors: list[RunFieldErro
     rejected = _read_image(data, pair.rejected, f"pair {pair.id} rejected", field_errors) if pair.rejected else None
     if chosen is None or (rejected is None and pair.rejected):
         return None
-    return PairFiles(pair.id, pair.prompt, chosen, rejected)
+    return PairFiles(pair.id, pair.prompt, chosen, rejected, pair.weight, pair.seed)
 
 
 def image_file(path: Path) -> ImageFile:
@@ -189,9 +191,11 @@ def model_field_errors(
     ]
 
 
-def _identity(pair: ManifestPair, files: PairFiles) -> list[str | None]:
+def _identity(pair: ManifestPair, files: PairFiles) -> list[str | float | None]:
+    """What changes the run: a weight of 1 is none, as in runs of versions without weights; no method uses the seed."""
     rejected = files.rejected.sha256 if files.rejected else None
-    return [pair.id, pair.prompt, files.chosen.sha256, rejected, pair.split]
+    weight = [] if pair.weight == 1 else [pair.weight]
+    return [pair.id, pair.prompt, files.chosen.sha256, rejected, pair.split, *weight]
 
 
 def _digests(files: PairFiles) -> list[str]:

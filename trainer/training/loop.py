@@ -154,7 +154,11 @@ class Training:
     def begin(self) -> None:
         context = self.context
         if self.resumed is None:
-            self.evaluator.record(metrics(0, self.base, self.base, self.objective, last_good_step=0))
+            self.evaluator.record(
+                metrics(
+                    0, self.base, self.base, self.objective, weights=context.dataset.held_out_weights, last_good_step=0
+                )
+            )
         if self.samples is not None and context.process_group.is_main:
             self.samples.remove_after(self.step if self.resumed else -1)  # earlier files are another run's
             with context.trainable.denoiser.without_adapter():
@@ -296,6 +300,7 @@ class Training:
             self.evaluator.measure(context.dataset.held_out[: self.pairs_per_evaluation], self.plan.memory.batch_size),
             self.base,
             self.objective,
+            weights=context.dataset.held_out_weights,
             last_good_step=self.saved,
         )
         if self.best is None or measured.objective < self.best.objective:

@@ -51,7 +51,7 @@ SMALLEST, LARGEST, GROWS_AFTER = 2.0**-10, 2.0**24, 2000
 
 @dataclass(frozen=True)
 class StepRecord:
-    """``losses`` (2 or 3, pairs): objective, chosen and, where it is used, rejected loss of each pair.
+    """``losses`` (2 or 3, pairs): weighted objective, chosen and, where it is used, rejected loss of each pair.
 
     They are on the device, as ``grad_norm`` is. ``stop_requested`` says whether any process received a stop request.
     """
@@ -64,14 +64,21 @@ class StepRecord:
     stop_requested: bool = False
 
 
+def weighted(values: Tensor, batch: Batch) -> Tensor:
+    """The objective's values times the pairs' weights, (pairs,) each."""
+    return values if batch.weights is None else values * batch.weights
+
+
 def backward_joint(denoiser: Denoiser, batch: Batch, objective: Objective, pairs: float) -> Tensor:
-    """Add this batch's part of the gradient of the mean objective over ``pairs``; returns ``StepRecord.losses``."""
+    """Add this batch's part of the gradient of the mean weighted objective over ``pairs``.
+
+    Returns ``StepRecord.losses``.
+    """
     reference_chosen, reference_rejected = reference_losses(denoiser, batch, objective)
     chosen, *rejected = denoising_losses(denoiser, batch)
     prior = denoising_losses(denoiser, batch.prior)[0] if batch.prior else None
-    values = objective.loss(
-        PairLosses(chosen, rejected[0] if rejected else None, reference_chosen, reference_rejected, prior)
-    )
+    losses = PairLosses(chosen, rejected[0] if rejected else None, reference_chosen, reference_rejected, prior)
+    values = weighted(objective.loss(losses), batch)
     (values.sum() / pairs).backward()  # type: ignore[no-untyped-call]
     return torch.stack([values, chosen, *rejected]).detach()
 
@@ -90,9 +97,8 @@ def backward_streamed(denoiser: Denoiser, batch: Batch, objective: Objective, pa
     leaves = [losses.requires_grad_() for losses in measured]
     chosen, *others = leaves
     prior = others.pop() if batch.prior else None
-    values = objective.loss(
-        PairLosses(chosen, others[0] if others else None, reference_chosen, reference_rejected, prior)
-    )
+    losses = PairLosses(chosen, others[0] if others else None, reference_chosen, reference_rejected, prior)
+    values = weighted(objective.loss(losses), batch)
     factors = torch.autograd.grad(values.sum() / pairs, leaves)
     for part, factor in zip(parts, factors, strict=True):
         (denoising_losses(denoiser, part)[0] * factor).sum().backward()  # type: ignore[no-untyped-call]
@@ -114,7 +120,7 @@ def training_step(
     stop_requested: bool = False,
     gradient_scale: GradientScale | None = None,
 ) -> StepRecord:
-    """The gradient of the mean objective over all pairs, clipped, and one update of the optimizer.
+    """The gradient of the mean weighted objective over all pairs, clipped, and one update of the optimizer.
 
     Among several processes ``batches`` are this one's share and ``pairs`` names those of all; every process comes out
     with the same update and the same record. Raises OutOfMemory in all of them, before any update, if the backward

@@ -70,6 +70,8 @@ def _pair(row: dict[str, Any], split: Split, prefix: str, seen: Counter[str]) ->
         chosen=f"images/{row['chosen']}",
         rejected=f"images/{row['rejected']}" if row["rejected"] is not None else None,
         split=split,
+        weight=row.get("weight") or 1.0,
+        seed=row.get("seed"),
     )
 
 

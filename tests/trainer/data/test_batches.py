@@ -67,6 +67,15 @@ def trio(cache: Cache, **options: Any) -> list[EncodedPair]:
     return [pair(cache, name, mean, **options) for name, mean in (("a", 1.0), ("b", 2.0), ("c", 3.0))]
 
 
+def test_a_batch_has_its_pairs_weights(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    pairs = [replace(one, weight=weight) for one, weight in zip(trio(cache), (0.5, 1.5, 1.0), strict=True)]
+    batch = batches(cache).batch(pairs, step=1)
+    assert batch.weights is not None
+    assert batch.weights.tolist() == [0.5, 1.5, 1.0]
+    assert batch.side(1).weights is batch.weights
+
+
 def words(batch: Batch) -> list[float]:
     return [round(word, 3) for word in batch.prompt["hidden"].flatten().tolist()]
 

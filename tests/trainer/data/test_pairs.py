@@ -12,7 +12,15 @@ from tests.trainer.data.test_encoding import Mean
 from tests.trainer.evaluation.test_measure_mismatch import Painter
 from trainer.cache.cache import Cache
 from trainer.data.encoding import CachingEncoder, new_encoder
-from trainer.data.pairs import DataRequirements, DatasetFiles, all_prompts, captions, dataset_files_of, plan_encoding
+from trainer.data.pairs import (
+    DataRequirements,
+    DatasetFiles,
+    all_prompts,
+    captions,
+    dataset_files_of,
+    plan_encoding,
+    with_mean_weight_one,
+)
 from trainer.run_directory.images import decode
 from trainer.run_directory.run import ImageFile, PairFiles, Run
 from trainer.runtime.distributed import SINGLE_PROCESS
@@ -41,6 +49,22 @@ def run(training: list[PairFiles], held_out: list[PairFiles], **options: Any) ->
 
 def encoder(folder: Path) -> CachingEncoder:
     return new_encoder(Mean(16), Cache(folder), "auto")
+
+
+def test_weights_are_relative_to_their_mean_over_the_dataset() -> None:
+    weighted = [replace(pair(name), weight=weight) for name, weight in (("a", 1.0), ("b", 3.0), ("c", 5.0))]
+    assert [one.weight for one in with_mean_weight_one(weighted)] == pytest.approx([1 / 3, 1.0, 5 / 3])
+    assert [one.weight for one in with_mean_weight_one([replace(one, weight=0.1) for one in weighted])] == [1.0] * 3
+    assert with_mean_weight_one([]) == []
+
+
+def test_training_and_held_out_pairs_have_weights_of_their_own(tmp_path: Path) -> None:
+    training = [replace(pair("a"), weight=1.0), replace(pair("b"), weight=3.0)]
+    held_out = [replace(pair("c"), weight=2.0), replace(pair("d"), weight=8.0)]
+    of = run(training, held_out)
+    planned = plan_encoding(encoder(tmp_path), dataset_files_of(of), of, BOTH)
+    assert {one.id: one.weight for one in planned.training} == {"a": 0.5, "b": 1.5}
+    assert planned.held_out_weights == pytest.approx({"c": 0.4, "d": 1.6})
 
 
 def test_captions_are_the_templates_with_the_pairs_prompt_or_the_instances() -> None:

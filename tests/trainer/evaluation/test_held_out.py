@@ -12,7 +12,14 @@ from tests.trainer.training.test_step import Network, Plain
 from trainer.cache.cache import Cache, key_of
 from trainer.data.encoding import EncodedImage, EncodedPair
 from trainer.data.noise import keyed_generator, validation_noise
-from trainer.evaluation.held_out import HeldOutLosses, accuracy, held_out_losses, interval, metrics, pairs_within_budget
+from trainer.evaluation.held_out import (
+    HeldOutLosses,
+    WeightedPairs,
+    held_out_losses,
+    metrics,
+    outcomes,
+    pairs_within_budget,
+)
 from trainer.objectives.objective import Objective, required
 from trainer.run_directory.run import ImageFile
 from trainer.run_directory.split import select_by_hash
@@ -37,7 +44,7 @@ def losses(chosen: list[list[float]], rejected: list[list[float]]) -> HeldOutLos
 
 
 def test_ties_count_one_half() -> None:
-    assert accuracy(np.array([1.0, 0.0, -1.0, 2.0])) == 2.5 / 4
+    assert outcomes(np.array([1.0, 0.0, -1.0, 2.0])).tolist() == [1, 0.5, 0, 1]
 
 
 def test_a_pair_is_judged_by_its_mean_over_draws() -> None:
@@ -55,10 +62,11 @@ def test_a_pair_is_judged_by_its_mean_over_draws() -> None:
 
 
 def test_the_interval_of_a_sure_thing_is_a_point_and_of_60_in_100_about_ten_points_each_way() -> None:
-    assert interval(np.ones(5)) == (1.0, 1.0)
-    low, high = interval(np.array([1.0] * 60 + [0.0] * 40))
+    assert WeightedPairs(np.ones(5)).interval(np.ones(5)) == (1.0, 1.0)
+    hundred = WeightedPairs(np.ones(100))
+    low, high = hundred.interval(np.array([1.0] * 60 + [0.0] * 40))
     assert (low, high) == pytest.approx((0.504, 0.696), abs=0.015)  # 0.6 -+ 1.96 sqrt(0.24 / 100)
-    assert interval(np.array([1.0] * 60 + [0.0] * 40)) == (low, high)
+    assert hundred.interval(np.array([1.0] * 60 + [0.0] * 40)) == (low, high)
 
 
 def test_changes_are_against_the_base_pair_by_pair() -> None:
@@ -69,6 +77,26 @@ def test_changes_are_against_the_base_pair_by_pair() -> None:
     assert change == pytest.approx((-0.1, -0.1, -0.1))
     assert result.objective_change == pytest.approx(-0.1)
     assert result.margin_change == pytest.approx(0.1)
+
+
+def test_a_pair_of_three_times_the_weight_counts_as_three_pairs() -> None:
+    """By hand: pair a has weight 3 and pair b weight 1, so that a figure is (3 a + b) / 4."""
+    measured = losses([[0.1, 0.3], [0.4, 0.4]], [[0.5, 0.1], [0.5, 0.1]])  # means: a 0.2, 0.3; b 0.4, 0.3
+    base = losses([[0.2, 0.2], [0.9, 0.9]], [[0.1, 0.1], [0.6, 0.6]])
+    result = metrics(3, measured, base, SUM_OF_BOTH, weights={"a": 3.0, "b": 1.0, "c": 9.0}, last_good_step=0)
+    assert (result.chosen_loss, result.rejected_loss) == pytest.approx((0.25, 0.3))
+    assert result.objective == pytest.approx((3 * (0.2 + 3) + (0.4 + 3)) / 4)
+    assert result.margin == pytest.approx((3 * 0.1 - 0.1) / 4)
+    assert result.implicit_accuracy == 0.75
+    assert (result.base_chosen_loss, result.base_rejected_loss) == pytest.approx((0.375, 0.225))
+    assert result.objective_change == pytest.approx((3 * (3.2 - 1.2) + (3.4 - 6.9)) / 4)
+    assert result.chosen_loss_change == pytest.approx((3 * 0.0 - 0.5) / 4)
+    assert result.chosen_loss_change_low == pytest.approx(-0.5)  # some resamples are pair b alone
+    assert result.bins[0].chosen_loss == pytest.approx((3 * 0.1 + 0.4) / 4)
+    assert result.bins[1].implicit_accuracy == 0.0
+    assert result.bins[0].implicit_accuracy == 1.0
+    same = [metrics(3, measured, base, SUM_OF_BOTH, weights=of, last_good_step=0) for of in (None, {"a": 7, "b": 7})]
+    assert same[0].objective == pytest.approx(same[1].objective)
 
 
 def test_each_timestep_has_a_row() -> None:
@@ -265,7 +293,7 @@ def test_losses_of_some_pairs_come_in_the_order_in_which_they_were_requested() -
 def test_an_interval_holds_the_truth_in_about_95_of_100_samples() -> None:
     covered = 0
     for seed in range(200):
-        low, high = interval(np.random.default_rng(seed).normal(0.3, 1.0, 60))
+        low, high = WeightedPairs(np.ones(60)).interval(np.random.default_rng(seed).normal(0.3, 1.0, 60))
         covered += low <= 0.3 <= high
     assert 178 <= covered <= 198  # 190 in the mean, 4 sigma are 12; of a bootstrap of 60 a little fewer
 

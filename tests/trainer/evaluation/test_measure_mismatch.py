@@ -45,7 +45,7 @@ def pairs(folder: Path) -> list[EncodedPair]:
     encoded = []
     for chosen, rejected in zip(CHOSEN, REJECTED, strict=True):
         files = [saved(folder, f"{colour}.png", Image.new("RGB", (16, 16), colour)) for colour in (chosen, rejected)]
-        encoded.append(encoder.pair(PairFiles(chosen, chosen, *files), [chosen]))
+        encoded.append(encoder.pair(PairFiles(chosen, chosen, files[0], files[1]), [chosen]))
     return encoded
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from trainer.run_directory.run import _digest, read_run
+from trainer.run_directory.run import Run, _digest, read_run
 from trainer.runtime.errors import BadRun
 from trainer.spec.method_facts import METHODS, listed
 
@@ -42,6 +42,23 @@ def test_a_sound_directory_is_read(tmp_path: Path) -> None:
     assert ([one.id for one in run.training], [one.id for one in run.validation]) == (["1"], ["2"])
     assert run.training[0].chosen.size == (8, 6)
     assert run.hyperparameters.effective_batch_size == 1
+
+
+def test_a_pairs_weight_and_seed_are_read_and_the_weight_changes_the_data(tmp_path: Path) -> None:
+    def read(name: str, **fields: object) -> Run:
+        return read_run(directory(tmp_path / name, {**pair("1"), **fields}))
+
+    plain, weighted, seeded = read("1"), read("2", weight=2.5), read("3", seed=7)
+    assert [(one.training[0].weight, one.training[0].seed) for one in (plain, weighted, seeded)] == [
+        (1.0, None),
+        (2.5, None),
+        (1.0, 7),
+    ]
+    assert plain.dataset_digest == read("4", weight=1.0).dataset_digest == seeded.dataset_digest
+    assert plain.dataset_digest != weighted.dataset_digest
+    faults = field_errors(directory(tmp_path / "5", {**pair("1"), "weight": 0, "seed": -1}))
+    assert any("weight" in fault for fault in faults)
+    assert any("seed" in fault for fault in faults)
 
 
 def test_each_side_is_the_image_that_the_manifest_names_for_it(tmp_path: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,11 @@ from torch import Tensor, nn
 
 from trainer.data.batches import Batch
 from trainer.evaluation.losses import denoising_losses, reference_losses
+from trainer.objectives.dco import dco_loss
+from trainer.objectives.dpo import dpo_loss
+from trainer.objectives.mapo import paper_loss
 from trainer.objectives.objective import Objective, PairLosses, required
+from trainer.objectives.sft import dreambooth_loss, sft_loss
 from trainer.recipe import objective_of
 from trainer.spec.run import TrainingOptions
 from trainer.training.step import (
@@ -24,6 +29,7 @@ from trainer.training.step import (
     backward_joint,
     backward_streamed,
     training_step,
+    weighted,
 )
 from trainer.training.trainable import new_optimizer
 
@@ -40,6 +46,7 @@ OBJECTIVES = {
     "mapo reference code": objective("mapo", 0.1, form="reference-code"),
     "dpo": objective("dpo", 200.0),
     "dco": objective("dco", 50.0),
+    "sft": objective("sft"),
     "dreambooth": objective("dreambooth", prior_weight=0.5, class_prompt="a drawing of a thing"),
 }
 
@@ -119,6 +126,47 @@ def test_a_streamed_pair_has_the_same_losses_and_the_exact_gradient(name: str) -
     torch.testing.assert_close(streamed, joint, rtol=1e-5, atol=1e-7)  # the objectives compute in fp32
     torch.testing.assert_close(streamed_losses, joint_losses)
     assert joint.abs().min() > 1e-6
+
+
+@pytest.mark.parametrize("backward", [backward_joint, backward_streamed])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_pairs_weight_multiplies_its_loss_and_its_gradient(name: str, backward: Any) -> None:
+    """By hand: of two pairs with weights 3 and 0.5, the gradient is (3 g1 + 0.5 g2) / 2."""
+    given, objective = batch_for(name, pairs=2), OBJECTIVES[name]
+    weights = torch.tensor([3.0, 0.5])
+    found, losses = gradient(backward, objective, replace(given, weights=weights))
+    _, unweighted = gradient(backward, objective, given)
+    torch.testing.assert_close(losses[0], weights * unweighted[0])
+    torch.testing.assert_close(losses[1:], unweighted[1:])  # what the network's losses are stays visible
+    each = [replace(alone(given, at), prior=alone(given.prior, at) if given.prior else None) for at in range(2)]
+    [first, second] = [gradient(backward, objective, one)[0] for one in each]
+    torch.testing.assert_close(found, (3 * first + 0.5 * second) / 2, rtol=1e-5, atol=1e-7)
+
+
+def test_weights_count_in_numbers_worked_by_hand() -> None:
+    """Losses of chosen and rejected images 0.5 and 1.0, then 0.2 and 0.1; of the reference 0.4 and 0.8, then 0.4 and
+    0.3; weights 2 and 1; beta 2."""
+    chosen, rejected = torch.tensor([0.5, 0.2]), torch.tensor([1.0, 0.1])
+    reference_chosen, reference_rejected = torch.tensor([0.4, 0.4]), torch.tensor([0.8, 0.3])
+    of_pairs = replace(batch(2, sides=2), weights=torch.tensor([2.0, 1.0]))
+
+    def by_hand(values: Tensor) -> list[float]:
+        return weighted(values, of_pairs).tolist()
+
+    assert by_hand(sft_loss(chosen)) == pytest.approx([2 * 0.5, 0.2])
+    assert by_hand(dreambooth_loss(chosen, rejected, prior_weight=0.5)) == pytest.approx([2 * (0.5 + 0.5), 0.25])
+    # -log sigmoid(x) = log(1 + exp(-x)), x = -2 (0.5 - 0.4) and -2 (0.2 - 0.4)
+    dco = by_hand(dco_loss(chosen, reference_chosen, beta=2.0))
+    assert dco == pytest.approx([2 * math.log(1 + math.exp(0.2)), math.log(1 + math.exp(-0.4))])
+    # x = -((0.5 - 1.0) - (0.4 - 0.8)) = 0.1 and -((0.2 - 0.1) - (0.4 - 0.3)) = 0
+    dpo = by_hand(dpo_loss(chosen, rejected, reference_chosen, reference_rejected, beta=2.0))
+    assert dpo == pytest.approx([2 * math.log(1 + math.exp(-0.1)), math.log(2)])
+    # f(x) = x / (e^x - 1), beta 1: L_w + log(1 + exp(f(L_l) - f(L_w)))
+    f = {loss: loss / (math.exp(loss) - 1) for loss in (0.1, 0.2, 0.5, 1.0)}
+    mapo = by_hand(paper_loss(chosen, rejected, beta=1.0))
+    assert mapo == pytest.approx(
+        [2 * (0.5 + math.log(1 + math.exp(f[1.0] - f[0.5]))), 0.2 + math.log(1 + math.exp(f[0.1] - f[0.2]))]
+    )
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

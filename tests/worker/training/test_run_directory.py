@@ -95,6 +95,17 @@ def test_each_side_of_a_pair_is_the_image_that_its_document_names(blobs: Blobs, 
         assert (data / pair.rejected).read_bytes() == f"{pair.prompt}: rejected".encode()
 
 
+def test_a_pairs_weight_and_seed_stand_in_the_manifest(blobs: Blobs, tmp_path: Path) -> None:
+    image = blobs.put_bytes(b"image").sha256
+    plain = {"row": 1, "prompt": "a", "chosen": image, "rejected": None, "split": None}
+    rows = [plain, {**plain, "row": 2, "weight": 2.5, "seed": 2**62}, {**plain, "row": 3, "weight": None, "seed": None}]
+    pairs = blobs.put_bytes(b"".join(json.dumps(row).encode() + b"\n" for row in rows)).sha256
+    prepare(tmp_path / "run", inputs(pairs), blobs, lambda: None)
+    lines = (tmp_path / "run" / "data" / "manifest.jsonl").read_bytes().splitlines()
+    read = [ManifestPair.model_validate_json(line) for line in lines]
+    assert [(pair.weight, pair.seed) for pair in read] == [(1.0, None), (2.5, 2**62), (1.0, None)]
+
+
 def test_a_pair_without_a_rejected_image_stands_so_in_the_manifest(blobs: Blobs, tmp_path: Path) -> None:
     image = blobs.put_bytes(b"image").sha256
     row = {"row": 1, "prompt": "a", "chosen": image, "rejected": None, "split": None}
