@@ -90,7 +90,7 @@ def test_a_wrong_decision_is_refused_with_every_other_fault(client: TestClient) 
 
 def test_progress_is_shown_while_a_file_is_read(client: TestClient, sessions: Sessions) -> None:
     file_id = upload(client)["id"]
-    progress = {"format": "parquet/pick-a-pic", "rows": 300, "kept": 290, "total": 5000}
+    progress = {"format": "parquet/pick-a-pic", "rows": 300, "kept": 290, "total": 5000, "stored": 0, "images": None}
     with sessions.begin() as session:
         owned = file_leases.claim(session, file_id, lease_seconds=60)
         assert owned is not None
