@@ -190,4 +190,6 @@ def test_a_dry_run_of_a_job_beyond_the_quota_is_refused(
 
 def test_what_is_held_out_of_many_pairs_is_no_more_than_is_measured() -> None:
     one_epoch = {"n_epochs": 1, "batch_size": 10}
-    assert planned(spec(requested=one_epoch), 50_000, 0).resolved == resolve(spec(requested=one_epoch).method, 50_000 - 256)
+    assert planned(spec(requested=one_epoch), 50_000, 0).resolved == resolve(
+        spec(requested=one_epoch).method, 50_000 - 256
+    )

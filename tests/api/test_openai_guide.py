@@ -17,7 +17,7 @@ pytestmark = pytest.mark.integration
 
 def test_the_guides_example_makes_a_job(live: Live, tmp_path: Path) -> None:
     guide = (REPOSITORY / "docs" / "guides" / "move-from-openai.md").read_text(encoding="utf-8")
-    [example] = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    example, *_ = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
     (tmp_path / "pairs.zip").write_bytes(b"pairs")
     (tmp_path / "var").mkdir()
     (tmp_path / "var" / "local.key").write_text(live.tenant.api_key + "\n")

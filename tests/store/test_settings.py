@@ -36,6 +36,14 @@ OTHERS: dict[str, object] = {
     "webhooks_allow_private": False,
     "heartbeat_seconds": 10.0,
     "stall_seconds": 1800.0,
+    "api_processes": 1,
+    "max_connections": 1000,
+    "head_seconds": 20.0,
+    "upload_bytes_per_second": 4096,
+    "download_idle_seconds": 60.0,
+    "requests_at_once": 200,
+    "streams": 50,
+    "anonymous_per_minute": 600,
 } | dict.fromkeys(
     ("url", "api_key", "database_url", "broker_url", "blob_url", "dinov2", "webhooks_key", "worker_memory_gib")
 )
@@ -53,14 +61,25 @@ LOWEST: dict[str, tuple[float, float]] = {
     "requests_burst": (1, 0),
     "worker_memory_gib": (1, 0),
     "intake_memory_bytes": (64 * 2**20, 64 * 2**20 - 1),
+    "api_processes": (1, 0),
+    "max_connections": (10, 9),
+    "upload_bytes_per_second": (0, -1),
+    "requests_at_once": (1, 0),
+    "streams": (0, -1),
+    "anonymous_per_minute": (1, 0),
 } | dict.fromkeys(
     (
         *("sweep_seconds", "upload_seconds", "upload_idle_seconds", "images_wait_seconds", "images_limit_seconds"),
-        "webhooks_timeout_seconds",
+        *("webhooks_timeout_seconds", "head_seconds", "upload_limit_seconds", "download_idle_seconds"),
     ),
     (0.001, 0),
 )
-HIGHEST = {"requests_per_minute": (60_000_000, 60_000_001), "requests_burst": (1_000_000, 1_000_001)}
+HIGHEST = {
+    "requests_per_minute": (60_000_000, 60_000_001),
+    "requests_burst": (1_000_000, 1_000_001),
+    "anonymous_per_minute": (60_000_000, 60_000_001),
+    "api_processes": (64, 65),
+}
 
 
 def stated() -> Iterator[tuple[str, int | None, str]]:

@@ -26,8 +26,9 @@ from trainer.run_directory.output import ADAPTER, adapter_metadata
 from trainer.runtime.errors import ExportMismatch
 from trainer.spec.family_facts import FamilyName
 
-# Both relative. In half precision kernels round either way, by whole steps of a value: 2**-8 of it in bf16.
-PREDICTIONS = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 1e-2}
+# Both relative. In half precision kernels round either way, by whole steps of a value: 2**-8 of it in bf16. So does a
+# reader whose scale is in the weights, and small networks with large updates predict up to 2.5% otherwise for it.
+PREDICTIONS = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 # A scale folded into weights is rounded with them.
 UPDATES = {torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 1e-2}
 

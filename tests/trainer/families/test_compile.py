@@ -29,6 +29,7 @@ def prediction_and_gradients(denoiser: Denoiser, batch: Batch) -> list[Tensor]:
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # of the compiler's own
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # the same, of LoraLinear
 @pytest.mark.parametrize("family", SAVE_BASE)
 def test_a_familys_compiled_blocks_compute_the_same(
     tmp_path: Path, family: FamilyName, monkeypatch: pytest.MonkeyPatch
