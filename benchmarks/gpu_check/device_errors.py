@@ -26,7 +26,8 @@ STORE_AT_AN_ADDRESS = 'extern "C" __global__ void store(float* unused) { *(float
 
 
 def main(command: str, *arguments: str) -> None:
-    print(json.dumps(facts() if command == "facts" else provoke(*arguments)))
+    # A fault may end the process before its output is written.
+    print(json.dumps(facts() if command == "facts" else provoke(*arguments)), flush=True)
 
 
 def facts() -> dict[str, Any]:

@@ -20,7 +20,7 @@ from trainer.program import prepare_libraries
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--memory-bytes", type=int)
     parser.add_argument("--peaks", type=Path, required=True)
     given, arguments = parser.parse_known_args()
