@@ -6,7 +6,7 @@ PROCESSES ?= 2
 PARALLEL := --numprocesses $(PROCESSES) --dist worksteal
 STAMP := .venv/.installed
 
-.PHONY: demo test test-fast chaos mutants check up bench bench-claims lock clean
+.PHONY: demo test test-fast chaos mutants check up bench bench-claims gpu-check lock clean
 
 demo: $(STAMP)
 	$(BIN)/python -m demo run
@@ -42,6 +42,10 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
+
+# Whether the trainer does on this machine's GPU what it promises, in at most MINUTES=10: var/gpu-check/gpu-check.md.
+gpu-check: $(STAMP)
+	$(BIN)/python -m benchmarks.gpu_check $(if $(MINUTES),--minutes $(MINUTES))
 
 # The paper's claims: runs what is missing of the kept results (nothing, as they stand) and writes docs/benchmark.md.
 # QUICK=1: one domain, two methods, at most 15 minutes on two cores. FRESH=1: all anew in var/benchmark/fresh, about

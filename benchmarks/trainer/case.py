@@ -75,7 +75,8 @@ def main(case: str, subject: str, steps: int, folder: Path) -> None:
     )
 
 
-def recipe_acts(case: str, method: str, directory: Path, cache: Path) -> dict[str, Callable[[], None]]:
+def open_training(directory: Path, cache: Path, beta: float | None) -> Training:
+    """A run ready for its first step, set up as ``trainer.recipe.train`` does."""
     run = read_run(directory)
     context, evaluator, _, _ = prepare(
         run,
@@ -85,11 +86,15 @@ def recipe_acts(case: str, method: str, directory: Path, cache: Path) -> dict[st
         StopRequest(),
         SINGLE_PROCESS,
     )
-    objective = objective_of(run.spec.method, BETAS[method], context.family.num_train_timesteps)
+    objective = objective_of(run.spec.method, beta, context.family.num_train_timesteps)
     base = measure_base(evaluator, context.dataset.held_out)
     plan = resolve_plan(context, objective, None, None)
-    training = Training(context, evaluator, objective, base, plan, 10_000, new_batches(context, objective))
-    steps = training.steps()
+    return Training(context, evaluator, objective, base, plan, 10_000, new_batches(context, objective))
+
+
+def recipe_acts(case: str, method: str, directory: Path, cache: Path) -> dict[str, Callable[[], None]]:
+    training = open_training(directory, cache, BETAS[method])
+    context, steps = training.context, training.steps()
     first, _ = next(steps)
     if case == "channels last":
         context.trainable.denoiser.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stub
