@@ -84,6 +84,8 @@ def parse_row(
     ``columns`` are the file's own names of the fields.
     """
     own = columns or {}
+    if own.get("split", "split").strip().casefold() != "split" and split_of(str(fields.get("split"))) is None:
+        fields = {**fields, "split": None}  # a "subset" that is no split
     try:
         row = Row.model_validate({name: value for name, value in fields.items() if not _is_empty(name, value)})
     except ValidationError as error:
