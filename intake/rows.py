@@ -14,6 +14,7 @@ from intake.pairs import Split
 from intake.values import decimal_point, is_nothing, split_of, text_of
 
 REQUIRED = ("prompt", "chosen")
+WEIGHT = 1e6  # at most: sums of weights have to be finite, and no pair needs more
 
 
 def without_nul(text: str) -> str:
@@ -68,7 +69,9 @@ class Row(BaseModel):
     chosen: Path
     rejected: Path | None = None
     split: Annotated[Split | None, BeforeValidator(_split)] = None
-    weight: Annotated[Annotated[float, Field(gt=0, allow_inf_nan=False)] | None, BeforeValidator(_weight)] = None
+    weight: Annotated[
+        Annotated[float, Field(gt=0, le=WEIGHT, allow_inf_nan=False)] | None, BeforeValidator(_weight)
+    ] = None
     annotator: Annotator | None = None
     seed: Annotated[Annotated[int, Field(ge=0, lt=2**63)] | None, BeforeValidator(_seed)] = None
 

@@ -112,7 +112,7 @@ def judged(
         value = ", ".join(f"{names[one]} = {printable(str(fields.get(one)))}" for one in told)
         if _counted_otherwise(fields.get("preference"), names):
             reason = (
-                f"{value}, so that the images are counted otherwise than in {names['first']} and {names['second']}; "
+                f"{value}, so that the numbers do not count {names['first']} and {names['second']}; "
                 f"write the names of the columns in {names['preference']}"
             )
             return row_finding(file, number, reason, "metadata_columns")
@@ -202,10 +202,10 @@ def _by_side(text: str, names: Names) -> Preferred:
 
 
 def _counted_otherwise(value: object, names: Names) -> bool:
-    """Whether a 0 or 2 says that other rows' 1 may be the other image: the columns count from 1, or from 0."""
-    sides = tuple("".join(word for word in words(names[one]) if word.isdigit()) for one in ("first", "second"))
-    said = str(value).strip().removesuffix(".0")
-    return (sides, said) in {(("1", "2"), "0"), (("0", "1"), "2")} and "preference" in names
+    """Whether a number that is no column's says what the others mean, too: 0 and 1 of columns 1 and 2, or a scale of
+    1 to 5, where a 2 is not the second image."""
+    numbered = all(any(word.isdecimal() for word in words(names[one])) for one in ("first", "second"))
+    return numbered and "preference" in names and number_of(value) is not None and not isinstance(value, bool)
 
 
 COMPARISON = Layout(

@@ -124,7 +124,7 @@ def _beside_captions(
         if isinstance(item, Judgement) and isinstance(prompt := item.fields.get("prompt"), str):
             captions.compare(prompt, source.file, list(_paths(item, lookup)))
         yield item
-    yield from captions.findings(source.file)
+    yield from captions.disagreements(source.file)
 
 
 def _paths(item: Judgement, lookup: Lookup) -> Iterator[str]:

@@ -129,3 +129,9 @@ def test_values_of_pandas_in_json(tmp_path: Path) -> None:
         ("3", None, "validation"),
         (None, None, None),
     ]
+
+
+@pytest.mark.parametrize("weight", [1e300, 2e6, 0, -1, float("inf"), "2x"])
+def test_a_weight_that_cannot_be_summed_is_wrong(weight: object) -> None:
+    [found] = parse_row(GIVEN | {"weight": weight}, "t", 4, Limits())
+    assert not isinstance(found, tuple)

@@ -106,7 +106,7 @@ class Captions:
 
     def compare(self, prompt: str, table: str, paths: list[str]) -> None:
         """Note where the likeliest caption beside these pictures is another than the prompt that a table gives them."""
-        for path in self._files_of(paths, []):
+        for path in (path for path in self._files_of(paths, []) if path not in paths):
             try:
                 text = self._read(path)
             except IntakeError:
@@ -126,7 +126,7 @@ class Captions:
                 f"that of {printable(picture)}: {printable(source)} was taken, and {printable(other)} says another"
             )
 
-    def findings(self, file: str) -> Iterator[Finding]:
+    def disagreements(self, file: str) -> Iterator[Finding]:
         """After the last caption."""
         if self._differing:
             text = (
@@ -134,6 +134,10 @@ class Captions:
                 f"{self._first_differing}); remove one of the two if the wrong one was taken."
             )
             yield Finding("caption_conflict", "warning", text, file)
+
+    def findings(self, file: str) -> Iterator[Finding]:
+        """After the last caption, with what was not read as one."""
+        yield from self.disagreements(file)
         for path in (path for path, text in self._folder_texts.items() if text is None):
             shown = printable(path)
             text = f"{file}: {shown} is not one line and so no caption of its folder; give each image a text file."

@@ -76,8 +76,8 @@ def test_a_name_that_is_a_side_and_another_image_names_neither(tmp_path: Path) -
     assert codes(prepare(zip_of(files.items()), tmp_path)) == ["row_invalid"]
 
 
-@pytest.mark.parametrize("value", ["sd-2", "sd-1.5", "flux 1", "-1", -1, "0.5", 0.5, "not 1", "1 worse", "c/2.png"])
-def test_a_word_beside_a_side_may_say_another(value: object, tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", ["sd-2", "sd-1.5", "flux 1", "not 1", "1 worse", "c/2.png", "1 > 2"])
+def test_a_word_beside_a_side_may_say_another(value: str, tmp_path: Path) -> None:
     row = {"prompt": "p", "image_1": "0.png", "image_2": "1.png", "winner": value}
     prepared = table(row, tmp_path=tmp_path)
     assert (codes(prepared), prepared.count) == (["row_invalid"], 0)
@@ -88,9 +88,15 @@ def test_words_around_a_side_are_read(value: str, tmp_path: Path) -> None:
     assert pairs(table(TWO | {"winner": value}, tmp_path=tmp_path)) == [("p", 1, 0)]
 
 
-@pytest.mark.parametrize(("columns", "numbers"), [(("image_1", "image_2"), (0, 1)), (("image_0", "image_1"), (1, 2))])
+@pytest.mark.parametrize(
+    ("columns", "numbers"),
+    [
+        (("image_1", "image_2"), (0, 1)), (("image_0", "image_1"), (1, 2)), (("image_1", "image_2"), (2, 5)),
+        (("image_1", "image_2"), (1, -1)), (("image_0", "image_1"), (0, 0.5)),
+    ],
+)  # fmt: skip
 def test_numbers_that_count_otherwise_than_the_columns_are_refused_once_whatever_rows_are_dropped(
-    columns: tuple[str, str], numbers: tuple[int, int], tmp_path: Path
+    columns: tuple[str, str], numbers: tuple[float, float], tmp_path: Path
 ) -> None:
     images = {columns[0]: "0.png", columns[1]: "1.png"}
     rows = [{"prompt": f"p{at}", **images, "label": number} for at, number in enumerate(numbers * 2)]
