@@ -81,11 +81,10 @@ def test_names_in_a_countrys_code_page_are_found_by_what_the_table_says(
 
 
 @pytest.mark.parametrize("slash", ["/", "\\"])
-@pytest.mark.parametrize("page", NAMES)
+@pytest.mark.parametrize(("page", "folder"), [("cp1251", "лиса"), ("gbk", "狐狸")])
 def test_where_names_of_folders_alone_are_in_a_code_page_the_table_says_which(
-    page: str, slash: str, tmp_path: Path
+    page: str, folder: str, slash: str, tmp_path: Path
 ) -> None:
-    folder = NAMES[page][0].partition("/")[0]
     paths = [f"{folder}{slash}{name}.png" for name in "ab"]
     table = json.dumps({"prompt": "p", "chosen": paths[0], "rejected": paths[1]}).encode()
     files = [(b"metadata.jsonl", table), (paths[0].encode(page), RED), (paths[1].encode(page), BLUE)]
