@@ -189,7 +189,15 @@ class FindingList:
 _Fault = tuple[Code, Severity, str]
 # Codes whose message without its row is the fault. Others tell of one pair or image each.
 _REPEATED: frozenset[Code] = frozenset(
-    {"row_invalid", "label_missing", "prompt_empty", "prompt_too_long", "image_missing", "image_too_large"}
+    {
+        "row_invalid",
+        "metadata_columns",
+        "label_missing",
+        "prompt_empty",
+        "prompt_too_long",
+        "image_missing",
+        "image_too_large",
+    }
 )
 
 
@@ -233,8 +241,8 @@ def counted(count: int, noun: str) -> str:
 
 
 def _beyond_a_row(code: Code) -> bool:
-    """What a row showed of the archive itself, and ties, which have a policy of their own."""
-    return code.startswith("archive_") or code == "pair_tied"
+    """What a row showed of the archive or its table as a whole, and ties, which have a policy of their own."""
+    return code.startswith(("archive_", "metadata_")) or code == "pair_tied"
 
 
 def printable(text: str) -> str:

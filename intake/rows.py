@@ -14,6 +14,7 @@ from intake.pairs import Split
 from intake.values import decimal_point, is_nothing, split_of, text_of
 
 REQUIRED = ("prompt", "chosen")
+WEIGHT = 1e6  # at most: sums of weights have to be finite, and no pair needs more
 
 
 def without_nul(text: str) -> str:
@@ -68,7 +69,9 @@ class Row(BaseModel):
     chosen: Path
     rejected: Path | None = None
     split: Annotated[Split | None, BeforeValidator(_split)] = None
-    weight: Annotated[Annotated[float, Field(gt=0, allow_inf_nan=False)] | None, BeforeValidator(_weight)] = None
+    weight: Annotated[
+        Annotated[float, Field(gt=0, le=WEIGHT, allow_inf_nan=False)] | None, BeforeValidator(_weight)
+    ] = None
     annotator: Annotator | None = None
     seed: Annotated[Annotated[int, Field(ge=0, lt=2**63)] | None, BeforeValidator(_seed)] = None
 
@@ -84,6 +87,8 @@ def parse_row(
     ``columns`` are the file's own names of the fields.
     """
     own = columns or {}
+    if own.get("split", "split").strip().casefold() != "split" and split_of(str(fields.get("split"))) is None:
+        fields = {**fields, "split": None}  # a "subset" that is no split
     try:
         row = Row.model_validate({name: value for name, value in fields.items() if not _is_empty(name, value)})
     except ValidationError as error:

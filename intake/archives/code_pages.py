@@ -7,6 +7,7 @@ otherwise letters do: read in the wrong page, a word mixes scripts, letters with
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -123,7 +124,8 @@ def _pages(names: Sequence[bytes], texts: Sequence[bytes]) -> list[str]:
 
 
 def _stands_in(name: str, texts: Sequence[bytes]) -> bool:
-    last = name.rstrip("/").rpartition("/")[2]
+    """Whether a text has the last part of the path that tells pages apart, which may be a folder's name."""
+    last = next((part for part in reversed(re.split(r"[/\\]", name)) if not part.isascii()), name)
     spellings = {last.encode("utf-8"), json.dumps(last)[1:-1].encode("ascii")}
     return any(spelling in text for text in texts for spelling in spellings)
 

@@ -20,12 +20,19 @@ SINGLE_IMAGES = (
     "file", "file_path", "filepath", "path", "jpg", "jpeg", "png", "webp", "picture", "photo",
 )  # fmt: skip
 # Such a table ranks its images: some of them are worse, and none of those is a chosen image.
-RANKED = frozenset(
-    {"rank", "ranking", "rating", "overall_rating", "preference", "preferred", "is_preferred", "is_chosen", "label",
-     "human_preference", "winner", "best", "votes", "raw_annotations"}
+_RANKED = frozenset({"label", "raw_annotations"})
+_RANKING = frozenset(
+    {"rank", "ranks", "ranking", "rating", "ratings", "preference", "preferred", "rejected", "selected", "accepted",
+     "approved", "liked", "disliked", "likes", "dislikes", "thumbs", "upvotes", "downvotes", "upvoted", "downvoted",
+     "vote", "votes", "verdict", "elo", "win", "wins", "winner", "won", "lose", "loses", "loser", "losses", "lost",
+     "best", "worst", "good", "bad", "keep", "feedback", "judgement", "judgment"}
+)  # fmt: skip
+_AROUND_RANKING = frozenset(
+    {"is", "was", "has", "user", "human", "overall", "num", "number", "of", "count", "score", "rate", "up", "down",
+     "chosen", "label"}
 )  # fmt: skip
 OPTIONAL = {
-    "split": ("split", "subset", "partition", "fold"),
+    "split": ("split", "subset", "partition"),
     "weight": ("weight", "weights", "sample_weight"),
     "annotator": ("annotator", "annotator_id", "user_id", "user_hash", "user", "worker_id", "rater", "rater_id"),
     "seed": ("seed",),
@@ -90,19 +97,37 @@ def own_columns(columns: Collection[str]) -> Mapping[str, str] | None:
     """
     own = by_plain(columns)
     prompt = named(own, PROMPTS)
-    pair = image_pair(columns, PREFERENCES)
-    chosen, rejected = pair if pair is not None else (own.get("chosen"), own.get("rejected"))
-    if chosen is None and not (RANKED & own.keys()):
-        chosen = named(own, SINGLE_IMAGES) or next((name for name in columns if _is_chosen(name)), None)
+    chosen, rejected = image_pair(columns, PREFERENCES) or (own.get("chosen"), own.get("rejected"))
+    chosen, rejected = chosen or _of_side(columns, "chosen"), rejected or _of_side(columns, "rejected")
+    if chosen is None and (rejected is not None or not ranking(columns)):
+        chosen = named(own, SINGLE_IMAGES)
     if prompt is None or chosen is None:
         return None
     found = {"prompt": prompt, "chosen": chosen, **optional(own)}
     return found if rejected is None else found | {"rejected": rejected}
 
 
-def _is_chosen(name: str) -> bool:
-    parts = words(name)
-    return "chosen" in parts and set(parts) - {"chosen"} <= IMAGE_WORDS
+def ranking(columns: Iterable[str]) -> list[str]:
+    """The columns that say of one image how it was judged: ``is_preferred``, ``num_votes``."""
+    found = []
+    for name in columns:
+        parts = set(words(name))
+        ranks = parts & _RANKING and parts <= _RANKING | _AROUND_RANKING | IMAGE_WORDS
+        if ranks or plain(name) in _RANKED or parts == {"is", "chosen"} or parts == {"human", "preference"}:
+            found.append(name)
+    return found
+
+
+def _of_side(columns: Iterable[str], side: str) -> str | None:
+    """The column of one side alone: ``rejected_image`` beside ``image``. A word such as "negative" has to be said of
+    an image; a loser is one."""
+    sides = {pair[side == "rejected"] for pair in PREFERENCES}
+    for name in columns:
+        said = set(words(name)) & sides
+        rest = set(words(name)) - said
+        if len(said) == 1 and (rest or said <= {"loser", "dispreferred"}) and rest <= IMAGE_WORDS:
+            return name
+    return None
 
 
 def image_pair(columns: Iterable[str], sides: Iterable[Sides]) -> Sides | None:

@@ -8,11 +8,23 @@ preferred image first. Argilla's exports have a list of responses a row, one of 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Literal
 
 from intake.findings import Finding, printable
-from intake.formats.columns import PROMPTS, Sides, by_plain, image_pair, named, optional, paired, plain, words
+from intake.formats.columns import (
+    IMAGE_WORDS,
+    PROMPTS,
+    Sides,
+    by_plain,
+    image_pair,
+    named,
+    optional,
+    paired,
+    plain,
+    words,
+)
 from intake.formats.judgement import Fields, Judgement, Layout, Names, compared, row_finding, unlabelled
 from intake.values import is_nothing, number_of, text_of
 
@@ -20,6 +32,11 @@ SIDES: tuple[Sides, ...] = (("0", "1"), ("1", "2"), ("a", "b"), ("left", "right"
 _BEYOND = ("2", "3", "4", "c", "d", "third", "three")  # a third image: these tables rank more than two
 _FIRST, _SECOND = {"a", "left", "first", "one"}, {"b", "right", "second", "two"}
 _TIES = {"tie", "tied", "draw", "equal", "equally", "same", "both", "neither", "no preference"}
+# What may stand beside the word for a side.
+_AROUND = IMAGE_WORDS | {
+    "the", "is", "was", "model", "side", "response", "better", "best", "preferred", "prefer", "chosen", "winner",
+    "wins", "win", "won", "much", "slightly", "strongly", "clearly", "significantly", "far", "choice",
+}  # fmt: skip
 # Of columns that have a number for each side, the words that say it is a preference; the earlier the better.
 _SHARES = ("preference", "preferred", "prefer", "votes", "vote", "wins", "label", "labels")
 _SHARE_WORDS = {*_SHARES, "image", "img", "weighted", "results", "result", "count", "num", "is", "jpg"}
@@ -93,7 +110,15 @@ def judged(
     if preferred == "unknown":
         told = ("first_share", "second_share") if "first_share" in names else ("preference",)
         value = ", ".join(f"{names[one]} = {printable(str(fields.get(one)))}" for one in told)
-        reason = f"{value} names neither {names['first']} nor {names['second']}; correct the row"
+        if _counted_otherwise(fields.get("preference"), names):
+            reason = (
+                f"{value}, so that the numbers do not count {names['first']} and {names['second']}; "
+                f"write the names of the columns in {names['preference']}"
+            )
+            return row_finding(file, number, reason, "metadata_columns")
+        reason = (
+            f"{value} names neither {names['first']} nor {names['second']} for certain; write the name of the column"
+        )
         return row_finding(file, number, reason)
     known: dict[str, object] = {"annotator": annotator or text_of(fields.get("annotator"))}
     known |= {column: fields.get(column) for column in ("prompt", "split", "weight", "seed") if column in names}
@@ -135,20 +160,52 @@ def which(value: object, names: Names, fields: Fields) -> Preferred:
         return "unknown"
     if isinstance(value, bool):
         return "unknown"
+    text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
     for preferred, column in ((True, "first"), (False, "second")):
-        if isinstance(value, str) and value.strip() in (fields.get(column), names[column]):
+        if text in (fields.get(column), names[column]):
             return preferred
-    text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    found = {_by_path(text, fields), _by_side(text, names)} - {"unknown"}
+    return found.pop() if len(found) == 1 else "unknown"
+
+
+def _by_path(text: str, fields: Fields) -> Preferred:
+    """Of a path the image that it is: in full, by its end, or without its suffix. A bare number counts the images."""
+    said = _parts(text)
+    for form in (_parts,) if text.isdecimal() else (_parts, lambda path: _parts(path.rpartition(".")[0])):
+        ends = [form(path) if isinstance(path := fields.get(one), str) else [] for one in ("first", "second")]
+        same = [bool(path) and (path[-len(said) :] == said or said[-len(path) :] == path) for path in ends]
+        if said and same[0] != same[1]:
+            return same[0]
+    return "unknown"
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.replace("\\", "/").casefold().split("/") if part not in ("", ".")]
+
+
+def _by_side(text: str, names: Names) -> Preferred:
+    """Of "left", "image B" or "a is much better" the side; "sdxl-2" and "not a" say more than a side, or another."""
     said = words(text.removesuffix(".0"))
     if set(said) & _TIES or " ".join(said) in _TIES:
         return None
+    if text.startswith("-") or re.search(r"\.[^\W\d]|[/\\]", text):  # a number below 0, or a path
+        return "unknown"
     first, second = words(names["first"]), words(names["second"])
     ours = (
         {word for word in first if word not in second} | _FIRST,
         {word for word in second if word not in first} | _SECOND,
     )
+    if set(said) - ours[0] - ours[1] - {*first, *second} - _AROUND:
+        return "unknown"
     found = [bool(set(said) & side) for side in ours]
     return found[0] if found[0] != found[1] else "unknown"
+
+
+def _counted_otherwise(value: object, names: Names) -> bool:
+    """Whether a number that is no column's says what the others mean, too: 0 and 1 of columns 1 and 2, or a scale of
+    1 to 5, where a 2 is not the second image."""
+    numbered = all(any(word.isdecimal() for word in words(names[one])) for one in ("first", "second"))
+    return numbered and "preference" in names and number_of(value) is not None and not isinstance(value, bool)
 
 
 COMPARISON = Layout(

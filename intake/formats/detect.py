@@ -10,7 +10,15 @@ from intake.archives.entries import Entry, Listing
 from intake.archives.lookup import Lookup
 from intake.errors import MetadataError
 from intake.findings import Finding, printable
-from intake.formats.folders.folders import SUFFIXES, Pictures, pairs_by_name, pictures_of, subject_pictures
+from intake.formats.folders.captions import Captions
+from intake.formats.folders.folders import (
+    SUFFIXES,
+    Pictures,
+    marked_in,
+    pairs_by_name,
+    pictures_of,
+    subject_pictures,
+)
 from intake.formats.folders.names import not_chosen, split_of, stem, suffix
 from intake.formats.folders.webdataset import samples
 from intake.formats.judgement import Judgement, JudgementSource, row_finding
@@ -20,6 +28,7 @@ from intake.limits import Limits
 from intake.pairs import Split
 from intake.rows import REQUIRED
 
+_TABLES = ("csv", "tsv", "jsonl", "ndjson", "parquet", "arrow")
 SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 
 
@@ -33,7 +42,10 @@ def detect(listing: Listing, limits: Limits, prompt: str | None) -> tuple[Judgem
     """
     source, folder = _detected(listing.files, limits, prompt)
     lookup = Lookup(listing.files, folder, listing.generated)
-    return replace(source, judgements=_by_path(source, lookup)), lookup
+    judgements = _by_path(source, lookup, listing.files)
+    if source.of_table:
+        judgements = _beside_captions(replace(source, judgements=judgements), lookup, listing.files, limits)
+    return replace(source, judgements=judgements), lookup
 
 
 def _detected(files: Mapping[str, Entry], limits: Limits, prompt: str | None) -> tuple[JudgementSource, str]:
@@ -44,7 +56,7 @@ def _detected(files: Mapping[str, Entry], limits: Limits, prompt: str | None) ->
     shards = shards_in(files)
     named = named or _named([shard for shard in shards if shard.count("/") <= 1])
     if not named and shards:
-        return read_tables(shards, files, limits), ""
+        return replace(read_tables(shards, files, limits), of_table=True), ""
     if named or known:
         return _tables(named or known, files, limits)
     images = _without_table(pictures_of(files), limits, prompt)
@@ -92,28 +104,54 @@ def _tables(tables: Sequence[str], files: Mapping[str, Entry], limits: Limits) -
     """The only one, or one a split. Raises MetadataError where there are several others."""
     if len(tables) == 1 and tables[0] not in shards_in(files):
         [name] = tables
-        return replace(read_table(name, files[name], limits, files), used={name}), name.rpartition("/")[0]
+        source = read_table(name, files[name], limits, files)
+        return replace(source, used={name}, of_table=True), name.rpartition("/")[0]
     if len(tables) > 1 and None in map(split_of_table, tables):
         raise several(tables)
-    return read_tables(sorted(tables), files, limits), ""
+    return replace(read_tables(sorted(tables), files, limits), of_table=True), ""
 
 
-def _by_path(source: JudgementSource, lookup: Lookup) -> Iterator[Judgement | Finding]:
+def _beside_captions(
+    source: JudgementSource, lookup: Lookup, files: Mapping[str, Entry], limits: Limits
+) -> Iterator[Judgement | Finding]:
+    """The judgements of a table, whose prompts are taken; a warning if captions beside the images say another."""
+    others = {path: entry for path, entry in files.items() if path not in source.used and suffix(path) not in _TABLES}
+    if all(suffix(path) in SUFFIXES for path in others):
+        yield from source.judgements
+        return
+    captions = Captions(others, pictures_of(others).paths, limits, None)
+    for item in source.judgements:
+        if isinstance(item, Judgement) and isinstance(prompt := item.fields.get("prompt"), str):
+            captions.compare(prompt, source.file, list(_paths(item, lookup)))
+        yield item
+    yield from captions.disagreements(source.file)
+
+
+def _paths(item: Judgement, lookup: Lookup) -> Iterator[str]:
+    """Of the images that are files of the archive."""
+    for side in ("chosen", "rejected"):
+        path = item.fields.get(side)
+        if isinstance(path, str) and path not in item.held:
+            entry = lookup.find(path.strip(), item.search, item.folder)
+            if entry is not None:
+                yield entry.name
+
+
+def _by_path(source: JudgementSource, lookup: Lookup, files: Mapping[str, Entry]) -> Iterator[Judgement | Finding]:
     """Pairs whose images all lie in a folder that is named as a split belong to it, unless their row says another.
     An image alone that is called rejected, or a mask, is not what anybody chose, whatever table names it."""
     split_by_folder: Counter[Split | None] = Counter()
+    rejected: set[str] | None = None
     for item in source.judgements:
         if isinstance(item, Finding):
             yield item
             continue
-        paths = [
-            entry.name
-            for side in ("chosen", "rejected")
-            if isinstance(path := item.fields.get(side), str)
-            and path not in item.held
-            and (entry := lookup.find(path.strip(), item.search, item.folder)) is not None
-        ]
-        if len(paths) == 1 and not item.fields.get("rejected") and (why := not_chosen(paths[0])) is not None:
+        paths = list(_paths(item, lookup))
+        alone = len(paths) == 1 and not item.fields.get("rejected")
+        if alone and rejected is None:
+            images = [name for name in files if suffix(name) in SUFFIXES]
+            rejected = {one.path for one in marked_in(images) if one.side == "rejected"}
+        if alone and (why := not_chosen(paths[0], rejected or ())) is not None:
             reason = f"{printable(paths[0])} is called {why} and stands alone, so it is no image that was chosen"
             yield row_finding(item.file or source.file, item.number, f"{reason}; name its pair, or remove the row")
             continue

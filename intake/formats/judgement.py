@@ -51,6 +51,7 @@ class JudgementSource:
     total: int | None = None
     used: Collection[str] = ()
     aside: Mapping[str, LeftOut] = field(default_factory=dict)
+    of_table: bool = False
 
 
 Numbered = tuple[int, Fields]

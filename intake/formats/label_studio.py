@@ -22,7 +22,7 @@ from intake.archives.entries import Entry
 from intake.errors import IntakeError
 from intake.findings import Finding, printable
 from intake.formats.columns import PROMPTS, Sides, by_plain, exact, image_pair, named, paired
-from intake.formats.comparisons import SIDES
+from intake.formats.comparisons import SIDES, more_than_two
 from intake.formats.judgement import Fields, Judgement, Layout, Names, compared, row_finding
 from intake.values import text_of
 
@@ -34,15 +34,16 @@ _OF_ANNOTATION = ("annotation_id", "annotator", "created_at", "updated_at", "lea
 
 @dataclass(frozen=True)
 class Labelling:
-    """What a labelling configuration says: the fields on the two sides of each Pairwise tag, and those of texts."""
+    """What a labelling configuration says: the fields on the two sides of each Pairwise tag, and those of texts.
+    ``None`` are the sides of a tag of which two configurations say different things."""
 
-    sides: Mapping[str, Sides] = field(default_factory=dict)
+    sides: Mapping[str, Sides | None] = field(default_factory=dict)
     texts: tuple[str, ...] = ()
 
 
 def labelling_of(files: Mapping[str, Entry]) -> Labelling:
     """The labelling configuration in the archive: an XML file, or ``label_config`` in a project's JSON."""
-    sides: dict[str, Sides] = {}
+    sides: dict[str, Sides | None] = {}
     texts: list[str] = []
     for name in sorted(files):
         if files[name].size > _CONFIGURATION_BYTES or not name.casefold().endswith((".xml", ".html", ".txt", ".json")):
@@ -52,7 +53,7 @@ def labelling_of(files: Mapping[str, Entry]) -> Labelling:
         except (IntakeError, UnicodeDecodeError):
             continue
         for found in _configurations(content):
-            sides |= {tag: pair for tag, pair in found.sides.items() if tag not in sides}
+            sides |= {tag: pair if sides.get(tag, pair) == pair else None for tag, pair in found.sides.items()}
             texts += found.texts
     return Labelling(sides, tuple(texts))
 
@@ -82,7 +83,7 @@ def configuration(text: str) -> Labelling:
     shown = {
         tag.get("name", ""): tag.get("value", "").removeprefix("$") for tag in tags if tag.get("value", "")[:1] == "$"
     }
-    sides: dict[str, Sides] = {}
+    sides: dict[str, Sides | None] = {}
     for tag in tags:
         fields = [shown.get(name) for name in _names(tag.get("toName"))]
         if tag.tag == "Pairwise" and len(fields) == 2 and fields[0] and fields[1]:
@@ -129,6 +130,17 @@ def _translate_short(
     labelling: Labelling, number: int, fields: Fields, file: str, _names_of: Names
 ) -> Iterator[Judgement | Finding]:
     found = {name: selected for name in fields if (selected := _selected(fields[name])) is not None}
+    configured = {name: found[name] for name in found if name in labelling.sides}
+    objects = {name: found[name] for name in found if fields[name] not in SELECTED}
+    found = configured or objects or found
+    if len(found) > 1 and not configured and not objects:
+        shown = printable(", ".join(found))
+        reason = (
+            f"several columns say left or right ({shown}); put the project's labelling configuration into the archive "
+            "as config.xml, which says which of them compare images"
+        )
+        yield row_finding(file, number, reason)
+        return
     data = {name: value for name, value in fields.items() if name not in (*_OF_ANNOTATION, *found)}
     for tag, selected in found.items():
         yield _judgement(number, data, file, labelling, tag, [], selected, text_of(fields.get("annotator")))
@@ -205,11 +217,16 @@ def _sides(data: Mapping[str, Any], labelling: Labelling, tag: str, listed: list
     configured = labelling.sides.get(tag)
     if configured is not None and all(name in data for name in configured):
         return configured
+    if tag in labelling.sides and configured is None:
+        return None
     if len(listed) == 2:
         return (listed[0], listed[1]) if all(name in data for name in listed) else None
     images = [str(name) for name, value in data.items() if isinstance(value, str) and _SHOWN.search(value)]
-    found = [pair for _, pair in paired(images, SIDES)]
-    return found[0] if len(found) == 1 else image_pair(images, SIDES)
+    if more_than_two(images):
+        return None
+    pairs = [pair for _, pair in paired(images, SIDES)]
+    found = pairs[0] if len(pairs) == 1 else image_pair(images, SIDES)
+    return None if found is not None and found[::-1] in labelling.sides.values() else found  # another tag's, perhaps
 
 
 def _names(to_name: object) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from intake.errors import MetadataError
-from intake.formats.columns import PREFERENCES, PROMPTS, RANKED, by_plain, image_pair, nearest, shown
+from intake.formats.columns import PREFERENCES, PROMPTS, by_plain, image_pair, nearest, ranking, shown
 from intake.formats.comparisons import ARGILLA, COMPARISON, SIDES, more_than_two
 from intake.formats.hpd import HPD_LISTS, HPD_PAIRS
 from intake.formats.invoke_training import INVOKE_TRAINING
@@ -51,9 +51,9 @@ def no_layout(columns: Collection[str]) -> MetadataError:
             "has two images a row and no column that says which is preferred; add a column winner with the name of "
             "one of the two columns, or call them chosen and rejected"
         )
-    elif (ranked := sorted(RANKED & own.keys())) and OWN.names([own[one] for one in own if one not in RANKED]):
+    elif (ranked := ranking(columns)) and OWN.names([name for name in columns if name not in ranked]):
         reason = (
-            f"has one image a row and a column {own[ranked[0]]!r} that says some are worse than others; write a row for"
+            f"has one image a row and a column {ranked[0]!r} that says some are worse than others; write a row for"
             " every two images of a prompt, with prompt, chosen, rejected"
         )
     else:

@@ -80,6 +80,17 @@ def test_names_in_a_countrys_code_page_are_found_by_what_the_table_says(
     assert chosen in finding.message
 
 
+@pytest.mark.parametrize("slash", ["/", "\\"])
+@pytest.mark.parametrize(("page", "folder"), [("cp1251", "лиса"), ("gbk", "狐狸")])
+def test_where_names_of_folders_alone_are_in_a_code_page_the_table_says_which(
+    page: str, folder: str, slash: str, tmp_path: Path
+) -> None:
+    paths = [f"{folder}{slash}{name}.png" for name in "ab"]
+    table = json.dumps({"prompt": "p", "chosen": paths[0], "rejected": paths[1]}).encode()
+    files = [(b"metadata.jsonl", table), (paths[0].encode(page), RED), (paths[1].encode(page), BLUE)]
+    assert pairs(prepare(raw_zip(files), tmp_path)) == [("p", "red", "blue")]
+
+
 @pytest.mark.parametrize("page", ["cp437", "cp1252", "cp866", "cp1251", "cp932", "gbk", "cp949", "big5", "cp852"])
 def test_a_prompt_from_a_folders_name_is_no_gibberish_and_says_how_it_was_read(page: str, tmp_path: Path) -> None:
     folder = NAMES[page][0].partition("/")[0]

@@ -88,10 +88,23 @@ def test_other_words_are_no_split() -> None:
 
 
 def test_a_wrong_value_is_shown_with_the_files_own_column() -> None:
-    [finding] = parse_row(GIVEN | {"split": "third"}, "t", 4, Limits(), {"split": "Subset"})
+    [finding] = parse_row(GIVEN | {"weight": "heavy"}, "t", 4, Limits(), {"weight": "Sample Weight"})
     assert not isinstance(finding, tuple)
-    assert finding.message.startswith("t row 4: column 'Subset' is wrong")
-    assert finding.message.endswith("third); correct the row.")
+    assert finding.message.startswith("t row 4: column 'Sample Weight' is wrong")
+    assert finding.message.endswith("heavy); correct the row.")
+
+
+@pytest.mark.parametrize(("column", "value"), [("Subset", "anime"), ("partition", 3), ("Split", "third")])
+def test_a_subset_may_be_no_split(column: str, value: object) -> None:
+    [found] = parse_row(GIVEN | {"split": value}, "t", 4, Limits(), {"split": column})
+    assert isinstance(found, tuple) == (column != "Split")
+    assert not isinstance(found, tuple) or found[1].split is None
+
+
+def test_a_subset_that_is_a_split_is_one() -> None:
+    [found] = parse_row(GIVEN | {"split": "Test"}, "t", 4, Limits(), {"split": "Subset"})
+    assert isinstance(found, tuple)
+    assert found[1].split == "validation"
 
 
 def test_values_of_pandas_in_csv(tmp_path: Path) -> None:
@@ -116,3 +129,9 @@ def test_values_of_pandas_in_json(tmp_path: Path) -> None:
         ("3", None, "validation"),
         (None, None, None),
     ]
+
+
+@pytest.mark.parametrize("weight", [1e300, 2e6, 0, -1, float("inf"), "2x"])
+def test_a_weight_that_cannot_be_summed_is_wrong(weight: object) -> None:
+    [found] = parse_row(GIVEN | {"weight": weight}, "t", 4, Limits())
+    assert not isinstance(found, tuple)

@@ -101,15 +101,32 @@ class Captions:
         if not found:
             return self._instead(paths)
         text, source = found[0]
-        other = next((path for text_, path in found[1:] if same_prompt(text_) != same_prompt(text)), None)
+        self._compare(paths[0], text, source, found[1:])
+        return text
+
+    def compare(self, prompt: str, table: str, paths: list[str]) -> None:
+        """Note where the likeliest caption beside these pictures is another than the prompt that a table gives them."""
+        for path in (path for path in self._files_of(paths, []) if path not in paths):
+            try:
+                text = self._read(path)
+            except IntakeError:
+                continue
+            if text:
+                self._compare(paths[0], prompt, table, [(text, path)])
+                return
+        listed = list(chain.from_iterable(self._listed.get(path, []) for path in paths))
+        if paths:
+            self._compare(paths[0], prompt, table, listed[:1])
+
+    def _compare(self, picture: str, text: str, source: str, others: list[Found]) -> None:
+        other = next((path for another, path in others if same_prompt(another) != same_prompt(text)), None)
         if other is not None:
             self._differing += 1
             self._first_differing = self._first_differing or (
-                f"that of {printable(paths[0])}: {printable(source)} was taken, and {printable(other)} says another"
+                f"that of {printable(picture)}: {printable(source)} was taken, and {printable(other)} says another"
             )
-        return text
 
-    def findings(self, file: str) -> Iterator[Finding]:
+    def disagreements(self, file: str) -> Iterator[Finding]:
         """After the last caption."""
         if self._differing:
             text = (
@@ -117,6 +134,10 @@ class Captions:
                 f"{self._first_differing}); remove one of the two if the wrong one was taken."
             )
             yield Finding("caption_conflict", "warning", text, file)
+
+    def findings(self, file: str) -> Iterator[Finding]:
+        """After the last caption, with what was not read as one."""
+        yield from self.disagreements(file)
         for path in (path for path, text in self._folder_texts.items() if text is None):
             shown = printable(path)
             text = f"{file}: {shown} is not one line and so no caption of its folder; give each image a text file."

@@ -77,12 +77,19 @@ class _Marked:
     place: str
     scope: str
     certain: bool
+    beside_plain: bool = False
+
+
+def marked_in(paths: Collection[str]) -> list[_Marked]:
+    """The pictures whose names say a side."""
+    plain = {_place([*folders, joined(stem(last))]) for *folders, last in (path.split("/") for path in paths)}
+    return _confirmed([found for path in paths if (found := _marked(path)) is not None], plain)
 
 
 def pairs_by_name(pictures: Pictures, limits: Limits, prompt: str | None) -> JudgementSource | None:
     """None where no name says a side. Raises MetadataError where names say one side alone: what is rejected must not
     be taken as chosen, nor the other way round."""
-    marked = _confirmed([found for path in pictures.paths if (found := _marked(path)) is not None])
+    marked = marked_in(pictures.paths)
     if not marked:
         _check_unjudged(pictures.paths)
         return None
@@ -136,7 +143,8 @@ def _marked(path: str) -> _Marked | None:
         of_file = file_mark(name)
         if of_file is None:
             return None
-        return _Marked(path, of_file.side, _place([*folders, of_file.rest]), "/".join(folders), of_file.certain)
+        place = _place([*folders, of_file.rest])
+        return _Marked(path, of_file.side, place, "/".join(folders), of_file.certain, of_file.beside_plain)
     place = _place([*folders[:index], mark.rest, *folders[index + 1 :], name])
     return _Marked(path, mark.side, place, "/".join(folders[:index]), mark.certain)
 
@@ -145,8 +153,9 @@ def _place(parts: list[str]) -> str:
     return "/".join(part for part in parts if part).casefold()
 
 
-def _confirmed(marked: list[_Marked]) -> list[_Marked]:
-    """Without what is a side only together with its opposite, where that is nowhere in the same folder."""
+def _confirmed(marked: list[_Marked], plain: Collection[str]) -> list[_Marked]:
+    """Without what is a side only together with its opposite, where that is nowhere in the same folder. ``plain`` are
+    the pictures as they are called, which may be what one that is called bad is worse than."""
     sides: dict[str, set[Side]] = defaultdict(set)  # of the pairs in each scope
     at: dict[tuple[str, str], set[Side]] = defaultdict(set)
     for one in marked:
@@ -156,7 +165,11 @@ def _confirmed(marked: list[_Marked]) -> list[_Marked]:
     for (scope, _), found in at.items():
         if len(found) == 2:
             sides[scope] |= found
-    return [one for one in marked if one.certain or len(sides[one.scope] | {one.side}) == 2]
+    return [
+        one
+        for one in marked
+        if one.certain or len(sides[one.scope] | {one.side}) == 2 or (one.beside_plain and one.place in plain)
+    ]
 
 
 def _places(marked: list[_Marked], paths: Collection[str]) -> dict[str, _Place]:

@@ -22,7 +22,7 @@ Side = Literal["chosen", "rejected"]
 _SIDE = re.compile(
     r"(?<![^\W\d_])(?:"
     r"(?P<rejected>(?:not|non|un|dis|less|least)[-_ ]?(?:choo?sen|preferr?ed|accepted|selected|picked)"
-    r"|reject(?:s|ed)?|losers?|thumbs?[-_ ]?down)"
+    r"|reject(?:s|ed|ions?)?|losers?|thumbs?[-_ ]?down)"
     r"|(?P<chosen>(?:(?:most|more)[-_ ]?)?preferr?ed|choo?sen|winners?|accept(?:ed)?|selected|picked|thumbs?[-_ ]?up)"
     r")(?![^\W\d_])",
     re.IGNORECASE,
@@ -33,18 +33,28 @@ _ALONE_NO_SIDE = re.compile(r"(?<![^\W\d_])(?:accept(?:ed)?|selected|picked|thum
 _WEAK: dict[str, Side] = {
     **dict.fromkeys(("w", "win", "wins", "winning", "good", "better", "best", "positive", "positives"), "chosen"),
     **dict.fromkeys(("pos", "like", "liked", "likes", "upvoted", "prefer"), "chosen"),
+    **dict.fromkeys(("approve", "approved", "wanted"), "chosen"),
     **dict.fromkeys(("l", "lose", "loses", "losing", "bad", "worse", "worst", "negative", "negatives"), "rejected"),
-    **dict.fromkeys(("neg", "dislike", "disliked", "dislikes", "downvoted", "disprefer"), "rejected"),
+    **dict.fromkeys(("neg", "dislike", "disliked", "dislikes", "downvoted", "disprefer", "rej"), "rejected"),
+    **dict.fromkeys(("disapprove", "disapproved", "unapproved", "unwanted", "declined", "denied"), "rejected"),
+    **dict.fromkeys(("discarded", "fail", "failed"), "rejected"),
 }
 # Of these one alone says nothing: as the whole name of a folder only.
 _TOGETHER: dict[str, Side] = {
-    **dict.fromkeys(("yes", "up", "keep", "right", "correct"), "chosen"),
-    **dict.fromkeys(("no", "down", "discard", "wrong", "incorrect"), "rejected"),
+    **dict.fromkeys(("yes", "up", "keep", "kept", "right", "correct", "pass", "passed", "ok", "success"), "chosen"),
+    **dict.fromkeys(("love", "loved", "favorite", "favorites", "favourite", "favourites", "hq", "hit"), "chosen"),
+    **dict.fromkeys(("pretty", "beautiful"), "chosen"),
+    **dict.fromkeys(("no", "down", "discard", "discards", "wrong", "incorrect", "ng", "failure", "deny"), "rejected"),
+    **dict.fromkeys(("hate", "hated", "trash", "trashed", "deleted", "lq", "miss", "ugly"), "rejected"),
 }
 # Names of folders that say so even where the other folder is missing.
 _CERTAIN = {"w", "l", "win", "lose", "losing", "winning", "bad", "worse", "worst", "negative", "negatives", "neg"} | {
-    "dislike", "disliked", "dislikes", "downvoted", "disprefer", "loses",
+    "dislike", "disliked", "dislikes", "downvoted", "disprefer", "loses", "rej", "disapprove", "disapproved",
+    "unapproved", "unwanted", "declined", "denied", "discarded",
 }  # fmt: skip
+# At the end of a file's name these say so of the image without them, too: 1_bad.png beside 1.png. Sizes and the
+# negatives of films end so as well.
+_BESIDE_PLAIN = {word for word, side in _WEAK.items() if side == "rejected"} - {"l", "neg", "negative", "negatives"}
 _FILLERS = {
     "image", "images", "img", "imgs", "pic", "pics", "picture", "pictures", "photo", "photos", "sample", "samples",
     "set", "data", "dataset", "folder", "output", "outputs", "dpo",
@@ -90,11 +100,13 @@ def repeated(path: str) -> Repeated | None:
 
 @dataclass(frozen=True)
 class Mark:
-    """A side that a name says; ``rest`` is the name without it, and ``certain`` that it needs no opposite."""
+    """A side that a name says; ``rest`` is the name without it, and ``certain`` that it needs no opposite.
+    ``beside_plain``: the image that is called ``rest`` is an opposite, too."""
 
     side: Side
     rest: str
     certain: bool
+    beside_plain: bool = False
 
 
 def joined(name: str) -> str:
@@ -134,8 +146,8 @@ def file_mark(name: str) -> Mark | None:
     for words in (_words(name), re.findall(r"\d+|[^\W\d_]+", joined(name))):  # fox_w, 1w
         for at in (-1, 0):
             if len(words) > 1 and words[at] in _WEAK:
-                side = _WEAK[words.pop(at)]
-                return Mark(side, "_".join(words), certain=False)
+                word = words.pop(at)
+                return Mark(_WEAK[word], "_".join(words), False, at == -1 and word in _BESIDE_PLAIN)
     return None
 
 
@@ -170,10 +182,11 @@ def split_of(path: str) -> Split | None:
     return next((SPLITS[name] for folder in reversed(folders) if (name := folder.casefold()) in SPLITS), None)
 
 
-def not_chosen(path: str) -> str | None:
-    """What the path calls an image that nobody can have chosen: rejected, or a mask of OneTrainer's."""
+def not_chosen(path: str, rejected: Collection[str]) -> str | None:
+    """What the path calls an image that nobody can have chosen: rejected, or a mask of OneTrainer's. ``rejected`` are
+    those that the names of all images call so together."""
     parts = stem(path).split("/")
-    if any((strong := _strong(part)) is not None and strong[0] == "rejected" for part in parts):
+    if path in rejected or any((strong := _strong(part)) is not None and strong[0] == "rejected" for part in parts):
         return "rejected"
     return "a mask" if _ALWAYS_MASK.search(parts[-1]) else None
 

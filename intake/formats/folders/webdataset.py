@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 from intake.errors import IntakeError, MetadataError
-from intake.findings import Finding, printable
+from intake.findings import Finding, counted, printable
 from intake.formats.columns import PREFERENCES, PROMPTS, by_plain, image_pair
 from intake.formats.comparisons import SIDES, argilla_record
 from intake.formats.folders.folders import SUFFIXES, Pictures, is_image
@@ -21,6 +21,7 @@ from intake.formats.layouts import Match, layout_of, no_layout
 from intake.formats.own import OWN
 from intake.formats.tables.tables import by_layout
 from intake.limits import MIB
+from trainer.spec.same import same_prompt
 
 FILE = "the samples"
 _LABELS = {"cls", "label", "label_0", "preference", "preferred", "winner", "best"}
@@ -98,14 +99,30 @@ def _row(sample: Sample, pictures: Pictures) -> dict[str, object]:
 
 
 def _judgements(found: Mapping[str, Sample], match: Match, pictures: Pictures) -> Iterator[Judgement | Finding]:
+    differing, first = 0, ""
     for number, (key, sample) in enumerate(found.items(), start=1):
         row = _row(sample, pictures)
+        if _prompts_differ(row):
+            differing, first = differing + 1, first or key
         missing = _missing(row, match)
         if missing:
             reason = f"sample {printable(key)} has no {', '.join(missing)}; add it, or remove the sample"
             yield row_finding(FILE, number, reason)
         else:
             yield from match.layout.translate(number, by_layout(row, match.names), FILE, match.names)
+    if differing:
+        taken = match.names.get("prompt") or match.names.get("caption", "prompt")
+        text = (
+            f"{FILE}: {counted(differing, 'sample')} with two prompts that disagree (the first is {printable(first)}: "
+            f"{taken} was taken); remove the one that is wrong."
+        )
+        yield Finding("caption_conflict", "warning", text, FILE)
+
+
+def _prompts_differ(row: Mapping[str, object]) -> bool:
+    own = by_plain(row)
+    prompts = [row[own[name]] for name in (*PROMPTS, "txt") if name in own]
+    return len({same_prompt(one) for one in prompts if isinstance(one, str) and one.strip()}) > 1
 
 
 def _missing(row: Mapping[str, object], match: Match) -> list[str]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from intake import PreparedUpload
+from intake import Policy, PreparedUpload
 from tests.intake.build import codes, jsonl, only, prepare, zip_of
 from tests.intake.colours import IMAGES, numbered, pairs
 
@@ -61,6 +61,49 @@ def test_a_column_that_names_the_preferred_image(
     images = {columns[0]: "0.png", columns[1]: "1.png"}
     rows = [{"prompt": "one", **images, column: first}, {"prompt": "two", **images, column: second}]
     assert pairs(table(*rows, tmp_path=tmp_path)) == [("one", 0, 1), ("two", 1, 0)]
+
+
+@pytest.mark.parametrize("value", ["b.png", "./images/b.png", "images\\b.png", "/data/images/b.png", "B.PNG"])
+def test_a_path_is_the_image_that_it_names_and_not_a_side(value: str, tmp_path: Path) -> None:
+    swapped = {"prompt": "p", "image_a": "images/b.png", "image_b": "images/a.png", "winner": value}
+    files = {"images/a.png": numbered(0), "images/b.png": numbered(1), "metadata.jsonl": jsonl(swapped)}
+    assert pairs(prepare(zip_of(files.items()), tmp_path)) == [("p", 1, 0)]
+
+
+def test_a_name_that_is_a_side_and_another_image_names_neither(tmp_path: Path) -> None:
+    swapped = {"prompt": "p", "image_a": "images/b.png", "image_b": "images/a.png", "winner": "b"}
+    files = {"images/a.png": numbered(0), "images/b.png": numbered(1), "metadata.jsonl": jsonl(swapped)}
+    assert codes(prepare(zip_of(files.items()), tmp_path)) == ["row_invalid"]
+
+
+@pytest.mark.parametrize("value", ["sd-2", "sd-1.5", "flux 1", "not 1", "1 worse", "c/2.png", "1 > 2"])
+def test_a_word_beside_a_side_may_say_another(value: str, tmp_path: Path) -> None:
+    row = {"prompt": "p", "image_1": "0.png", "image_2": "1.png", "winner": value}
+    prepared = table(row, tmp_path=tmp_path)
+    assert (codes(prepared), prepared.count) == (["row_invalid"], 0)
+
+
+@pytest.mark.parametrize("value", ["image b", "B is better", "Model B", "the second", "b wins", "much better: B"])
+def test_words_around_a_side_are_read(value: str, tmp_path: Path) -> None:
+    assert pairs(table(TWO | {"winner": value}, tmp_path=tmp_path)) == [("p", 1, 0)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "numbers"),
+    [
+        (("image_1", "image_2"), (0, 1)), (("image_0", "image_1"), (1, 2)), (("image_1", "image_2"), (2, 5)),
+        (("image_1", "image_2"), (1, -1)), (("image_0", "image_1"), (0, 0.5)),
+    ],
+)  # fmt: skip
+def test_numbers_that_count_otherwise_than_the_columns_are_refused_once_whatever_rows_are_dropped(
+    columns: tuple[str, str], numbers: tuple[float, float], tmp_path: Path
+) -> None:
+    images = {columns[0]: "0.png", columns[1]: "1.png"}
+    rows = [{"prompt": f"p{at}", **images, "label": number} for at, number in enumerate(numbers * 2)]
+    archive = zip_of((IMAGES | {"metadata.jsonl": jsonl(*rows)}).items())
+    prepared = prepare(archive, tmp_path, policy=Policy(invalid_rows="drop"))
+    assert (codes(prepared), prepared.usable) == (["metadata_columns"], False)
+    assert "write the names of the columns in label" in prepared.findings[0].message
 
 
 @pytest.mark.parametrize("value", ["tie", "both", "Equal", "both_good", "neither"])
@@ -198,3 +241,33 @@ def test_a_message_names_the_files_own_columns(tmp_path: Path) -> None:
     assert "column 'Caption' is missing or empty" in messages
     assert "Right Image image none.png is not in the archive" in messages
     assert "one of its two images is missing (column 'Left Image')" in messages
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected"),
+    [
+        ("image", "rejected_image"), ("chosen", "rejected_image"), ("chosen_image", "rejected"), ("image", "bad_image"),
+        ("preferred_image", "rejected_image"), ("image_win", "image_rejected"), ("chosen", "loser"),
+        ("file_name", "negative_file_name"),
+    ],
+)  # fmt: skip
+def test_two_columns_that_name_their_sides_otherwise_are_a_pair(chosen: str, rejected: str, tmp_path: Path) -> None:
+    prepared = table({"prompt": "p", chosen: "0.png", rejected: "1.png"}, tmp_path=tmp_path)
+    assert (pairs(prepared), codes(prepared)) == ([("p", 0, 1)], [])
+
+
+@pytest.mark.parametrize(
+    "column",
+    ["accepted", "selected", "is_rejected", "Liked", "thumbs", "is_good", "verdict", "upvotes", "num_votes", "elo",
+     "win", "isBest", "feedback", "keep", "is_chosen", "user_preference", "label"],
+)  # fmt: skip
+def test_one_image_a_row_with_a_judgement_is_no_table_of_chosen_images(column: str, tmp_path: Path) -> None:
+    prepared = table({"file_name": "0.png", "text": "p", column: 0}, tmp_path=tmp_path)
+    assert codes(prepared) == ["metadata_columns"]
+    assert f"a column {column!r} that says some are worse than others" in prepared.findings[0].message
+
+
+@pytest.mark.parametrize("column", ["best_caption", "win_size", "keep_tokens", "aesthetic_score", "width", "source"])
+def test_columns_that_say_something_else_are_left_unread(column: str, tmp_path: Path) -> None:
+    prepared = table({"file_name": "0.png", "text": "p", column: 0}, tmp_path=tmp_path)
+    assert (pairs(prepared), prepared.usable) == ([("p", 0, None)], True)

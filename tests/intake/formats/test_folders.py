@@ -136,6 +136,41 @@ def test_where_captions_disagree_a_finding_says_which_was_taken(tmp_path: Path) 
     assert "1.txt was taken, and 1.caption" in finding.message
 
 
+@pytest.mark.parametrize("table", ["metadata.jsonl", "train.csv"])
+@pytest.mark.parametrize("caption", ["a.txt", "a.png.caption", "captions/a.txt", "b.txt", "meta_cap.json"])
+def test_a_caption_that_is_not_the_tables_prompt_is_told(table: str, caption: str, tmp_path: Path) -> None:
+    row = {"prompt": "a fox", "chosen": "a.png", "rejected": "b.png"}
+    rows = jsonl(row) if table.endswith("l") else b"prompt,chosen,rejected\na fox,a.png,b.png\n"
+    text = json.dumps({"a.png": "a hen"}) if caption.endswith("json") else "a hen"
+    prepared = read(tmp_path, {"a.png": 1, "b.png": 2, caption: text, table: rows})
+    assert read_back(prepared) == [("a fox", 1, 2)]
+    assert codes(prepared) == ["caption_conflict"]
+    assert f"{table} was taken, and {caption} says another" in only(prepared.findings).message
+
+
+def test_a_caption_that_is_the_tables_prompt_is_no_finding(tmp_path: Path) -> None:
+    row = {"prompt": "a fox", "chosen": "a.png", "rejected": "b.png"}
+    prepared = read(tmp_path, {"a.png": 1, "b.png": 2, "a.txt": "A  fox\n", "metadata.jsonl": jsonl(row)})
+    assert (read_back(prepared), codes(prepared)) == ([("a fox", 1, 2)], [])
+
+
+def test_a_sample_with_two_prompts_says_which_was_taken(tmp_path: Path) -> None:
+    files = {"1.chosen.png": 1, "1.rejected.png": 2, "1.txt": "a hen", "1.json": json.dumps({"prompt": "a fox"})}
+    prepared = read(tmp_path, files)
+    assert (read_back(prepared), codes(prepared)) == ([("a fox", 1, 2)], ["caption_conflict"])
+
+
+@pytest.mark.parametrize("worse", ["bad", "worse", "rej", "unwanted", "disliked", "failed", "Discarded"])
+def test_a_picture_that_is_called_worse_than_the_one_beside_it_is_its_pair(worse: str, tmp_path: Path) -> None:
+    files = {"1.png": 1, "1.txt": "a fox", f"1_{worse}.png": 2, f"1_{worse}.txt": "a fox"}
+    assert read_back(read(tmp_path, files)) == [("a fox", 1, 2)]
+
+
+@pytest.mark.parametrize("size", ["shirt_l.png", "shirt_negative.png", "bad_shirt.png"])
+def test_a_picture_beside_another_is_not_always_worse(size: str, tmp_path: Path) -> None:
+    assert len(read_back(read(tmp_path, {"shirt.png": 1, size: 2}, prompt="a shirt"))) == 2
+
+
 def test_captions_that_are_the_same_prompt_do_not_disagree(tmp_path: Path) -> None:
     assert warned(read(tmp_path, {"1.png": 1, "1.txt": "A fox", "1.caption": "a  FOX\n"})) == []
 
@@ -286,6 +321,12 @@ SIDES = [
     ("pos", "neg"), ("preferred", "dispreferred"), ("preferred", "not_preferred"), ("preferred", "unpreferred"),
     ("chosen", "not chosen"), ("liked", "disliked"), ("accepted", "rejects"), ("selected", "unselected"),
     ("prefered", "nonprefered"), ("picked", "not_picked"), ("thumbs_up", "thumbs_down"), ("accept", "reject"),
+    ("approved", "disapproved"), ("wanted", "unwanted"), ("chosen", "rej"), ("preferred", "rejection"),
+]  # fmt: skip
+# Words that say so as names of folders alone, and only together.
+FOLDERS = [
+    ("yes", "no"), ("pass", "failed"), ("ok", "ng"), ("keep", "trash"), ("selected", "discarded"), ("loved", "hated"),
+    ("favourites", "deleted"), ("hq", "lq"), ("success", "failure"), ("pretty", "ugly"),
 ]  # fmt: skip
 
 
@@ -303,6 +344,13 @@ def test_folders_that_are_called_the_sides(
         one, two = one.replace(f"fox_{chosen}", "fox"), two.replace(f"fox_{rejected}", "fox")
     prepared = read(tmp_path, {one: 1, two: 2} | ({} if prompt else {one.replace(".png", ".txt"): "a fox"}), prompt)
     assert (errors(prepared), read_back(prepared)) == ([], [(prompt or "a fox", 1, 2)])
+
+
+@pytest.mark.parametrize(("chosen", "rejected"), FOLDERS)
+def test_folders_that_say_the_sides_together(chosen: str, rejected: str, tmp_path: Path) -> None:
+    files = {f"{side}/fox.{suffix}": value for side, number in ((chosen, 1), (rejected, 2))
+             for suffix, value in (("png", number), ("txt", "a fox"))}  # fmt: skip
+    assert read_back(read(tmp_path, files)) == [("a fox", 1, 2)]
 
 
 @pytest.mark.parametrize(("chosen", "rejected"), SIDES)
@@ -446,7 +494,7 @@ def test_class_pictures_of_dreambooth_are_none_to_learn_beside_instances(tmp_pat
     assert prepared.report.left_out == {"regularisation": 1}
 
 
-@pytest.mark.parametrize("name", ["rejected/2.png", "fox_rejected.png", "2-masklabel.png"])
+@pytest.mark.parametrize("name", ["rejected/2.png", "fox_rejected.png", "2-masklabel.png", "l/1.png", "bad/1.png"])
 def test_no_table_makes_a_rejected_image_or_a_mask_a_chosen_one(name: str, tmp_path: Path) -> None:
     rows = jsonl({"prompt": "one", "chosen": "1.png"}, {"prompt": "two", "chosen": name})
     prepared = read(tmp_path, {"metadata.jsonl": rows, "1.png": 1, name: 2}, lenient=True)

@@ -57,6 +57,42 @@ def test_the_configuration_wins_over_the_names_of_the_fields(tmp_path: Path) -> 
     assert pairs(prepared) == [("a fox", B, A), ("a hen", A, B), ("a hen", B, A)]
 
 
+@pytest.mark.parametrize(("first", "second"), [("pw", "pw"), ("other", "another")])
+def test_configurations_that_say_another_thing_of_the_sides_refuse_the_rows(
+    first: str, second: str, tmp_path: Path
+) -> None:
+    template = (EXPORTS / "template.xml").read_text(encoding="utf-8")
+    assert 'name="pw"' in template
+    one = template.replace('name="pw"', f'name="{first}"')
+    other = template.replace('name="pw"', f'name="{second}"').replace("image1,image2", "image2,image1")
+    prepared = export("template.json", tmp_path=tmp_path, **{"a.xml": one.encode(), "b.xml": other.encode()})
+    assert (prepared.count, prepared.usable) == (0, False)
+
+
+def test_two_of_three_images_are_not_guessed(tmp_path: Path) -> None:
+    tasks = json.loads((EXPORTS / "template.json").read_text(encoding="utf-8"))
+    for task in tasks:
+        task["data"]["image3"] = task["data"]["image1"]
+    prepared = export(tmp_path=tmp_path, **{"export.json": json.dumps(tasks).encode()})
+    assert (prepared.count, prepared.usable) == (0, False)
+
+
+@pytest.mark.parametrize("name", ["template-min.json", "renamed-min.json"])
+def test_a_field_that_says_left_is_no_judgement(name: str, tmp_path: Path) -> None:
+    rows = json.loads((EXPORTS / name).read_text(encoding="utf-8"))
+    changed = json.dumps([row | {"pose": "left"} for row in rows]).encode()
+    configuration = (EXPORTS / f"{name.removesuffix('-min.json')}.xml").read_bytes()
+    prepared = export(tmp_path=tmp_path, **{"export.json": changed, "config.xml": configuration})
+    assert pairs(prepared)[:2] == [("a fox", A, B), ("a hen", B, A)]
+
+
+def test_two_columns_that_say_left_or_right_need_the_configuration(tmp_path: Path) -> None:
+    row = {"prompt": "p", "pose": "left", "image1": "a.png", "image2": "b.png", "pw": "right", "annotator": 1}
+    rows = json.dumps([row | {"annotation_id": 1, "lead_time": 1}]).encode()
+    prepared = export(tmp_path=tmp_path, **{"export.json": rows})
+    assert "several columns say left or right (pose, pw)" in only(prepared.findings).message
+
+
 def test_a_projects_own_json_holds_the_configuration(tmp_path: Path) -> None:
     project = {"id": 3, "title": "x", "label_config": (EXPORTS / "renamed.xml").read_text(encoding="utf-8")}
     prepared = export("renamed.json", tmp_path=tmp_path, **{"a/b/project.json": json.dumps(project).encode()})
