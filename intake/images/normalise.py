@@ -1,7 +1,7 @@
 """One image of any accepted kind becomes one kind: 8-bit sRGB on white, upright, without metadata.
 
-What is that already keeps its compressed bytes and loses the rest of its container. Anything else is encoded again:
-what was compressed with losses as a JPEG of high quality, the rest as a PNG.
+What is that already keeps its compressed bytes and loses the rest of its container; anything else becomes a PNG, or a
+JPEG of high quality where the PNG of a lossy image would take many times its bytes.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ DECODER_ERRORS = (
 # At 89 megapixels Pillow warns and at 179 it raises, both from the header; limits.image_pixels is lower.
 _PIXEL_BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
-# At 95, without subsampling, what a second compression adds is less than what one step of brightness is.
+# Without subsampling; a second compression at 95 adds little to the losses of the first.
 LOSSY_QUALITY = 95
+MOST_GROWTH = 6
 _ORIENTATION = 0x0112  # EXIF tag
 _AS_IT_IS = (0, 1)
 _UPRIGHT = {
@@ -82,13 +83,8 @@ def normalise(data: bytes, limits: Limits) -> Normalised:
         raise _too_large(limits) from error
     except DECODER_ERRORS as error:
         raise _undecodable(error) from error
-    return Normalised(
-        kept or _encode(upright, lossy=_is_lossy(data, format_)),
-        upright.width,
-        upright.height,
-        profile_ignored,
-        fingerprint(upright),
-    )
+    stored = kept or _encode(upright, lossy_bytes=len(data) if _is_lossy(data, format_) else None)
+    return Normalised(stored, upright.width, upright.height, profile_ignored, fingerprint(upright))
 
 
 def _open(data: bytes, format_: Format) -> Image.Image:
@@ -176,16 +172,18 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
     return image if method is None else image.transpose(method)
 
 
-def _is_lossy(data: bytes, format_: Format) -> bool:
-    return format_ == "JPEG" or (format_ == "WEBP" and b"VP8 " in data[:4096] and b"VP8L" not in data[:4096])
-
-
-def _encode(image: Image.Image, *, lossy: bool) -> bytes:
+def _encode(image: Image.Image, *, lossy_bytes: int | None) -> bytes:
+    """As PNG; or as JPEG what came as ``lossy_bytes`` of a compression with losses, if its PNG takes many times that:
+    it would be the noise of that compression that is stored without loss."""
     image.info = {}  # Pillow would write the profile and the transparent colour of the source again
     encoded = io.BytesIO()
-    if lossy:  # as PNG, the noise of a photograph's compression would take many times the bytes of the upload
-        image.save(encoded, "JPEG", quality=LOSSY_QUALITY, subsampling=0)
-        return encoded.getvalue()
     # Level 1: these files feed one decode each; level 6 took six times as long for 14% less disk.
     image.save(encoded, "PNG", compress_level=1)
+    if lossy_bytes is not None and encoded.tell() > MOST_GROWTH * lossy_bytes:
+        encoded = io.BytesIO()
+        image.save(encoded, "JPEG", quality=LOSSY_QUALITY, subsampling=0)
     return encoded.getvalue()
+
+
+def _is_lossy(data: bytes, format_: Format) -> bool:
+    return format_ == "JPEG" or (format_ == "WEBP" and b"VP8L" not in data[:4096])

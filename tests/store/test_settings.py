@@ -49,6 +49,21 @@ LOWEST: dict[str, tuple[float, float]] = {
     "quota_queued_jobs": (0, -1),
     "quota_running_jobs": (0, -1),
     "quota_uploads": (0, -1),
+    "quota_queued_files": (0, -1),
+    "quota_running_files": (1, 0),
+    "quota_queued_images": (0, -1),
+    "quota_running_images": (1, 0),
+    "quota_pairs": (0, -1),
+    "checkpoints_kept": (1, 0),
+    "failed_checkpoint_days": (0, -0.001),
+    "deleted_days": (0, -0.001),
+    "intake_pixels": (1, 0),
+    "api_processes": (1, 0),
+    "max_connections": (10, 9),
+    "upload_bytes_per_second": (0, -1),
+    "requests_at_once": (1, 0),
+    "streams": (0, -1),
+    "anonymous_per_minute": (1, 0),
     "requests_per_minute": (1, 0),
     "requests_burst": (1, 0),
     "worker_memory_gib": (1, 0),
@@ -56,11 +71,17 @@ LOWEST: dict[str, tuple[float, float]] = {
 } | dict.fromkeys(
     (
         *("sweep_seconds", "upload_seconds", "upload_idle_seconds", "images_wait_seconds", "images_limit_seconds"),
-        "webhooks_timeout_seconds",
+        *("webhooks_timeout_seconds", "head_seconds", "upload_limit_seconds", "download_idle_seconds"),
+        "intake_limit_seconds",
     ),
     (0.001, 0),
 )
-HIGHEST = {"requests_per_minute": (60_000_000, 60_000_001), "requests_burst": (1_000_000, 1_000_001)}
+HIGHEST = {
+    "requests_per_minute": (60_000_000, 60_000_001),
+    "requests_burst": (1_000_000, 1_000_001),
+    "anonymous_per_minute": (60_000_000, 60_000_001),
+    "api_processes": (64, 65),
+}
 
 
 def stated() -> Iterator[tuple[str, int | None, str]]:

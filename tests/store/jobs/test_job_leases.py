@@ -188,7 +188,7 @@ def test_a_checkpoint_written_twice_is_one_checkpoint_with_one_event(sessions: S
     owned = running_job(sessions, project_id)
     for _ in range(2):
         with sessions.begin() as session:
-            job_leases.add_checkpoint(session, owned, step=7, metrics={"step": 7}, manifest={"a": {}})
+            job_leases.add_checkpoint(session, owned, step=7, metrics={"step": 7}, manifest={"a": {"bytes": 1}})
     with sessions() as session:
         [checkpoint] = jobs.checkpoints(session, owned.job_id, after=None, limit=10)
         latest = job_leases.latest_checkpoint(session, owned.job_id)
