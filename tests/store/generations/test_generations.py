@@ -10,7 +10,8 @@ from store import leases
 from store.database import Sessions
 from store.errors import GenerationNotFound, LeaseLost
 from store.generations import generation_leases, generations
-from store.generations.generation_leases import GENERATIONS, GenerationLease
+from store.generations.generation_leases import GenerationLease
+from store.turns import GENERATIONS
 from tests.conftest import Tenant
 from tests.store.rows import add_generation, read_generation
 
