@@ -108,7 +108,7 @@ def test_a_pair_is_added_in_its_turn_while_another_project_requests_thumbnails_o
         dataset_id = second.post(DATASETS, json={"name": "small"}).json()["id"]
         sizes = range(64, 84)  # each is a thumbnail of its own
         requested = [pool.submit(first.get, image_path(pair), params={"size": size}) for size in sizes]
-        until(lambda: any(one.done() for one in requested), "the first thumbnail")
+        until(lambda: any(one.done() for one in requested))
         assert send(second, dataset_id, chosen=image_file(1)).status_code == 200
         assert sum(one.done() for one in requested) < len(sizes) - 2
         assert {one.result().status_code for one in requested} == {200}

@@ -231,7 +231,7 @@ def test_projects_are_listed_and_given_limits(run: Run, database_url: str, monke
     assert call == project
     own = ["queued_jobs", "requests_per_minute", "running_jobs", "stored_bytes"]
     assert (project.pop("id")[:5], project.pop("name"), project.pop("own")) == ("proj-", "ours", own)
-    expected = {"stored_bytes": 10 * 2**30, "queued_jobs": 0, "running_jobs": 2, "uploads": 7}
+    expected: dict[str, int | None] = {"stored_bytes": 10 * 2**30, "queued_jobs": 0, "running_jobs": 2, "uploads": 7}
     shared = {"queued_files": 1000, "running_files": None, "queued_images": 100, "running_images": None}
     expected |= shared | {"pairs": 2_000_000, "requests_per_minute": None, "requests_burst": 300}
     assert project == expected

@@ -11,6 +11,7 @@ from store import erasure
 from store.database import Sessions
 from store.datasets import datasets
 from store.datasets.datasets import NewPair
+from store.errors import JobNotFound
 from store.files import files, uploads
 from store.files.uploads import NewPart, NewUpload
 from store.generations import generation_leases, generations
@@ -134,7 +135,7 @@ def test_a_deleted_job_is_hidden_at_once_and_goes_with_its_events_and_checkpoint
     with sessions.begin() as session:
         jobs.delete(session, project_id, job_id)
     with sessions() as session:
-        with pytest.raises(jobs.JobNotFound):
+        with pytest.raises(JobNotFound):
             jobs.get(session, project_id, job_id)
         assert jobs.by_fine_tuned_model(session, project_id, f"ft:tiny:test:{job_id.removeprefix('ftjob-')}") is None
         assert session.scalars(select(File.deleted_at).where(File.id == result.id)).one() is not None

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.unit
 
 
 def test_what_was_read_least_recently_goes_first() -> None:
-    cache = Thumbnails(most_bytes=10)
+    cache = Thumbnails(limit_bytes=10)
     cache.save("a", 64, b"12345")
     cache.save("b", 64, b"12345")
     assert cache.get("a", 64) == b"12345"
@@ -19,7 +19,7 @@ def test_what_was_read_least_recently_goes_first() -> None:
 
 
 def test_a_side_is_a_thumbnail_of_its_own_and_a_repetition_counts_once() -> None:
-    cache = Thumbnails(most_bytes=10)
+    cache = Thumbnails(limit_bytes=10)
     for _ in range(3):
         cache.save("a", 64, b"12345")
     cache.save("a", 128, b"67890")
@@ -27,7 +27,7 @@ def test_a_side_is_a_thumbnail_of_its_own_and_a_repetition_counts_once() -> None
 
 
 def test_one_that_is_larger_than_the_cache_is_not_kept() -> None:
-    cache = Thumbnails(most_bytes=10)
+    cache = Thumbnails(limit_bytes=10)
     cache.save("a", 64, b"1" * 11)
     assert cache.get("a", 64) is None
     cache.save("b", 64, b"1" * 10)

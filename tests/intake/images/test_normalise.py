@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from intake.errors import ImageError
-from intake.images.normalise import MOST_GROWTH, normalise
+from intake.images.normalise import LARGEST_GROWTH, normalise
 from intake.limits import Limits
 from tests.intake import cmyk_profile
 from tests.intake.build import encoded, tar_of, zip_of
@@ -315,7 +315,7 @@ def test_a_lossy_image_that_has_to_be_turned_does_not_grow_many_times(quality: i
     stored = normalise(data, Limits())
     assert stored.data[:3] == b"\xff\xd8\xff"
     assert (stored.width, stored.height) == (200, 320)
-    assert len(stored.data) < MOST_GROWTH * len(data)
+    assert len(stored.data) < LARGEST_GROWTH * len(data)
     with Image.open(io.BytesIO(data)) as source, Image.open(io.BytesIO(stored.data)) as turned:
         expected = np.asarray(source.convert("RGB").transpose(Image.Transpose.ROTATE_270), dtype=float)
         assert np.abs(np.asarray(turned, dtype=float) - expected).mean() < 4

@@ -125,7 +125,7 @@ def test_a_program_that_fails_after_its_last_word_is_tried_again(
     resources: Resources, ask: Send, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     last = Sampled(files={}, width=64, height=64, guidance=1.0, seconds=1.0)
-    end = generation.GenerationEnd(exit_code=1, stderr="", last=last, stopped=False, late=False)
+    end = generation.GenerationEnd(exit_code=1, stderr="", last=last, stopped=False, late=False, cancelled=False)
     monkeypatch.setattr(generation, "_run", lambda *_: end)
     row = drawn(resources, ask())
     assert (row.status, row.crashes) == ("queued", 1)
@@ -135,7 +135,7 @@ def test_a_failure_that_may_pass_is_tried_again_under_its_own_code(
     resources: Resources, ask: Send, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     last = Failed(code="base_unavailable", message="The hub does not answer.")
-    end = generation.GenerationEnd(exit_code=1, stderr="", last=last, stopped=False, late=False)
+    end = generation.GenerationEnd(exit_code=1, stderr="", last=last, stopped=False, late=False, cancelled=False)
     monkeypatch.setattr(generation, "_run", lambda *_: end)
     generation_id = ask()
     for crashes in range(1, resources.settings.crash_cap + 1):
