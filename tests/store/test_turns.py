@@ -121,6 +121,17 @@ def test_a_project_has_no_more_in_work_than_it_may_and_others_go_on(sessions: Se
     assert take(sessions, kind, kind.limits) is None
 
 
+def test_a_project_at_its_limit_is_passed_over_even_when_it_would_come_first(sessions: Sessions, kind: Kind) -> None:
+    limited, other = make_tenant(sessions, "a").id, make_tenant(sessions, "b").id
+    with sessions.begin() as session:
+        session.execute(update(Project).where(Project.id == limited).values(limits={kind.turns.limit: 1}))
+    for _ in range(2):
+        kind.add(sessions, limited)
+    theirs = [kind.add(sessions, other) for _ in range(3)]
+    assert [take(sessions, kind) for _ in range(3)][1:] == theirs[:2]
+    assert take(sessions, kind) == theirs[2]  # of the two, the limited one has fewer in work
+
+
 def test_turns_of_one_kind_say_nothing_of_another(sessions: Sessions) -> None:
     one = make_tenant(sessions, "a").id
     for kind in KINDS.values():
