@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -12,8 +11,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
 
 from api.auth.authentication import Authentication
+from api.caches.thumbnails import Thumbnails
 from api.datasets.image_routes import router as dataset_images
 from api.datasets.pair_images import DECODED_AT_ONCE
+from api.datasets.routes import INSERTED_AT_ONCE
 from api.datasets.routes import router as datasets
 from api.dependencies import open_dependencies
 from api.errors import handlers
@@ -30,6 +31,7 @@ from api.http.malloc import return_large_allocations
 from api.http.request_context import RequestContext
 from api.http.request_metrics import RequestMetrics
 from api.http.route_rules import RouteRules
+from api.http.turns import Turns
 from api.http.url_text import refuse_nul
 from api.images.routes import router as images
 from api.images.waiting import GenerationWaiters
@@ -86,8 +88,10 @@ async def _lifespan(app: FastAPI, deployment: Settings, requests: RequestMetrics
         app.state.dependencies = dependencies
         app.state.metrics = metrics_registry(dependencies, requests)
         app.state.hub = EventHub(dependencies.sessions)
-        app.state.decoding = asyncio.Semaphore(DECODED_AT_ONCE)
-        app.state.reviewing = asyncio.Semaphore(1)  # a review may take long, and must not block the decoding of images
+        app.state.decoding = Turns(DECODED_AT_ONCE)
+        app.state.reviewing = Turns(1)  # a review may take long, and must not block the decoding of images
+        app.state.inserting = Turns(INSERTED_AT_ONCE)
+        app.state.thumbnails = Thumbnails()
         app.state.readiness = Readiness()
         app.state.waiting = GenerationWaiters(dependencies.sessions)
         yield

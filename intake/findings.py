@@ -14,6 +14,8 @@ Code = Literal[
     "upload_damaged",
     "intake_crashed",
     "intake_memory",
+    "intake_time",
+    "storage_quota",
     "archive_unreadable",
     "archive_limits",
     "archive_path",
@@ -60,6 +62,8 @@ ADVICE: Mapping[Code, str] = {
         "has the reason."
     ),
     "intake_memory": "Upload the file in smaller parts, or ask the operator to raise the memory limit of intake.",
+    "intake_time": "Upload the file in smaller parts, or with smaller images.",
+    "storage_quota": "Delete files and datasets that are not needed, or upload fewer or smaller images.",
     "archive_unreadable": "Pack the folder again, without a password, and upload the whole file.",
     "archive_limits": "Upload the pairs in several parts, and unpack archives that are inside the archive.",
     "archive_path": "Rename the file and pack the folder again.",

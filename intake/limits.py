@@ -32,6 +32,12 @@ class Limits:
     image_pixels: int = 50_000_000
     # Text encoders read 77 (CLIP) to 512 (T5) tokens, the latter about 2,500 characters.
     prompt_characters: int = 4_000
+    # All images of an upload together: an hour of decoding.
+    upload_pixels: int = 100_000_000_000
+    # Photographs have at most 30, flat drawings some hundred; a bomb of one colour has 8,000.
+    pixels_per_byte: int = 1_000
+    # Below this total many pixels a byte harm nobody: a minute of decoding.
+    pixels_per_byte_from: int = 2_000_000_000
     # A longer path is an attack or a mistake; common file systems stop at 4,096.
     path_characters: int = 1_024
     # What a person can read, and what fits one database row.

@@ -56,7 +56,7 @@ def prepare_upload(
     the upload cannot be opened or the work directory cannot be written (a full disk). ``progress`` is called after
     every row.
     """
-    preparation = _Preparation(work_directory, limits, policy, progress)
+    preparation = _Preparation(work_directory, limits, policy, progress, upload.stat().st_size)
     try:
         with _opened(upload, work_directory, limits, policy, preparation) as (source, lookup, listing):
             preparation.read(source, lookup, listing)
@@ -89,11 +89,12 @@ class _Preparation:
     """What has been read so far: counts, findings, images and pairs."""
 
     def __init__(
-        self, work_directory: Path, limits: Limits, policy: Policy, progress: Callable[[Progress], None]
+        self, work_directory: Path, limits: Limits, policy: Policy, progress: Callable[[Progress], None], size: int
     ) -> None:
+        """``size``: of the upload, in bytes."""
         self.format = "unknown"
         self.findings = FindingList(limits.findings, policy)
-        self._limits, self._policy, self._progress = limits, policy, progress
+        self._limits, self._policy, self._progress, self._size = limits, policy, progress, size
         self._images = ImageFolder(work_directory / "images", limits)
         self._pairs_path = work_directory / "pairs.jsonl"
         self._pairs = PairsFile(self._pairs_path)
@@ -121,12 +122,26 @@ class _Preparation:
             if self._rows > self._limits.rows:
                 reason = f"has more than {self._limits.rows:,} rows; upload them in several parts"
                 raise ArchiveError("archive_limits", reason)
+            self._require_pixels()
             self._progress(Progress(source.format, self._rows, self._pairs.count, source.total))
         self.findings.extend(self._review.conclude())
         self.findings.extend(self._all_missing(source.file))
         self.findings.extend(self._without_rejected(source.file))
         self.findings.extend(self._about_ties(source.file))
         self._left_out = left_out.counts(source)
+
+    def _require_pixels(self) -> None:
+        """Decoding takes processor time by the pixel, however few bytes the images have."""
+        pixels, limits = self._images.pixels, self._limits
+        if pixels > limits.upload_pixels:
+            reason = f"has images of more than {limits.upload_pixels:,} pixels together; upload it in several parts"
+            raise ArchiveError("archive_limits", reason)
+        if pixels > max(limits.pixels_per_byte_from, limits.pixels_per_byte * self._size):
+            reason = (
+                f"has images of more than {limits.pixels_per_byte:,} pixels for each of its bytes, "
+                f"{pixels:,} pixels so far; scale the images down"
+            )
+            raise ArchiveError("archive_limits", reason)
 
     def conclude(self) -> PreparedUpload:
         self._pairs.close()

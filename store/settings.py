@@ -67,6 +67,20 @@ class Settings(BaseSettings):
     checkpoint_days: float = Field(
         14.0, ge=0, description="Days after a job's end for which the files of all its checkpoints are stored."
     )
+    failed_checkpoint_days: float = Field(
+        1.0, ge=0, description="As PAIRTUNE_CHECKPOINT_DAYS, for jobs that failed or were cancelled."
+    )
+    checkpoints_kept: int = Field(
+        5,
+        ge=1,
+        description="Number of a running job's latest checkpoints whose files are stored, besides the best one.",
+    )
+    deleted_days: float = Field(
+        1.0,
+        ge=0,
+        description="Days after which rows of deleted files, datasets, jobs and image generations are erased, with "
+        "their prompts.",
+    )
     blob_grace_seconds: float = Field(
         24 * 3600.0,
         ge=2 * 3600.0,  # twice Blobs' RENEWED_AFTER: from storing bytes to naming them in a row a writer has the rest
@@ -112,6 +126,24 @@ class Settings(BaseSettings):
     )
     quota_uploads: int | None = Field(
         100, ge=0, description="Maximum number of a project's uploads in parts in flight."
+    )
+    quota_queued_files: int | None = Field(
+        1000, ge=0, description="Maximum number of a project's uploaded files that wait to be read."
+    )
+    quota_running_files: int | None = Field(
+        None, ge=1, description="Maximum number of a project's uploaded files that are read at the same time."
+    )
+    quota_queued_images: int | None = Field(
+        100, ge=0, description="Maximum number of a project's requests for images that wait for a worker."
+    )
+    quota_running_images: int | None = Field(
+        None, ge=1, description="Maximum number of a project's requests for images that run at the same time."
+    )
+    quota_pairs: int | None = Field(
+        2_000_000,
+        ge=0,
+        description="Maximum number of pairs in a project's datasets, removed pairs and those of datasets that were "
+        "deleted within PAIRTUNE_DELETED_DAYS included.",
     )
     requests_per_minute: int | None = Field(
         1200,
@@ -163,6 +195,12 @@ class Settings(BaseSettings):
 
     intake_memory_bytes: int = Field(
         4 * 2**30, ge=2**26, description="Memory that reading one upload may use in an intake worker."
+    )
+    intake_limit_seconds: float = Field(
+        4 * 3600.0, gt=0, description="Seconds after which reading one upload is ended."
+    )
+    intake_pixels: int = Field(
+        100_000_000_000, ge=1, description="Maximum number of pixels of all images of one upload together."
     )
 
     # Times in seconds. A worker is given up after `lease`; three missed heartbeats fit into it with time to spare.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
+from api.caches.thumbnails import Thumbnails
 from api.datasets import service
 from api.datasets.pair_images import LARGEST_SIDE, SMALLEST_SIDE, THUMBNAIL_TYPE, original, thumbnail
 from api.datasets.service import PairSide
@@ -17,8 +17,10 @@ from api.errors.responses import failures
 from api.files.ranges import etag, etag_matches
 from api.http.documented_headers import named
 from api.http.route_rules import requires
+from api.http.turns import Claimant, Turns
 from store.errors import BlobMissing, DatasetNotFound, PairNotFound, RejectedNotFound
 from store.roles import Role
+from store.tenants.api_keys import Principal
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -58,10 +60,20 @@ async def retrieve_image(
         return Response(None, 304, headers)
     if size is None:
         return await run_in_threadpool(_original, dependencies, sha256, headers)
-    decoding: asyncio.Semaphore = request.app.state.decoding
-    async with decoding:
-        small = await run_in_threadpool(thumbnail, dependencies.blobs, sha256, size)
-    return Response(small, 200, headers, THUMBNAIL_TYPE)
+    return Response(await _thumbnail(request, caller, dependencies, sha256, size), 200, headers, THUMBNAIL_TYPE)
+
+
+async def _thumbnail(request: Request, caller: Principal, dependencies: Dependencies, sha256: str, size: int) -> bytes:
+    decoding: Turns = request.app.state.decoding
+    made: Thumbnails = request.app.state.thumbnails
+    if (small := made.get(sha256, size)) is not None:
+        return small
+    async with decoding.turn(Claimant(caller.project_id, f"thumbnails {caller.key_id}")):
+        small = made.get(sha256, size)  # another request for the same may have had its turn before
+        if small is None:
+            small = await run_in_threadpool(thumbnail, dependencies.blobs, sha256, size)
+            made.save(sha256, size, small)
+    return small
 
 
 def _original(dependencies: Dependencies, sha256: str, headers: dict[str, str]) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -37,10 +37,13 @@ from api.http.json_body import JsonBody, ParsedBody
 from api.http.paging import After
 from api.http.route_rules import form_of, requires
 from api.http.transactions import transaction
+from api.http.turns import Claimant, Turns
 from store.datasets import datasets
 from store.errors import CursorUnknown, DatasetNotFound, PairNotFound, QuotaExceeded, RevisionNotFound
 from store.roles import Role
+from store.tenants.api_keys import Principal
 
+INSERTED_AT_ONCE = 2  # files whose pairs are added at a time; each needs a connection to the database meanwhile
 PAIR_BYTES = 2 * LIMITS.image_bytes  # a pair has two images
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 Revision = Annotated[int | None, Query(ge=1, description="The latest one without it.")]
@@ -103,18 +106,31 @@ async def _content(request: Request) -> bytes:
     "",
     operation_id="createDataset",
     response_model=Dataset,
-    responses=failures(*BODY, *ONCE, FileNotProcessed),
+    responses=failures(*BODY, *ONCE, QuotaExceeded, FileNotProcessed),
     openapi_extra=_body("CreateDataset"),
 )
 @requires(Role.MEMBER)
-def create_dataset(
-    body: ParsedBody, caller: Caller, dependencies: Injected, idempotency_key: IdempotencyKey = None
+async def create_dataset(
+    body: ParsedBody, request: Request, caller: Caller, dependencies: Injected, idempotency_key: IdempotencyKey = None
 ) -> Dataset | JSONResponse:
     """Make a dataset, empty or of the pairs of processed files. This is its revision 1."""
     new = validated(body.document, CreateDataset)
-    with transaction(dependencies) as work:
-        create = partial(service.create, work, dependencies.blobs, caller.project_id, new)
-        return once(work, caller, idempotency_key, "createDataset", body.sha256, create)
+
+    def create() -> Dataset | JSONResponse:
+        with transaction(dependencies) as work:
+            create = partial(service.create, work, dependencies.blobs, caller, new)
+            return once(work, caller, idempotency_key, "createDataset", body.sha256, create)
+
+    return await _inserted(request, caller, create)
+
+
+async def _inserted(
+    request: Request, caller: Principal, insert: Callable[[], Dataset | JSONResponse]
+) -> Dataset | JSONResponse:
+    """In its turn: the pairs of a large file take a thread and a connection to the database for many seconds."""
+    inserting: Turns = request.app.state.inserting
+    async with inserting.turn(Claimant(caller.project_id, caller.key_id)):
+        return await run_in_threadpool(insert)
 
 
 @router.get("", operation_id="listDatasets", responses=failures(CursorUnknown))
@@ -176,9 +192,9 @@ async def retrieve_report(
 ) -> DatasetReport | PlainTextResponse:
     """What a revision shows as a whole: repetitions, contradictions, leakage, sizes, agreement; as JSON or in words.
     While images of large files are still to be measured, the answer is 409; the same request again continues."""
-    reviewing: asyncio.Semaphore = request.app.state.reviewing
+    reviewing: Turns = request.app.state.reviewing
     await run_in_threadpool(service.check_there, dependencies, caller.project_id, dataset_id)
-    async with reviewing:
+    async with reviewing.turn(Claimant(caller.project_id, caller.key_id)):
         number, found = await run_in_threadpool(service.report, dependencies, caller.project_id, dataset_id, revision)
     return DatasetReport.at(dataset_id, number, found) if form == "json" else PlainTextResponse(found.in_words())
 
@@ -187,24 +203,29 @@ async def retrieve_report(
     "/{dataset_id}/files",
     operation_id="addDatasetFile",
     response_model=Dataset,
-    responses=failures(*BODY, *ONCE, DatasetNotFound, FileNotProcessed),
+    responses=failures(*BODY, *ONCE, QuotaExceeded, DatasetNotFound, FileNotProcessed),
     openapi_extra=_body("AddDatasetFile"),
 )
 @requires(Role.MEMBER)
-def add_file(
+async def add_file(
     dataset_id: str,
     content: Annotated[bytes, Depends(_content)],
+    request: Request,
     caller: Caller,
     dependencies: Injected,
     idempotency_key: IdempotencyKey = None,
 ) -> Dataset | JSONResponse:
     """Add all pairs of a processed file, as one new revision."""
-    service.check_there(dependencies, caller.project_id, dataset_id)
+    await run_in_threadpool(service.check_there, dependencies, caller.project_id, dataset_id)
     body = JsonBody.parse(content)
     added = validated(body.document, AddDatasetFile)
-    with transaction(dependencies) as work:
-        add = partial(service.add_file, work, dependencies.blobs, caller.project_id, dataset_id, added)
-        return once(work, caller, idempotency_key, "addDatasetFile", f"{dataset_id} {body.sha256}", add)
+
+    def add() -> Dataset | JSONResponse:
+        with transaction(dependencies) as work:
+            add = partial(service.add_file, work, dependencies.blobs, caller, dataset_id, added)
+            return once(work, caller, idempotency_key, "addDatasetFile", f"{dataset_id} {body.sha256}", add)
+
+    return await _inserted(request, caller, add)
 
 
 @router.post(
@@ -222,10 +243,10 @@ async def create_pair(
     """Add one pair, as one new revision. Images are checked and normalised as those of an archive are."""
     await run_in_threadpool(service.check_there, dependencies, caller.project_id, dataset_id)
     form = Form(IMAGES, FORM_TEXTS, optional=("rejected",))
-    decoding: asyncio.Semaphore = request.app.state.decoding
+    decoding: Turns = request.app.state.decoding
     reserved = await run_in_threadpool(reservation.in_quota, dependencies, caller, idempotency_key)
     async with received_form(request, reserved, form) as came:
-        async with decoding:
+        async with decoding.turn(Claimant(caller.project_id, f"pairs {caller.key_id}")):
             sent = await run_in_threadpool(service.decode, came)
         return await run_in_threadpool(service.add_pair, dependencies, caller, dataset_id, sent, idempotency_key)
 

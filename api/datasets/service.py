@@ -51,11 +51,12 @@ PairSide = Literal["chosen", "rejected"]
 # ------------------------------------------------------------------------------------------------- a dataset itself
 
 
-def create(work: UnitOfWork, blobs: Blobs, project_id: str, request: CreateDataset) -> Dataset:
+def create(work: UnitOfWork, blobs: Blobs, caller: Principal, request: CreateDataset) -> Dataset:
     named_files = {f"file_ids.{index}": file_id for index, file_id in enumerate(request.file_ids or [])}
-    found = _processed(work.session, project_id, named_files)
+    found = _processed(work.session, caller.project_id, named_files)
+    quotas.require_pairs(work.session, caller.project_id, caller.limits, sum(file.pairs_count or 0 for file in found))
     first = (pair for file in found for pair in _pairs(blobs, file))
-    return Dataset.of(datasets.create(work.session, project_id, request.name, request.metadata, first))
+    return Dataset.of(datasets.create(work.session, caller.project_id, request.name, request.metadata, first))
 
 
 def check_there(dependencies: Dependencies, project_id: str, dataset_id: str) -> None:
@@ -101,10 +102,11 @@ def report(dependencies: Dependencies, project_id: str, dataset_id: str, number:
 # ------------------------------------------------------------------------------------------------------------- files
 
 
-def add_file(work: UnitOfWork, blobs: Blobs, project_id: str, dataset_id: str, request: AddDatasetFile) -> Dataset:
+def add_file(work: UnitOfWork, blobs: Blobs, caller: Principal, dataset_id: str, request: AddDatasetFile) -> Dataset:
     """All pairs of a processed file."""
-    [file] = _processed(work.session, project_id, {"file_id": request.file_id})
-    dataset = datasets.lock(work.session, project_id, dataset_id)
+    [file] = _processed(work.session, caller.project_id, {"file_id": request.file_id})
+    quotas.require_pairs(work.session, caller.project_id, caller.limits, file.pairs_count or 0)
+    dataset = datasets.lock(work.session, caller.project_id, dataset_id)
     datasets.add_from_file(work.session, dataset, _pairs(blobs, file), file.id)
     return Dataset.of(dataset)
 
@@ -209,6 +211,7 @@ def add_pair(
 
 def _add_pair(session: Session, caller: Principal, dataset_id: str, sent: Sent, size: int) -> DatasetPairAdded:
     quotas.require_storage(session, caller.project_id, caller.limits, size)
+    quotas.require_pairs(session, caller.project_id, caller.limits, 1)
     image_facts.save(session, [review.facts_of(image_file.stored) for image_file in sent.images])
     dataset = datasets.lock(session, caller.project_id, dataset_id)
     rejected = sent.rejected.stored if sent.rejected is not None else None

@@ -181,6 +181,14 @@ class GenerationFailed(ApiError):
         self.generation_id = generation_id
 
 
+class GenerationCancelled(ApiError):
+    """The generation was cancelled by a request."""
+
+    def __init__(self, generation_id: str) -> None:
+        super().__init__(f"Generation {generation_id} was cancelled; send the request again if you want its images.")
+        self.generation_id = generation_id
+
+
 class GenerationQueued(ApiError):
     """No worker started the generation while the request waited."""
 

@@ -184,6 +184,7 @@ ROWS = (
     # The same request succeeds after a while.
     ErrorRow(of_api.FileNotProcessed(FILE), 409, "file_not_processed", "file_id"),
     ErrorRow(of_api.ReportNotReady(DATASET, 120, 400), 409, "report_not_ready", "dataset_id"),
+    ErrorRow(of_api.GenerationCancelled(GENERATION), 409, "generation_cancelled", headers=NO_RETRY),
     ErrorRow(of_store.IdempotencyInFlight(UUID), 409, "idempotency_in_flight"),
     ErrorRow(of_api.RequestTooLarge(MIB), 413, "request_too_large"),
     ErrorRow(

@@ -53,6 +53,7 @@ def create_within_quota(
 ) -> File:
     """As ``create``; raise QuotaExceeded where it does not fit into the project's quota."""
     require_quota(work.session, caller, blob.bytes)
+    quotas.require_waiting_file(work.session, caller.project_id, caller.limits)
     return create(work, caller.project_id, filename, blob, policy)
 
 

@@ -18,6 +18,7 @@ from api.fine_tuning.run_spec import Offer
 from api.fine_tuning.schemas import (
     FineTuningJob,
     FineTuningJobCheckpointList,
+    FineTuningJobDeleted,
     FineTuningJobEventList,
     FineTuningJobList,
 )
@@ -27,7 +28,8 @@ from api.http.json_body import ParsedBody
 from api.http.paging import After
 from api.http.route_rules import requires
 from api.http.transactions import transaction
-from store.errors import CursorUnknown, IllegalTransition, JobNotFound, QuotaExceeded
+from store.errors import CursorUnknown, FileInUse, IllegalTransition, JobNotFound, QuotaExceeded
+from store.jobs import jobs
 from store.roles import Role
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
@@ -88,6 +90,19 @@ def list_jobs(
 def retrieve_job(fine_tuning_job_id: str, caller: Caller, dependencies: Injected) -> FineTuningJob:
     """One job."""
     return service.one(dependencies, caller.project_id, fine_tuning_job_id)
+
+
+@router.delete(
+    "/{fine_tuning_job_id}",
+    operation_id="deleteFineTuningJob",
+    responses=failures(JobNotFound, IllegalTransition, FileInUse),
+)
+@requires(Role.MEMBER)
+def delete_job(fine_tuning_job_id: str, caller: Caller, dependencies: Injected) -> FineTuningJobDeleted:
+    """Delete a job that has ended, with its events, checkpoints, samples, model and result files. An addition."""
+    with transaction(dependencies) as work:
+        jobs.delete(work.session, caller.project_id, fine_tuning_job_id)
+    return FineTuningJobDeleted(id=fine_tuning_job_id)
 
 
 @router.post(

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from sqlalchemy import Row, inspect
 
 from api.datasets.revision_ids import revision_id
+from api.errors.example_ids import JOB
 from api.fine_tuning import example_job, examples
 from api.fine_tuning.fields import JobAttributes, JobSources, column_of
 from api.http.paging import Page, PageWithEnds, page_of
@@ -123,6 +124,14 @@ RUNNING = ShownJob.of(example_job.running()).model_dump(mode="json")
 class FineTuningJob(ShownJob):
     # Every field stands in every answer.
     model_config = ConfigDict(json_schema_extra={"example": RUNNING}, json_schema_serialization_defaults_required=True)
+
+
+class FineTuningJobDeleted(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"example": {"id": JOB, "object": "fine_tuning.job", "deleted": True}})
+
+    id: str
+    object: Literal["fine_tuning.job"] = "fine_tuning.job"
+    deleted: Literal[True] = True
 
 
 class FineTuningJobList(Page[FineTuningJob]):

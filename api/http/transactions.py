@@ -11,10 +11,8 @@ from sqlalchemy.orm import Session
 from api.dependencies import Dependencies
 from store import leases
 from store.database import Sessions
-from store.files.file_leases import FILES
-from store.generations.generation_leases import GENERATIONS
 from store.hints import Hints
-from store.jobs.job_leases import JOBS
+from store.turns import FILES, GENERATIONS, JOBS
 
 
 @dataclass(frozen=True)

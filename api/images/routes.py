@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from api.dependencies import Caller, Dependencies, Injected
-from api.errors.errors import GenerationFailed, GenerationQueued, GenerationRunning
+from api.errors.errors import GenerationCancelled, GenerationFailed, GenerationQueued, GenerationRunning
 from api.errors.responses import BODY, ONCE, failures
 from api.files.ranges import etag, etag_matches
 from api.http.documented_headers import named
@@ -21,9 +21,9 @@ from api.http.route_rules import requires
 from api.http.transactions import transaction
 from api.images import service
 from api.images.request import CreateImage, Form, parse
-from api.images.schemas import ImageGeneration, ImagesResponse
+from api.images.schemas import ImageGeneration, ImageGenerationDeleted, ImagesResponse
 from api.images.waiting import GenerationWaiters
-from store.errors import BlobMissing, GenerationNotFound, ImageNotFound
+from store.errors import BlobMissing, GenerationNotFound, ImageNotFound, QuotaExceeded
 from store.generations import generations
 from store.roles import Role
 from store.tenants.api_keys import Principal
@@ -50,7 +50,9 @@ RetryCount = Annotated[
     "",
     operation_id="createImage",
     response_model=ImagesResponse,
-    responses=failures(*BODY, *ONCE, GenerationFailed, GenerationQueued, GenerationRunning),
+    responses=failures(
+        *BODY, *ONCE, QuotaExceeded, GenerationCancelled, GenerationFailed, GenerationQueued, GenerationRunning
+    ),
     openapi_extra=CREATE_BODY,
 )
 @requires(Role.MEMBER)
@@ -115,6 +117,27 @@ def retrieve_image_generation(
     with transaction(dependencies) as work:
         row = generations.get(work.session, caller.project_id, generation_id)
     return service.generation(row, dependencies.blobs, _origin(request, dependencies), response_format)
+
+
+@router.post("/{generation_id}/cancel", operation_id="cancelImageGeneration", responses=failures(GenerationNotFound))
+@requires(Role.MEMBER)
+def cancel_image_generation(
+    generation_id: str, request: Request, caller: Caller, dependencies: Injected
+) -> ImageGeneration:
+    """Cancel a request for images; one that runs becomes `cancelled` shortly after, one that has ended stays as it is.
+    An addition."""
+    with transaction(dependencies) as work:
+        row = generations.cancel(work.session, caller.project_id, generation_id)
+    return service.generation(row, dependencies.blobs, _origin(request, dependencies), "url")
+
+
+@router.delete("/{generation_id}", operation_id="deleteImageGeneration", responses=failures(GenerationNotFound))
+@requires(Role.MEMBER)
+def delete_image_generation(generation_id: str, caller: Caller, dependencies: Injected) -> ImageGenerationDeleted:
+    """Delete a request for images and its images; one that has not ended is cancelled. An addition."""
+    with transaction(dependencies) as work:
+        generations.delete(work.session, caller.project_id, generation_id)
+    return ImageGenerationDeleted(id=generation_id)
 
 
 @router.get(

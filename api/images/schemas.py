@@ -80,7 +80,7 @@ class ImageGeneration(BaseModel):
     object: Literal["image.generation"] = "image.generation"
     created_at: int = Field(description="Unix seconds.")
     finished_at: int | None
-    status: Literal["queued", "running", "succeeded", "failed"]
+    status: Literal["queued", "running", "succeeded", "failed", "cancelled"]
     model: str
     prompt: str
     negative_prompt: str
@@ -93,3 +93,13 @@ class ImageGeneration(BaseModel):
     seconds: float | None
     data: list[DrawnImage] = Field(description="Empty until all images are generated.")
     error: GenerationError | None
+
+
+class ImageGenerationDeleted(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"id": GENERATION, "object": "image.generation", "deleted": True}}
+    )
+
+    id: str
+    object: Literal["image.generation"] = "image.generation"
+    deleted: Literal[True] = True

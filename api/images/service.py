@@ -9,7 +9,7 @@ from datetime import timedelta
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
-from api.errors.errors import GenerationFailed, GenerationQueued, GenerationRunning, InvalidRequest
+from api.errors.errors import GenerationCancelled, GenerationFailed, GenerationQueued, GenerationRunning, InvalidRequest
 from api.errors.field_errors import FieldError
 from api.http.json_body import JsonBody
 from api.http.transactions import UnitOfWork
@@ -23,6 +23,7 @@ from store.generations import generations
 from store.generations.generations import NewGeneration
 from store.jobs import jobs
 from store.tables.generation import Generation, GenerationStatus
+from store.tenants import quotas
 from store.tenants.api_keys import Principal
 from trainer.spec.sample_spec import MAX_SEED, SampleOptions, SampleSpec
 
@@ -57,6 +58,7 @@ def begin(
         raise InvalidRequest([*field_errors, *unusable])
     spec = _spec(request, model).model_dump(mode="json")
     new = NewGeneration(caller.project_id, request.model, spec, model.weights, caller.key_id, body.sha256)
+    quotas.require_waiting_generation(work.session, caller.project_id, caller.limits)
     row = generations.create(work.session, new)
     work.images_to_generate.append(row.id)
     return Accepted(id=row.id)
@@ -70,7 +72,8 @@ def _spec(request: CreateImage, model: GenerationModel) -> SampleSpec:
 
 
 def answer(row: Generation, blobs: Blobs, origin: str, form: Form) -> ImagesResponse:
-    """Raises GenerationQueued, GenerationRunning, GenerationFailed; InvalidRequest where the request was wrong."""
+    """Raises GenerationQueued, GenerationRunning, GenerationFailed, GenerationCancelled; InvalidRequest where the
+    request was wrong."""
     if row.status == GenerationStatus.QUEUED:
         raise GenerationQueued(row.id)
     if row.status == GenerationStatus.RUNNING:
@@ -78,6 +81,8 @@ def answer(row: Generation, blobs: Blobs, origin: str, form: Form) -> ImagesResp
     found = generation(row, blobs, origin, form)
     if found.error is not None and found.error.param is not None:
         raise InvalidRequest([FieldError(found.error.param, f"{found.error.message}.", found.error.code)])
+    if found.status == "cancelled":
+        raise GenerationCancelled(row.id)
     if found.error is not None:
         raise GenerationFailed(row.id, found.error.message)
     answer = found.model_dump(include=set(ImagesResponse.model_fields))
@@ -92,7 +97,7 @@ def generation(row: Generation, blobs: Blobs, origin: str, form: Form) -> ImageG
         id=row.id,
         created_at=int(row.created_at.timestamp()),
         finished_at=int(row.finished_at.timestamp()) if row.finished_at else None,
-        status=GenerationStatus(row.status).value,
+        status="cancelled" if generations.is_cancelled(row) else GenerationStatus(row.status).value,
         model=row.model,
         size=f"{width}x{height}" if width else "auto",
         guidance=result.get("guidance", spec.guidance),

@@ -18,10 +18,15 @@ class Quota(BaseModel):
 
 
 class Quotas(BaseModel):
-    stored_bytes: Quota = Field(description="Of files, of images sent with single pairs, and of uploads in flight.")
+    stored_bytes: Quota = Field(description="As the field `stored_bytes` of this answer.")
     queued_jobs: Quota = Field(description="Jobs that wait: `validating_files`, `queued` and `paused`.")
     running_jobs: Quota = Field(description="A job beyond it stays `queued` until another one has ended.")
     uploads: Quota = Field(description="Uploads in parts that are `pending`.")
+    queued_files: Quota = Field(description="Uploaded files that wait to be read, and uploads in parts in flight.")
+    running_files: Quota = Field(description="Uploaded files that are being read; others wait.")
+    queued_images: Quota = Field(description="Requests for images that are `queued`.")
+    running_images: Quota = Field(description="Requests for images that are `running`; others stay `queued`.")
+    pairs: Quota = Field(description="Of datasets; removed ones count, and those of deleted datasets for some days.")
 
 
 class RateLimit(BaseModel):
@@ -53,6 +58,11 @@ class Usage(BaseModel):
                     "queued_jobs": {"limit": 1000, "used": 1, "left": 999},
                     "running_jobs": {"limit": None, "used": 1, "left": None},
                     "uploads": {"limit": 100, "used": 0, "left": 100},
+                    "queued_files": {"limit": 1000, "used": 0, "left": 1000},
+                    "running_files": {"limit": None, "used": 1, "left": None},
+                    "queued_images": {"limit": 100, "used": 2, "left": 98},
+                    "running_images": {"limit": None, "used": 1, "left": None},
+                    "pairs": {"limit": 2000000, "used": 1200, "left": 1998800},
                 },
                 "rate_limit": {"requests_per_minute": 1200, "burst": 300},
             }
@@ -62,8 +72,9 @@ class Usage(BaseModel):
     object: Literal["usage"] = "usage"
     project_id: str
     stored_bytes: int = Field(
-        description="Of files that are not deleted, of images sent with single pairs of datasets that are not, and of "
-        "uploads in flight as declared."
+        description="Of files that are not deleted, with the images of uploads as they are stored; of images sent with "
+        "single pairs of datasets that are not deleted; of checkpoints and generated images; and of uploads in flight "
+        "as declared."
     )
     files: int = Field(description="Uploaded and produced ones that are not deleted.")
     uploads: int = Field(description="Uploads in parts that are in flight.")

@@ -14,6 +14,7 @@ from store.tenants.limits import ProjectLimits
 def now(session: Session, caller: Principal) -> Usage:
     files, uploads = usage.files(session, caller.project_id), usage.uploads(session, caller.project_id)
     training = usage.training(session, caller.project_id)
+    unread, images = usage.unread_files(session, caller.project_id), usage.generations(session, caller.project_id)
     limits, stored = caller.limits, usage.stored_bytes(session, caller.project_id)
     waiting = sum(training.jobs[status] for status in usage.WAITING)
     return Usage(
@@ -28,6 +29,11 @@ def now(session: Session, caller: Principal) -> Usage:
             queued_jobs=Quota.of(limits.queued_jobs, waiting),
             running_jobs=Quota.of(limits.running_jobs, training.jobs[JobStatus.RUNNING]),
             uploads=Quota.of(limits.uploads, uploads.count),
+            queued_files=Quota.of(limits.queued_files, unread.queued + uploads.count),
+            running_files=Quota.of(limits.running_files, unread.running),
+            queued_images=Quota.of(limits.queued_images, images.queued),
+            running_images=Quota.of(limits.running_images, images.running),
+            pairs=Quota.of(limits.pairs, usage.pairs(session, caller.project_id)),
         ),
         rate_limit=_rate(limits),
     )

@@ -45,6 +45,11 @@ def set_limits(
     queued_jobs: Count = None,
     running_jobs: Count = None,
     uploads: Count = None,
+    queued_files: Count = None,
+    running_files: Count = None,
+    queued_images: Count = None,
+    running_images: Count = None,
+    pairs: Count = None,
     requests_per_minute: Count = None,
     requests_burst: Count = None,
     as_json: AsJson = False,
@@ -57,6 +62,11 @@ def set_limits(
         "queued_jobs": queued_jobs,
         "running_jobs": running_jobs,
         "uploads": uploads,
+        "queued_files": queued_files,
+        "running_files": running_files,
+        "queued_images": queued_images,
+        "running_images": running_images,
+        "pairs": pairs,
         "requests_per_minute": requests_per_minute,
         "requests_burst": requests_burst,
     }
@@ -65,6 +75,26 @@ def set_limits(
     found = tenants.with_limits(name, own, given_limits.keys() - own.keys())
     said = f"{name}: {', '.join(f'{limit} {text}' for limit, text in given_limits.items()) or 'nothing to change'}."
     answer(found, said, as_json)
+
+
+@projects_app.command("delete")
+@reports_errors
+def delete_project(
+    name: Annotated[str, typer.Argument(help="The project's name.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Erase a project with its keys, files, datasets, jobs, images and webhooks. Nothing brings them back.
+
+    The bytes go with a sweep of blobs, within PAIRTUNE_SWEEP_SECONDS and PAIRTUNE_BLOB_GRACE_SECONDS.
+    """
+    from cli.local import tenants
+
+    if not yes and typer.prompt(f"This erases everything of project {name}. Type its name to go on") != name:
+        raise CommandError("Nothing was erased: the name is another one.")
+    erased = tenants.without_project(name)
+    rows = ", ".join(f"{count} {table}" for table, count in sorted(erased.items()))
+    answer({"name": name, "erased": erased}, f"Erased {name}: {rows}.", as_json)
 
 
 def _value(limit: str, text: str) -> int | None:

@@ -10,15 +10,20 @@ from dataclasses import asdict
 from datetime import datetime
 
 from cli.configured import settings
+from cli.errors import CommandError
 from cli.local.database import database_session
 from cli.local.local_limits import unlimited
+from store import erasure
+from store.blobs import upload_parts
+from store.blobs.blobs import Blobs
+from store.files import uploads
 from store.roles import Role
 from store.tables.base import Json
 from store.tables.project import Project
 from store.tenants import api_keys, limits, projects
 from store.tenants.limits import NAMES as LIMITS
 
-__all__ = ["LIMITS", "every_key", "every_project", "new_key", "revoked", "with_limits"]
+__all__ = ["LIMITS", "every_key", "every_project", "new_key", "revoked", "with_limits", "without_project"]
 
 
 def new_key(name: str, project: str | None, role: Role) -> Json:
@@ -63,6 +68,20 @@ def with_limits(name: str, own: Json, dropped: Collection[str]) -> Json:
     with database_session() as session:
         projects.set_limits(session, name, own=own, dropped=dropped)
         return _described(api_keys.ensure_project(session, name))
+
+
+def without_project(name: str) -> dict[str, int]:
+    """Erase the project; returns how many rows of which table went. Raises CommandError if there is none."""
+    with database_session() as session:
+        project = next((one for one in projects.every(session) if one.name == name), None)
+        if project is None:
+            raise CommandError(f"There is no project {name!r}; `pairtune projects list` lists them.")
+        in_parts = uploads.of_project(session, project.id)
+        erased = erasure.erase_project(session, project.id)
+    store = Blobs(settings().effective_blob_url).store
+    for upload_id in in_parts:
+        upload_parts.remove(store, upload_id)
+    return erased
 
 
 def _described(project: Project) -> Json:

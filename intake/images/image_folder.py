@@ -30,6 +30,7 @@ class ImageFolder:
         folder.mkdir(parents=True, exist_ok=True)
         self.written: dict[str, Path] = {}
         self.measured: dict[str, StoredImage] = {}
+        self.pixels = 0  # that were decoded, of each image as often as it was
         self._folder = folder
         self._limits = limits
         self._outcomes: dict[str, StoredImage | IntakeError] = {}
@@ -53,6 +54,7 @@ class ImageFolder:
             reason = f"is larger than {self._limits.image_bytes:,} bytes; scale it down or save it as JPEG"
             raise ImageError("image_too_large", reason)
         image = normalise(entry.read(), self._limits)
+        self.pixels += image.width * image.height
         sha256 = hashlib.sha256(image.data).hexdigest()
         if sha256 not in self.written:
             self.written[sha256] = self._write(image.data, sha256)

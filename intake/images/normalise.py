@@ -1,6 +1,7 @@
 """One image of any accepted kind becomes one kind: 8-bit sRGB on white, upright, without metadata.
 
-What is that already keeps its compressed bytes and loses the rest of its container; anything else becomes a PNG.
+What is that already keeps its compressed bytes and loses the rest of its container; anything else becomes a PNG, or a
+JPEG of high quality where the PNG of a lossy image would take many times its bytes.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ _PIXEL_BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 # Of a PNG's profile or text, unpacked; a printer's profile takes 3 MB, and by itself Pillow refuses the picture at 1.
 PngImagePlugin.MAX_TEXT_CHUNK = 16 * 2**20
 
+# Without subsampling; a second compression at 95 adds little to the losses of the first.
+LOSSY_QUALITY = 95
+LARGEST_GROWTH = 6
 _ORIENTATION = 0x0112  # EXIF tag
 _AS_IT_IS = (0, 1)
 _UPRIGHT = {
@@ -93,7 +97,8 @@ def _decoded(data: bytes, format_: Format, limits: Limits) -> Normalised:
             upright = _upright(rgb, orientation)
     except _PIXEL_BOMB as error:
         raise _too_large(limits) from error
-    return Normalised(kept or _encode(upright), upright.width, upright.height, profile_ignored, fingerprint(upright))
+    stored = kept or _encode(upright, lossy_bytes=len(data) if _is_lossy(data, format_) else None)
+    return Normalised(stored, upright.width, upright.height, profile_ignored, fingerprint(upright))
 
 
 def _open(data: bytes, format_: Format) -> Image.Image:
@@ -181,9 +186,18 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
     return image if method is None else image.transpose(method)
 
 
-def _encode(image: Image.Image) -> bytes:
+def _encode(image: Image.Image, *, lossy_bytes: int | None) -> bytes:
+    """As PNG; or as JPEG what came as ``lossy_bytes`` of a compression with losses, if its PNG takes many times that:
+    it would be the noise of that compression that is stored without loss."""
     image.info = {}  # Pillow would write the profile and the transparent colour of the source again
     encoded = io.BytesIO()
     # Level 1: these files feed one decode each; level 6 took six times as long for 14% less disk.
     image.save(encoded, "PNG", compress_level=1)
+    if lossy_bytes is not None and encoded.tell() > LARGEST_GROWTH * lossy_bytes:
+        encoded = io.BytesIO()
+        image.save(encoded, "JPEG", quality=LOSSY_QUALITY, subsampling=0)
     return encoded.getvalue()
+
+
+def _is_lossy(data: bytes, format_: Format) -> bool:
+    return format_ == "JPEG" or (format_ == "WEBP" and b"VP8L" not in data[:4096])

@@ -59,16 +59,17 @@ def documents(session: Session, *, grace_seconds: float) -> set[str]:
 def _rows(grace_seconds: float) -> list[Select[Any]]:
     files = func.jsonb_each(Checkpoint.manifest).table_valued(column("key", Text), column("value", JSONB))
     of_checkpoints = select(files.c.value["sha256"].astext.label("sha256")).select_from(Checkpoint).join(files, true())
-    return [*(_select(of, grace_seconds) for of in NAMING), of_checkpoints, *_of_generations()]
+    return [*(_select(of, grace_seconds) for of in NAMING), of_checkpoints, *_of_generations(grace_seconds)]
 
 
-def _of_generations() -> list[Select[Any]]:
-    """Images that were generated, and the adapters that they are generated with; all are needed."""
+def _of_generations(grace_seconds: float) -> list[Select[Any]]:
+    """Images that were generated, and the adapters that they are generated with."""
+    needed = _not_long_deleted(Generation.deleted_at, grace_seconds)
     images = func.jsonb_array_elements(Generation.result["images"]).table_valued(column("value", JSONB))
     weights = func.jsonb_each_text(Generation.weights).table_valued(column("key", Text), column("value", Text))
     return [
-        select(images.c.value["sha256"].astext.label("sha256")).select_from(Generation).join(images, true()),
-        select(weights.c.value.label("sha256")).select_from(Generation).join(weights, true()),
+        select(value.label("sha256")).select_from(Generation).join(names, true()).where(needed)
+        for names, value in ((images, images.c.value["sha256"].astext), (weights, weights.c.value))
     ]
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
+from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Subquery, func, insert, select, union, update
+import psycopg
+from psycopg.sql import SQL, Identifier
+from sqlalchemy import ColumnElement, Select, Subquery, func, select, union, update
 from sqlalchemy.orm import Session
 
 from store import pagination
@@ -187,8 +190,18 @@ def _insert(session: Session, dataset: Dataset, pairs: Iterable[NewPair]) -> Ite
     whose = {"dataset_id": dataset.id, "added_in": dataset.revision + 1}
     while some := list(islice(numbered, AT_ONCE)):
         rows = [asdict(pair) | whose | {"id": new_id("pair"), "number": number} for number, pair in some]
-        session.execute(insert(DatasetPair), rows)
+        _copy(session, rows)
         yield from (row["id"] for row in rows)
+
+
+def _copy(session: Session, rows: Sequence[dict[str, Any]]) -> None:
+    """By COPY, which takes a third of the time of INSERT: meanwhile the dataset and a connection are occupied."""
+    names = list(rows[0])
+    statement = SQL("COPY dataset_pairs ({}) FROM STDIN").format(SQL(", ").join(map(Identifier, names)))
+    driver: psycopg.Connection[Any] = session.connection().connection.driver_connection  # type: ignore[assignment]
+    with driver.cursor() as cursor, cursor.copy(statement) as copy:
+        for row in rows:
+            copy.write_row([row[name] for name in names])
 
 
 def _counted_out(inserted: Iterator[str]) -> int:

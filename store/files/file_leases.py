@@ -12,21 +12,12 @@ from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
 from intake.findings import ADVICE
-from store import leases
-from store.leases import Leases
+from store import leases, turns
 from store.ops.counters import count
 from store.tables.base import Json
 from store.tables.file import File
-
-_UPLOADED = File.status == "uploaded"
-_UNREAD = _UPLOADED & File.deleted_at.is_(None)
-FILES = Leases(
-    File,
-    "intake",
-    waiting=_UNREAD & File.lease_expires_at.is_(None),
-    owned=_UPLOADED,  # also a file that its owner deletes meanwhile
-    live=_UNREAD & File.lease_expires_at.is_not(None),
-)
+from store.tenants.limits import UNLIMITED, ProjectLimits
+from store.turns import FILES
 
 
 @dataclass(frozen=True)
@@ -45,6 +36,17 @@ def claim(session: Session, file_id: str, *, lease_seconds: float) -> FileLease 
     return _claimed(row) if row is not None else None
 
 
+def claim_next(session: Session, *, lease_seconds: float, limits: ProjectLimits = UNLIMITED) -> FileLease | None:
+    """Claim the upload whose turn it is (store/turns.py); None if there is none. ``limits`` are the deployment's."""
+    turn = turns.next_id(session, turns.FILE_TURNS, limits.running_files)
+    if turn is None or not turns.may_run(session, turns.FILE_TURNS, turn, limits.running_files):
+        return None
+    lease = claim(session, turn, lease_seconds=lease_seconds)
+    if lease is not None:
+        turns.mark_served(session, turns.FILE_TURNS, lease.project_id)
+    return lease
+
+
 def renew(session: Session, lease: FileLease, *, lease_seconds: float) -> None:
     leases.renew(session, FILES, lease.file_id, lease.attempt, lease_seconds=lease_seconds)
 
@@ -61,6 +63,7 @@ def finish(
     details: str | None,
     pairs_sha256: str | None = None,
     pairs_count: int | None = None,
+    images_bytes: int | None = None,
     report: Json | None = None,
 ) -> None:
     """``status``: processed or error."""
@@ -71,6 +74,7 @@ def finish(
         status_details=details,
         pairs_sha256=pairs_sha256,
         pairs_count=pairs_count,
+        images_bytes=images_bytes,
         report=report,
         progress=None,
         lease_expires_at=None,

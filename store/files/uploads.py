@@ -137,6 +137,11 @@ def expire(session: Session) -> list[str]:
     return _expire(session, Upload.id.in_(overdue))
 
 
+def of_project(session: Session, project_id: str) -> list[str]:
+    """The ids of those whose parts may be stored still."""
+    return list(session.scalars(select(Upload.id).where(Upload.project_id == project_id, Upload.swept_at.is_(None))))
+
+
 def unswept(session: Session, *, ended_before_seconds: float) -> list[str]:
     """Uploads that ended so long ago that no request can still be storing a part of theirs."""
     before = func.clock_timestamp() - timedelta(seconds=ended_before_seconds)

@@ -53,6 +53,12 @@ def append(session: Session, job_id: str, events: Sequence[NewEvent], *, attempt
     session.execute(insert(JobEvent).on_conflict_do_nothing(index_elements=["id"]), rows)
 
 
+def sample_files(session: Session, job_id: str) -> list[str]:
+    """The ids of the files of samples that the job's events name."""
+    named = JobEvent.data["file_id"].astext
+    return list(session.scalars(select(named).where(JobEvent.job_id == job_id, named.is_not(None))))
+
+
 def after_each(session: Session, seen: Mapping[str, int], *, limit: int) -> list[JobEvent]:
     """Of several jobs at once the events after the sequence that each was read up to, oldest first."""
     if not seen:

@@ -7,29 +7,24 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Row, delete, func, select
+from sqlalchemy import Row, delete, func, select, true
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from store import leases
+from store import leases, turns
 from store.files import files
 from store.ids import new_id
 from store.job_status import JobStatus, RequestedAction
-from store.jobs import events, queue
+from store.jobs import events, queue, retention
 from store.jobs.events import NewEvent
-from store.leases import Leases
 from store.ops.counters import count
 from store.tables.base import Json
 from store.tables.file import File
 from store.tables.job import Checkpoint, Job
-from store.tenants import quotas, usage
+from store.tenants import usage
 from store.tenants.limits import UNLIMITED, ProjectLimits
+from store.turns import JOBS
 from store.webhooks import outbox
-
-_RUNNING = Job.status == JobStatus.RUNNING
-JOBS = Leases(Job, "train", waiting=Job.status == JobStatus.QUEUED, owned=_RUNNING, live=_RUNNING)
-# Jobs whose spec this worker cannot read, passed over in one claim; their rows stay locked until it ends.
-MAX_PASSED_OVER = 20
 
 
 @dataclass(frozen=True)
@@ -48,7 +43,7 @@ def claim(
 
     A repeated call does nothing. ``limits`` are the deployment's.
     """
-    if not quotas.may_run(session, job_id, limits):
+    if not turns.may_run(session, queue.TURNS, job_id, limits.running_jobs):
         return None
     return _claim(session, job_id, worker, lease_seconds)
 
@@ -67,14 +62,15 @@ def claim_next(
     Passed over are jobs that another worker is claiming, that do not fit into ``memory_gib``, and whose spec is not
     ``readable`` to this worker.
     """
-    left: list[str] = []
-    while len(left) < MAX_PASSED_OVER and (
-        turn := session.scalar(queue.next_job(limits.running_jobs, memory_gib, without=left))
-    ):
-        if readable is None or readable(turn, session.scalars(select(Job.spec).where(Job.id == turn)).one()):
-            return claim(session, turn, worker=worker, lease_seconds=lease_seconds, limits=limits)
-        left.append(turn)
-    return None
+    fits = true() if memory_gib is None else func.coalesce(Job.memory_gib, 0) <= memory_gib
+
+    def suits(job_id: str) -> bool:
+        return readable is None or readable(job_id, session.scalars(select(Job.spec).where(Job.id == job_id)).one())
+
+    turn = turns.next_id(session, queue.TURNS, limits.running_jobs, fits, suits=suits)
+    if turn is None:
+        return None
+    return claim(session, turn, worker=worker, lease_seconds=lease_seconds, limits=limits)
 
 
 def _claim(session: Session, job_id: str, worker: str, lease_seconds: float) -> JobLease | None:
@@ -93,7 +89,7 @@ def _claim(session: Session, job_id: str, worker: str, lease_seconds: float) -> 
     if row is None:
         return None
     lease = JobLease(job_id, row.project_id, row.attempt)
-    queue.mark_served(session, lease.project_id)
+    turns.mark_served(session, queue.TURNS, lease.project_id)
     started = NewEvent("Started.", data={"status": JobStatus.RUNNING, "worker": worker})
     events.append(session, lease.job_id, [started], attempt=lease.attempt)
     return lease
@@ -124,10 +120,13 @@ def record(
     return _request(row)
 
 
-def add_checkpoint(session: Session, lease: JobLease, *, step: int, metrics: Json, manifest: Mapping[str, Any]) -> None:
+def add_checkpoint(
+    session: Session, lease: JobLease, *, step: int, metrics: Json, manifest: Mapping[str, Any], kept: int = 5
+) -> None:
     """Make a checkpoint visible, once all of its blobs are stored.
 
-    A checkpoint without a measurement only serves to resume from, so the next checkpoint replaces it.
+    A checkpoint without a measurement only serves to resume from, so the next checkpoint replaces it. Of the others
+    the files of the latest ``kept`` and of the best stay.
     """
     _write(session, lease, worker=Job.worker)
     added = session.scalar(
@@ -139,6 +138,7 @@ def add_checkpoint(session: Session, lease: JobLease, *, step: int, metrics: Jso
             step=step,
             metrics=metrics,
             manifest=dict(manifest),
+            bytes=sum(file["bytes"] for file in manifest.values()),
         )
         # A worker repeats the write when it could not learn whether the commit arrived.
         .on_conflict_do_nothing(index_elements=["job_id", "step", "attempt"])
@@ -147,6 +147,7 @@ def add_checkpoint(session: Session, lease: JobLease, *, step: int, metrics: Jso
     if added is not None:
         unmeasured = ~Checkpoint.metrics.has_key("valid_loss")
         session.execute(delete(Checkpoint).where(Checkpoint.job_id == lease.job_id, Checkpoint.step < step, unmeasured))
+        retention.keep_latest_and_best(session, lease.job_id, kept)
         events.append(session, lease.job_id, [NewEvent(f"Checkpoint at step {step}.")], attempt=lease.attempt)
 
 

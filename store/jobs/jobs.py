@@ -8,7 +8,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, func, inspect, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, func, inspect, select
 from sqlalchemy.orm import Session
 
 from store import pagination
@@ -16,9 +16,8 @@ from store.errors import IllegalTransition, JobNotFound, ModelNotFound
 from store.files import files
 from store.ids import new_id
 from store.job_status import TERMINAL, JobStatus, RequestedAction, may_become
-from store.jobs import events
+from store.jobs import events, retention
 from store.jobs.events import NewEvent
-from store.jobs.retention import NO_FILES
 from store.tables.base import Json
 from store.tables.dataset import DatasetRevision
 from store.tables.file import File
@@ -28,7 +27,7 @@ from store.webhooks import outbox
 # Where pairs come from.
 PairSource = File | DatasetRevision
 _READ = select(*(getattr(Job, column.key).label(column.key) for column in inspect(Job).column_attrs)).where(
-    Job.id == bindparam("job_id"), Job.project_id == bindparam("project_id")
+    Job.id == bindparam("job_id"), Job.project_id == bindparam("project_id"), Job.deleted_at.is_(None)
 )
 
 
@@ -99,6 +98,7 @@ def by_request(session: Session, key_id: str, request_sha256: str, *, within: ti
         Job.key_id == key_id,
         Job.request_sha256 == request_sha256,
         Job.created_at > func.now() - within,
+        Job.deleted_at.is_(None),
     )
     return session.scalar(query.order_by(Job.id.desc()).limit(1))
 
@@ -132,9 +132,23 @@ def delete_model(session: Session, project_id: str, model: str) -> None:
     for file in files.by_ids(session, job.result_files):
         if file.filename.endswith(".safetensors") and file.deleted_at is None:
             files.delete(session, project_id, file.id)
-    session.execute(update(Checkpoint).where(Checkpoint.job_id == job.id).values(manifest=NO_FILES))
+    retention.let_go(session, Checkpoint.job_id == job.id)
     job.fine_tuned_model = None
     events.append(session, job.id, [NewEvent(f"The model {model} was deleted, with its adapter files.")])
+
+
+def delete(session: Session, project_id: str, job_id: str) -> None:
+    """Hide a job that has ended from its owner, with its model and the files that it made; its rows, checkpoints and
+    events go later. Raises IllegalTransition for one that has not ended, FileInUse where another job reads a file."""
+    job = _locked(session, project_id, job_id)
+    if JobStatus(job.status) not in TERMINAL:
+        raise IllegalTransition(job.id, "deleted", job.status)
+    for file in files.by_ids(session, [*job.result_files, *events.sample_files(session, job.id)]):
+        if file.deleted_at is None:
+            files.delete(session, project_id, file.id)
+    retention.let_go(session, Checkpoint.job_id == job.id)
+    job.fine_tuned_model = None
+    job.deleted_at = session.scalar(select(func.now()))
 
 
 def statuses(session: Session, job_ids: Collection[str]) -> dict[str, JobStatus]:
@@ -264,7 +278,7 @@ def _fail_for_file(session: Session, job: Job, file: File) -> None:
 
 def _one(project_id: str, job_id: str) -> Select[Job]:
     owned: ColumnElement[bool] = (Job.id == job_id) & (Job.project_id == project_id)
-    return select(Job).where(owned)
+    return select(Job).where(owned, Job.deleted_at.is_(None))
 
 
 def _locked(session: Session, project_id: str, job_id: str) -> Job:

@@ -18,7 +18,7 @@ def newest_first(
 ) -> list[Job]:
     """Up to ``limit`` jobs older than the job ``after`` whose metadata holds all of ``metadata``; None matches
     jobs that were given none. Raises CursorUnknown."""
-    query = select(Job).where(Job.project_id == project_id)
+    query = select(Job).where(Job.project_id == project_id, Job.deleted_at.is_(None))
     if after is not None:
         pagination.position(session, select(Job.id).where(Job.id == after, Job.project_id == project_id), after)
         query = query.where(Job.id < after)
@@ -34,7 +34,7 @@ def newest_first(
     among = select(scanned).where(scanned.job_metadata.contains(metadata)).order_by(scanned.id.desc())
     found = list(session.scalars(among.limit(limit)))
     if len(found) < limit:
-        indexed = select(Job.id).where(Job.project_id == project_id, holds)
+        indexed = select(Job.id).where(Job.project_id == project_id, Job.deleted_at.is_(None), holds)
         ids = (indexed if after is None else indexed.where(Job.id < after)).cte("holding").prefix_with("MATERIALIZED")
         found = list(session.scalars(select(Job).join(ids, ids.c.id == Job.id).order_by(Job.id.desc()).limit(limit)))
     return found

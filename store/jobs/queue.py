@@ -1,7 +1,6 @@
 """The order in which workers take queued jobs, and each job's queue position and expected start.
 
-Between projects: first the one with the fewest running jobs, among equals the one that was served least recently. So
-with one worker or many, a project that queues a thousand jobs holds up another's first job by one job at most a worker.
+Projects take turns, as at everything that they share (store/turns.py).
 
 Within a project: by the time of queueing, which a step of priority sets back by PRIORITY_STEP. A job can be overtaken
 only by jobs that come within a bounded time after it, so none waits for ever, whatever comes later.
@@ -15,12 +14,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Integer, Select, Subquery, case, func, select, text, true, update
+from sqlalchemy import ColumnElement, Connection, Select, func, select, text
 from sqlalchemy.orm import Session, aliased
 
+from store import turns
 from store.job_status import JobStatus
 from store.tables.job import Job
 from store.tables.project import Project
+from store.turns import JOBS, Turns
 
 PRIORITY_STEP = timedelta(hours=6)
 TYPICAL_JOBS = 50  # succeeded jobs, the latest, that say how long one takes
@@ -34,44 +35,13 @@ class QueuePosition:
     expected_start: datetime | None
 
 
-def next_job(
-    max_running: int | None = None, memory_gib: int | None = None, *, without: Collection[str] = ()
-) -> Select[str]:
-    """Selects the id of the job to take now, and locks its row.
-
-    Passed over are jobs that another worker is taking, those of projects that run as many as they may (``max_running``,
-    or their own limit), those that need more device memory than ``memory_gib`` (None: any fits), and ``without``.
-    """
-    job, running = aliased(Job), _running_by_project()
-    own = Project.limits["running_jobs"].astext.cast(Integer)
-    limit = case((Project.limits.has_key("running_jobs"), own), else_=max_running)
-    return (
-        select(job.id)
-        .join(Project, Project.id == job.project_id)
-        .outerjoin(running, running.c.project_id == job.project_id)
-        .where(
-            job.status == JobStatus.QUEUED,
-            limit.is_(None) | (func.coalesce(running.c.jobs, 0) < limit),
-            true() if memory_gib is None else func.coalesce(job.memory_gib, 0) <= memory_gib,
-            job.id.not_in(without) if without else true(),
-        )
-        .order_by(func.coalesce(running.c.jobs, 0), Project.served_at.nulls_first(), Project.id, rank(job), job.id)
-        .limit(1)
-        .with_for_update(of=job, skip_locked=True)
-    )
-
-
-def mark_served(session: Session, project_id: str) -> None:
-    """Note that a worker took a job of the project now, without waiting for a worker that notes the same."""
-    unlocked = select(Project.id).where(Project.id == project_id).with_for_update(key_share=True, skip_locked=True)
-    now = update(Project).where(Project.id.in_(unlocked)).values(served_at=func.clock_timestamp())
-    session.execute(now.execution_options(synchronize_session=False))
-
-
 def rank(job: type[Job]) -> ColumnElement[Any]:
     """A job's time of queueing, moved by its priority: the earliest of a project is taken first."""
     key: ColumnElement[Any] = job.queued_at - job.priority * PRIORITY_STEP
     return key
+
+
+TURNS = Turns(JOBS, Project.served_at, "running_jobs", rank(Job))
 
 
 def all_positions(connection: Connection) -> dict[str, QueuePosition]:
@@ -92,17 +62,12 @@ def positions(session: Session, job_ids: Collection[str]) -> dict[str, QueuePosi
     return {job_id: QueuePosition(at, starts[at - 1] if starts else None) for job_id, at in found}
 
 
-def _running_by_project() -> Subquery:
-    query = select(Job.project_id, func.count().label("jobs")).where(Job.status == JobStatus.RUNNING)
-    return query.group_by(Job.project_id).subquery()
-
-
 def _in_order() -> Select[Any]:
     """All queued jobs with their positions: the n-th of a project comes when it has n - 1 more running than now. Of
     projects that are even then, one that has not been served meanwhile comes before those that have."""
-    job, running = aliased(Job), _running_by_project()
+    job, running = aliased(Job), turns.running_by_project(JOBS)
     nth = func.row_number().over(partition_by=job.project_id, order_by=(rank(job), job.id))
-    now = func.coalesce(running.c.jobs, 0)
+    now = func.coalesce(running.c.rows, 0)
     queued = (
         select(job.id, now.label("now"), (now + nth).label("then"), Project.served_at, Project.id.label("project_id"))
         .join(Project, Project.id == job.project_id)

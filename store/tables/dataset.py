@@ -55,6 +55,7 @@ class DatasetPair(Table):
     __tablename__ = "dataset_pairs"
     __table_args__ = (
         UniqueConstraint("dataset_id", "number"),
+        Index("ix_dataset_pairs_file_id", "file_id", postgresql_where=text("file_id IS NOT NULL")),
         CheckConstraint("split IN ('train', 'validation')", name="split"),
         CheckConstraint("removed_in > added_in", name="removed_later"),
     )

@@ -15,7 +15,7 @@ class File(Leased, Table):
     """An uploaded or produced file. An intake worker leases an upload, reads it into ``pairs_sha256``, and reports.
 
     ``status`` is uploaded, processed or error. ``policy`` is what the uploader decided about doubtful rows
-    (intake.Policy), ``progress`` how far the reading is.
+    (intake.Policy), ``progress`` how far the reading is. ``images_bytes`` are those of its images as they are stored.
     """
 
     __tablename__ = "files"
@@ -36,6 +36,7 @@ class File(Leased, Table):
     deleted_at: Mapped[datetime | None]
     pairs_sha256: Mapped[str | None]
     pairs_count: Mapped[int | None]
+    images_bytes: Mapped[int | None]
     report: Mapped[Json | None]
     policy: Mapped[Json | None]
     progress: Mapped[Json | None]

@@ -11,6 +11,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 from store.tables.base import Json, Table
 from store.tables.lease import Leased
 
+# The error's code of a generation that its owner cancelled. No state of its own: services of an older version read it.
+CANCELLED = "cancelled"
+
 
 class GenerationStatus(StrEnum):
     """Queued, running, back to queued when a worker stops or crashes, and one end."""
@@ -25,7 +28,10 @@ class Generation(Leased, Table):
     """Images to be generated, then generated; a generation worker leases them.
 
     ``spec`` is a SampleSpec, ``weights`` the adapter's files that it needs (name -> SHA-256), ``model`` the name in the
-    request; ``result`` holds ``images`` (SHA-256 and bytes of each, in order) and how they were generated.
+    request; ``result`` holds ``images`` (SHA-256 and bytes of each, in order) and how they were generated; ``bytes`` is
+    the sum of the images'.
+    ``cancel_requested``: its owner wants none of it any more, and its worker has to end. A cancelled one has failed
+    with CANCELLED as the code of its error. A deleted one is shown no more, and its row goes later.
     ``key_id`` and ``request_sha256`` distinguish a client's retry of the same request from a second one.
     """
 
@@ -50,3 +56,6 @@ class Generation(Leased, Table):
     error: Mapped[Json | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     finished_at: Mapped[datetime | None]
+    bytes: Mapped[int] = mapped_column(server_default=text("0"))
+    cancel_requested: Mapped[bool] = mapped_column(server_default=text("false"))
+    deleted_at: Mapped[datetime | None]

@@ -25,6 +25,7 @@ class Job(Leased, Table):
     (store/jobs/queue.py). ``memory_gib`` is the device memory that a worker needs to take it (store/gpu_classes.py).
     ``older_form``: the request had OpenAI's older form (api/fine_tuning/top_level.py), and so has the job as shown.
     ``training_seconds`` is what the attempts that have ended took; ``progress`` the trainer's latest progress.
+    A deleted one (``deleted_at``) is shown no more, and its rows go later (store/erasure.py).
     """
 
     __tablename__ = "jobs"
@@ -54,6 +55,18 @@ class Job(Leased, Table):
             postgresql_ops={"job_metadata": "jsonb_path_ops"},
         ),
         Index("ix_jobs_models", "project_id", "id", postgresql_where=text("fine_tuned_model IS NOT NULL")),
+        Index(
+            "ix_jobs_training_revision",
+            "training_dataset_id",
+            "training_revision",
+            postgresql_where=text("training_dataset_id IS NOT NULL"),
+        ),
+        Index(
+            "ix_jobs_validation_revision",
+            "validation_dataset_id",
+            "validation_revision",
+            postgresql_where=text("validation_dataset_id IS NOT NULL"),
+        ),
         Index("ix_jobs_succeeded", "id", postgresql_where=text("status = 'succeeded'")),
         Index("ix_jobs_request", "key_id", "request_sha256", postgresql_where=text("request_sha256 IS NOT NULL")),
         Index(
@@ -92,6 +105,7 @@ class Job(Leased, Table):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     finished_at: Mapped[datetime | None]
     estimated_finish: Mapped[datetime | None]
+    deleted_at: Mapped[datetime | None]
 
 
 class JobEvent(Table):
@@ -112,7 +126,8 @@ class JobEvent(Table):
 
 
 class Checkpoint(Table):
-    """A whole checkpoint in the blob store; ``manifest`` maps file names to ``{"sha256", "bytes"}``."""
+    """A whole checkpoint in the blob store; ``manifest`` maps file names to ``{"sha256", "bytes"}``, and is empty once
+    its files are let go; ``bytes`` is their sum."""
 
     __tablename__ = "checkpoints"
     __table_args__ = (Index(None, "job_id", "step", "attempt", unique=True),)
@@ -123,4 +138,5 @@ class Checkpoint(Table):
     step: Mapped[int]
     metrics: Mapped[Json]
     manifest: Mapped[Json]
+    bytes: Mapped[int] = mapped_column(server_default=text("0"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -13,7 +13,8 @@ from store.tables.base import Json, Table
 
 class Project(Table):
     """A tenant: every file, job and key belongs to one. ``limits`` are those that differ from the deployment's,
-    ``served_at`` is when a worker last took a job of its."""
+    ``served_at``, ``intake_served_at`` and ``generation_served_at`` are when a worker last took a job, an upload or a
+    generation of it (store/turns.py)."""
 
     __tablename__ = "projects"
 
@@ -22,6 +23,8 @@ class Project(Table):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     limits: Mapped[Json] = mapped_column(server_default=text("'{}'"))
     served_at: Mapped[datetime | None]
+    intake_served_at: Mapped[datetime | None]
+    generation_served_at: Mapped[datetime | None]
 
 
 class ApiKey(Table):

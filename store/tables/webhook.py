@@ -50,6 +50,7 @@ class WebhookDelivery(Table):
         Index(None, "endpoint_id", "id"),
         # A job ends once, so no endpoint receives two events about it.
         Index(None, "endpoint_id", "job_id", unique=True),
+        Index(None, "job_id"),
         Index("ix_webhook_deliveries_due", "next_attempt_at", postgresql_where=text("next_attempt_at IS NOT NULL")),
     )
 

@@ -17,6 +17,11 @@ def every(session: Session) -> list[Project]:
     return list(session.scalars(select(Project).order_by(Project.name)))
 
 
+def own_limits(session: Session, project_id: str) -> Json:
+    """Those that it has in place of the deployment's, by name."""
+    return session.scalars(select(Project.limits).where(Project.id == project_id)).one()
+
+
 def set_limits(session: Session, name: str, *, own: Json, dropped: Collection[str]) -> None:
     """``own`` are the project's from now on, ``dropped`` the deployment's again; the others stay as they are."""
     project = api_keys.ensure_project(session, name)

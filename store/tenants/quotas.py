@@ -6,12 +6,10 @@ ones cannot exceed the quota together. Ends and deletions need no such lock.
 
 from __future__ import annotations
 
-from sqlalchemy import Select, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from store.errors import QuotaExceeded
-from store.job_status import JobStatus
-from store.tables.job import Job
 from store.tables.project import Project
 from store.tenants import usage
 from store.tenants.limits import ProjectLimits
@@ -37,6 +35,7 @@ def require_upload(session: Session, project_id: str, limits: ProjectLimits, siz
         _lock(session, project_id)
         used = usage.uploads(session, project_id).count
         _check("uploads in flight", limits.uploads, used, 1, "Complete or cancel one")
+    require_waiting_file(session, project_id, limits)
     require_storage(session, project_id, limits, size)
 
 
@@ -48,27 +47,38 @@ def require_waiting_job(session: Session, project_id: str, limits: ProjectLimits
         _check("queued jobs", limits.queued_jobs, used, 1, "Wait until one has started, or cancel one")
 
 
-def may_run(session: Session, job_id: str, defaults: ProjectLimits) -> bool:
-    """Whether the project of this queued job may have one more running. Where there is a limit, none of its other jobs
-    is claimed meanwhile."""
-    of_job = select(Project.id, Project.limits).join(Job, Job.project_id == Project.id)
-    project = session.execute(of_job.where(Job.id == job_id, Job.status == JobStatus.QUEUED)).one_or_none()
-    if project is None:
-        return False
-    limit = defaults.with_own(project.limits).running_jobs
-    if limit is None:
-        return True
-    _lock(session, project.id)
-    return usage.jobs_in(session, project.id, JobStatus.RUNNING) < limit
+def require_waiting_file(session: Session, project_id: str, limits: ProjectLimits) -> None:
+    """Check that one more upload that waits for intake fits into the quota. Raises QuotaExceeded.
+
+    One in parts counts from its beginning, so that completing it never exceeds the quota.
+    """
+    if limits.queued_files is not None:
+        _lock(session, project_id)
+        used = usage.unread_files(session, project_id).queued + usage.uploads(session, project_id).count
+        remedy = "Wait until one has been read, or delete one"
+        _check("files that wait to be read, uploads in flight included", limits.queued_files, used, 1, remedy)
+
+
+def require_waiting_generation(session: Session, project_id: str, limits: ProjectLimits) -> None:
+    """Check that one more request for images that waits fits into the quota. Raises QuotaExceeded."""
+    if limits.queued_images is not None:
+        _lock(session, project_id)
+        used = usage.generations(session, project_id).queued
+        _check("queued requests for images", limits.queued_images, used, 1, "Wait until one has started, or cancel one")
+
+
+def require_pairs(session: Session, project_id: str, limits: ProjectLimits, more: int) -> None:
+    """Check that ``more`` pairs in datasets fit into the quota. Raises QuotaExceeded."""
+    if limits.pairs is not None:
+        _lock(session, project_id)
+        used = usage.pairs(session, project_id)
+        remedy = "Delete datasets; the pairs of a deleted one count until they are erased, some days later"
+        _check("pairs in datasets", limits.pairs, used, more, remedy)
 
 
 def _lock(session: Session, project_id: str) -> None:
-    session.execute(_locked(project_id))
-
-
-def _locked(project_id: object) -> Select[str, dict[str, object]]:
     # Others may go on to insert rows that belong to the project.
-    return select(Project.id, Project.limits).where(Project.id == project_id).with_for_update(key_share=True)
+    session.execute(select(Project.id).where(Project.id == project_id).with_for_update(key_share=True))
 
 
 def _check(quota: str, limit: int, used: int, more: int, remedy: str) -> None:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from api.datasets import image_routes
+from api.datasets.pair_images import thumbnail
 from store.blobs.blobs import Blobs
 from tests.api.dataset_steps import DATASETS, add, create, image_file, send
+from tests.api.polling import until
+from tests.api.serving import Live
+from tests.conftest import Tenant, make_tenant
 from tests.intake.build import encoded
 
 pytestmark = pytest.mark.integration
@@ -71,3 +78,41 @@ def test_the_images_of_a_removed_pair_can_be_seen_in_the_revisions_that_hold_it(
     pair = add(client, create(client)["id"], 1)
     client.delete(f"{DATASETS}/{pair['dataset_id']}/pairs/{pair['id']}")
     assert client.get(image_path(pair)).status_code == 200
+
+
+def test_a_thumbnail_is_made_once(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = add(client, create(client)["id"], 1)
+    made: list[int] = []
+
+    def counted(blobs: Blobs, sha256: str, side: int) -> bytes:
+        made.append(side)
+        return thumbnail(blobs, sha256, side)
+
+    monkeypatch.setattr(image_routes, "thumbnail", counted)
+    answers = {client.get(image_path(pair), params={"size": 99}).content for _ in range(3)}
+    assert (len(answers), made) == (1, [99])
+    client.get(image_path(pair), params={"size": 100})
+    assert made == [99, 100]
+
+
+def test_a_pair_is_added_in_its_turn_while_another_project_requests_thumbnails_of_large_images(live: Live) -> None:
+    """As seen: a 6 KB PNG of 49 megapixels, forty thumbnails of it, and a pair that waited for all of them."""
+    greedy, modest = make_tenant(live.sessions, "greedy"), make_tenant(live.sessions, "modest")
+    large = encoded(Image.new("RGB", (7000, 7000), "red"))
+    with (
+        httpx.Client(base_url=live.url, headers=bearer(greedy), timeout=120) as first,
+        httpx.Client(base_url=live.url, headers=bearer(modest), timeout=120) as second,
+        ThreadPoolExecutor(20) as pool,
+    ):
+        pair = send(first, first.post(DATASETS, json={"name": "large"}).json()["id"], chosen=large).json()
+        dataset_id = second.post(DATASETS, json={"name": "small"}).json()["id"]
+        sizes = range(64, 84)  # each is a thumbnail of its own
+        requested = [pool.submit(first.get, image_path(pair), params={"size": size}) for size in sizes]
+        until(lambda: any(one.done() for one in requested))
+        assert send(second, dataset_id, chosen=image_file(1)).status_code == 200
+        assert sum(one.done() for one in requested) < len(sizes) - 2
+        assert {one.result().status_code for one in requested} == {200}
+
+
+def bearer(tenant: Tenant) -> dict[str, str]:
+    return {"authorization": f"Bearer {tenant.api_key}"}

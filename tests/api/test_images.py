@@ -22,6 +22,7 @@ from store.generations.generation_leases import GenerationLease
 from store.jobs import job_leases
 from store.settings import Settings
 from store.tables.generation import Generation
+from store.tenants import projects
 from tests import servers
 from tests.api.conftest import open_client
 from tests.api.job_steps import claim, create
@@ -281,3 +282,67 @@ def test_requests_that_wait_hold_up_nobody(
             assert time.monotonic() - started < 2
             assert not any(one.done() for one in requested)
             assert {one.result() for one in requested} == {503}
+
+
+def test_a_queued_request_is_cancelled_at_once_and_its_repetition_says_so(
+    hasty: TestClient, sessions: Sessions
+) -> None:
+    generation_id = queued(hasty)
+    answer = hasty.post(f"{IMAGES}/{generation_id}/cancel")
+    assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
+    assert hasty.post(f"{IMAGES}/{generation_id}/cancel").json()["status"] == "cancelled"
+    with sessions.begin() as session:
+        assert generation_leases.claim(session, generation_id, worker="w", lease_seconds=60) is None
+    again = hasty.post(IMAGES, json=REQUESTED, headers={"x-stainless-retry-count": "1"})
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "generation_cancelled")
+    assert again.headers["x-should-retry"] == "false"
+
+
+def test_a_running_request_is_cancelled_by_its_worker(hasty: TestClient, sessions: Sessions) -> None:
+    generation_id = queued(hasty)
+    owned = taken(sessions, generation_id)
+    assert hasty.post(f"{IMAGES}/{generation_id}/cancel").json()["status"] == "running"
+    with sessions.begin() as session:
+        assert generation_leases.renew(session, owned, lease_seconds=60)
+        generation_leases.crash(session, owned, code="c", message="m", crash_cap=3)  # a worker that dies ends it too
+    assert hasty.get(f"{IMAGES}/{generation_id}").json()["status"] == "cancelled"
+
+
+def test_what_has_ended_stays_as_it_is_when_it_is_cancelled(
+    hasty: TestClient, sessions: Sessions, blobs: Blobs
+) -> None:
+    generation_id = queued(hasty)
+    draw(sessions, blobs, generation_id, b"image")
+    assert hasty.post(f"{IMAGES}/{generation_id}/cancel").json()["status"] == "succeeded"
+
+
+def test_a_deleted_request_is_gone_with_its_images_and_no_longer_counts(
+    hasty: TestClient, sessions: Sessions, blobs: Blobs
+) -> None:
+    generation_id, waiting = queued(hasty), queued(hasty)
+    draw(sessions, blobs, generation_id, b"twelve bytes")
+    assert hasty.get("/v1/usage").json()["stored_bytes"] == 12
+    for one in (generation_id, waiting):
+        answer = hasty.delete(f"{IMAGES}/{one}")
+        assert answer.json() == {"id": one, "object": "image.generation", "deleted": True}
+        for method, path in (("GET", ""), ("GET", "/images/0"), ("POST", "/cancel"), ("DELETE", "")):
+            answer = hasty.request(method, f"{IMAGES}/{one}{path}")
+            assert (answer.status_code, answer.json()["error"]["code"]) == (404, "image_generation_not_found")
+    assert hasty.get("/v1/usage").json()["stored_bytes"] == 0
+    with sessions.begin() as session:
+        assert generation_leases.claim(session, waiting, worker="w", lease_seconds=60) is None
+
+
+def test_requests_for_images_beyond_what_may_wait_are_refused(
+    hasty: TestClient, sessions: Sessions, project: Tenant
+) -> None:
+    with sessions.begin() as session:
+        projects.set_limits(session, project.name, own={"queued_images": 1}, dropped=())
+    first = queued(hasty)
+    answer = hasty.post(IMAGES, json=REQUESTED | {"seed": 8})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "quota_exceeded")
+    assert "queued requests for images is 1; 1 are used" in answer.json()["error"]["message"]
+    quota = hasty.get("/v1/usage").json()["quotas"]["queued_images"]
+    assert quota == {"limit": 1, "used": 1, "left": 0}
+    hasty.delete(f"{IMAGES}/{first}")
+    queued(hasty, seed=9)

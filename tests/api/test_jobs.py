@@ -131,3 +131,39 @@ def test_a_finished_job_lists_its_results_and_a_failed_one_its_error(
     failed = client.get(f"{JOBS}/{bad}").json()
     expected = {"code": "out_of_memory", "message": "Use a smaller batch.", "param": None}
     assert (failed["status"], failed["error"]) == ("failed", expected)
+
+
+def test_a_job_that_has_ended_can_be_deleted_and_its_files_with_it(
+    client: TestClient, sessions: Sessions, file_id: str, project: Tenant
+) -> None:
+    job_id = create(client, file_id)["id"]
+    refused = client.delete(f"{JOBS}/{job_id}")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "invalid_job_state")
+    lease = claim(sessions, job_id)
+    grid = NewFile(project.id, "samples-step-1.png", "fine-tune-results", 3, "2" * 64)
+    with sessions.begin() as session:
+        job_leases.add_sample(session, lease, grid, NewEvent("Samples.", data={"file_id": grid.id}))
+        [result] = job_leases.succeed(
+            session, lease, results=[NewFile(project.id, "a.safetensors", "fine-tune-results", 3, "1" * 64)]
+        )
+    model = client.get(f"{JOBS}/{job_id}").json()["fine_tuned_model"]
+    assert client.delete(f"{JOBS}/{job_id}").json() == {"id": job_id, "object": "fine_tuning.job", "deleted": True}
+    gone = [f"{JOBS}/{job_id}", f"{JOBS}/{job_id}/events", f"{JOBS}/{job_id}/checkpoints", f"/v1/models/{model}"]
+    for path in (*gone, f"/v1/files/{result}", f"/v1/files/{grid.id}"):
+        assert client.get(path).status_code == 404, path
+    assert client.get(JOBS).json()["data"] == []
+    assert client.get(JOBS, params={"metadata[a]": "b"}).json()["data"] == []
+    assert client.get("/v1/models").json()["data"][-1]["id"] != model
+    assert client.delete(f"{JOBS}/{job_id}").status_code == 404
+    for action in ("cancel", "pause", "resume"):
+        assert client.post(f"{JOBS}/{job_id}/{action}").status_code == 404
+    assert client.get(f"/v1/files/{file_id}").status_code == 200
+
+
+def test_a_repeated_create_after_a_deletion_makes_a_new_job(client: TestClient, file_id: str) -> None:
+    body = {"model": "tiny", "training_file": file_id}
+    first = client.post(JOBS, json=body).json()["id"]
+    client.post(f"{JOBS}/{first}/cancel")
+    client.delete(f"{JOBS}/{first}")
+    again = client.post(JOBS, json=body, headers={"x-stainless-retry-count": "1"}).json()["id"]
+    assert again != first

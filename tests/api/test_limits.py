@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from starlette.testclient import TestClient
 
 from api.caches.principals import CACHE_SECONDS
 from api.errors.rate_headers import rate_headers
+from intake import PreparedPair
+from store import erasure
 from store.blobs.blobs import Blobs, StoredBlob
 from store.database import Sessions
-from store.files import files
+from store.files import file_leases, files
 from store.files.files import NewFile
 from store.jobs import job_leases
 from store.settings import Settings
@@ -199,6 +202,11 @@ def test_usage_reports_what_is_stored_run_and_left(
         "queued_jobs": {"limit": settings.quota_queued_jobs, "used": 1, "left": (settings.quota_queued_jobs or 0) - 1},
         "running_jobs": {"limit": 3, "used": 1, "left": 2},
         "uploads": {"limit": 0, "used": 0, "left": 0},
+        "queued_files": {"limit": settings.quota_queued_files, "used": 0, "left": settings.quota_queued_files},
+        "running_files": {"limit": None, "used": 0, "left": None},
+        "queued_images": {"limit": settings.quota_queued_images, "used": 0, "left": settings.quota_queued_images},
+        "running_images": {"limit": None, "used": 0, "left": None},
+        "pairs": {"limit": settings.quota_pairs, "used": 0, "left": settings.quota_pairs},
     }
     assert found["rate_limit"] == {"requests_per_minute": None, "burst": None}
 
@@ -276,3 +284,68 @@ def test_the_time_until_the_bucket_is_full_is_written_as_openais() -> None:
         rate_headers(1, 0, seconds)["x-ratelimit-reset-requests"] for seconds in (0.0374, 1, 1.25, 59.9, 360, 3725)
     ]
     assert written == ["37ms", "1s", "1.25s", "59.9s", "6m0s", "62m5s"]
+
+
+def test_files_that_wait_to_be_read_have_a_quota_in_which_uploads_count_from_their_beginning(
+    client: TestClient, sessions: Sessions, project: Tenant
+) -> None:
+    set_limits(sessions, project, queued_files=2)
+    first = upload(client, b"a").json()["id"]
+    pending = begin(client, 5).json()["id"]
+    assert "files that wait to be read" in refusal(upload(client, b"b"))
+    assert "files that wait to be read" in refusal(begin(client, 5))
+    assert client.get("/v1/usage").json()["quotas"]["queued_files"] == {"limit": 2, "used": 2, "left": 0}
+    client.post(f"/v1/uploads/{pending}/cancel")
+    second = upload(client, b"b").json()["id"]
+    with sessions.begin() as session:
+        lease = file_leases.claim(session, first, lease_seconds=60)
+        assert lease is not None
+        file_leases.finish(session, lease, status="error", details="d")
+    assert upload(client, b"c").status_code == 200
+    client.delete(f"/v1/files/{second}")
+    assert upload(client, b"d").status_code == 200
+
+
+def test_pairs_count_until_their_rows_are_erased(
+    client: TestClient, sessions: Sessions, project: Tenant, blobs: Blobs
+) -> None:
+    set_limits(sessions, project, pairs=5)
+    rows = [PreparedPair(row, "a fox", "a" * 64, None) for row in (1, 2, 3)]
+    file_id = dataset_steps.processed_file(sessions, blobs, project.id, *rows)
+    dataset_id = dataset_steps.create(client, file_ids=[file_id])["id"]
+    pair = dataset_steps.add(client, dataset_id, 1)
+    client.delete(f"/v1/datasets/{dataset_id}/pairs/{pair['id']}")  # its row stays for the revision before
+    path = f"/v1/datasets/{dataset_id}/files"
+    assert "4 are used, and this needs 3" in refusal(client.post(path, json={"file_id": file_id}))
+    assert "pairs in datasets" in refusal(client.post("/v1/datasets", json={"name": "d", "file_ids": [file_id]}))
+    dataset_steps.add(client, dataset_id, 2)
+    image = dataset_steps.image_file(3)
+    refusal(dataset_steps.send(client, dataset_id, chosen=image))
+    assert client.get("/v1/usage").json()["quotas"]["pairs"] == {"limit": 5, "used": 5, "left": 0}
+    client.delete(f"/v1/datasets/{dataset_id}")
+    refusal(client.post("/v1/datasets", json={"name": "d", "file_ids": [file_id]}))
+    with sessions.begin() as session:
+        session.execute(text("UPDATE datasets SET deleted_at = deleted_at - interval '2 days'"))
+        for step in erasure.STEPS:
+            step(session, 1.0)
+    assert client.post("/v1/datasets", json={"name": "d", "file_ids": [file_id]}).status_code == 200
+
+
+def test_what_the_service_makes_of_uploads_counts_as_stored(
+    client: TestClient, sessions: Sessions, project: Tenant, file_id: str
+) -> None:
+    before = client.get("/v1/usage").json()["stored_bytes"]
+    job_id = create(client, file_id)["id"]
+    lease = claim(sessions, job_id)
+    manifest = {"adapter": {"sha256": "1" * 64, "bytes": 700}, "state": {"sha256": "2" * 64, "bytes": 300}}
+    unread = upload(client, b"a").json()["id"]
+    with sessions.begin() as session:
+        job_leases.add_checkpoint(session, lease, step=1, metrics={"valid_loss": 1.0}, manifest=manifest)
+        job_leases.fail(session, lease, code="c", message="m")
+        reading = file_leases.claim(session, unread, lease_seconds=60)
+        assert reading is not None
+        file_leases.finish(session, reading, status="processed", details=None, images_bytes=5000)
+    assert client.get("/v1/usage").json()["stored_bytes"] == before + 1000 + 5001
+    client.delete(f"{JOBS}/{job_id}")
+    client.delete(f"/v1/files/{unread}")
+    assert client.get("/v1/usage").json()["stored_bytes"] == before

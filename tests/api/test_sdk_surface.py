@@ -21,12 +21,11 @@ from PIL import Image
 
 from store import leases
 from store.blobs.blobs import Blobs
-from store.files.file_leases import FILES
 from store.hints import Hints
 from store.jobs import job_leases
-from store.jobs.job_leases import JOBS
 from store.leases import Leases
 from store.settings import Settings
+from store.turns import FILES, JOBS
 from tests.api.polling import until
 from tests.api.serving import Live, serving
 from tests.trainer.tiny_sdxl import PROMPTS, save_base

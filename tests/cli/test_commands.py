@@ -13,8 +13,13 @@ import typer
 from typer.testing import CliRunner, Result
 
 from cli.main import app
+from store.blobs import upload_parts
 from store.blobs.blobs import Blobs
+from store.database import open_engine, open_sessions
+from store.errors import BlobMissing
+from store.files import uploads
 from store.files.files import NewFile
+from store.files.uploads import NewUpload
 from store.jobs import job_leases
 from store.jobs.events import NewEvent
 from store.jobs.job_leases import JobLease
@@ -226,8 +231,10 @@ def test_projects_are_listed_and_given_limits(run: Run, database_url: str, monke
     assert call == project
     own = ["queued_jobs", "requests_per_minute", "running_jobs", "stored_bytes"]
     assert (project.pop("id")[:5], project.pop("name"), project.pop("own")) == ("proj-", "ours", own)
-    expected = {"stored_bytes": 10 * 2**30, "queued_jobs": 0, "running_jobs": 2, "uploads": 7}
-    assert project == expected | {"requests_per_minute": None, "requests_burst": 300}
+    expected: dict[str, int | None] = {"stored_bytes": 10 * 2**30, "queued_jobs": 0, "running_jobs": 2, "uploads": 7}
+    shared = {"queued_files": 1000, "running_files": None, "queued_images": 100, "running_images": None}
+    expected |= shared | {"pairs": 2_000_000, "requests_per_minute": None, "requests_burst": 300}
+    assert project == expected
     assert run("projects", "set", "ours", "--stored-bytes", "default").exit_code == 0
     assert json.loads(run("projects", "list", "--json").stdout)[0]["stored_bytes"] is None
     for option, wrong in (
@@ -236,6 +243,35 @@ def test_projects_are_listed_and_given_limits(run: Run, database_url: str, monke
         refused = run("projects", "set", "ours", option, wrong)
         assert (refused.exit_code, option in refused.stderr) == (1, True), (option, refused.output)
     assert "10737418240" not in run("projects", "list").stdout
+
+
+def test_a_project_is_erased_with_its_keys_and_its_uploads(
+    run: Run, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PAIRTUNE_DATABASE_URL", database_url)
+    monkeypatch.setenv("PAIRTUNE_BLOB_URL", f"file://{tmp_path / 'blobs'}")
+    settings.cache_clear()
+    for project in ("ours", "theirs"):
+        run("keys", "create", "mine", "--project", project)
+    [project_id] = [one["id"] for one in json.loads(run("projects", "list", "--json").stdout) if one["name"] == "ours"]
+    engine = open_engine(database_url)
+    with open_sessions(engine).begin() as session:
+        new = NewUpload(project_id, "a.zip", "fine-tune", 3, None)
+        upload_id = uploads.create(session, new, lifetime_seconds=60).id
+    engine.dispose()
+    part = tmp_path / "part"
+    part.write_bytes(b"abc")
+    store = Blobs(f"file://{tmp_path / 'blobs'}").store
+    upload_parts.save(store, upload_id, "part-1", part)
+    other = CliRunner().invoke(app, ["projects", "delete", "ours"], input="theirs\n")
+    assert (other.exit_code, "Nothing was erased" in other.stderr) == (1, True)
+    erased = json.loads(run("projects", "delete", "ours", "--yes", "--json").stdout)
+    assert erased == {"name": "ours", "erased": {"api_keys": 1, "projects": 1, "uploads": 1}}
+    assert [one["name"] for one in json.loads(run("projects", "list", "--json").stdout)] == ["theirs"]
+    with pytest.raises(BlobMissing):
+        list(upload_parts.stream(store, upload_id, "part-1", 3))
+    again = run("projects", "delete", "ours", "--yes")
+    assert (again.exit_code, "There is no project 'ours'" in again.stderr) == (1, True)
 
 
 def test_doctor_says_what_is_well_and_what_to_mend(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

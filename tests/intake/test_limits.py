@@ -9,6 +9,7 @@ import pytest
 from intake.archives.entries import check_count, check_total
 from intake.errors import ArchiveError
 from intake.limits import GIB, MIB, Limits
+from tests.intake.build import codes, jsonl, only, png, prepare, zip_of
 
 pytestmark = pytest.mark.unit
 DATA_PAGE = Path(__file__).parents[2] / "docs" / "reference" / "findings.md"
@@ -42,6 +43,39 @@ def test_the_page_on_data_states_the_limits() -> None:
     assert limits.rows == limits.archive_entries
     unpacked = f"({limits.archive_bytes // GIB} GiB, or {limits.compression_ratio} times the packed size)"
     assert f"too many bytes unpacked {unpacked}" in page
+    assert f"too many pixels ({limits.upload_pixels:,} in all; or {limits.pixels_per_byte:,} for each byte" in page
+    assert f"above {limits.pixels_per_byte_from:,})" in page
     assert f"larger than {limits.metadata_bytes // MIB} MiB" in page
     assert f"More than {limits.prompt_characters:,} characters" in page
     assert f"More than {limits.image_pixels:,} pixels or {limits.image_bytes // MIB} MiB." in page
+
+
+FLAT = png(size=(200, 100))  # 20,000 pixels in some hundred bytes
+
+
+@pytest.mark.parametrize(("pixels", "accepted"), [(60_000, True), (59_999, False)])
+def test_the_pixels_of_an_upload_are_limited_however_few_bytes_they_have(
+    tmp_path: Path, pixels: int, accepted: bool
+) -> None:
+    """An image under another name is decoded again, and counts again."""
+    names = [f"{number}.png" for number in range(3)]
+    rows = [{"prompt": f"prompt {name}", "chosen": name} for name in names]
+    archive = zip_of([("metadata.jsonl", jsonl(*rows)), *((name, FLAT) for name in names)])
+    prepared = prepare(archive, tmp_path, Limits(upload_pixels=pixels))
+    assert prepared.usable is accepted
+    assert ("archive_limits" in codes(prepared)) is not accepted
+
+
+def test_many_pixels_a_byte_are_refused_above_a_total(tmp_path: Path) -> None:
+    archive = zip_of([("metadata.jsonl", jsonl({"prompt": "a", "chosen": "a.png"})), ("a.png", FLAT)])
+    ratio = 20_000 // len(archive)
+    for name, limits in {
+        "below the total": Limits(pixels_per_byte=1, pixels_per_byte_from=20_000),
+        "below the ratio": Limits(pixels_per_byte=ratio + 1, pixels_per_byte_from=1),
+    }.items():
+        (tmp_path / name).mkdir()
+        assert prepare(archive, tmp_path / name, limits).usable, name
+    (tmp_path / "above both").mkdir()
+    refused = prepare(archive, tmp_path / "above both", Limits(pixels_per_byte=ratio, pixels_per_byte_from=19_999))
+    found = only(finding for finding in refused.findings if finding.code == "archive_limits")
+    assert f"more than {ratio:,} pixels for each of its bytes" in found.message

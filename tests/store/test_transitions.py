@@ -13,8 +13,9 @@ from store.database import Sessions
 from store.errors import IllegalTransition, LeaseLost
 from store.job_status import TERMINAL, TRANSITIONS, JobStatus, may_become
 from store.jobs import job_leases, jobs
-from store.jobs.job_leases import JOBS, JobLease
+from store.jobs.job_leases import JobLease
 from store.tables.job import Job
+from store.turns import JOBS
 from tests.store.rows import add_file, add_job, claim, queued_job, read_events, read_job
 
 S = JobStatus

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from store import leases
-from store.generations.generation_leases import GENERATIONS
+from store.turns import GENERATIONS
 from worker.generation.generation import generate
 from worker.resources import Resources
 

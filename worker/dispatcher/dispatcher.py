@@ -20,17 +20,15 @@ from sqlalchemy.orm import Session
 from store import leases
 from store.database import open_engine, open_sessions
 from store.files import file_leases
-from store.files.file_leases import FILES
 from store.generations import generation_leases
-from store.generations.generation_leases import GENERATIONS
 from store.gpu_classes import queue_of
 from store.hints import QUEUES, Hints
 from store.jobs import job_leases, jobs
-from store.jobs.job_leases import JOBS
 from store.logs import configure_logs
 from store.ops import counters
 from store.settings import Settings
 from store.tenants import idempotency
+from store.turns import FILES, GENERATIONS, JOBS
 from store.webhooks import delivery_log
 from worker.dispatcher import housekeeping, upload_expiry
 from worker.resources import Resources, resources

@@ -1,6 +1,7 @@
-"""Housekeeping: drop old checkpoints and sweep blobs, in a thread of the dispatcher: the tick never waits for it.
+"""Housekeeping in a thread of the dispatcher, for which the tick never waits.
 
-Any number of dispatchers may run; when the last round was begun stands in the database, and one of them takes the next.
+It drops old checkpoints, erases rows of what was deleted, and sweeps blobs. Any number of dispatchers may run; when the
+last round was begun stands in the database, and one of them takes the next.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from obstore.exceptions import BaseError
 from sqlalchemy import select, text
 from sqlalchemy.exc import OperationalError
 
+from store import erasure
 from store.errors import BlobMissing
 from store.jobs import retention
 from store.ops import counters
@@ -40,14 +42,29 @@ def tidy(parts: Resources) -> bool:
     swept = None
     try:
         with parts.sessions.begin() as session:
-            dropped = retention.drop_checkpoints(session, days=parts.settings.checkpoint_days)
+            days, failed_days = parts.settings.checkpoint_days, parts.settings.failed_checkpoint_days
+            dropped = retention.drop_checkpoints(session, days=days, failed_days=failed_days)
+        erased = _erase_deleted(parts)
         swept = blob_sweep.sweep(parts)
     finally:
         if swept is None:
             with parts.sessions.begin() as session:
                 counters.delete_heartbeat(session, "housekeeping")
-    log.info("housekeeping.done", checkpoints=dropped, blobs=swept.blobs, bytes=swept.bytes)
+    log.info("housekeeping.done", checkpoints=dropped, rows=erased, blobs=swept.blobs, bytes=swept.bytes)
     return True
+
+
+def _erase_deleted(parts: Resources) -> int:
+    """In many short transactions: the rows of a large dataset take long."""
+    erased = 0
+    for step in erasure.STEPS:
+        while True:
+            with parts.sessions.begin() as session:
+                done = step(session, parts.settings.deleted_days)
+            erased += done
+            if not done:
+                break
+    return erased
 
 
 def _is_ours(parts: Resources) -> bool:

@@ -19,7 +19,9 @@ from store.database import Sessions
 from store.errors import BlobMissing, LeaseLost
 from store.generations import generation_leases
 from store.generations.generation_leases import GenerationLease
+from store.job_status import RequestedAction
 from store.tables.base import Json
+from store.tenants import limits
 from trainer.spec.events import Failed, Sampled
 from trainer.spec.sample_spec import SampleSpec
 from worker.resources import Resources
@@ -38,33 +40,37 @@ FIELDS = {"invalid_size": "size"}  # of the request, by the code of the error th
 
 @dataclass(frozen=True)
 class GenerationEnd:
-    """``last`` is the program's last word; ``stopped``: the worker ends; ``late``: it was killed at its time limit."""
+    """``last`` is the program's last word; ``stopped``: the worker ends; ``late``: it was killed at its time limit;
+    ``cancelled``: its owner wants none of it any more."""
 
     exit_code: int
     stderr: str
     last: Sampled | Failed | None
     stopped: bool
     late: bool
+    cancelled: bool
 
 
 def generate(resources: Resources, generation_id: str, *, stopping: Callable[[], bool]) -> None:
-    """Generate the images if they are still queued. ``stopping`` returns whether this worker has to end."""
+    """Generate the images whose turn it is: the hint names some, and another project's may come first, for which there
+    is a hint too. ``stopping`` returns whether this worker has to end."""
     settings = resources.settings
     attempt_directories.remove_stale(resources)
     if not disk_space.is_enough(resources):
         return
     claimed_at = time.monotonic()
     with resources.sessions.begin() as session:
-        lease = generation_leases.claim(
+        lease = generation_leases.claim_next(
             session,
-            generation_id,
             worker=resources.worker,
             lease_seconds=settings.lease_seconds,
+            limits=limits.defaults(settings),
             readable=partial(readable, SampleSpec),
         )
     if lease is None:
-        log.info("generation.nothing_to_do", generation=generation_id)
+        log.info("generation.nothing_to_do", hint=generation_id)
         return
+    generation_id = lease.generation_id
     folder = attempt_directories.attempt_directory(settings.work_directory, generation_id, lease.attempt)
     try:
         with renewing(
@@ -106,6 +112,8 @@ def _attempt(
 
 
 def _without_images(resources: Resources, lease: GenerationLease, end: GenerationEnd) -> Conclusion:
+    if end.cancelled:
+        return partial(_cancel, resources, lease)
     if isinstance(end.last, Failed):
         message = end.last.message.replace("\0", "")  # which PostgreSQL's text cannot hold
         if end.last.code in TRANSIENT:
@@ -148,7 +156,11 @@ def _run(
     finally:
         process.end_group(program)
         output.close()
-    return GenerationEnd(program.wait(), last_lines(stderr_path), last, stopped=stop.requested, late=late)
+    cancelled = keeper.requested is RequestedAction.CANCEL
+    exit_code = program.wait()
+    return GenerationEnd(
+        exit_code, last_lines(stderr_path), last, stopped=stop.requested, late=late, cancelled=cancelled
+    )
 
 
 def _watch(
@@ -167,7 +179,9 @@ def _watch(
             last = event if isinstance(event, Sampled | Failed) else last
         if keeper.lost:
             raise LeaseLost(lease.generation_id, lease.attempt)
-        if stop.requested or stopping():
+        if keeper.requested is RequestedAction.CANCEL:
+            stop.kill()
+        elif stop.requested or stopping():
             stop.request()
         elif time.monotonic() > ends_at and last is None:
             late = True
@@ -184,9 +198,10 @@ def _result(resources: Resources, folder: Path, sampled: Sampled) -> Json | None
     return {"images": [{"sha256": blob.sha256, "bytes": blob.bytes} for blob in stored], **fields}
 
 
-def _renew(sessions: Sessions, lease: GenerationLease, lease_seconds: float) -> None:
+def _renew(sessions: Sessions, lease: GenerationLease, lease_seconds: float) -> RequestedAction | None:
     with sessions.begin() as session:
-        generation_leases.renew(session, lease, lease_seconds=lease_seconds)
+        cancelled = generation_leases.renew(session, lease, lease_seconds=lease_seconds)
+    return RequestedAction.CANCEL if cancelled else None
 
 
 def _succeed(resources: Resources, lease: GenerationLease, result: Json) -> None:
@@ -197,6 +212,11 @@ def _succeed(resources: Resources, lease: GenerationLease, result: Json) -> None
 def _fail(resources: Resources, lease: GenerationLease, code: str, message: str) -> None:
     with resources.sessions.begin() as session:
         generation_leases.fail(session, lease, code=code, message=message, param=FIELDS.get(code))
+
+
+def _cancel(resources: Resources, lease: GenerationLease) -> None:
+    with resources.sessions.begin() as session:
+        generation_leases.cancel(session, lease)
 
 
 def _crash(resources: Resources, lease: GenerationLease, code: str, message: str) -> None:

@@ -14,17 +14,18 @@ import structlog
 from obstore.exceptions import BaseError as ObjectStoreError
 from sqlalchemy.exc import OperationalError
 
-from intake import Finding, Policy, PreparedUpload, Progress, memory, prepare_upload
+from intake import Finding, Limits, Policy, PreparedUpload, Progress, memory, prepare_upload
 from intake.images.image_folder import StoredImage
 from store.blobs.blobs import Blobs, StoredBlob
 from store.database import Sessions
 from store.datasets import image_facts
 from store.datasets.image_facts import MeasuredImage
-from store.errors import BlobMissing, LeaseLost
+from store.errors import BlobMissing, LeaseLost, QuotaExceeded
 from store.files import file_leases
 from store.files.file_leases import FileLease
 from store.jobs import jobs
 from store.jobs.events import NewEvent
+from store.tenants import limits, projects, quotas
 from worker.resources import Resources
 from worker.runtime import attempt_directories, disk_space
 from worker.runtime.lease_keeper import released_on_stop, renewing, write_until_lost
@@ -42,18 +43,24 @@ NO_IMAGES: Mapping[str, StoredImage] = {}
 Outcome = Callable[[], list[str]]
 
 
+class OutOfTime(Exception):
+    """Reading the file takes longer than any file may take."""
+
+
 def read_file(resources: Resources, file_id: str, *, stopping: Callable[[], bool] = lambda: False) -> None:
-    """Read the file, if it still waits. ``stopping`` returns whether this worker has to end: it gives the file back."""
+    """Read the file whose turn it is: the hint names one, and another project's may come first, for which there is a
+    hint too. ``stopping`` returns whether this worker has to end: it gives the file back."""
     settings, sessions = resources.settings, resources.sessions
     attempt_directories.remove_stale(resources)
     if not disk_space.is_enough(resources):
         return
     claimed_at = time.monotonic()
     with sessions.begin() as session:
-        lease = file_leases.claim(session, file_id, lease_seconds=settings.lease_seconds)
+        lease = file_leases.claim_next(session, lease_seconds=settings.lease_seconds, limits=limits.defaults(settings))
     if lease is None:
-        log.info("intake.nothing_to_do", file=file_id)
+        log.info("intake.nothing_to_do", hint=file_id)
         return
+    file_id = lease.file_id
     folder = attempt_directories.attempt_directory(settings.work_directory, file_id, lease.attempt)
     lost = LeaseLost(file_id, lease.attempt)
     renew = partial(_renew, sessions, lease, settings.lease_seconds)
@@ -64,10 +71,13 @@ def read_file(resources: Resources, file_id: str, *, stopping: Callable[[], bool
             lease_seconds=settings.lease_seconds,
             heartbeat_seconds=settings.heartbeat_seconds,
         ) as keeper:
+            ends_at = claimed_at + settings.intake_limit_seconds
 
             def check() -> None:
                 if keeper.lost or stopping():
                     raise lost
+                if time.monotonic() > ends_at:
+                    raise OutOfTime
 
             release = partial(write_until_lost, keeper, lost, partial(_give_back, resources, lease))
             with released_on_stop(stopping, release):
@@ -96,13 +106,21 @@ def _outcome(resources: Resources, lease: FileLease, folder: Path, check: Callab
         report = _ProgressReporter(check, partial(_report_progress, resources, lease))
         fetched = time.monotonic()
         with memory.limited(resources.settings.intake_memory_bytes):
-            prepared = prepare_upload(folder / "upload", folder, policy=Policy(**(lease.policy or {})), progress=report)
+            limits_of_upload = Limits(upload_pixels=resources.settings.intake_pixels)
+            policy = Policy(**(lease.policy or {}))
+            prepared = prepare_upload(folder / "upload", folder, limits_of_upload, policy, report)
         read = time.monotonic()
         outcome = _store(resources, lease, prepared, report)
         _log(lease, prepared, fetch=fetched - started, read=read - fetched, store=time.monotonic() - read)
         return outcome
     except BlobMissing as missing:
         return partial(_refuse, resources, lease, Finding("upload_damaged", "error", str(missing)))
+    except OutOfTime:
+        seconds = resources.settings.intake_limit_seconds
+        message = f"reading the file takes more than {seconds:,.0f} seconds, which is the limit"
+        return partial(_refuse, resources, lease, Finding("intake_time", "error", message))
+    except QuotaExceeded as error:
+        return partial(_refuse, resources, lease, Finding("storage_quota", "error", str(error)))
     except MemoryError:
         limit = resources.settings.intake_memory_bytes // 2**20
         message = f"reading the file takes more than {limit:,} MiB of memory, which is the limit"
@@ -135,6 +153,8 @@ def _store(
         return partial(_finish, resources, lease, status="error", details=details, report=report)
     done = Progress(prepared.format, prepared.report.rows, prepared.count, prepared.report.rows)
     count = len(prepared.images)
+    images_bytes = sum(path.stat().st_size for path in prepared.images.values())
+    _require_storage(resources, lease, images_bytes)
     store_images(
         resources.blobs,
         prepared.images,
@@ -150,8 +170,16 @@ def _store(
         details=details,
         pairs_sha256=pairs.sha256,
         pairs_count=prepared.count,
+        images_bytes=images_bytes,
         report=report,
     )
+
+
+def _require_storage(resources: Resources, lease: FileLease, size: int) -> None:
+    """The images as they are stored count like the upload. Raises QuotaExceeded."""
+    with resources.sessions.begin() as session:
+        own = limits.defaults(resources.settings).with_own(projects.own_limits(session, lease.project_id))
+        quotas.require_storage(session, lease.project_id, own, size)
 
 
 def store_images(blobs: Blobs, images: Mapping[str, Path], progress: Callable[[int], None]) -> None:

@@ -7,9 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from store import leases
-from store.files.file_leases import FILES
-from store.generations.generation_leases import GENERATIONS
-from store.jobs.job_leases import JOBS
+from store.turns import FILES, GENERATIONS, JOBS
 from worker.resources import Resources
 
 

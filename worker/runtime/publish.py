@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from store import leases
 from store.jobs import jobs
-from store.jobs.job_leases import JOBS
+from store.turns import JOBS
 from worker.resources import Resources
 
 log = structlog.get_logger()

@@ -107,6 +107,7 @@ class Attempt:
                 step=event.step,
                 metrics=event_messages.metrics_data(measured) if measured else {"step": event.step},
                 manifest=manifest,
+                kept=resources.settings.checkpoints_kept,
             )
 
     def _store_sample(self, resources: Resources, event: SampleWritten, file_id: str) -> None:

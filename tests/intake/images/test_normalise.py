@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import random
 import struct
 import tarfile
 import zlib
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from intake.errors import ImageError
-from intake.images.normalise import normalise
+from intake.images.normalise import LARGEST_GROWTH, normalise
 from intake.limits import Limits
 from tests.intake import cmyk_profile
 from tests.intake.build import encoded, tar_of, zip_of
@@ -302,3 +303,19 @@ def test_huge_dimensions_are_refused_from_the_header(data: bytes) -> None:
 def test_the_pixel_limit_is_inclusive() -> None:
     assert normalise(WHOLE["PNG"], Limits(image_pixels=480)).width == 20
     assert refusal(WHOLE["PNG"], Limits(image_pixels=479)) == "image_too_large"
+
+
+@pytest.mark.parametrize("quality", [30, 60])
+def test_a_lossy_image_that_has_to_be_turned_does_not_grow_many_times(quality: int) -> None:
+    """As seen: 18 times its bytes, as PNG."""
+    noise = Image.frombytes("RGB", (320, 200), random.Random(1).randbytes(320 * 200 * 3))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(noise, "JPEG", quality=quality, exif=exif)
+    stored = normalise(data, Limits())
+    assert stored.data[:3] == b"\xff\xd8\xff"
+    assert (stored.width, stored.height) == (200, 320)
+    assert len(stored.data) < LARGEST_GROWTH * len(data)
+    with Image.open(io.BytesIO(data)) as source, Image.open(io.BytesIO(stored.data)) as turned:
+        expected = np.asarray(source.convert("RGB").transpose(Image.Transpose.ROTATE_270), dtype=float)
+        assert np.abs(np.asarray(turned, dtype=float) - expected).mean() < 4

@@ -174,15 +174,15 @@ def test_of_a_job_that_ended_long_ago_the_last_checkpoint_keeps_its_files(sessio
             checkpoint(sessions, owned, step, letter)
     queued_job(sessions, project_id)
     with sessions.begin() as session:
-        job_leases.fail(session, ended, code="c", message="m")
+        job_leases.succeed(session, ended, results=[])
     set_back(sessions, "jobs", "finished_at", 15 * 86400)
     with sessions.begin() as session:
-        job_leases.fail(session, fresh, code="c", message="m")
+        job_leases.succeed(session, fresh, results=[])
     everything = [digest(letter) for letter in "123456"]
     assert named(sessions, *everything) == set(everything)
     for dropped in (1, 0):  # the second time there is nothing left to do
         with sessions.begin() as session:
-            assert retention.drop_checkpoints(session, days=14) == dropped
+            assert retention.drop_checkpoints(session, days=14, failed_days=14) == dropped
     assert named(sessions, *everything) == set(everything) - {digest("1")}
     with sessions() as session:
         stored = session.query(Checkpoint).filter_by(job_id=ended.job_id).order_by(Checkpoint.step)
@@ -197,7 +197,7 @@ def test_a_job_that_runs_again_resumes_from_a_checkpoint_that_was_stored(session
     with sessions.begin() as session:
         job_leases.give_back(session, owned, "Stopped.")
         session.execute(text("UPDATE jobs SET created_at = now() - interval '1 year'"))
-        assert retention.drop_checkpoints(session, days=0) == 0
+        assert retention.drop_checkpoints(session, days=0, failed_days=0) == 0
     with sessions() as session:
         latest = job_leases.latest_checkpoint(session, claim(sessions, owned.job_id).job_id)
     assert latest is not None

@@ -10,9 +10,10 @@ from store import leases
 from store.database import Sessions
 from store.errors import FileInUse, FileNotFound, LeaseLost
 from store.files import file_leases, files
-from store.files.file_leases import FILES, FileLease
+from store.files.file_leases import FileLease
 from store.jobs import jobs
 from store.tables.file import File
+from store.turns import FILES
 from tests.store.rows import add_file, add_job, read_events, read_job
 
 pytestmark = pytest.mark.integration

@@ -10,7 +10,8 @@ from store import leases
 from store.database import Sessions
 from store.errors import GenerationNotFound, LeaseLost
 from store.generations import generation_leases, generations
-from store.generations.generation_leases import GENERATIONS, GenerationLease
+from store.generations.generation_leases import GenerationLease
+from store.turns import GENERATIONS
 from tests.conftest import Tenant
 from tests.store.rows import add_generation, read_generation
 
@@ -57,7 +58,7 @@ def test_a_lower_attempt_writes_nothing_after_a_higher_claim(sessions: Sessions,
     assert second.attempt == 2
     for write in (
         lambda session: generation_leases.renew(session, first, lease_seconds=60),
-        lambda session: generation_leases.succeed(session, first, result={}),
+        lambda session: generation_leases.succeed(session, first, result={"images": []}),
         lambda session: generation_leases.give_back(session, first),
         lambda session: generation_leases.crash(session, first, code="c", message="m", crash_cap=3),
     ):

@@ -10,20 +10,20 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from store import leases
+from store import leases, turns
 from store.database import Sessions
 from store.errors import LeaseLost
 from store.files import file_leases
-from store.files.file_leases import FILES
 from store.files.files import NewFile
 from store.job_status import TERMINAL, JobStatus, RequestedAction
 from store.jobs import job_leases, jobs
 from store.jobs.events import NewEvent
-from store.jobs.job_leases import JOBS, JobLease
+from store.jobs.job_leases import JobLease
 from store.ops import service_metrics
 from store.tables.base import Json
 from store.tables.file import File
 from store.tables.job import Checkpoint, Job, JobEvent
+from store.turns import FILES, JOBS
 from tests.store.rows import SPEC, add_file, claim, queued_job, read_events, read_job, running_job
 
 pytestmark = pytest.mark.integration
@@ -188,7 +188,7 @@ def test_a_checkpoint_written_twice_is_one_checkpoint_with_one_event(sessions: S
     owned = running_job(sessions, project_id)
     for _ in range(2):
         with sessions.begin() as session:
-            job_leases.add_checkpoint(session, owned, step=7, metrics={"step": 7}, manifest={"a": {}})
+            job_leases.add_checkpoint(session, owned, step=7, metrics={"step": 7}, manifest={"a": {"bytes": 1}})
     with sessions() as session:
         [checkpoint] = jobs.checkpoints(session, owned.job_id, after=None, limit=10)
         latest = job_leases.latest_checkpoint(session, owned.job_id)
@@ -337,7 +337,7 @@ def test_each_claim_and_what_follows_it_is_counted(sessions: Sessions, project_i
 def test_a_worker_passes_over_so_many_jobs_that_it_cannot_read_and_no_more(
     sessions: Sessions, project_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job_leases, "MAX_PASSED_OVER", 3)
+    monkeypatch.setattr(turns, "MAX_PASSED_OVER", 3)
     queued = [queued_job(sessions, project_id) for _ in range(4)]
 
     def take(unreadable: list[str]) -> tuple[JobLease | None, list[str]]:

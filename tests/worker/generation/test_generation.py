@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from store.generations import generation_leases
+from store.generations import generation_leases, generations
 from store.tables.generation import Generation
 from tests import servers
 from tests.api.polling import until
@@ -125,7 +125,7 @@ def test_a_program_that_fails_after_its_last_word_is_tried_again(
     resources: Resources, ask: Send, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     last = Sampled(files={}, width=64, height=64, guidance=1.0, seconds=1.0)
-    end = generation.GenerationEnd(exit_code=1, stderr="", last=last, stopped=False, late=False)
+    end = generation.GenerationEnd(exit_code=1, stderr="", last=last, stopped=False, late=False, cancelled=False)
     monkeypatch.setattr(generation, "_run", lambda *_: end)
     row = drawn(resources, ask())
     assert (row.status, row.crashes) == ("queued", 1)
@@ -135,7 +135,7 @@ def test_a_failure_that_may_pass_is_tried_again_under_its_own_code(
     resources: Resources, ask: Send, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     last = Failed(code="base_unavailable", message="The hub does not answer.")
-    end = generation.GenerationEnd(exit_code=1, stderr="", last=last, stopped=False, late=False)
+    end = generation.GenerationEnd(exit_code=1, stderr="", last=last, stopped=False, late=False, cancelled=False)
     monkeypatch.setattr(generation, "_run", lambda *_: end)
     generation_id = ask()
     for crashes in range(1, resources.settings.crash_cap + 1):
@@ -192,3 +192,18 @@ def test_images_that_a_later_version_was_requested_with_are_left_to_its_workers(
     drawn(resources, generation_id)
     left = read_generation(resources.sessions, generation_id)
     assert (left.status, left.attempt, left.error) == ("queued", 0, None)
+
+
+def test_a_cancelled_generation_ends_its_program(
+    resources: Resources, ask: Send, next_to: Drawing, project_id: str
+) -> None:
+    generation_id = ask(**LONG)
+    running = next_to.start(resources, generation_id)
+    program = found(lambda: trainer_of(generation_id))
+    with resources.sessions.begin() as session:
+        generations.cancel(session, project_id, generation_id)
+    running.result(PATIENCE)
+    assert not program.is_running()
+    row = read_generation(resources.sessions, generation_id)
+    assert (row.status, generations.is_cancelled(row), row.lease_expires_at) == ("failed", True, None)
+    assert attempts_left(resources.settings.home) == []

@@ -4,6 +4,7 @@ import io
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,12 @@ from intake import Finding, Report
 from intake.findings import ADVICE
 from store.datasets import image_facts
 from store.errors import LeaseLost
-from store.files import file_leases
+from store.files import file_leases, files
 from store.tables.base import Json
 from store.tables.file import File
+from store.tenants import usage
 from tests import servers
+from tests.conftest import make_tenant
 from tests.intake.build import good_files, zip_of
 from tests.intake.formats.test_formats import pick_a_pic
 from tests.store.rows import add_job, read_job
@@ -195,3 +198,57 @@ def test_a_worker_that_lost_its_lease_while_it_fetched_an_upload_reads_nothing(
     with pytest.raises(LeaseLost):
         file_intake._outcome(resources, owned, tmp_path / "folder", lost)
     assert read == []
+
+
+@pytest.mark.integration
+def test_a_project_waits_for_one_upload_of_anothers_flood(
+    resources: Resources, project_id: str, archive: bytes
+) -> None:
+    """As seen: 253 s behind four small uploads of large images. Each hint serves the project whose turn it is."""
+    modest = make_tenant(resources.sessions, "modest").id
+    flood = [upload(resources, project_id, archive) for _ in range(4)]
+    read_file(resources, flood[0].id)
+    own = upload(resources, modest, archive)
+    read_file(resources, flood[1].id)
+    assert reread(resources, own).status == "processed"
+    assert [reread(resources, file).status for file in flood] == ["processed", "uploaded", "uploaded", "uploaded"]
+    for file in (own, *flood):
+        read_file(resources, file.id)
+    assert {reread(resources, file).status for file in flood} == {"processed"}
+
+
+@pytest.mark.integration
+def test_an_upload_that_takes_too_long_or_has_too_many_pixels_is_refused(
+    resources: Resources, project_id: str, archive: bytes
+) -> None:
+    hasty = replace(resources, settings=resources.settings.model_copy(update={"intake_limit_seconds": 1e-6}))
+    file = upload(resources, project_id, archive)
+    job_id = add_job(resources.sessions, file)
+    read_file(hasty, file.id)
+    refused = reread(resources, file)
+    assert (refused.status, (refused.status_details or "").partition(":")[0]) == ("error", "intake_time")
+    assert ADVICE["intake_time"] in (refused.status_details or "")
+    assert read_job(resources.sessions, job_id).status == "failed"
+    small = replace(resources, settings=resources.settings.model_copy(update={"intake_pixels": 32 * 32 * 27}))
+    assert (read(small, project_id, archive).status_details or "").startswith("archive_limits: ")
+
+
+@pytest.mark.integration
+def test_the_images_of_an_upload_count_as_they_are_stored_and_have_to_fit(
+    resources: Resources, project_id: str, archive: bytes
+) -> None:
+    file = read(resources, project_id, archive)
+    with resources.sessions() as session:
+        used = usage.stored_bytes(session, project_id)
+    assert file.images_bytes is not None
+    assert (used, file.images_bytes > 28 * 32 * 32 * 3) == (file.bytes + file.images_bytes, True)
+    limit = used + len(archive) + file.images_bytes
+    for more, status in ((-1, "error"), (0, "processed")):
+        settings = resources.settings.model_copy(update={"quota_stored_bytes": limit + more})
+        again = upload(resources, project_id, archive)
+        read_file(replace(resources, settings=settings), again.id)
+        again = reread(resources, again)
+        assert again.status == status
+        assert (again.status_details or "").startswith("storage_quota: ") is (status == "error")
+        with resources.sessions.begin() as session:
+            files.delete(session, project_id, again.id)
