@@ -24,7 +24,7 @@ from trainer.evaluation.evaluator import Evaluator
 from trainer.evaluation.measure_mismatch import DEFAULT_SAMPLES, features_of, measure_mismatch
 from trainer.families import open_family
 from trainer.families.family import Family
-from trainer.families.precision import compute_field_errors
+from trainer.families.precision import compute_field_errors, dtype_of
 from trainer.families.text import token_field_errors
 from trainer.run_directory.metrics_log import MetricsLog
 from trainer.run_directory.output import METRICS
@@ -101,7 +101,7 @@ def prepare(
     report_start(run, files, device, resumed, report)
     stop.check()
     phases.enter("caching")
-    encoder = new_encoder(family, cache, spec.data.resolution)
+    encoder = new_encoder(family, cache, spec.data.resolution, dtype_of(spec.compute, device))
     encode = partial(
         encode_dataset,
         encoder,
@@ -134,8 +134,7 @@ def prepare(
         phases.enter("caching")
         dataset = encode(files)
         free_memory(device)
-    if (too_small := cache.enforce_bound()) is not None:
-        report(too_small)
+    cache.enforce_bound()
     report(dataset_report(dataset, sampled_images=len(missing)))
     metrics_log = MetricsLog(
         run.directory / (METRICS if process_group.is_main else f".{METRICS}.process-{process_group.rank}")
