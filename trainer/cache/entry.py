@@ -117,7 +117,7 @@ def _decompressed(stored: Tensor, dtype: torch.dtype, shape: list[int]) -> Tenso
     count = prod(shape)
     planes = np.empty((count, 2), dtype=np.uint8)
     planes[:, 0] = stored[:count].numpy()
-    planes[:, 1] = np.frombuffer(zlib.decompress(stored[count:].numpy(), -zlib.MAX_WBITS), dtype=np.uint8)
+    planes[:, 1] = np.frombuffer(zlib.decompress(stored[count:].numpy().tobytes(), -zlib.MAX_WBITS), dtype=np.uint8)
     return torch.from_numpy(planes).reshape(-1).view(dtype).reshape(shape)
 
 

@@ -81,7 +81,9 @@ DAMAGES = [*SAME_LENGTH, truncate, empty, make_a_directory, remove]
 
 
 @pytest.mark.parametrize("damage", [truncate, empty, make_a_directory, remove])
-def test_an_entry_of_another_length_counts_as_missing_and_is_replaced(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+def test_an_entry_of_another_length_counts_as_missing_and_is_replaced(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
     Cache(tmp_path).write(KEY, {"mean": torch.arange(300.0)})
     damage(entry_of(tmp_path))
     cache = Cache(tmp_path)
@@ -153,7 +155,12 @@ def test_an_entry_is_read_for_its_size_alone_until_it_is_needed_and_verified_onc
     Cache(tmp_path).write(KEY, {"mean": torch.arange(300.0)})
     verified: list[str] = []
     verify = entry.verify
-    monkeypatch.setattr("trainer.cache.cache.verify", lambda key, of: (verified.append(key), verify(key, of)))
+
+    def counted(key: str, content: bytearray) -> None:
+        verified.append(key)
+        verify(key, content)
+
+    monkeypatch.setattr("trainer.cache.cache.verify", counted)
     monkeypatch.setattr("trainer.cache.cache.IN_MEMORY", 0)
     cache = Cache(tmp_path)
     assert cache.has(KEY)
