@@ -54,7 +54,8 @@ def write_original(base: Path, file: Path, dtype: torch.dtype = torch.float32) -
 
 def weights(component: Path) -> Tensors:
     (file,) = component.glob("*.safetensors")
-    return load_file(file)
+    loaded: Tensors = load_file(file)
+    return loaded
 
 
 def layers_of(base: Path) -> int:
