@@ -17,10 +17,11 @@ from tests.trainer.families.original_layout import write_original
 from tests.trainer.families.test_hub import hub
 from tests.trainer.families.tiny_sd import save_sd1
 from tests.trainer.tiny_sdxl import save_base
+from trainer.export.metadata import published
 from trainer.families import open_family
 from trainer.runtime.errors import BadRun
 from trainer.spec.family_facts import FamilyName
-from trainer.spec.run import Base
+from trainer.spec.run import Base, RunSpec
 
 __all__ = ["hub"]
 
@@ -156,3 +157,13 @@ def test_a_file_of_a_repository_is_downloaded_alone_and_once(tmp_path: Path, hub
     with pytest.raises(BadRun, match="no such file") as raised:
         open_family(missing)
     assert raised.value.code == "base_not_found"
+
+
+@pytest.mark.parametrize("source", ["model.safetensors", "org/model/one.safetensors"])
+def test_what_is_published_names_no_path_of_the_operator(tmp_path: Path, source: str) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    given = str(tmp_path / source) if source == "model.safetensors" else source
+    base = {"name": "one", "family": "sd1", "source": given, "config": str(tmp_path)}
+    spec = published(RunSpec.model_validate({"base": base, "method": {"type": "mapo"}, "seed": 1}))
+    assert str(tmp_path) not in spec.model_dump_json()
+    assert spec.base.source == ("one" if source == "model.safetensors" else source)
