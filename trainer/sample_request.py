@@ -22,7 +22,7 @@ from trainer.run_directory.output import ADAPTER, EMBEDDING
 from trainer.runtime.atomic_io import write_atomically
 from trainer.runtime.device import choose_device, explain_out_of_memory, free_memory
 from trainer.runtime.errors import BadRun, ImageTooLarge, OutOfMemory, RunFieldError
-from trainer.runtime.event_stream import PhaseReporter, heartbeat_check
+from trainer.runtime.event_stream import PhaseReporter, download_progress, heartbeat_check
 from trainer.runtime.signals import StopRequest
 from trainer.sampling.sampler import image_of, png_bytes, sample_latents, stacked
 from trainer.spec.buckets import Bucket
@@ -72,7 +72,7 @@ def run_sample_request(spec: SampleSpec, directory: Path, phases: PhaseReporter,
     field_errors = compute_field_errors(compute, device)
     if field_errors:
         raise BadRun(field_errors)
-    family = open_family(spec.base, spec.adapter or DEFAULT_ADAPTER, compute)
+    family = open_family(spec.base, spec.adapter or DEFAULT_ADAPTER, compute, download_progress(phases, stop))
     size = size_of(spec, family)
     stop.check()
     try:

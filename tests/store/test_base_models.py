@@ -63,3 +63,33 @@ def test_a_list_that_is_no_text_is_refused(tmp_path: Path) -> None:
 def test_a_base_may_say_how_much_device_memory_its_jobs_need(tmp_path: Path) -> None:
     bases = read_bases(write(tmp_path, LOCAL + "memory_gib = 24\n" + HUB + 'revision = "abc123"\n'))
     assert (bases["local"].memory_gib, bases["hub"].memory_gib) == (24, None)
+
+
+def test_a_base_may_be_one_file_with_a_configuration(tmp_path: Path) -> None:
+    (tmp_path / "one.safetensors").write_bytes(b"")
+    local = LOCAL.replace("./model", "./one.safetensors") + 'config = "./model"\n'
+    hub = HUB.replace("org/model", "org/model/one.safetensors") + 'revision = "abc123"\n'
+    bases = read_bases(write(tmp_path, local + hub))
+    assert bases["local"].pinned() == {
+        "name": "local",
+        "family": "sdxl",
+        "source": str(tmp_path / "one.safetensors"),
+        "revision": None,
+        "config": str(tmp_path / "model"),
+    }
+    assert "config" not in bases["hub"].pinned()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (LOCAL + 'config = "./model"\n', "config is for a source that is one"),
+        (LOCAL.replace("./model", "./no.safetensors"), "there is no file"),
+        (HUB.replace("org/model", "model.safetensors"), "owner/name/file"),
+        (HUB.replace("org/model", "org/model/one.safetensors"), "needs a revision"),
+        (HUB.replace("org/model", "a/b/c.safetensors") + 'revision = "a"\nconfig = "./no"\n', "config"),
+    ],
+)
+def test_a_base_of_one_file_that_cannot_be_used_is_refused(tmp_path: Path, text: str, reason: str) -> None:
+    with pytest.raises(BasesInvalid, match=reason):
+        read_bases(write(tmp_path, text))

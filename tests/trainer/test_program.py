@@ -143,7 +143,7 @@ def test_the_manifest_names_every_other_file_and_what_they_were_made_from(straig
         if path.name != "manifest.json"
     }
     assert manifest["files"].keys() >= {"adapter.safetensors", "README.md", "metrics.jsonl", "samples.png"}
-    assert manifest["base"] == {"name": "tiny", "family": "sdxl", "source": "tiny", "revision": None}
+    assert manifest["base"] == {"name": "tiny", "family": "sdxl", "source": "tiny", "revision": None, "config": None}
     assert (manifest["seed"], manifest["spec"]) == (5, f"sha256:{manifest['files']['spec.json']['sha256']}")
     with safe_open(straight.directory / ADAPTER, framework="pt") as adapter:
         metadata = adapter.metadata()

@@ -2,8 +2,8 @@
 
 An entry's name is the SHA-256 of everything its content follows from (encoder weights, image bytes, crop, ...), so
 entries are never out of date, any number of runs share a cache, and two processes that write the same entry write
-the same content. Each has a checksum (entry); the folder stays within a size bound (eviction), except for what
-live runs have pinned (pins).
+the same content. Each has a checksum (entry), which is verified when a run first reads the entry; the folder stays
+within a size bound (eviction), and a run whose own entries (pins) do not fit the bound is refused.
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ from typing import Self
 
 from torch import Tensor
 
-from trainer.cache.entry import CorruptEntry, Tensors, pack, read_file, unpack, verify
+from trainer.cache.entry import CorruptEntry, Tensors, pack, read_file, stored_size, unpack, verify
 from trainer.cache.eviction import FREED_SHARE, evict, on_disk
 from trainer.cache.pins import Pins
 from trainer.cache.recently_read import RecentlyRead
 from trainer.runtime.atomic_io import explain_disk_full, write_atomically
-from trainer.runtime.errors import CacheEntryLost, DiskFull
-from trainer.spec.events import Warned
+from trainer.runtime.errors import CacheEntryLost, CacheTooSmall, DiskFull
 
 __all__ = ["Cache", "Tensors", "key_of"]
 
@@ -45,7 +44,8 @@ class Cache:
         self.folder = folder
         self.max_bytes = max_bytes
         self._pins = Pins(folder)
-        self._sizes: dict[str, int] = {}  # of the entries that this process has verified or written
+        self._sizes: dict[str, int] = {}  # of the entries that this process has found or written
+        self._verified: set[str] = set()  # those whose content it has verified, or written
         self._unscanned = 0  # bytes written since the last eviction
         self._recent = RecentlyRead(IN_MEMORY)
 
@@ -65,18 +65,23 @@ class Cache:
         self._evicting_when_full(lambda: self._pins.add(wanted))
 
     def has(self, key: str) -> bool:
-        """False also for an entry that is damaged: its content is verified, once in this process."""
+        """False also for an entry whose length is not what its header says; ``read`` verifies the content."""
         path = self._path(key)
         try:
             if self._sizes.get(key) != path.stat().st_size:
-                self._verified(key)
+                self._sizes[key] = stored_size(path)
+                _touch(path)
         except (OSError, CorruptEntry):
-            self._sizes.pop(key, None)
+            self._forget(key)
             return False
         return True
 
     def read(self, key: str) -> Tensors:
-        """Do not change the tensors in place: every read of the entry returns the same ones. Raises CacheEntryLost."""
+        """Do not change the tensors in place: every read of the entry returns the same ones.
+
+        Raises CacheEntryLost. Damaged entries of this run are then removed, so that the next run of its data computes
+        them again.
+        """
         recent = self._recent.get(key)
         if recent is None:
             recent = self._read(key)
@@ -88,48 +93,67 @@ class Cache:
         self._evicting_when_full(lambda: self._write(self._path(key), content))
         self._recent.drop(key)
         self._sizes[key] = len(content)
+        self._verified.add(key)
         self._unscanned += on_disk(len(content))
         if self._unscanned > max(SCAN_AFTER, FREED_SHARE * (self.max_bytes or 0)):
             self._evict()
 
-    def enforce_bound(self) -> Warned | None:
-        """Call once the run's entries are written: evict down to the bound, and warn if the run alone exceeds it.
+    def require_within_bound(self, missing: int = 0) -> None:
+        """Raises CacheTooSmall if what is pinned, with ``missing`` bytes not yet written, exceeds the bound."""
+        if self.max_bytes is None:
+            return
+        needed = missing + sum(map(self.size, self._pins.keys))
+        if needed > self.max_bytes:
+            raise CacheTooSmall(needed, self.max_bytes)
 
-        What is pinned stays, so the run goes on either way.
-        """
+    def enforce_bound(self) -> None:
+        """Call once the run's entries are written: evict down to the bound. Raises CacheTooSmall."""
         if self._unscanned:
             self._evict()
-        needed = sum(map(self._size, self._pins.keys))
-        if self.max_bytes is None or needed <= self.max_bytes:
-            return None
-        message = (
-            f"This run alone needs {_gib(needed)} GiB of the cache, {_gib(needed - self.max_bytes)} GiB more than its "
-            f"bound of {_gib(self.max_bytes)} GiB. It goes on; later runs of these images have to encode some of them "
-            f"again, until the bound is raised."
-        )
-        return Warned(code="cache_too_small", message=message)
+        self.require_within_bound()
 
     def _read(self, key: str) -> Tensors:
         try:
-            content = read_file(self._path(key)) if key in self._sizes else self._verified(key)
-            if len(content) != self._sizes[key]:
-                raise CorruptEntry("its length has changed")
+            content = self._content(key)
         except (OSError, CorruptEntry) as error:
-            self._sizes.pop(key, None)
+            self._forget(key)
+            if isinstance(error, CorruptEntry):
+                self._remove_damaged(key)
             raise CacheEntryLost(str(self._path(key)), str(error)) from error
         tensors = unpack(content)
-        self._recent.put(key, tensors, len(content))
+        self._recent.put(key, tensors, sum(tensor.nbytes for tensor in tensors.values()))
         return tensors
 
-    def _verified(self, key: str) -> bytearray:
-        """Raises OSError, CorruptEntry."""
+    def _content(self, key: str) -> bytearray:
+        """Verified, once in this process. Raises OSError, CorruptEntry."""
         path = self._path(key)
         content = read_file(path)
+        if key in self._verified:
+            if len(content) != self._sizes[key]:
+                raise CorruptEntry("its length has changed")
+            return content
         verify(key, content)
-        with suppress(PermissionError):  # another user's, which he may read
-            os.utime(path)  # used now, as eviction sees it
+        if key not in self._sizes:
+            _touch(path)
         self._sizes[key] = len(content)
+        self._verified.add(key)
         return content
+
+    def _remove_damaged(self, key: str) -> None:
+        """This entry, and what else of this run's is damaged: one fault of a disk rarely comes alone."""
+        for suspect in {key, *self._pins.keys}:
+            try:
+                verify(suspect, read_file(self._path(suspect)))
+            except CorruptEntry:
+                self._forget(suspect)
+                with suppress(OSError):
+                    self._path(suspect).unlink()
+            except OSError:
+                self._forget(suspect)
+
+    def _forget(self, key: str) -> None:
+        self._sizes.pop(key, None)
+        self._verified.discard(key)
 
     def _write(self, path: Path, content: bytes) -> None:
         """Not synced: after a power cut an entry may be damaged, which is found and mended."""
@@ -157,7 +181,8 @@ class Cache:
         if self.max_bytes is not None:
             evict(self.folder, self.max_bytes)
 
-    def _size(self, key: str) -> int:
+    def size(self, key: str) -> int:
+        """Bytes on disk, 0 for an entry that is not there."""
         try:
             return on_disk(self._sizes.get(key) or self._path(key).stat().st_size)
         except FileNotFoundError:
@@ -167,8 +192,10 @@ class Cache:
         return self.folder / key[:2] / f"{key}.safetensors"
 
 
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.3g}"
+def _touch(path: Path) -> None:
+    """Used now, as eviction sees it."""
+    with suppress(PermissionError):  # another user's, which he may read
+        os.utime(path)
 
 
 def key_of(**dependencies: object) -> str:

@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -37,6 +38,12 @@ class BatchSampler(Generic[Item]):
             for chunk in self._epoch(epoch)[index:]:
                 yield list(self._batches(chunk))
             epoch, index = epoch + 1, 0
+
+    def visited(self, steps: int) -> list[Item]:
+        """The items that steps 1 to ``steps`` take, each once, in the order of ``items``."""
+        if steps >= self.steps_per_epoch:
+            return list(self.items)
+        return [self.items[position] for position in sorted(chain.from_iterable(self._epoch(0)[:steps]))]
 
     def _epoch(self, epoch: int) -> list[list[int]]:
         shuffle = random.Random(hashlib.blake2b(repr((self.seed, epoch)).encode(), digest_size=8).digest())

@@ -127,7 +127,7 @@ class Batches:
 
     def _sample(self, image: EncodedImage, draw: Draw) -> Tensor:
         moments = self.cache.read(image.key)
-        return torch.addcmul(moments["mean"], moments["std"], draw.posterior)
+        return torch.addcmul(moments["mean"].float(), moments["std"].float(), draw.posterior)
 
     def _prompt(self, keys: Sequence[str], draw: Draw) -> Tensors:
         return self.cache.read(self.empty_prompt_key if draw.drop_prompt else keys[int(draw.caption * len(keys))])

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 
 import torch
 
+from trainer.data.batch_sampler import BatchSampler
 from trainer.data.encoding import CachingEncoder, EncodedImage, EncodedPair
 from trainer.run_directory.run import ImageFile, PairFiles, Run
 from trainer.run_directory.split import select_by_hash
@@ -44,11 +45,14 @@ class DatasetFiles:
 class EncodedDataset:
     """The dataset as keys of cache entries.
 
-    ``held_out`` pairs have both images, ``training`` pairs where the method needs them. ``held_out_captions`` are the
-    held-out pairs' captions from the first template. ``class_prompt_key`` is the prompt of ``class_images``.
+    ``visited`` are the ``training`` pairs that the run's steps take: only their entries are in the cache. ``held_out``
+    pairs have both images, ``visited`` pairs where the method needs them.
+    ``held_out_captions`` are the held-out pairs' captions from the first template. ``class_prompt_key`` is the prompt
+    of ``class_images``.
     """
 
     training: Sequence[EncodedPair]
+    visited: Sequence[EncodedPair]
     held_out: Sequence[EncodedPair]
     class_images: Sequence[EncodedImage] = ()
     class_prompt_key: str = ""
@@ -63,16 +67,28 @@ def dataset_files_of(run: Run) -> DatasetFiles:
     return DatasetFiles(run.training, select_by_hash(run.validation, run.spec.validation.max_pairs))
 
 
+def new_batch_sampler(training: Sequence[EncodedPair], run: Run, batch_size: int) -> BatchSampler[EncodedPair]:
+    """``batch_size`` pairs share a forward pass; which pairs make up a step does not depend on it."""
+    return BatchSampler(
+        training,
+        [pair.bucket for pair in training],
+        seed=run.spec.seed,
+        batch_size=batch_size,
+        effective_batch_size=run.hyperparameters.effective_batch_size,
+    )
+
+
 def captions(pair: PairFiles, run: Run, requirements: DataRequirements) -> list[str]:
     prompt = requirements.instance_prompt or pair.prompt
     return [template.replace("{prompt}", prompt) for template in run.spec.data.caption_templates]
 
 
-def all_prompts(files: DatasetFiles, run: Run, requirements: DataRequirements) -> list[str]:
-    """All prompts that a run encodes, those of its samples included."""
-    captioned = {
-        caption for pair in (*files.training, *files.held_out) for caption in captions(pair, run, requirements)
-    }
+def all_prompts(
+    files: DatasetFiles, run: Run, requirements: DataRequirements, training: Collection[str] | None = None
+) -> list[str]:
+    """All prompts of a run, those of its samples included; of training pairs those with the ids ``training``."""
+    used = [pair for pair in files.training if training is None or pair.id in training]
+    captioned = {caption for pair in (*used, *files.held_out) for caption in captions(pair, run, requirements)}
     return sorted(
         {
             "",
@@ -95,10 +111,13 @@ def with_mean_weight_one(pairs: Sequence[PairFiles]) -> list[PairFiles]:
 def plan_encoding(
     encoder: CachingEncoder, files: DatasetFiles, run: Run, requirements: DataRequirements
 ) -> EncodedDataset:
+    """The buckets, and with them the steps, are the same before and after missing rejected images are sampled."""
     mirror = run.spec.data.horizontal_flip
-    training, held_out = with_mean_weight_one(files.training), with_mean_weight_one(files.held_out)
+    weighted, held_out = with_mean_weight_one(files.training), with_mean_weight_one(files.held_out)
+    training = [encoder.pair(pair, captions(pair, run, requirements), may_mirror=mirror) for pair in weighted]
     return EncodedDataset(
-        [encoder.pair(pair, captions(pair, run, requirements), may_mirror=mirror) for pair in training],
+        training,
+        new_batch_sampler(training, run, 1).visited(run.hyperparameters.max_steps),
         [encoder.pair(pair, captions(pair, run, requirements)) for pair in held_out],
         [encoder.image(file, encoder.bucket(file)) for file in files.class_images],
         encoder.prompt_key(requirements.class_prompt or ""),
@@ -117,11 +136,11 @@ def encode_dataset(
     progress: Callable[[int, int], None],
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> EncodedDataset:
-    """Encode all files that exist and are not yet in the cache."""
+    """Encode what the run's steps and evaluations read, where the files exist and the cache lacks it."""
     planned = plan_encoding(encoder, files, run, requirements)
-    images = [image for pair in (*planned.training, *planned.held_out) for image in pair.images]
+    images = [image for pair in (*planned.visited, *planned.held_out) for image in pair.images]
     encoder.encode(
-        all_prompts(files, run, requirements),
+        all_prompts(files, run, requirements, {pair.id for pair in planned.visited}),
         [*images, *planned.class_images],
         device=device,
         stop=stop,

@@ -105,7 +105,7 @@ def _losses_within_memory(
 
 def fixed_batches(pairs: Sequence[EncodedPair], cache: Cache, timesteps: Sequence[float]) -> Iterator[Batch]:
     """One batch of these pairs, which share a bucket, for each draw's timestep."""
-    latents = [[cache.read(image.key)["mean"] for image in pair.images] for pair in pairs]
+    latents = [[cache.read(image.key)["mean"].float() for image in pair.images] for pair in pairs]
     prompts = [cache.read(pair.prompt_keys[0]) for pair in pairs]
     for draw, timestep in enumerate(timesteps):
         noise = [

@@ -90,9 +90,10 @@ def _plain_alpha(adapter: Adapter) -> float:
 def published(spec: RunSpec) -> RunSpec:
     """As it leaves the machine: directories are the operator's business, the base's name says which one it is."""
     hidden = spec.model_copy(update={"dinov2": None})
-    if not Path(spec.base.source).is_dir():
-        return hidden
-    return hidden.model_copy(update={"base": spec.base.model_copy(update={"source": spec.base.name})})
+    changed: dict[str, str | None] = {} if spec.base.config is None else {"config": None}
+    if Path(spec.base.source).exists():
+        changed["source"] = spec.base.name
+    return hidden.model_copy(update={"base": spec.base.model_copy(update=changed)}) if changed else hidden
 
 
 def versions() -> Mapping[str, str]:

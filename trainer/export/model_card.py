@@ -116,7 +116,7 @@ def metadata_of(spec: RunSpec) -> dict[str, Any]:
     dreambooth = spec.method.hyperparameters if isinstance(spec.method, DreamboothMethod) else None
     prompts = spec.sampling.prompts
     return {
-        "base_model": spec.base.source if on_the_hub(spec) else None,
+        "base_model": "/".join(spec.base.source.split("/")[:2]) if on_the_hub(spec) else None,
         "base_model_relation": "adapter" if on_the_hub(spec) else None,
         "instance_prompt": dreambooth.instance_prompt if dreambooth else None,
         "library_name": "diffusers",

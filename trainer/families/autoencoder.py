@@ -18,10 +18,14 @@ from trainer.families.files import read_json, variant
 from trainer.spec.buckets import Bucket
 
 
-def load_autoencoder(folder: Path, device: torch.device) -> Any:
-    """In fp32: SDXL's overflows in half precision, and this happens once."""
+def load_autoencoder(folder: Path, device: torch.device, *, half: bool = False) -> Any:
+    """In fp32: SDXL's overflows in half precision, and this happens once. ``half`` says which weights are read."""
     model = AutoencoderKL.from_pretrained(
-        folder, subfolder="vae", use_safetensors=True, variant=variant(folder / "vae"), torch_dtype=torch.float32
+        folder,
+        subfolder="vae",
+        use_safetensors=True,
+        variant=variant(folder / "vae", half=half),
+        torch_dtype=torch.float32,
     )
     return model.requires_grad_(False).eval().to(device)
 
@@ -40,8 +44,8 @@ def encode_images(vae: Any, pixels: Tensor, device: torch.device) -> tuple[Tenso
     return (posterior.mean.float().cpu() - shift) * scale, posterior.std.float().cpu() * scale
 
 
-def load_decoder(folder: Path, device: torch.device) -> AutoencoderDecoder:
-    return AutoencoderDecoder(load_autoencoder(folder, torch.device("cpu")), device)
+def load_decoder(folder: Path, device: torch.device, *, half: bool = False) -> AutoencoderDecoder:
+    return AutoencoderDecoder(load_autoencoder(folder, torch.device("cpu"), half=half), device)
 
 
 @dataclass(frozen=True)

@@ -5,49 +5,56 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from trainer.runtime.errors import BadRun, BaseUnavailable, RunFieldError
+from trainer.runtime.errors import BadRun, RunFieldError
 
 PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth", "*.pkl")
 WANTED = ["*.json", "*.txt", "*.model", "*.safetensors"]  # no pickles, no code
+HALF = "fp16"  # the variant in half precision, by diffusers' usage
+# diffusion_pytorch_model.fp16.safetensors, model.fp16-00001-of-00002.safetensors, model-00001-of-00002.fp16.safetensors
+WEIGHTS_NAME = re.compile(
+    r"[A-Za-z_]+(?:\.(?P<variant>\w+))?(?:-\d{5}-of-(?P<total>\d{5}))?(?:\.(?P<after>\w+))?\.safetensors"
+)
+INDEX = re.compile(r"\.safetensors\.index(?:\.(?P<variant>\w+))?\.json$")
 SHA256 = re.compile("[0-9a-f]{64}")
 
 
-def locate(source: str, revision: str | None, components: Sequence[str]) -> Path:
-    """The base's folder: a local directory as it is, or the hub's files of ``components`` at a pinned revision.
+def chosen_files(names: Iterable[str], *, half: bool) -> list[str]:
+    """Of a component's files those that are loaded: configuration, and one set of weights.
 
-    Raises BadRun for one that is not there or not for us, BaseUnavailable when the hub does not answer or send it.
+    In fp16 if ``half``, and otherwise in full precision, where there is a choice. Weights by other names (``non_ema``)
+    are never loaded.
     """
-    if Path(source).is_dir():
-        return Path(source)
-    if revision is None:
-        raise _not_found(repr(source), "a directory with a diffusers model, or a hub id with base.revision")
-    from huggingface_hub import snapshot_download
-
-    # HTTPError is of whichever HTTP client the hub's library uses, and covers broken connections too.
-    from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError  # type: ignore[attr-defined]
-
-    wanted = ["model_index.json", *(f"{name}/{pattern}" for name in components for pattern in WANTED)]
-    try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=wanted))
-    except (HFValidationError, HTTPError, LocalEntryNotFoundError) as error:
-        if isinstance(error, HFValidationError) or _is_refusal(error) or _is_refusal(error.__cause__):
-            raise _not_found(f"{source!r} at {revision!r}", f"not to be had from the hub: {error}") from error
-        raise BaseUnavailable(source, str(error)) from error
+    given = list(names)
+    weights, chosen = _weights(given, half=half)
+    return [
+        name
+        for name in given
+        if name in weights
+        or not (name.endswith(".safetensors") or ((index := INDEX.search(name)) and index["variant"] != chosen))
+    ]
 
 
-def _not_found(given: str, allowed: str) -> BadRun:
-    return BadRun([RunFieldError("base.source", given, allowed)], code="base_not_found")
+def _weights(names: Iterable[str], *, half: bool) -> tuple[list[str], str | None]:
+    """The chosen weights and their variant; none where no set is complete."""
+    parsed = {name: found for name in names if (found := WEIGHTS_NAME.fullmatch(name))}
+    for wanted in (HALF, None) if half else (None, HALF):
+        files = {name: found for name, found in parsed.items() if (found["variant"] or found["after"]) == wanted}
+        shards = Counter(found["total"] for found in files.values())
+        if files and all(total is None or count % int(total) == 0 for total, count in shards.items()):
+            return list(files), wanted
+    return [], None
 
 
-def _is_refusal(error: BaseException | None) -> bool:
-    """Whether the hub answered, and will answer the same again; a rate limit is not that."""
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    return status is not None and 400 <= status < 500 and status not in (408, 429)
+def incomplete_weights(component: Path, *, half: bool) -> bool:
+    """Whether a component of a model has no complete set of weights."""
+    names = [file.name for file in component.glob("*")]
+    return "config.json" in names and not _weights(names, half=half)[0]
 
 
 def require_safetensors(folder: Path, components: Sequence[str]) -> None:
@@ -69,10 +76,9 @@ def _component_error(component: Path) -> RunFieldError | None:
     return RunFieldError(where, ", ".join(pickles) or "no weights", "only safetensors are loaded, never pickles")
 
 
-def variant(component: Path) -> str | None:
-    """``fp16`` where a component's weights exist only under that name."""
-    names = [file.name for file in component.glob("*.safetensors")]
-    return "fp16" if names and all(".fp16" in name for name in names) else None
+def variant(component: Path, *, half: bool) -> str | None:
+    """``fp16`` where those weights are loaded: if ``half``, or if there are no others."""
+    return _weights([file.name for file in component.glob("*.safetensors")], half=half)[1]
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -87,9 +93,13 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def content_hash(folders: Iterable[Path]) -> str:
-    """SHA-256 over names and contents of all files that loading can read."""
-    files = [file for folder in folders for file in sorted(f for pattern in WANTED for f in folder.glob(pattern))]
+def content_hash(folders: Iterable[Path], *, half: bool) -> str:
+    """SHA-256 over names and contents of all files that are loaded."""
+    files = [
+        folder / name
+        for folder in folders
+        for name in chosen_files(sorted(f.name for pattern in WANTED for f in folder.glob(pattern)), half=half)
+    ]
     digest = hashlib.sha256()
     with ThreadPoolExecutor() as threads:  # hashing lets other threads run
         for file, content in zip(files, threads.map(_sha256, files), strict=True):

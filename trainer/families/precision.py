@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from trainer.runtime.device import base_dtype
+from trainer.runtime.device import base_dtype, choose_device
 from trainer.runtime.errors import RunFieldError
 from trainer.spec.run import Compute
 
@@ -59,6 +59,11 @@ def _why_no_bitsandbytes(device: torch.device) -> str | None:
 def dtype_of(compute: Compute, device: torch.device) -> torch.dtype:
     """Of activations; a quantised base computes in the precision that "auto" takes."""
     return DTYPES.get(compute.base_precision) or base_dtype(device)
+
+
+def reads_half(compute: Compute) -> bool:
+    """Whether weights are read in half precision where a base has them so: half as much to download and to read."""
+    return dtype_of(compute, choose_device()) != torch.float32
 
 
 def loading(compute: Compute, device: torch.device) -> dict[str, Any]:

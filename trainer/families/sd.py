@@ -22,9 +22,11 @@ from trainer.cache.cache import Tensors
 from trainer.families.architecture import require_family
 from trainer.families.autoencoder import AutoencoderDecoder, encode_images, load_autoencoder, load_decoder
 from trainer.families.diffusion import Diffusion, new_diffusion, num_train_timesteps, read_scheduler, timestep_at
-from trainer.families.files import content_hash, locate, require_safetensors
+from trainer.families.files import content_hash, require_safetensors
+from trainer.families.hub import Progress, no_progress
+from trainer.families.locate import locate
 from trainer.families.lora import ATTENTION, add_lora, lora_config, save_lora, without_lora
-from trainer.families.precision import dtype_of
+from trainer.families.precision import dtype_of, reads_half
 from trainer.families.text import TrainedText, add_words, new_trained_text, spelled_out, text_fingerprint, trains_text
 from trainer.families.text_encoders import load_text_encoder, token_ids
 from trainer.families.unet import checkpoint_gradients, load_unet, memory_format_on, native_size, size_multiple
@@ -35,8 +37,13 @@ ENCODER_PARTS = ("tokenizer", "text_encoder", "vae")
 WEIGHTS = ("unet", "vae", "text_encoder")
 
 
-def open_base(base: Base, adapter: Adapter = DEFAULT_ADAPTER, compute: Compute = DEFAULT_COMPUTE) -> SdFamily:
-    folder = locate(base.source, base.revision, (*ENCODER_PARTS, "unet", "scheduler"))
+def open_base(
+    base: Base,
+    adapter: Adapter = DEFAULT_ADAPTER,
+    compute: Compute = DEFAULT_COMPUTE,
+    progress: Progress = no_progress,
+) -> SdFamily:
+    folder = locate(base, (*ENCODER_PARTS, "unet", "scheduler"), half=reads_half(compute), progress=progress)
     require_family(folder, base.family)
     require_safetensors(folder, WEIGHTS)
     return SdFamily(base, folder, read_scheduler(folder), adapter, compute)
@@ -49,6 +56,10 @@ class SdFamily:
     scheduler: Mapping[str, Any]
     adapter: Adapter = DEFAULT_ADAPTER
     compute: Compute = DEFAULT_COMPUTE
+
+    @property
+    def _half(self) -> bool:
+        return reads_half(self.compute)
 
     @property
     def native_size(self) -> int:
@@ -82,7 +93,7 @@ class SdFamily:
         return {
             "family": self.base.family,
             "revision": self.base.revision,
-            "sha256": content_hash(self.folder / part for part in ENCODER_PARTS),
+            "sha256": content_hash((self.folder / part for part in ENCODER_PARTS), half=self._half),
             **text_fingerprint(self.adapter),
         }
 
@@ -93,7 +104,7 @@ class SdFamily:
             tokenizer=self._tokenizer(),
             token=self.adapter.token,
             text_encoder=self._text_encoder(device, torch.float32) if encodes_text else None,
-            vae=load_autoencoder(self.folder, device) if images else None,
+            vae=load_autoencoder(self.folder, device, half=self._half) if images else None,
         )
 
     def _tokenizer(self) -> Any:
@@ -103,10 +114,10 @@ class SdFamily:
         return tokenizer
 
     def _text_encoder(self, device: torch.device, dtype: torch.dtype) -> Any:
-        return load_text_encoder(CLIPTextModel, self.folder, "text_encoder", device, dtype)
+        return load_text_encoder(CLIPTextModel, self.folder, "text_encoder", device, dtype, half=self._half)
 
     def load_decoder(self, device: torch.device) -> AutoencoderDecoder:
-        return load_decoder(self.folder, device)
+        return load_decoder(self.folder, device, half=self._half)
 
     def load_denoiser(self, device: torch.device) -> SdDenoiser:
         dtype = dtype_of(self.compute, device)

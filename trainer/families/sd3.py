@@ -27,10 +27,12 @@ from trainer.families.autoencoder import (
     load_decoder,
     pixels_per_latent,
 )
-from trainer.families.files import content_hash, locate, read_json, require_safetensors, variant
+from trainer.families.files import content_hash, read_json, require_safetensors, variant
 from trainer.families.flow import Flow, read_scheduler, timestep_at
+from trainer.families.hub import Progress, no_progress
+from trainer.families.locate import locate
 from trainer.families.lora import ATTENTION, add_lora, lora_config, save_lora, without_lora
-from trainer.families.precision import dtype_of, loading, placed
+from trainer.families.precision import dtype_of, loading, placed, reads_half
 from trainer.families.text_encoders import load_text_encoder, require_frozen_text_encoders, token_ids
 from trainer.spec.family_facts import T5_TOKENS, family_facts
 from trainer.spec.run import DEFAULT_ADAPTER, DEFAULT_COMPUTE, Adapter, Base, Compute
@@ -42,8 +44,15 @@ T5_LENGTH = T5_TOKENS + 1  # with the end: 256, to which the pipelines cut promp
 TARGETS = tuple(f"attn.{name}" for name in (*ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"))
 
 
-def open_base(base: Base, adapter: Adapter = DEFAULT_ADAPTER, compute: Compute = DEFAULT_COMPUTE) -> Sd3Family:
-    folder = locate(base.source, base.revision, (*CLIP_PARTS, *T5_PARTS, "vae", "transformer", "scheduler"))
+def open_base(
+    base: Base,
+    adapter: Adapter = DEFAULT_ADAPTER,
+    compute: Compute = DEFAULT_COMPUTE,
+    progress: Progress = no_progress,
+) -> Sd3Family:
+    folder = locate(
+        base, (*CLIP_PARTS, *T5_PARTS, "vae", "transformer", "scheduler"), half=reads_half(compute), progress=progress
+    )
     require_family(folder, "sd3")
     require_frozen_text_encoders(adapter, "sd3")
     family = Sd3Family(base, folder, read_scheduler(folder), compute)
@@ -58,6 +67,10 @@ class Sd3Family:
     folder: Path
     scheduler: Mapping[str, Any]
     compute: Compute = DEFAULT_COMPUTE
+
+    @property
+    def _half(self) -> bool:
+        return reads_half(self.compute)
 
     @cached_property
     def _transformer(self) -> dict[str, Any]:
@@ -102,12 +115,12 @@ class Sd3Family:
         return {
             "family": "sd3",
             "revision": self.base.revision,
-            "sha256": content_hash(self.folder / part for part in parts),
+            "sha256": content_hash((self.folder / part for part in parts), half=self._half),
         }
 
     def load_encoders(self, device: torch.device, *, prompts: bool = True, images: bool = True) -> Sd3Encoders:
         clips = (
-            load_text_encoder(CLIPTextModelWithProjection, self.folder, part, device, torch.float32)
+            load_text_encoder(CLIPTextModelWithProjection, self.folder, part, device, torch.float32, half=self._half)
             for part in (CLIP_PARTS[2:] if prompts else ())
         )
         return Sd3Encoders(
@@ -115,23 +128,23 @@ class Sd3Family:
             tokenizers=tuple(CLIPTokenizer.from_pretrained(self.folder, subfolder=part) for part in CLIP_PARTS[:2]),
             text_encoders=tuple(clips),
             t5=self._load_t5(device) if self.has_t5 and prompts else None,
-            vae=load_autoencoder(self.folder, device) if images else None,
+            vae=load_autoencoder(self.folder, device, half=self._half) if images else None,
         )
 
     def _load_t5(self, device: torch.device) -> T5:
         """In the base's precision: the 4.7 billion parameters of SD3's take 19 GB in fp32."""
         tokenizer = T5TokenizerFast.from_pretrained(self.folder, subfolder="tokenizer_3")
         encoder = load_text_encoder(
-            T5EncoderModel, self.folder, "text_encoder_3", device, dtype_of(self.compute, device)
+            T5EncoderModel, self.folder, "text_encoder_3", device, dtype_of(self.compute, device), half=self._half
         )
         return T5(tokenizer, encoder)
 
     def load_decoder(self, device: torch.device) -> AutoencoderDecoder:
-        return load_decoder(self.folder, device)
+        return load_decoder(self.folder, device, half=self._half)
 
     def load_denoiser(self, device: torch.device) -> Sd3Denoiser:
         dtype = dtype_of(self.compute, device)
-        weights = variant(self.folder / "transformer")
+        weights = variant(self.folder / "transformer", half=self._half)
         transformer = SD3Transformer2DModel.from_pretrained(
             self.folder, subfolder="transformer", use_safetensors=True, variant=weights, **loading(self.compute, device)
         )

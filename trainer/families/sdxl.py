@@ -21,9 +21,11 @@ from trainer.cache.cache import Tensors
 from trainer.families.architecture import require_family
 from trainer.families.autoencoder import AutoencoderDecoder, encode_images, load_autoencoder, load_decoder
 from trainer.families.diffusion import Diffusion, new_diffusion, num_train_timesteps, read_scheduler, timestep_at
-from trainer.families.files import content_hash, locate, read_json, require_safetensors
+from trainer.families.files import content_hash, read_json, require_safetensors
+from trainer.families.hub import Progress, no_progress
+from trainer.families.locate import locate
 from trainer.families.lora import ATTENTION, add_lora, lora_config, save_lora, without_lora
-from trainer.families.precision import dtype_of
+from trainer.families.precision import dtype_of, reads_half
 from trainer.families.text import TrainedText, add_words, new_trained_text, spelled_out, text_fingerprint, trains_text
 from trainer.families.text_encoders import load_text_encoder, token_ids
 from trainer.families.unet import checkpoint_gradients, load_unet, memory_format_on, native_size, size_multiple
@@ -36,8 +38,13 @@ EMBEDDING_KEYS = {one.component: one.word for one in FAMILIES["sdxl"].text_encod
 WEIGHTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 
 
-def open_base(base: Base, adapter: Adapter = DEFAULT_ADAPTER, compute: Compute = DEFAULT_COMPUTE) -> SdxlFamily:
-    folder = locate(base.source, base.revision, (*ENCODER_PARTS, "unet", "scheduler"))
+def open_base(
+    base: Base,
+    adapter: Adapter = DEFAULT_ADAPTER,
+    compute: Compute = DEFAULT_COMPUTE,
+    progress: Progress = no_progress,
+) -> SdxlFamily:
+    folder = locate(base, (*ENCODER_PARTS, "unet", "scheduler"), half=reads_half(compute), progress=progress)
     require_family(folder, "sdxl")
     require_safetensors(folder, WEIGHTS)
     return SdxlFamily(base, folder, read_scheduler(folder), adapter, compute)
@@ -50,6 +57,10 @@ class SdxlFamily:
     scheduler: Mapping[str, Any]
     adapter: Adapter = DEFAULT_ADAPTER
     compute: Compute = DEFAULT_COMPUTE
+
+    @property
+    def _half(self) -> bool:
+        return reads_half(self.compute)
 
     @property
     def native_size(self) -> int:
@@ -84,7 +95,7 @@ class SdxlFamily:
             "family": "sdxl",
             "revision": self.base.revision,
             "zeros_for_empty": self._zeros_for_empty,
-            "sha256": content_hash(self.folder / part for part in ENCODER_PARTS),
+            "sha256": content_hash((self.folder / part for part in ENCODER_PARTS), half=self._half),
             **text_fingerprint(self.adapter),
         }
 
@@ -99,7 +110,7 @@ class SdxlFamily:
             tokenizers=self._tokenizers(),
             token=self.adapter.token,
             text_encoders=self._text_encoders(device, torch.float32) if encodes_text else None,
-            vae=load_autoencoder(self.folder, device) if images else None,
+            vae=load_autoencoder(self.folder, device, half=self._half) if images else None,
             zeros_for_empty=self._zeros_for_empty,
         )
 
@@ -112,10 +123,10 @@ class SdxlFamily:
 
     def _text_encoders(self, device: torch.device, dtype: torch.dtype) -> tuple[Any, ...]:
         kinds = zip((CLIPTextModel, CLIPTextModelWithProjection), TEXT_ENCODERS, strict=True)
-        return tuple(load_text_encoder(kind, self.folder, part, device, dtype) for kind, part in kinds)
+        return tuple(load_text_encoder(kind, self.folder, part, device, dtype, half=self._half) for kind, part in kinds)
 
     def load_decoder(self, device: torch.device) -> AutoencoderDecoder:
-        return load_decoder(self.folder, device)
+        return load_decoder(self.folder, device, half=self._half)
 
     def load_denoiser(self, device: torch.device) -> SdxlDenoiser:
         dtype = dtype_of(self.compute, device)

@@ -14,9 +14,12 @@ from trainer.runtime.errors import BadRun, RunFieldError
 from trainer.spec.run import Adapter
 
 
-def load_text_encoder(kind: Any, folder: Path, part: str, device: torch.device, dtype: torch.dtype) -> Any:
-    """``kind`` is transformers' class of the model; ``part`` the component's folder."""
-    weights = variant(folder / part)
+def load_text_encoder(
+    kind: Any, folder: Path, part: str, device: torch.device, dtype: torch.dtype, *, half: bool = False
+) -> Any:
+    """``kind`` is transformers' class of the model, ``part`` the component's folder; ``half`` says which weights are
+    read."""
+    weights = variant(folder / part, half=half)
     model = kind.from_pretrained(folder, subfolder=part, use_safetensors=True, variant=weights, torch_dtype=dtype)
     return model.requires_grad_(False).eval().to(device)
 

@@ -10,7 +10,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from trainer.families.autoencoder import pixels_per_latent
 from trainer.families.files import read_json, variant
-from trainer.families.precision import loading, placed
+from trainer.families.precision import loading, placed, reads_half
 from trainer.spec.run import Compute
 
 
@@ -36,7 +36,7 @@ def load_unet(folder: Path, compute: Compute, device: torch.device) -> Any:
         folder,
         subfolder="unet",
         use_safetensors=True,
-        variant=variant(folder / "unet"),
+        variant=variant(folder / "unet", half=reads_half(compute)),
         **loading(compute, device),
     )
     return placed(unet.requires_grad_(False).eval(), compute, device, memory_format_on(device))

@@ -10,6 +10,7 @@ TrainerError
 ├── DeviceFault    the GPU or its driver failed: run again to go on
 ├── RunInUse         another process trains in this run directory
 ├── CacheEntryLost   what was cached is gone or damaged: run again
+├── CacheTooSmall    the run's encoded images and prompts exceed the cache's bound
 ├── DiskFull         nowhere to write a checkpoint, a cache entry or the output
 └── ExportMismatch   the written adapter does not reproduce the trained network
 """
@@ -141,6 +142,18 @@ class CacheEntryLost(TrainerError):
             f"The cache has lost what this run put there: {path} ({reason}). Run again: it will be computed again."
         )
         self.path = path
+
+
+class CacheTooSmall(TrainerError):
+    code = "cache_too_small"
+
+    def __init__(self, needed: int, bound: int) -> None:
+        super().__init__(
+            f"This run needs about {needed / 2**30:.3g} GiB of the cache, whose bound is {bound / 2**30:.3g} GiB. "
+            f"Have the operator raise the bound (PAIRTUNE_CACHE_BYTES, --cache-bytes), or lower max_steps, resolution "
+            f"or validation.max_pairs, or turn horizontal_flip off: only what the steps visit is cached."
+        )
+        self.needed, self.bound = needed, bound
 
 
 class DiskFull(TrainerError):

@@ -64,3 +64,14 @@ def heartbeat_check(phases: PhaseReporter, stop: StopRequest) -> Callable[[], No
         phases.heartbeat()
 
     return check
+
+
+def download_progress(phases: PhaseReporter, stop: StopRequest) -> Callable[[int, int], None]:
+    """For a download to call whenever it has received something: it reports how much is here, and raises Interrupted
+    once a stop is requested."""
+
+    def progress(done: int, total: int) -> None:
+        stop.check()
+        phases.progress(done, total)
+
+    return progress

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -126,10 +126,11 @@ def grouped_by_size(missing: Sequence[MissingImage]) -> list[list[int]]:
 
 
 def find_missing_images(
-    files: DatasetFiles, run: Run, requirements: DataRequirements, encoder: CachingEncoder
+    files: DatasetFiles, run: Run, requirements: DataRequirements, encoder: CachingEncoder, visited: Collection[str]
 ) -> list[MissingImage]:
-    """Rejected images that training or evaluation needs, then class images."""
-    needed = dict.fromkeys((*(files.training if requirements.rejected else ()), *files.held_out))
+    """Rejected images that training or evaluation needs, then class images; ``visited`` are ids of training pairs."""
+    training = [pair for pair in files.training if pair.id in visited] if requirements.rejected else []
+    needed = dict.fromkeys((*training, *files.held_out))
     rejected = [missing_rejected_image(pair, run, requirements, encoder) for pair in needed if pair.rejected is None]
     native = encoder.native
     class_prompt = requirements.class_prompt or ""

@@ -98,7 +98,8 @@ class Phase(Strict):
 
 
 class PhaseProgress(Strict):
-    """How far a phase other than training is, about once a second: images and prompts, or validation batches."""
+    """How far a phase other than training is, about once a second: images and prompts, validation batches, or
+    the megabytes of a base that is downloaded."""
 
     event: Literal["phase_progress"] = "phase_progress"
     phase: PhaseName

@@ -14,6 +14,7 @@ from trainer.spec.strict import Auto, Flag, Real, Seed, Strict, Whole
 
 Rank = Annotated[Whole, Field(ge=1, le=512)]
 LearningRate = Annotated[Real, Field(gt=0, le=1)]
+SINGLE_FILE = ".safetensors"  # ends the source of a base that is one file
 RESERVED_NAMES = ("pytorch_lora_weights", "learned_embeds")  # .safetensors: the other adapter files of a run
 
 
@@ -194,12 +195,17 @@ class TrainingOptions(Strict):
 
 
 class Base(Strict):
-    """A base model pinned by the operator: a local directory, or a hub id with the revision that is trained on."""
+    """A base model pinned by the operator: a local directory, or a hub id with the revision that is trained on.
+
+    ``source`` may also be one safetensors file, local or of the hub; ``config`` is then a local directory in diffusers'
+    layout with its configurations and tokenizers.
+    """
 
     name: str
     family: FamilyName
     source: str
     revision: str | None = None
+    config: str | None = None
 
 
 class RunSpec(TrainingOptions):

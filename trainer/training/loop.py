@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import count, islice
 
-from trainer.data.batch_sampler import BatchSampler
 from trainer.data.batches import Batch, Batches, prefetch
 from trainer.data.encoding import EncodedPair
 from trainer.data.noise import keyed_seed
+from trainer.data.pairs import new_batch_sampler
 from trainer.evaluation.diagnostics import should_stop
 from trainer.evaluation.evaluator import Evaluator
 from trainer.evaluation.held_out import HeldOutLosses, metrics, pairs_within_budget
@@ -172,13 +172,8 @@ class Training:
         Of each: this process's batches, and all pairs of the step.
         """
         process_group = self.context.process_group
-        order = BatchSampler(
-            self.context.dataset.training,
-            [pair.bucket for pair in self.context.dataset.training],
-            seed=self.context.run.spec.seed,
-            batch_size=self.plan.memory.batch_size * process_group.size,
-            effective_batch_size=self.hyperparameters.effective_batch_size,
-        )
+        batch_size = self.plan.memory.batch_size * process_group.size
+        order = new_batch_sampler(self.context.dataset.training, self.context.run, batch_size)
 
         def load(numbered: tuple[int, list[list[EncodedPair]]]) -> tuple[list[Batch], list[str]]:
             step, groups = numbered

@@ -55,7 +55,7 @@ def try_plan(context: TrainingContext, objective: Objective, batches: Batches, p
     The optimizer's state, which the first update adds, and a margin are reserved meanwhile.
     """
     context.stop.check()
-    largest = max(context.dataset.training, key=lambda pair: pair.bucket.width * pair.bucket.height)
+    largest = max(context.dataset.visited, key=lambda pair: pair.bucket.width * pair.bucket.height)
     trainable = context.trainable
     trainable.denoiser.checkpoint_gradients(plan.gradient_checkpointing)
     free_memory(context.device)

@@ -24,7 +24,7 @@ from trainer.evaluation.evaluator import Evaluator
 from trainer.evaluation.measure_mismatch import DEFAULT_SAMPLES, features_of, measure_mismatch
 from trainer.families import open_family
 from trainer.families.family import Family
-from trainer.families.precision import compute_field_errors
+from trainer.families.precision import compute_field_errors, dtype_of
 from trainer.families.text import token_field_errors
 from trainer.run_directory.metrics_log import MetricsLog
 from trainer.run_directory.output import METRICS
@@ -32,7 +32,7 @@ from trainer.run_directory.run import Run
 from trainer.runtime.device import choose_device, free_memory
 from trainer.runtime.distributed import ProcessGroup
 from trainer.runtime.errors import BadRun
-from trainer.runtime.event_stream import PhaseReporter, Report, heartbeat_check
+from trainer.runtime.event_stream import PhaseReporter, Report, download_progress, heartbeat_check
 from trainer.runtime.signals import StopRequest
 from trainer.sampling.missing_images import find_missing_images, with_sampled_images
 from trainer.sampling.sampler import Sampler
@@ -41,6 +41,7 @@ from trainer.spec.strict import Auto
 from trainer.training.checkpoint import TrainingState, newest_checkpoint
 from trainer.training.trainable import Trainable, new_trainable
 
+MANY_MISSING = 500  # images to sample: half an hour or so for SDXL on a fast GPU
 HELD_OUT_WARNINGS = {
     "images shared": "All pairs are connected by images that they share: validation pairs share some with training.",
     "pair": "All pairs have the same prompt: validation pairs share it with training.",
@@ -97,11 +98,11 @@ def prepare(
     files = dataset_files_of(run)
     resumed = process_group.main_first(lambda: last_checkpoint(run, report))
     require_trainable(run, all_prompts(files, run, requirements), device)
-    family = open_family(spec.base, spec.adapter, spec.compute)
+    family = open_family(spec.base, spec.adapter, spec.compute, download_progress(phases, stop))
     report_start(run, files, device, resumed, report)
     stop.check()
     phases.enter("caching")
-    encoder = new_encoder(family, cache, spec.data.resolution)
+    encoder = new_encoder(family, cache, spec.data.resolution, dtype_of(spec.compute, device))
     encode = partial(
         encode_dataset,
         encoder,
@@ -118,8 +119,9 @@ def prepare(
     phases.enter("loading")
     rates = run.hyperparameters
     trainable = new_trainable(family, spec, device, learning_rate=rates.learning_rate, weight_decay=rates.weight_decay)
-    missing = find_missing_images(files, run, requirements, encoder)
+    missing = find_missing_images(files, run, requirements, encoder, {pair.id for pair in dataset.visited})
     if missing:
+        report_many_missing(len(missing), report)
         phases.enter("drawing")
         with trainable.denoiser.without_adapter():
             files = with_sampled_images(
@@ -134,8 +136,7 @@ def prepare(
         phases.enter("caching")
         dataset = encode(files)
         free_memory(device)
-    if (too_small := cache.enforce_bound()) is not None:
-        report(too_small)
+    cache.enforce_bound()
     report(dataset_report(dataset, sampled_images=len(missing)))
     metrics_log = MetricsLog(
         run.directory / (METRICS if process_group.is_main else f".{METRICS}.process-{process_group.rank}")
@@ -180,6 +181,12 @@ def report_start(
         report(Warned(code="weak_validation", message=HELD_OUT_WARNINGS[run.held_out_by]))
 
 
+def report_many_missing(count: int, report: Report) -> None:
+    if count >= MANY_MISSING:
+        message = f"{count} images are missing and are sampled from the base before training, which takes long."
+        report(Warned(code="many_missing_images", message=message))
+
+
 def mismatch_samples(requested: int | Auto, requirements: DataRequirements) -> int:
     """How many images the reference mismatch is measured on."""
     if requested == "auto":
@@ -196,7 +203,7 @@ def mismatch_of(context: TrainingContext, count: int) -> MismatchMeasured:
         features = features_of(spec.dinov2, context.device)
         (mismatch, *_) = context.process_group.all_gather(
             measure_mismatch(
-                context.dataset.training,
+                context.dataset.visited,
                 sampler,
                 features,
                 count,

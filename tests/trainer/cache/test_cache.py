@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from trainer.cache import entry
 from trainer.cache.cache import Cache, key_of
 from trainer.cache.entry import pack
-from trainer.runtime.errors import CacheEntryLost
+from trainer.runtime.errors import CacheEntryLost, CacheTooSmall
 
 pytestmark = pytest.mark.unit
 
@@ -75,11 +76,14 @@ def remove(entry: Path) -> None:
     entry.unlink()
 
 
-DAMAGES = [flip_a_bit, truncate, empty, make_a_directory, put_another_entry, remove]
+SAME_LENGTH = [flip_a_bit, put_another_entry]
+DAMAGES = [*SAME_LENGTH, truncate, empty, make_a_directory, remove]
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_entry_counts_as_missing_and_is_replaced(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize("damage", [truncate, empty, make_a_directory, remove])
+def test_an_entry_of_another_length_counts_as_missing_and_is_replaced(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
     Cache(tmp_path).write(KEY, {"mean": torch.arange(300.0)})
     damage(entry_of(tmp_path))
     cache = Cache(tmp_path)
@@ -113,13 +117,57 @@ def test_an_entry_that_goes_in_mid_run_is_reported_and_then_missing(
     assert not cache.has(KEY)
 
 
-def test_an_entry_is_verified_once_in_a_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", SAME_LENGTH)
+def test_an_entry_whose_content_is_damaged_is_removed_at_its_first_read_and_can_be_replaced(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
     Cache(tmp_path).write(KEY, {"mean": torch.arange(300.0)})
+    damage(entry_of(tmp_path))
     cache = Cache(tmp_path)
     assert cache.has(KEY)
-    flip_a_bit(entry_of(tmp_path))
-    assert cache.has(KEY)
+    with pytest.raises(CacheEntryLost):
+        cache.read(KEY)
+    assert not cache.has(KEY)
     assert not Cache(tmp_path).has(KEY)
+    cache.write(KEY, {"mean": torch.arange(300.0)})
+    assert torch.equal(Cache(tmp_path).read(KEY)["mean"], torch.arange(300.0))
+
+
+def test_one_damaged_entry_has_all_of_the_runs_entries_verified_so_that_one_more_attempt_is_enough(
+    tmp_path: Path,
+) -> None:
+    keys = [key_of(image=index) for index in range(4)]
+    for key in keys:
+        Cache(tmp_path).write(key, {"mean": torch.arange(300.0)})
+    for key in keys[1:3]:
+        flip_a_bit(tmp_path / key[:2] / f"{key}.safetensors")
+    with Cache(tmp_path) as cache:
+        cache.pin(keys)
+        assert all(cache.has(key) for key in keys)
+        with pytest.raises(CacheEntryLost):
+            cache.read(keys[1])
+    assert [Cache(tmp_path).has(key) for key in keys] == [True, False, False, True]
+
+
+def test_an_entry_is_read_for_its_size_alone_until_it_is_needed_and_verified_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Cache(tmp_path).write(KEY, {"mean": torch.arange(300.0)})
+    verified: list[str] = []
+    verify = entry.verify
+
+    def counted(key: str, content: bytearray) -> None:
+        verified.append(key)
+        verify(key, content)
+
+    monkeypatch.setattr("trainer.cache.cache.verify", counted)
+    monkeypatch.setattr("trainer.cache.cache.IN_MEMORY", 0)
+    cache = Cache(tmp_path)
+    assert cache.has(KEY)
+    assert verified == []
+    for _ in range(3):
+        assert torch.equal(cache.read(KEY)["mean"], torch.arange(300.0))
+    assert verified == [KEY]
 
 
 def test_a_reader_may_add_to_what_it_got(tmp_path: Path) -> None:
@@ -145,25 +193,25 @@ def test_two_writers_of_one_entry_never_show_half_of_it(tmp_path: Path) -> None:
     assert len(list(tmp_path.rglob("*"))) == 2  # the folder and the entry: nothing partial is left
 
 
-def test_a_run_that_fits_gets_no_warning(tmp_path: Path) -> None:
+def test_a_run_that_fits_is_not_refused(tmp_path: Path) -> None:
     with Cache(tmp_path, 2**20) as cache:
         cache.pin([KEY])
         cache.write(KEY, {"mean": torch.zeros(3)})
-        assert cache.enforce_bound() is None
+        cache.enforce_bound()
+        cache.require_within_bound(2**20 - 4096)
+        with pytest.raises(CacheTooSmall):
+            cache.require_within_bound(2**20 - 4095)
 
 
-def test_a_run_that_needs_more_than_the_bound_keeps_it_and_is_warned_by_how_much(tmp_path: Path) -> None:
+def test_a_run_that_needs_more_than_the_bound_is_refused_by_how_much(tmp_path: Path) -> None:
     keys = [key_of(image=index) for index in range(8)]
     with Cache(tmp_path, 2**20) as cache:
         cache.pin(keys)
         for key in keys:
             cache.write(key, {"mean": torch.zeros(2**16)})  # 256 KiB, and a block for the header
-        warned = cache.enforce_bound()
-        assert all(cache.has(key) for key in keys)
-    assert warned is not None
-    assert warned.code == "cache_too_small"
-    assert "needs 0.00198 GiB" in warned.message
-    assert "0.00101 GiB more than its bound of 0.000977 GiB" in warned.message
+        with pytest.raises(CacheTooSmall, match=r"about 0\.00198 GiB .* bound is 0\.000977 GiB") as refused:
+            cache.enforce_bound()
+    assert refused.value.code == "cache_too_small"
 
 
 def test_what_a_run_needed_beyond_the_bound_goes_with_its_end(tmp_path: Path) -> None:
@@ -172,7 +220,6 @@ def test_what_a_run_needed_beyond_the_bound_goes_with_its_end(tmp_path: Path) ->
         cache.pin(keys)
         for key in keys:
             cache.write(key, {"mean": torch.zeros(2**16)})
-        cache.enforce_bound()
     assert sum(path.stat().st_size for path in tmp_path.rglob("*.safetensors")) < 2**20
     assert any(Cache(tmp_path).has(key) for key in keys)
 
@@ -183,7 +230,7 @@ def test_a_cache_of_no_bound_keeps_everything(tmp_path: Path) -> None:
         cache.pin(keys)
         for key in keys:
             cache.write(key, {"mean": torch.zeros(2**16)})
-        assert cache.enforce_bound() is None
+        cache.enforce_bound()
     assert all(Cache(tmp_path).has(key) for key in keys)
 
 

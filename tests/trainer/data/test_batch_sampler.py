@@ -40,3 +40,9 @@ def test_epochs_and_seeds_differ() -> None:
     first, second = list(islice(order().steps(1), 6)), list(islice(order().steps(7), 6))
     assert first != second
     assert first != list(islice(order(seed=1).steps(1), 6))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 6, 7, 20])
+def test_the_visited_items_are_those_of_the_steps(steps: int) -> None:
+    taken = {item for step in islice(order().steps(1), steps) for batch in step for item in batch}
+    assert order().visited(steps) == sorted(taken)

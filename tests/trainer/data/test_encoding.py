@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import threading
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from tests.api.polling import until
 from trainer.cache.cache import Cache, Tensors
-from trainer.data.encoding import new_encoder, pixels
+from trainer.data.encoding import (
+    GROUPS_AHEAD,
+    CachingEncoder,
+    EncodedImage,
+    decoded_ahead,
+    new_encoder,
+    pixels,
+)
 from trainer.families.family import Decoder, Denoiser
 from trainer.run_directory.run import ImageFile, PairFiles, image_file
-from trainer.runtime.errors import BadRun
+from trainer.runtime.errors import BadRun, CacheTooSmall, Interrupted
 from trainer.runtime.signals import StopRequest
 from trainer.spec.buckets import Bucket
 
@@ -70,6 +79,13 @@ class Moments(Mean):
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         mean, _ = super().encode_images(pixels)
         return mean, 2 + mean
+
+
+class Words(Moments):
+    """Prompts of both kinds: hidden states, and token ids."""
+
+    def encode_prompts(self, prompts: Sequence[str]) -> list[Tensors]:
+        return [{"hidden": torch.full((3,), 1 / 3), "ids": torch.tensor([2**40 + 1])} for _ in prompts]
 
 
 class Left(Mean):
@@ -265,3 +281,90 @@ def test_text_encoders_are_gone_before_the_autoencoder_comes(tmp_path: Path) -> 
 def saved_image(path: Path) -> ImageFile:
     Image.new("RGB", (64, 64), (200, 100, 50)).save(path)
     return image_file(path)
+
+
+PRECISIONS = [
+    (torch.float32, torch.float32),
+    (torch.bfloat16, torch.float16),
+    (torch.float16, torch.float16),
+]
+
+
+@pytest.mark.parametrize(("dtype", "moments"), PRECISIONS)
+def test_prompts_are_cached_as_the_denoiser_reads_them_and_moments_in_fp16_for_half_precision(
+    tmp_path: Path, dtype: torch.dtype, moments: torch.dtype
+) -> None:
+    path = tmp_path / "1.png"
+    Image.new("RGB", (16, 16), (77, 0, 0)).save(path)
+    cache = Cache(tmp_path / "cache")
+    encoder = new_encoder(Words(16), cache, "auto", dtype)
+    image = encoder.image(image_file(path), Bucket(16, 16))
+    encoder.encode(["a"], [image], device=CPU, stop=StopRequest(), progress=lambda *_: None)
+    prompt = cache.read(encoder.prompt_key("a"))
+    assert torch.equal(prompt["hidden"], torch.full((3,), 1 / 3).to(dtype))
+    assert torch.equal(prompt["ids"], torch.tensor([2**40 + 1]))
+    assert {tensor.dtype for tensor in cache.read(image.key).values()} == {moments}
+
+
+def test_bases_of_other_precision_have_other_entries(tmp_path: Path) -> None:
+    file = ImageFile(Path("x"), "x", (16, 16))
+    encoders = [new_encoder(Mean(16), Cache(tmp_path), "auto", dtype) for dtype, _ in PRECISIONS]
+    assert len({encoder.prompt_key("a") for encoder in encoders}) == 3
+    images = [encoder.image(file, Bucket(16, 16), may_mirror=True) for encoder in encoders]
+    assert len({image.key for image in images}) == len({one.mirror.key for one in images if one.mirror}) == 2
+
+
+def test_images_are_decoded_while_others_are_encoded_and_no_further_ahead_than_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, encoder = several_images(tmp_path, 40, Mean(1024))
+    decoded: list[str] = []
+
+    def counted(image: EncodedImage) -> Tensor:
+        decoded.append(threading.current_thread().name)
+        return torch.zeros(3, 8, 8)
+
+    monkeypatch.setattr("trainer.data.encoding.pixels", counted)
+    ahead = []
+    for index, (group, futures) in enumerate(decoded_ahead([images[at : at + 2] for at in range(0, 40, 2)])):
+        assert group == images[2 * index : 2 * index + 2]
+        until(lambda index=index: len(decoded) == min(40, 2 * (index + 1 + GROUPS_AHEAD)))  # type: ignore[misc]
+        ahead.append(len(decoded) - 2 * (index + 1))
+        assert all(future.result().shape == (3, 8, 8) for future in futures)
+    assert max(ahead) == 2 * GROUPS_AHEAD
+    assert threading.current_thread().name not in decoded
+    assert encoder.native == Bucket(1024, 1024)
+
+
+def test_a_stop_while_images_are_decoded_ahead_leaves_no_thread(tmp_path: Path) -> None:
+    images, encoder = several_images(tmp_path, 20, Mean(1024))
+    stop = StopRequest()
+
+    def stop_at_the_first(done: int, _total: int) -> None:
+        stop.requested = True
+
+    before = threading.active_count()
+    with pytest.raises(Interrupted):
+        encoder.encode([], images, device=CPU, stop=stop, progress=stop_at_the_first)
+    gc.collect()
+    assert threading.active_count() == before
+
+
+def several_images(folder: Path, count: int, family: Mean) -> tuple[list[EncodedImage], CachingEncoder]:
+    encoder = new_encoder(family, Cache(folder / "cache"), "auto")
+    images = []
+    for index in range(count):
+        path = folder / f"{index}.png"
+        Image.new("RGB", (8, 8), (index, 0, 0)).save(path)
+        images.append(encoder.image(image_file(path), encoder.native))
+    return images, encoder
+
+
+@pytest.mark.parametrize("kind", ["prompts", "images"])
+def test_a_run_that_will_exceed_the_caches_bound_ends_after_its_first_entries(tmp_path: Path, kind: str) -> None:
+    images, encoder = several_images(tmp_path, 20, Mean(1024))
+    bounded = replace(encoder, cache=Cache(tmp_path / "bounded", 15 * 4096))
+    prompts = [f"prompt {index}" for index in range(80)] if kind == "prompts" else []
+    with pytest.raises(CacheTooSmall):
+        bounded.encode(prompts, images, device=CPU, stop=StopRequest(), progress=lambda *_: None)
+    assert len(list((tmp_path / "bounded").rglob("*.safetensors"))) == (32 if kind == "prompts" else 2)

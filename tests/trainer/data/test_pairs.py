@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from PIL import Image
 
 from tests.trainer.data.test_encoding import Mean
 from tests.trainer.evaluation.test_measure_mismatch import Painter
 from trainer.cache.cache import Cache
-from trainer.data.encoding import CachingEncoder, new_encoder
+from trainer.data.encoding import CachingEncoder, EncodedPair, new_encoder
 from trainer.data.pairs import (
     DataRequirements,
     DatasetFiles,
+    EncodedDataset,
     all_prompts,
     captions,
     dataset_files_of,
+    encode_dataset,
+    new_batch_sampler,
     plan_encoding,
     with_mean_weight_one,
 )
 from trainer.run_directory.images import decode
-from trainer.run_directory.run import ImageFile, PairFiles, Run
+from trainer.run_directory.run import ImageFile, PairFiles, Run, image_file
 from trainer.runtime.distributed import SINGLE_PROCESS
+from trainer.runtime.signals import StopRequest
 from trainer.sampling.missing_images import find_missing_images, with_sampled_images
 from trainer.spec.buckets import Bucket
 from trainer.spec.resolved import resolve
@@ -79,6 +86,74 @@ def test_all_prompts_of_a_run_are_encoded_the_empty_one_too() -> None:
     assert all_prompts(dataset_files_of(of), of, INSTANCE) == ["", "a hat", "a photo", "a photo of sks"]
 
 
+def few_steps(training: list[PairFiles], held_out: list[PairFiles], **hyperparameters: int) -> Run:
+    method = {"type": "mapo", "mapo": {"hyperparameters": hyperparameters}}
+    return run(training, held_out, method=method)
+
+
+def picture(folder: Path, name: str, *, has_rejected: bool = True) -> PairFiles:
+    """With files: a wide one for every third name."""
+    files = []
+    for side in ("w", "l") if has_rejected else ("w",):
+        path = folder / f"{name}-{side}.png"
+        size = (48, 16) if ord(name) % 3 == 0 else (16, 16)
+        Image.new("RGB", size, (ord(name), ord(side), 0)).save(path)
+        files.append(image_file(path))
+    return PairFiles(name, f"prompt of {name}", files[0], files[1] if has_rejected else None)
+
+
+def encode(of: Run, files: DatasetFiles, planner: CachingEncoder) -> EncodedDataset:
+    cpu, stop = torch.device("cpu"), StopRequest()
+    return encode_dataset(planner, files, of, BOTH, device=cpu, stop=stop, progress=lambda *_: None)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 4, 9])
+def test_only_what_the_steps_and_the_evaluations_read_is_encoded(tmp_path: Path, steps: int) -> None:
+    training, held_out = [picture(tmp_path, name) for name in "abcdefgh"], [picture(tmp_path, "x")]
+    of, planner = few_steps(training, held_out, max_steps=steps, batch_size=2), encoder(tmp_path / "cache")
+    dataset = encode(of, dataset_files_of(of), planner)
+    assert [one.id for one in dataset.training] == list("abcdefgh")
+    order = islice(new_batch_sampler(dataset.training, of, 1).steps(1), steps)
+    taken = {pair.id for step in order for group in step for pair in group}
+    assert {one.id for one in dataset.visited} == taken
+    assert len(taken) == min(2 * steps, 8)
+    needed = {key for one in (*dataset.visited, *dataset.held_out) for key in keys_of(one)} | {planner.prompt_key("")}
+    assert {path.stem for path in (tmp_path / "cache").rglob("*.safetensors")} == needed
+
+
+def keys_of(one: EncodedPair) -> list[str]:
+    return [*one.prompt_keys, *(image.key for image in one.images)]
+
+
+def test_rejected_images_of_pairs_that_no_step_takes_are_not_sampled_and_the_steps_stay_the_same(
+    tmp_path: Path,
+) -> None:
+    names = "abcdefgh"
+    training = [picture(tmp_path, name, has_rejected=False) for name in names]
+    of, planner = few_steps(training, [], max_steps=2, batch_size=2), encoder(tmp_path / "cache")
+    files = dataset_files_of(of)
+    before = plan_encoding(planner, files, of, BOTH)
+    visited = {one.id for one in before.visited}
+    missing = find_missing_images(files, of, BOTH, planner, visited)
+    assert {one.purpose for one in missing} == {f"rejected image of pair {name}" for name in visited}
+    assert len(missing) == 4
+    colours = {planner.prompt_key(f"prompt of {name}"): "red" for name in names}
+    sampled = with_sampled_images(
+        files,
+        missing,
+        replace(of, directory=tmp_path),
+        Painter(colours),  # type: ignore[arg-type]
+        check=lambda: None,
+        progress=lambda *_: None,
+        process_group=SINGLE_PROCESS,
+    )
+    after = encode(of, sampled, planner)
+    assert [one.id for one in after.visited] == [one.id for one in before.visited]
+    assert [one.bucket for one in after.training] == [one.bucket for one in before.training]
+    assert all(len(one.images) == 2 for one in after.visited)
+    assert all(planner.cache.has(key) for one in after.visited for key in keys_of(one))
+
+
 @pytest.mark.parametrize("flip", [True, False])
 def test_training_pairs_may_be_mirrored_where_the_spec_says_so_and_held_out_ones_never(
     tmp_path: Path, flip: bool
@@ -110,16 +185,16 @@ def test_class_images_are_planned_under_the_class_prompt_each_in_its_own_bucket(
 def test_rejected_images_that_nobody_has_are_sampled_from_the_pairs_caption_at_its_size(tmp_path: Path) -> None:
     lonely = [pair("a", has_rejected=False, width=64), pair("b", has_rejected=False)]
     of, planner = run([*lonely, pair("c")], [pair("d", has_rejected=False)]), encoder(tmp_path)
-    found = find_missing_images(dataset_files_of(of), of, BOTH, planner)
+    found = find_missing_images(dataset_files_of(of), of, BOTH, planner, set("abc"))
     assert [one.purpose for one in found] == [f"rejected image of pair {name}" for name in "abd"]
     assert [one.prompt for one in found] == [f"prompt of {name}" for name in "abd"]
     assert [one.prompt_key for one in found] == [planner.prompt_key(one.prompt) for one in found]
     assert [one.size for one in found] == [planner.bucket(lonely[0].chosen), Bucket(16, 16), Bucket(16, 16)]
     assert len({one.seed for one in found}) == 3
-    again = find_missing_images(dataset_files_of(of), of, BOTH, planner)
+    again = find_missing_images(dataset_files_of(of), of, BOTH, planner, set("abc"))
     assert again == found
     other = run([*lonely, pair("c")], [pair("d", has_rejected=False)], seed=5)
-    assert not {one.seed for one in find_missing_images(dataset_files_of(other), other, BOTH, planner)} & {
+    assert not {one.seed for one in find_missing_images(dataset_files_of(other), other, BOTH, planner, set("abc"))} & {
         one.seed for one in found
     }
 
@@ -128,13 +203,15 @@ def test_a_method_of_chosen_images_alone_lacks_rejected_ones_for_validation_only
     of = run([pair("a", has_rejected=False)], [pair("b", has_rejected=False)])
     assert [
         one.purpose
-        for one in find_missing_images(dataset_files_of(of), of, DataRequirements(rejected=False), encoder(tmp_path))
+        for one in find_missing_images(
+            dataset_files_of(of), of, DataRequirements(rejected=False), encoder(tmp_path), {"a"}
+        )
     ] == ["rejected image of pair b"]
 
 
 def test_class_images_are_sampled_from_the_class_prompt_each_from_other_noise(tmp_path: Path) -> None:
     of, planner = run([pair("a")], [pair("b")]), encoder(tmp_path)
-    found = find_missing_images(dataset_files_of(of), of, INSTANCE, planner)
+    found = find_missing_images(dataset_files_of(of), of, INSTANCE, planner, {"a"})
     assert [one.purpose for one in found] == ["class image 0", "class image 1", "class image 2"]
     assert {(one.prompt, one.prompt_key, one.size) for one in found} == {
         ("a photo", planner.prompt_key("a photo"), planner.native)
@@ -154,7 +231,7 @@ def test_a_sampled_image_is_the_rejected_one_of_its_own_pair(tmp_path: Path) -> 
     colours = {planner.prompt_key("prompt of a"): "red", planner.prompt_key("prompt of c"): "blue"}
     found = with_sampled_images(
         dataset_files_of(of),
-        find_missing_images(dataset_files_of(of), of, BOTH, planner),
+        find_missing_images(dataset_files_of(of), of, BOTH, planner, set("abc")),
         of,
         Painter(colours),  # type: ignore[arg-type]
         check=lambda: None,

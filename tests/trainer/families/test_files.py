@@ -11,12 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from trainer.families.files import content_hash, locate
+from trainer.families.files import content_hash
+from trainer.families.locate import locate
 from trainer.runtime.errors import BadRun, BaseUnavailable
+from trainer.spec.run import Base
 
 pytestmark = pytest.mark.unit
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+def hub_base(source: str) -> Base:
+    return Base(name="b", family="sdxl", source=source, revision=REVISION)
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +74,7 @@ def hub(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
 def test_a_hub_that_cannot_be_reached_is_not_the_runs_fault(monkeypatch: pytest.MonkeyPatch, closed_port: int) -> None:
     hub_at(monkeypatch, closed_port)
     with pytest.raises(BaseUnavailable, match=r"someone/model.*Try again later") as raised:
-        locate("someone/model", REVISION, ("unet",))
+        locate(hub_base("someone/model"), ("unet",), half=False)
     assert (raised.value.code, raised.value.source) == ("base_unavailable", "someone/model")
 
 
@@ -76,7 +82,7 @@ def test_a_hub_that_cannot_be_reached_is_not_the_runs_fault(monkeypatch: pytest.
 @pytest.mark.usefixtures("hub")
 def test_a_hub_that_is_down_is_not_the_runs_fault() -> None:
     with pytest.raises(BaseUnavailable):
-        locate("someone/model", REVISION, ("unet",))
+        locate(hub_base("someone/model"), ("unet",), half=False)
 
 
 @pytest.mark.parametrize(
@@ -87,14 +93,14 @@ def test_a_hub_that_is_down_is_not_the_runs_fault() -> None:
 @pytest.mark.usefixtures("hub")
 def test_a_base_that_the_hub_refuses_is_refused_for_good() -> None:
     with pytest.raises(BadRun, match="'someone/model' at '0123") as raised:
-        locate("someone/model", REVISION, ("unet",))
+        locate(hub_base("someone/model"), ("unet",), half=False)
     assert raised.value.code == "base_not_found"
 
 
 def test_what_cannot_be_a_hub_id_is_refused_without_asking(monkeypatch: pytest.MonkeyPatch, closed_port: int) -> None:
     hub_at(monkeypatch, closed_port)
     with pytest.raises(BadRun):
-        locate("not/a/hub/id", REVISION, ("unet",))
+        locate(hub_base("not/a/hub/id"), ("unet",), half=False)
 
 
 def component(folder: Path, content: bytes) -> Path:
@@ -109,7 +115,7 @@ def test_the_hash_follows_names_and_contents_of_what_can_be_loaded(tmp_path: Pat
     same = component(tmp_path / "b" / "vae", b"weights")
     (same / "README.md").write_text("not loaded")
     others = [component(tmp_path / "c" / "vae", b"Weights"), component(tmp_path / "d" / "unet", b"weights")]
-    hashes = [content_hash([folder]) for folder in (original, same, *others)]
+    hashes = [content_hash([folder], half=False) for folder in (original, same, *others)]
     assert hashes[0] == hashes[1]
     assert len(set(hashes)) == 3
 
@@ -123,4 +129,14 @@ def test_files_of_the_hubs_cache_hash_as_their_copies_without_being_read(tmp_pat
     blob.write_bytes(b"never read")
     (linked / "model.safetensors").unlink()
     (linked / "model.safetensors").symlink_to(blob)
-    assert content_hash([linked]) == content_hash([copy])
+    assert content_hash([linked], half=False) == content_hash([copy], half=False)
+
+
+def test_the_hash_is_of_the_weights_that_are_loaded(tmp_path: Path) -> None:
+    folder = component(tmp_path / "vae", b"weights")
+    plain = content_hash([folder], half=True)
+    (folder / "model.non_ema.safetensors").write_bytes(b"other weights")
+    assert content_hash([folder], half=True) == plain
+    (folder / "model.fp16.safetensors").write_bytes(b"half")
+    assert content_hash([folder], half=False) == plain
+    assert content_hash([folder], half=True) != plain
