@@ -27,6 +27,7 @@ from cli.local.embedded import Embedded, Postgres, ServiceDidNotStart, Valkey
 from cli.local.first_key import ensure_local_key
 from cli.local.local_limits import without_rates
 from cli.local.log_files import keep_small
+from cli.local.private_home import make_private
 from migrations.upgrade import upgrade
 from store.base_models import read_bases
 from store.settings import REPOSITORY, Settings
@@ -81,7 +82,10 @@ def services(settings: Settings) -> list[Service]:
 
 @dataclass(frozen=True)
 class Up:
-    """What runs: ``url`` ends in /v1, ``first_key`` is the key if it was made just now."""
+    """What runs: ``url`` ends in /v1, ``first_key`` is the key if it was made just now.
+
+    Only a terminal may show the key: anything else may be a log.
+    """
 
     url: str
     home: str
@@ -96,12 +100,13 @@ def run_stack(settings: Settings, console: Console, ready: Callable[[Up], None])
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # SIGHUP: the terminal was closed
         signal.signal(number, lambda *_: stop.set())
     home = settings.home.resolve()
-    (home / "logs").mkdir(parents=True, exist_ok=True)
+    make_private(home)
     with ExitStack() as cleanup:
         cleanup.enter_context(_only_one(home))
         _check_port_is_free(settings)
         read_bases(settings.bases_file)
         embedded = _start_embedded(settings, home, cleanup)
+        make_private(home)  # as root, PostgreSQL's package opens what lies above its folder
         environment = _environment(settings, home, embedded)
         upgrade(environment["PAIRTUNE_DATABASE_URL"])
         first_key = ensure_local_key(environment["PAIRTUNE_DATABASE_URL"], home / "local.key")
@@ -116,7 +121,8 @@ def run_stack(settings: Settings, console: Console, ready: Callable[[Up], None])
         logs = [store.log for store in embedded] + [one.log for one in running]
         while not stop.wait(0.5):
             for store in embedded:
-                _restart_if_dead(store, console)
+                if _restart_if_dead(store, console):
+                    make_private(home)
             for one in running:
                 one.restart_if_dead(console)
             keep_small(logs)
@@ -184,12 +190,16 @@ def _start_embedded(settings: Settings, home: Path, cleanup: ExitStack) -> list[
     return embedded
 
 
-def _restart_if_dead(store: Embedded, console: Console) -> None:
+def _restart_if_dead(store: Embedded, console: Console) -> bool:
+    """Whether it had ended and was started again."""
     try:
-        if store.ensure_running():
-            console.print(f"{store.name} had ended and was started again.")
+        restarted = store.ensure_running()
     except ServiceDidNotStart as error:
         console.print(f"{error} Trying again.", markup=False)
+        return False
+    if restarted:
+        console.print(f"{store.name} had ended and was started again.")
+    return restarted
 
 
 def _environment(settings: Settings, home: Path, embedded: list[Embedded]) -> dict[str, str]:
