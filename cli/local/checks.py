@@ -23,8 +23,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from cli.client.server import connected
 from cli.errors import CommandError, NoKey, RequestFailed
 from cli.local.embedded import running_postgres, running_valkey
+from migrations.revision import DatabaseTooNew, newer_revision
 from migrations.upgrade import differences
 from store.base_models import read_bases
+from store.database import unusable
 from store.errors import BasesInvalid
 from store.hints import Hints
 from store.settings import Settings
@@ -70,10 +72,14 @@ def database(configured: Settings) -> Checked:
     if url is None:
         return Checked("database", "ok", "embedded: `pairtune up` starts its own PostgreSQL")
     try:
+        if newer_revision(url) is not None:
+            return Checked("database", "ok", "answers; a newer version has migrated it, and this one can use it")
         changes = differences(url)
     except SQLAlchemyError as error:
-        reason = str(error).splitlines()[0]
+        reason = unusable(error) or str(error).splitlines()[0]
         return Checked("database", "error", reason, "Start PostgreSQL, or correct PAIRTUNE_DATABASE_URL.")
+    except DatabaseTooNew as error:
+        return Checked("database", "error", "a newer version has migrated it", str(error))
     if changes:
         return Checked("database", "error", "its tables do not match this version", "Run `python -m migrations`.")
     return Checked("database", "ok", "answers, and has this version's tables")
