@@ -1,4 +1,5 @@
-"""Housekeeping: drop old checkpoints and sweep blobs, in a thread of the dispatcher: the tick never waits for it.
+"""Housekeeping: drop old checkpoints and audit entries, and sweep blobs, in a thread of the dispatcher, for which no
+tick waits.
 
 Any number of dispatchers may run; when the last round was begun stands in the database, and one of them takes the next.
 """
@@ -15,6 +16,7 @@ from sqlalchemy.exc import OperationalError
 from store.errors import BlobMissing
 from store.jobs import retention
 from store.ops import counters
+from store.tenants import audit
 from worker.dispatcher import blob_sweep
 from worker.resources import Resources
 
@@ -41,6 +43,7 @@ def tidy(parts: Resources) -> bool:
     try:
         with parts.sessions.begin() as session:
             dropped = retention.drop_checkpoints(session, days=parts.settings.checkpoint_days)
+            audit.delete_expired(session, days=parts.settings.audit_days)
         swept = blob_sweep.sweep(parts)
     finally:
         if swept is None:

@@ -126,7 +126,7 @@ class Bucket(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Bucket]]:
-    monkeypatch.setattr(Bucket, "kept", {})
+    monkeypatch.setattr(Bucket, "stored", {})
     monkeypatch.setattr(Bucket, "taken", [])
     server = HTTPServer(("127.0.0.1", 0), Bucket)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
