@@ -37,6 +37,7 @@ OTHERS: dict[str, object] = {
     "webhooks_allow_private": False,
     "heartbeat_seconds": 10.0,
     "stall_seconds": 1800.0,
+    "audit_days": 365.0,
     "api_processes": 1,
     "max_connections": 1000,
     "head_seconds": 20.0,
