@@ -12,6 +12,7 @@ from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
 from sqlalchemy import Engine
 
+from api.caches.key_addresses import KeyAddresses
 from api.caches.principals import Principals
 from api.caches.queue_positions import QueuePositions
 from store.base_models import RegisteredBase, read_bases
@@ -34,6 +35,7 @@ class Dependencies:
     reader: Engine
     principals: Principals
     queue_positions: QueuePositions
+    key_addresses: KeyAddresses
     blobs: Blobs
     hints: Hints
     buckets: Buckets
@@ -54,6 +56,7 @@ def open_dependencies(settings: Settings) -> Iterator[Dependencies]:
             reader=reader,
             principals=Principals(),
             queue_positions=QueuePositions(),
+            key_addresses=KeyAddresses(),
             blobs=Blobs(settings.effective_blob_url, partial(renewing, sessions)),
             hints=Hints(settings.required_broker_url),
             buckets=buckets,

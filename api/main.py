@@ -10,6 +10,7 @@ from fastapi import Depends, FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
 
+from api.audit.routes import router as audit
 from api.auth.authentication import Authentication
 from api.caches.thumbnails import Thumbnails
 from api.datasets.image_routes import router as dataset_images
@@ -69,7 +70,7 @@ def create_app(deployment: Settings | None = None) -> FastAPI:
     handlers.install(app)
     routers = (
         *(health, metrics, files, uploads, datasets, dataset_images, fine_tuning, fine_tuning_live),
-        *(models, images, webhooks, usage),
+        *(models, images, webhooks, usage, audit),
     )
     for router in routers:
         app.include_router(router)

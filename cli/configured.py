@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pydantic import ValidationError
-
 from cli.errors import CommandError
-from store.settings import Settings
+from store.settings import InvalidSettings, Settings
 from store.settings import settings as read
 
 
@@ -17,6 +15,5 @@ def settings() -> Settings:
     """Raises WrongSetting."""
     try:
         return read()
-    except ValidationError as error:
-        errors = [f"PAIRTUNE_{'.'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors()]
-        raise WrongSetting("\n".join(errors)) from error
+    except InvalidSettings as error:
+        raise WrongSetting(str(error)) from error

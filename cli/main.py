@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cli.commands import jobs
+from cli.commands.audit import audit
 from cli.commands.datasets import datasets_app
 from cli.commands.doctor import doctor
 from cli.commands.keys import keys_app
@@ -43,6 +44,7 @@ app.command()(jobs.pause)
 app.command()(jobs.resume)
 app.command()(jobs.download)
 app.command()(sample)
+app.command()(audit)
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(models_app, name="models")
 app.add_typer(keys_app, name="keys")

@@ -44,7 +44,7 @@ RUN apt-get update \
 RUN groupadd --gid 10001 pairtune \
     && useradd --uid 10001 --gid pairtune --no-create-home --home-dir /var/lib/pairtune pairtune \
     # A new named volume takes the owner of the directory that it is mounted on.
-    && install --directory --owner pairtune --group pairtune \
+    && install --directory --mode 0700 --owner pairtune --group pairtune \
         /var/lib/pairtune /var/lib/pairtune/blobs /var/lib/pairtune/hf-cache /var/lib/pairtune/work
 COPY --from=build /opt/pairtune /opt/pairtune
 COPY --from=build /app /app

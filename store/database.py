@@ -9,7 +9,7 @@ import sqlalchemy
 from psycopg import Connection
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 Sessions = sessionmaker[Session]
@@ -72,6 +72,20 @@ def read(reader: Engine, query: Callable[[sqlalchemy.Connection], Found]) -> Fou
 
 def open_sessions(engine: Engine) -> Sessions:
     return sessionmaker(engine, expire_on_commit=False)
+
+
+def unusable(error: SQLAlchemyError) -> str | None:
+    """Why there is no connection, in a sentence for the operator; None where the error is another one.
+
+    The driver's own text has a line for each address of a host, and no password.
+    """
+    if isinstance(error, ArgumentError | NoSuchModuleError):
+        return "it is not the URL of a database: it should be like postgresql+psycopg://user:password@host/database."
+    if not isinstance(error, OperationalError) or error.orig is None:
+        return None
+    lines = str(error.orig).strip().splitlines() or ["no answer"]
+    reason = " ".join(lines[0].removeprefix("connection failed: ").split()).rstrip(".")
+    return f"the database does not take the connection: {reason}."
 
 
 def _ms(seconds: float) -> str:

@@ -21,6 +21,7 @@ Prefix = Literal[
     "webhook",
     "delivery",
     "evt",
+    "audit",
 ]
 
 

@@ -20,6 +20,7 @@ from store.errors import LeaseLost
 from store.ops.counters import Queue, count
 from store.tables.lease import Leased
 
+HEAD = 100  # rows of a queue that have a hint at least: more than the workers of one deployment
 # Why a worker lost its lease, for the messages of jobs and generations that fail for it.
 LOST = "The worker, its machine or its connection to the database is at fault: have the operator check them."
 
@@ -89,12 +90,25 @@ def expired(session: Session, leases: Leases[Leasable], *columns: Any) -> list[R
     return list(session.execute(select(*columns).where(leases.live, late).with_for_update(skip_locked=True)))
 
 
-def unpublished(session: Session, leases: Leases[Leasable], *, older_than_seconds: float) -> list[str]:
-    """Ids of the waiting rows without a hint, or whose latest hint is older than that and found no worker."""
+def unpublished(
+    session: Session,
+    leases: Leases[Leasable],
+    *,
+    older_than_seconds: float,
+    apart: InstrumentedAttribute[Any] | None = None,
+) -> list[str]:
+    """Ids of rows at the head of the queue without a hint, or whose latest hint is older than that and found no worker.
+
+    The head is the first HEAD waiting rows, of each value of ``apart``: those whose hints go to other workers. The rows
+    behind them get their turn when these are taken.
+    """
     table = leases.table
     published_before = func.clock_timestamp() - timedelta(seconds=older_than_seconds)
     due = table.published_at.is_(None) | (table.published_at < published_before)
-    return list(session.scalars(select(table.id).where(leases.waiting, due).order_by(table.id)))
+    place = func.row_number().over(partition_by=apart, order_by=table.id)
+    waiting = select(table.id, due.label("due"), place.label("place")).where(leases.waiting).subquery()
+    head = select(waiting.c.id).where(waiting.c.place <= HEAD, waiting.c.due).order_by(waiting.c.id)
+    return list(session.scalars(head))
 
 
 def mark_published(session: Session, leases: Leases[Leasable], row_ids: Collection[str]) -> None:

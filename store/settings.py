@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 REPOSITORY = Path(__file__).resolve().parent.parent  # where the packages lie: a checkout, or site-packages
 SHIPPED_BASES = Path(__file__).resolve().with_name("bases.toml")
+PREFIX = "PAIRTUNE_"
+OF_COMPOSE = frozenset({"PAIRTUNE_GPU"})  # docker-compose.yml reads it
+DAY, YEAR = 24 * 3600.0, 365 * 24 * 3600.0  # seconds
 
 
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="PAIRTUNE_", env_parse_none_str="none", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_parse_none_str="none", frozen=True, allow_inf_nan=False)
 
     home: Path = Field(
         Path("var"), description="Directory of local state: embedded services, blobs, work directories, `local.key`."
     )
     host: str = Field("127.0.0.1", description="Address that the API of `pairtune up` listens on.")
-    port: int = Field(8000, description="Port that the API of `pairtune up` listens on.")
+    port: int = Field(8000, ge=1, le=65535, description="Port that the API of `pairtune up` listens on.")
     api_processes: int = Field(
         1, ge=1, le=64, description="Processes of the API, which share its port; each needs memory of its own."
     )
@@ -55,7 +62,9 @@ class Settings(BaseSettings):
     cache_bytes: int = Field(
         50 * 2**30, ge=0, description="Maximum size of a worker's cache of encoded images and prompts."
     )
-    max_upload_bytes: int = Field(20 * 2**30, description="Maximum size of an upload; a larger one is answered 413.")
+    max_upload_bytes: int = Field(
+        20 * 2**30, ge=1, description="Maximum size of an upload; a larger one is answered 413."
+    )
 
     min_free_bytes: int = Field(
         2**30,
@@ -81,6 +90,7 @@ class Settings(BaseSettings):
         description="Days after which rows of deleted files, datasets, jobs and image generations are erased, with "
         "their prompts.",
     )
+    audit_days: float = Field(365.0, ge=0, description="Days for which the entries of the audit log are stored.")
     blob_grace_seconds: float = Field(
         24 * 3600.0,
         ge=2 * 3600.0,  # twice Blobs' RENEWED_AFTER: from storing bytes to naming them in a row a writer has the rest
@@ -204,19 +214,37 @@ class Settings(BaseSettings):
     )
 
     # Times in seconds. A worker is given up after `lease`; three missed heartbeats fit into it with time to spare.
-    lease_seconds: float = Field(60.0, description="Seconds after which a worker loses a lease that it does not renew.")
-    heartbeat_seconds: float = Field(10.0, description="Seconds between two renewals of a lease.")
+    lease_seconds: float = Field(
+        60.0, gt=0, le=DAY, description="Seconds after which a worker loses a lease that it does not renew."
+    )
+    heartbeat_seconds: float = Field(10.0, gt=0, le=DAY, description="Seconds between two renewals of a lease.")
     dispatch_seconds: float = Field(
-        10.0, description="Seconds between two rounds of the dispatcher, which finds expired leases."
+        10.0, gt=0, le=DAY, description="Seconds between two rounds of the dispatcher, which finds expired leases."
     )
     republish_seconds: float = Field(
-        30.0, description="Age in seconds at which the dispatcher publishes an unclaimed row's hint again."
+        30.0,
+        gt=0,
+        le=DAY,
+        description="Age in seconds at which the dispatcher publishes an unclaimed row's hint again.",
     )
     grace_seconds: float = Field(
-        60.0, description="Seconds from SIGTERM to SIGKILL of a trainer, in which it saves a checkpoint."
+        60.0, ge=0, le=DAY, description="Seconds from SIGTERM to SIGKILL of a trainer, in which it saves a checkpoint."
     )
-    stall_seconds: float = Field(1800.0, description="Seconds without output after which a trainer counts as hung.")
-    crash_cap: int = Field(3, description="Number of crashes after which a job or file fails and is not tried again.")
+    stall_seconds: float = Field(
+        1800.0, gt=0, le=YEAR, description="Seconds without output after which a trainer counts as hung."
+    )
+    crash_cap: int = Field(
+        3, ge=1, le=1000, description="Number of crashes after which a job or file fails and is not tried again."
+    )
+
+    @model_validator(mode="after")
+    def _renewed_in_time(self) -> Self:
+        if self.heartbeat_seconds >= self.lease_seconds:
+            raise ValueError(
+                f"PAIRTUNE_HEARTBEAT_SECONDS ({self.heartbeat_seconds:g}) should be less than PAIRTUNE_LEASE_SECONDS "
+                f"({self.lease_seconds:g}); a third of it or less is best"
+            )
+        return self
 
     @property
     def required_database_url(self) -> str:
@@ -249,12 +277,46 @@ class Settings(BaseSettings):
         return self.home.resolve() / "work"
 
 
-class MissingSetting(RuntimeError):
+class SettingsError(SystemExit):
+    """The process cannot start; its only output is the text, which says what to change."""
+
+
+class MissingSetting(SettingsError):
     def __init__(self, variable: str) -> None:
         super().__init__(f"{variable} is not set: start through `pairtune up`, or set it to your own service.")
 
 
+class InvalidSettings(SettingsError):
+    """``errors``: a line for each variable."""
+
+    def __init__(self, errors: list[str]) -> None:
+        super().__init__("\n".join(errors))
+        self.errors = errors
+
+
 @cache
 def settings() -> Settings:
-    """The process's settings, read once."""
-    return Settings()
+    """The process's settings, read once. Raises InvalidSettings, with every error."""
+    errors = list(_unknown(os.environ))
+    try:
+        found = Settings()
+    except ValidationError as error:
+        errors += [_described(one["loc"], one["msg"]) for one in error.errors()]
+    if errors:
+        raise InvalidSettings(errors)
+    return found
+
+
+def _unknown(names: Iterable[str]) -> Iterator[str]:
+    """A misspelt variable would otherwise leave a default in force, unnoticed."""
+    known = {f"{PREFIX}{field.upper()}" for field in Settings.model_fields} | OF_COMPOSE
+    for name in sorted(name for name in names if name.upper().startswith(PREFIX)):
+        if name.upper() not in known:
+            close = get_close_matches(name.upper(), known, n=1, cutoff=0.8)
+            yield f"{name}: there is no such setting{f'; did you mean {close[0]}?' if close else '.'}"
+
+
+def _described(location: tuple[int | str, ...], message: str) -> str:
+    """``message`` is pydantic's, which repeats no value; an error of several variables names them itself."""
+    text = f"{message.removeprefix('Value error, ').removesuffix('.')}."
+    return f"{PREFIX}{str(location[0]).upper()}: {text}" if location else text

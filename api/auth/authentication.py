@@ -11,7 +11,7 @@ from dataclasses import astuple, dataclass
 from urllib.parse import parse_qsl
 
 import structlog
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
@@ -28,8 +28,9 @@ from store import roles
 from store.database import Sessions, read
 from store.errors import InsufficientRole, InvalidKey, RateLimited
 from store.roles import Role
-from store.tenants import api_keys, limits
+from store.tenants import api_keys, audit, limits
 from store.tenants.api_keys import PREFIX, Principal
+from store.tenants.audit import Actor
 from store.tenants.rate_limits import Allowance
 
 log = structlog.get_logger()
@@ -79,6 +80,7 @@ class Authentication:
     async def _admitted(self, dependencies: Dependencies, request: Request, needed: Role) -> Admitted:
         admitted = await _admitted(dependencies, request)
         request.scope["state"]["principal"] = admitted.principal
+        await _note_address(dependencies, request.scope, admitted.principal)
         roles.require(admitted.principal.role, needed)
         if self._open[admitted.principal.project_id] >= dependencies.settings.requests_at_once:
             raise TooManyOpenRequests(dependencies.settings.requests_at_once)
@@ -160,6 +162,26 @@ async def _count_address(dependencies: Dependencies, scope: Scope) -> None:
         network = client_network(scope)
         if not dependencies.buckets.take_reserved_for_address(network, per_minute):
             await run_in_threadpool(dependencies.buckets.take_for_address, network, per_minute)
+
+
+async def _note_address(dependencies: Dependencies, scope: Scope, principal: Principal) -> None:
+    """The first use of a key from an address goes to the audit log."""
+    network, known = client_network(scope), dependencies.key_addresses
+    if not known.is_known(principal.key_id, network):
+        actor = Actor(principal.project_id, key_id=principal.key_id, address=network)
+        if await run_in_threadpool(_record_address, dependencies.sessions, actor):
+            known.remember(principal.key_id, network)
+
+
+def _record_address(sessions: Sessions, actor: Actor) -> bool:
+    """Whether that was possible: a read succeeds on a database that takes no writes."""
+    try:
+        with sessions.begin() as session:
+            audit.record_address(session, actor)
+    except (DBAPIError, PoolTimeout) as error:
+        log.warning("key.address_not_noted", key=actor.key_id, reason=str(error).partition("\n")[0])
+        return False
+    return True
 
 
 def _find(dependencies: Dependencies, secret: str) -> Principal:

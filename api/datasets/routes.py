@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.concurrency import run_in_threadpool
 
+from api.audit.actor import By
 from api.datasets import service
 from api.datasets.request import FORM_TEXTS, LIMITS, AddDatasetFile, CreateDataset
 from api.datasets.schemas import (
@@ -41,10 +42,12 @@ from api.http.turns import Claimant, Turns
 from store.datasets import datasets
 from store.errors import CursorUnknown, DatasetNotFound, PairNotFound, QuotaExceeded, RevisionNotFound
 from store.roles import Role
+from store.tenants import audit
 from store.tenants.api_keys import Principal
 
 INSERTED_AT_ONCE = 2  # files whose pairs are added at a time; each needs a connection to the database meanwhile
 PAIR_BYTES = 2 * LIMITS.image_bytes  # a pair has two images
+
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 Revision = Annotated[int | None, Query(ge=1, description="The latest one without it.")]
 IMAGES = ("chosen", "rejected")
@@ -153,9 +156,10 @@ def retrieve_dataset(dataset_id: str, caller: Caller, dependencies: Injected) ->
 
 @router.delete("/{dataset_id}", operation_id="deleteDataset", responses=failures(DatasetNotFound))
 @requires(Role.MEMBER)
-def delete_dataset(dataset_id: str, caller: Caller, dependencies: Injected) -> DatasetDeleted:
+def delete_dataset(dataset_id: str, caller: Caller, by: By, dependencies: Injected) -> DatasetDeleted:
     """Delete a dataset. Jobs that were made of it, ended or not, keep the revision that they pinned."""
     with transaction(dependencies) as work:
+        audit.record(work.session, by, "dataset.deleted", dataset_id)
         return DatasetDeleted(id=datasets.delete(work.session, caller.project_id, dataset_id).id)
 
 
@@ -286,7 +290,8 @@ def retrieve_pair(dataset_id: str, pair_id: str, caller: Caller, dependencies: I
     "/{dataset_id}/pairs/{pair_id}", operation_id="deleteDatasetPair", responses=failures(DatasetNotFound, PairNotFound)
 )
 @requires(Role.MEMBER)
-def delete_pair(dataset_id: str, pair_id: str, caller: Caller, dependencies: Injected) -> DatasetPairDeleted:
+def delete_pair(dataset_id: str, pair_id: str, caller: Caller, by: By, dependencies: Injected) -> DatasetPairDeleted:
     """Remove a pair, as one new revision; those before keep it."""
     with transaction(dependencies) as work:
+        audit.record(work.session, by, "dataset.pair_deleted", pair_id, {"dataset_id": dataset_id})
         return service.remove_pair(work.session, caller.project_id, dataset_id, pair_id)

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
+from api.audit.actor import By
 from api.dependencies import Caller, Dependencies, Injected
 from api.errors.errors import NoReport, RangeNotSatisfiable
 from api.errors.responses import DISK_ERRORS, FORM, ONCE, failures
@@ -27,6 +28,7 @@ from store.errors import BlobMissing, CursorUnknown, FileInUse, FileNotFound, Qu
 from store.files import files
 from store.roles import Role
 from store.tables.base import Json
+from store.tenants import audit
 from store.tenants.api_keys import Principal
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
@@ -163,9 +165,10 @@ def retrieve_file_report(
 
 @router.delete("/{file_id}", operation_id="deleteFile", responses=failures(FileNotFound, FileInUse))
 @requires(Role.MEMBER)
-def delete_file(file_id: str, caller: Caller, dependencies: Injected) -> FileDeleted:
+def delete_file(file_id: str, caller: Caller, by: By, dependencies: Injected) -> FileDeleted:
     """Delete a file that no unfinished job needs."""
     with transaction(dependencies) as work:
+        audit.record(work.session, by, "file.deleted", file_id)
         return service.delete(work.session, caller.project_id, file_id)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import JSONResponse
 
+from api.audit.actor import By
 from api.dependencies import Caller, Injected
 from api.errors.responses import BODY, DISK_ERRORS, ONCE, failures
 from api.fine_tuning import service
@@ -31,6 +32,7 @@ from api.http.transactions import transaction
 from store.errors import CursorUnknown, FileInUse, IllegalTransition, JobNotFound, QuotaExceeded
 from store.jobs import jobs
 from store.roles import Role
+from store.tenants import audit
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
 CREATE_BODY = {
@@ -98,10 +100,11 @@ def retrieve_job(fine_tuning_job_id: str, caller: Caller, dependencies: Injected
     responses=failures(JobNotFound, IllegalTransition, FileInUse),
 )
 @requires(Role.MEMBER)
-def delete_job(fine_tuning_job_id: str, caller: Caller, dependencies: Injected) -> FineTuningJobDeleted:
+def delete_job(fine_tuning_job_id: str, caller: Caller, by: By, dependencies: Injected) -> FineTuningJobDeleted:
     """Delete a job that has ended, with its events, checkpoints, samples, model and result files. An addition."""
     with transaction(dependencies) as work:
         jobs.delete(work.session, caller.project_id, fine_tuning_job_id)
+        audit.record(work.session, by, "job.deleted", fine_tuning_job_id)
     return FineTuningJobDeleted(id=fine_tuning_job_id)
 
 

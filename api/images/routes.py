@@ -10,6 +10,7 @@ from fastapi import APIRouter, Header, Path, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
+from api.audit.actor import By
 from api.dependencies import Caller, Dependencies, Injected
 from api.errors.errors import GenerationCancelled, GenerationFailed, GenerationQueued, GenerationRunning
 from api.errors.responses import BODY, ONCE, failures
@@ -26,6 +27,7 @@ from api.images.waiting import GenerationWaiters
 from store.errors import BlobMissing, GenerationNotFound, ImageNotFound, QuotaExceeded
 from store.generations import generations
 from store.roles import Role
+from store.tenants import audit
 from store.tenants.api_keys import Principal
 
 router = APIRouter(prefix="/v1/images/generations", tags=["images"])
@@ -133,10 +135,13 @@ def cancel_image_generation(
 
 @router.delete("/{generation_id}", operation_id="deleteImageGeneration", responses=failures(GenerationNotFound))
 @requires(Role.MEMBER)
-def delete_image_generation(generation_id: str, caller: Caller, dependencies: Injected) -> ImageGenerationDeleted:
+def delete_image_generation(
+    generation_id: str, caller: Caller, by: By, dependencies: Injected
+) -> ImageGenerationDeleted:
     """Delete a request for images and its images; one that has not ended is cancelled. An addition."""
     with transaction(dependencies) as work:
         generations.delete(work.session, caller.project_id, generation_id)
+        audit.record(work.session, by, "image_generation.deleted", generation_id)
     return ImageGenerationDeleted(id=generation_id)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from api.audit.actor import By
 from api.dependencies import Caller, Injected
 from api.errors.responses import failures
 from api.http.paging import After
@@ -15,6 +16,7 @@ from api.models import service
 from api.models.schemas import Model, ModelDeleted, ModelList
 from store.errors import CursorUnknown, ModelIsBase, ModelNotFound
 from store.roles import Role
+from store.tenants import audit
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -44,7 +46,8 @@ def retrieve_model(model: str, caller: Caller, dependencies: Injected) -> Model:
 
 @router.delete("/{model:path}", operation_id="deleteModel", responses=failures(ModelNotFound, ModelIsBase))
 @requires(Role.MEMBER)
-def delete_model(model: str, caller: Caller, dependencies: Injected) -> ModelDeleted:
+def delete_model(model: str, caller: Caller, by: By, dependencies: Injected) -> ModelDeleted:
     """Delete a fine-tuned model: its name, its adapter files and those of its job's checkpoints."""
     with transaction(dependencies) as work:
+        audit.record(work.session, by, "model.deleted", model)
         return service.delete(work.session, dependencies.bases, caller.project_id, model)

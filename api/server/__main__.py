@@ -31,6 +31,7 @@ METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client reads it when
 
 def main() -> None:
     configured = settings()
+    _ = configured.required_database_url, configured.required_broker_url  # else each process of the API would say so
     arguments = _arguments(configured)
     configure_logs()
     _allow_files(configured.max_connections + FILES_BESIDE_CONNECTIONS)

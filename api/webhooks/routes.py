@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
 
+from api.audit.actor import By
 from api.dependencies import Caller, Injected
 from api.errors.responses import BODY, ONCE, failures
 from api.http.idempotency import IdempotencyKey, once
@@ -27,6 +28,7 @@ from api.webhooks.schemas import (
 )
 from store.errors import CursorUnknown, DeliveryNotFound, TooManyWebhooks, WebhookDisabled, WebhookNotFound
 from store.roles import Role
+from store.tenants import audit
 from store.webhooks import endpoints
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
@@ -47,13 +49,13 @@ CREATE_BODY = {
 )
 @requires(Role.ADMIN)
 def create_webhook(
-    body: ParsedBody, caller: Caller, dependencies: Injected, idempotency_key: IdempotencyKey = None
+    body: ParsedBody, caller: Caller, by: By, dependencies: Injected, idempotency_key: IdempotencyKey = None
 ) -> WebhookWithSecret | JSONResponse:
     """Have the project's events sent to a URL. The answer alone holds the signing secret. An addition."""
     request = parse(body.document, dependencies.settings)  # before the transaction: it resolves the URL's host
     omitted = service.secret_of(dependencies.settings)
     with transaction(dependencies) as work:
-        create = partial(service.create, work, dependencies.settings, caller.project_id, request)
+        create = partial(service.create, work, dependencies.settings, by, caller.project_id, request)
         return once(work, caller, idempotency_key, "createWebhook", body.sha256, create, omitted)
 
 
@@ -80,9 +82,10 @@ def retrieve_webhook(webhook_id: str, caller: Caller, dependencies: Injected) ->
 
 @router.delete("/{webhook_id}", operation_id="deleteWebhook", responses=failures(WebhookNotFound))
 @requires(Role.ADMIN)
-def delete_webhook(webhook_id: str, caller: Caller, dependencies: Injected) -> WebhookDeleted:
+def delete_webhook(webhook_id: str, caller: Caller, by: By, dependencies: Injected) -> WebhookDeleted:
     """Delete a webhook and its log; what was not sent yet is not sent. An addition."""
     with transaction(dependencies) as work:
+        audit.record(work.session, by, "webhook.deleted", webhook_id)
         return service.delete(work.session, caller.project_id, webhook_id)
 
 
@@ -94,12 +97,12 @@ def delete_webhook(webhook_id: str, caller: Caller, dependencies: Injected) -> W
 )
 @requires(Role.ADMIN)
 def rotate_webhook(
-    webhook_id: str, caller: Caller, dependencies: Injected, idempotency_key: IdempotencyKey = None
+    webhook_id: str, caller: Caller, by: By, dependencies: Injected, idempotency_key: IdempotencyKey = None
 ) -> WebhookWithSecret | JSONResponse:
     """Make a new signing secret. For 24 hours every delivery is signed by the old one too. An addition."""
     omitted = service.secret_of(dependencies.settings)
     with transaction(dependencies) as work:
-        rotate = partial(service.rotate, work, dependencies.settings, caller.project_id, webhook_id)
+        rotate = partial(service.rotate, work, dependencies.settings, by, caller.project_id, webhook_id)
         return once(work, caller, idempotency_key, "rotateWebhook", webhook_id, rotate, omitted)
 
 

@@ -19,6 +19,8 @@ from api.webhooks.schemas import (
 from store.settings import Settings
 from store.tables import webhook
 from store.tables.base import Json
+from store.tenants import audit
+from store.tenants.audit import Actor
 from store.webhooks import delivery_log, endpoints
 from store.webhooks.signing import SigningKey, shown, signing_key
 
@@ -28,16 +30,20 @@ def secret_of(settings: Settings) -> OmittedField:
     return OmittedField("signing_secret", lambda answer: _secret(signing_key(settings), answer))
 
 
-def create(work: UnitOfWork, settings: Settings, project_id: str, request: CreateWebhook) -> WebhookWithSecret:
+def create(
+    work: UnitOfWork, settings: Settings, by: Actor, project_id: str, request: CreateWebhook
+) -> WebhookWithSecret:
     key = signing_key(settings)
     events = request.events or EVERY_EVENT
     row = endpoints.create(work.session, project_id, url=request.url, events=events, key_check=key.check)
+    audit.record(work.session, by, "webhook.created", row.id, {"url": request.url})
     return _with_secret(key, row, 1)
 
 
-def rotate(work: UnitOfWork, settings: Settings, project_id: str, webhook_id: str) -> WebhookWithSecret:
+def rotate(work: UnitOfWork, settings: Settings, by: Actor, project_id: str, webhook_id: str) -> WebhookWithSecret:
     key = signing_key(settings)
     row, version = endpoints.rotate(work.session, project_id, webhook_id, key_check=key.check)
+    audit.record(work.session, by, "webhook.rotated", webhook_id, {"secret_version": version})
     return _with_secret(key, row, version)
 
 

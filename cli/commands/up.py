@@ -48,13 +48,15 @@ def up(as_json: AsJson = False, api_processes: ApiProcesses = None) -> None:
 
 
 def _document(found: Up) -> None:
-    print_json(asdict(found))
+    document = asdict(found)
+    del document["first_key"]  # a program reads the file
+    print_json(document)
     sys.stdout.flush()  # a pipe would keep it until the end
 
 
 def _greeting(console: Console, found: Up) -> None:
     console.print(f"pairtune is up: [bold]{found.url}[/bold]  (logs: {found.logs})", soft_wrap=True)
-    if found.first_key is not None:
+    if found.first_key is not None and sys.stdout.isatty():  # rich takes FORCE_COLOR for a terminal
         console.print(f"Your API key, also in {found.key_file}: [bold]{found.first_key}[/bold]", soft_wrap=True)
     else:
         console.print(f"API key: {found.key_file}", soft_wrap=True)

@@ -18,19 +18,24 @@ import obstore
 from kombu.utils.url import maybe_sanitize_url
 from obstore.exceptions import BaseError
 from obstore.store import from_url
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from cli.client.server import connected
 from cli.errors import CommandError, NoKey, RequestFailed
 from cli.local.embedded import running_postgres, running_valkey
+from migrations.revision import DatabaseTooNew, newer_revision
 from migrations.upgrade import differences
 from store.base_models import read_bases
+from store.blobs.blobs import reason_of
+from store.database import unusable
 from store.errors import BasesInvalid
-from store.hints import Hints
 from store.settings import Settings
+from store.tenants import rate_limits
 
 GIB = 2**30
 PROBE_TIMEOUT = timedelta(seconds=5)
+BROKER_SECONDS = 5.0  # for an answer of the broker
 LITTLE_DISK = 10 * GIB  # a base, a dataset, their cache and a few checkpoints
 DEVICE = """
 import torch
@@ -70,10 +75,14 @@ def database(configured: Settings) -> Checked:
     if url is None:
         return Checked("database", "ok", "embedded: `pairtune up` starts its own PostgreSQL")
     try:
+        if newer_revision(url) is not None:
+            return Checked("database", "ok", "answers; a newer version has migrated it, and this one can use it")
         changes = differences(url)
     except SQLAlchemyError as error:
-        reason = str(error).splitlines()[0]
+        reason = unusable(error) or str(error).splitlines()[0]
         return Checked("database", "error", reason, "Start PostgreSQL, or correct PAIRTUNE_DATABASE_URL.")
+    except DatabaseTooNew as error:
+        return Checked("database", "error", "a newer version has migrated it", str(error))
     if changes:
         return Checked("database", "error", "its tables do not match this version", "Run `python -m migrations`.")
     return Checked("database", "ok", "answers, and has this version's tables")
@@ -83,15 +92,27 @@ def broker(configured: Settings) -> Checked:
     url = configured.broker_url or running_valkey(configured.home.resolve())
     if url is None:
         return Checked("broker", "ok", "embedded: `pairtune up` starts its own Valkey")
-    try:
-        answers, shown = Hints(url).reachable(), maybe_sanitize_url(url)  # without its password
-    except (KeyError, ValueError):  # as kombu rejects a URL; its reason may hold a piece of the password
-        cure = "Correct PAIRTUNE_BROKER_URL: it should be like redis://host:6379/0."
-        return Checked("broker", "error", "it is not the URL of a broker", cure)
-    if answers:
+    problem = broker_problem(url)
+    if problem is None:
         return Checked("broker", "ok", "answers")
-    cure = "Start Redis or Valkey, or correct PAIRTUNE_BROKER_URL."
-    return Checked("broker", "error", f"{shown} does not answer", cure)
+    return Checked("broker", "error", *problem)
+
+
+def broker_problem(url: str) -> tuple[str, str] | None:
+    """Why the broker cannot be used, and what to do; None where it answers."""
+    try:
+        client, shown = rate_limits.connect(url, BROKER_SECONDS), maybe_sanitize_url(url)  # without its password
+    except (KeyError, ValueError):  # the reason may hold a piece of the password
+        return "it is not the URL of a broker", "Correct PAIRTUNE_BROKER_URL: it should be like redis://host:6379/0."
+    with client:
+        try:
+            client.ping()
+        except (AuthenticationError, NoPermissionError):
+            return f"{shown} refuses the password or the user", "Correct the password in PAIRTUNE_BROKER_URL."
+        except RedisError:
+            cure = "Start Redis or Valkey, or correct PAIRTUNE_BROKER_URL."
+            return f"{shown} does not answer", cure
+    return None
 
 
 def storage(configured: Settings) -> Checked:
@@ -100,8 +121,7 @@ def storage(configured: Settings) -> Checked:
     try:
         readable = probe_store(url)
     except (BaseError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        return Checked("storage", "error", f"{url}: {reason}", "Correct PAIRTUNE_BLOB_URL, or its rights.")
+        return Checked("storage", "error", f"{url}: {reason_of(error)}", "Correct PAIRTUNE_BLOB_URL, or its rights.")
     if not readable:
         return Checked("storage", "error", f"{url} returns other bytes than were written", "Check the object store.")
     return Checked("storage", "ok", f"{url} can be written and read")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import ArgumentError, OperationalError, ProgrammingError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
 
 from cli.configured import settings
 from cli.errors import CommandError
 from cli.local.embedded import running_postgres
-from store.database import open_engine, open_sessions
+from store.database import open_engine, open_sessions, unusable
 from store.settings import Settings
 
 
@@ -25,13 +25,13 @@ def database_session() -> Iterator[Session]:
     url = database_url(settings())
     try:
         engine = open_engine(url, pool_size=1)
-    except ArgumentError as error:
-        raise NoDatabase("PAIRTUNE_DATABASE_URL should be postgresql://user:password@host/database.") from error
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise NoDatabase(f"PAIRTUNE_DATABASE_URL: {unusable(error)}") from error
     try:
         with open_sessions(engine).begin() as session:
             yield session
     except OperationalError as error:
-        raise NoDatabase(f"The database does not answer: {error.orig}") from error
+        raise NoDatabase(f"PAIRTUNE_DATABASE_URL: {unusable(error)}") from error
     except ProgrammingError as error:
         reason = str(error.orig).splitlines()[0]
         raise NoDatabase(f"The database is not this version's ({reason}): run `python -m migrations`.") from error

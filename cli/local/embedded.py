@@ -231,7 +231,8 @@ class Valkey:
             "--daemonize": "no",
         }
         command = [str(get_binary_path()), *(part for option in options.items() for part in option)]
-        server = process.start_logged(command, cwd=self._folder, log=self.log, environment=os.environ)
+        environment = process.without_secrets(os.environ)
+        server = process.start_logged(command, cwd=self._folder, log=self.log, environment=environment)
         _wait_until_it_answers(server, self._socket, self.log)
         return server
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import os
+import socket
 from pathlib import Path
 
 from sqlalchemy.orm import Session
@@ -10,7 +12,7 @@ from sqlalchemy.orm import Session
 from store.database import open_engine, open_sessions
 from store.errors import InvalidKey
 from store.roles import Role
-from store.tenants import api_keys
+from store.tenants import api_keys, audit
 
 
 def ensure_local_key(database_url: str, path: Path) -> str | None:
@@ -20,12 +22,23 @@ def ensure_local_key(database_url: str, path: Path) -> str | None:
         if path.exists() and _works(session, path.read_text(encoding="ascii").strip()):
             key = None
         else:
-            key = api_keys.create(
-                session, api_keys.ensure_project(session, api_keys.DEFAULT_PROJECT), "local", Role.ADMIN
-            )
+            project = api_keys.ensure_project(session, api_keys.DEFAULT_PROJECT)
+            key = api_keys.create(session, project, "local", Role.ADMIN)
+            key_id = api_keys.authenticate(session, key).key_id
+            operator = audit.Actor(project.id, operator=operator_name())
+            audit.record(session, operator, "key.created", key_id, {"name": "local", "role": Role.ADMIN})
             _write_private(path, key)
     engine.dispose()
     return key
+
+
+def operator_name() -> str:
+    """For the audit log: the user of this machine who runs the command."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container's user without a name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
 
 
 def _works(session: Session, secret: str) -> bool:

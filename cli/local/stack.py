@@ -22,13 +22,18 @@ from pathlib import Path
 
 import httpx
 from rich.console import Console
+from sqlalchemy.exc import SQLAlchemyError
 
+from cli.local.checks import broker_problem, storage
 from cli.local.embedded import Embedded, Postgres, ServiceDidNotStart, Valkey
 from cli.local.first_key import ensure_local_key
 from cli.local.local_limits import without_rates
 from cli.local.log_files import keep_small
+from cli.local.private_home import make_private
+from migrations.revision import DatabaseTooNew
 from migrations.upgrade import upgrade
 from store.base_models import read_bases
+from store.database import unusable
 from store.settings import REPOSITORY, Settings
 from worker.runtime import process
 
@@ -81,7 +86,10 @@ def services(settings: Settings) -> list[Service]:
 
 @dataclass(frozen=True)
 class Up:
-    """What runs: ``url`` ends in /v1, ``first_key`` is the key if it was made just now."""
+    """What runs: ``url`` ends in /v1, ``first_key`` is the key if it was made just now.
+
+    Only a terminal may show the key: anything else may be a log.
+    """
 
     url: str
     home: str
@@ -96,14 +104,16 @@ def run_stack(settings: Settings, console: Console, ready: Callable[[Up], None])
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # SIGHUP: the terminal was closed
         signal.signal(number, lambda *_: stop.set())
     home = settings.home.resolve()
-    (home / "logs").mkdir(parents=True, exist_ok=True)
+    make_private(home)
     with ExitStack() as cleanup:
         cleanup.enter_context(_only_one(home))
         _check_port_is_free(settings)
         read_bases(settings.bases_file)
+        _check_services(settings)
         embedded = _start_embedded(settings, home, cleanup)
+        make_private(home)  # as root, PostgreSQL's package opens what lies above its folder
         environment = _environment(settings, home, embedded)
-        upgrade(environment["PAIRTUNE_DATABASE_URL"])
+        _upgrade(environment["PAIRTUNE_DATABASE_URL"])
         first_key = ensure_local_key(environment["PAIRTUNE_DATABASE_URL"], home / "local.key")
         running = [Running(service, environment, home / "logs") for service in services(settings)]
         # The supervisor has work of its own after the trainer has ended.
@@ -116,7 +126,8 @@ def run_stack(settings: Settings, console: Console, ready: Callable[[Up], None])
         logs = [store.log for store in embedded] + [one.log for one in running]
         while not stop.wait(0.5):
             for store in embedded:
-                _restart_if_dead(store, console)
+                if _restart_if_dead(store, console):
+                    make_private(home)
             for one in running:
                 one.restart_if_dead(console)
             keep_small(logs)
@@ -184,12 +195,16 @@ def _start_embedded(settings: Settings, home: Path, cleanup: ExitStack) -> list[
     return embedded
 
 
-def _restart_if_dead(store: Embedded, console: Console) -> None:
+def _restart_if_dead(store: Embedded, console: Console) -> bool:
+    """Whether it had ended and was started again."""
     try:
-        if store.ensure_running():
-            console.print(f"{store.name} had ended and was started again.")
+        restarted = store.ensure_running()
     except ServiceDidNotStart as error:
         console.print(f"{error} Trying again.", markup=False)
+        return False
+    if restarted:
+        console.print(f"{store.name} had ended and was started again.")
+    return restarted
 
 
 def _environment(settings: Settings, home: Path, embedded: list[Embedded]) -> dict[str, str]:
@@ -223,6 +238,30 @@ def _check_port_is_free(settings: Settings) -> None:
             probe.bind((settings.host, settings.port))
         except OSError as error:
             raise StackError(f"Port {settings.port} on {settings.host} is taken; set PAIRTUNE_PORT.") from error
+
+
+def _check_services(settings: Settings) -> None:
+    """The broker and the object store that the settings name; PostgreSQL is checked by its migration."""
+    problem = broker_problem(settings.broker_url) if settings.broker_url is not None else None
+    if problem is not None:
+        found, cure = problem
+        raise StackError(f"PAIRTUNE_BROKER_URL: {found}. {cure}")
+    if not settings.effective_blob_url.startswith("file://"):
+        stored = storage(settings)
+        if stored.state == "error":
+            raise StackError(f"PAIRTUNE_BLOB_URL: {stored.found}. {stored.cure}")
+
+
+def _upgrade(database_url: str) -> None:
+    try:
+        upgrade(database_url)
+    except DatabaseTooNew as error:
+        raise StackError(str(error)) from error
+    except SQLAlchemyError as error:
+        reason = unusable(error)
+        if reason is None:
+            raise
+        raise StackError(f"PAIRTUNE_DATABASE_URL: {reason}") from error
 
 
 def _becomes_ready(settings: Settings, stop: threading.Event) -> bool:

@@ -1,4 +1,4 @@
-"""Projects and keys as `pairtune keys` and `pairtune projects` show them: rows of the database as plain documents.
+"""Projects, keys and the audit log as `pairtune keys`, `projects` and `audit` show them: rows as plain documents.
 
 Imported by those commands when they run: SQLAlchemy takes a second, which no other command should wait for.
 """
@@ -12,6 +12,7 @@ from datetime import datetime
 from cli.configured import settings
 from cli.errors import CommandError
 from cli.local.database import database_session
+from cli.local.first_key import operator_name
 from cli.local.local_limits import unlimited
 from store import erasure
 from store.blobs import upload_parts
@@ -20,18 +21,29 @@ from store.files import uploads
 from store.roles import Role
 from store.tables.base import Json
 from store.tables.project import Project
-from store.tenants import api_keys, limits, projects
+from store.tenants import api_keys, audit, limits, projects
 from store.tenants.limits import NAMES as LIMITS
 
-__all__ = ["LIMITS", "every_key", "every_project", "new_key", "revoked", "with_limits", "without_project"]
+__all__ = [
+    "LIMITS",
+    "audit_entries",
+    "every_key",
+    "every_project",
+    "new_key",
+    "revoked",
+    "with_limits",
+    "without_project",
+]
 
 
 def new_key(name: str, project: str | None, role: Role) -> Json:
     """``key`` is the key itself, which is stored nowhere."""
     project = project or api_keys.DEFAULT_PROJECT
     with database_session() as session:
-        secret = api_keys.create(session, api_keys.ensure_project(session, project), name, role)
+        owner = api_keys.ensure_project(session, project)
+        secret = api_keys.create(session, owner, name, role)
         key_id = api_keys.authenticate(session, secret).key_id
+        audit.record(session, _operator(owner.id), "key.created", key_id, {"name": name, "role": role})
     return {"id": key_id, "key": secret, "name": name, "project": project, "role": role}
 
 
@@ -55,7 +67,10 @@ def every_key() -> list[Json]:
 def revoked(key_id: str) -> bool:
     """Whether there was such a key and it was still valid."""
     with database_session() as session:
-        return api_keys.revoke(session, key_id)
+        project_id = api_keys.revoke(session, key_id)
+        if project_id is not None:
+            audit.record(session, _operator(project_id), "key.revoked", key_id)
+        return project_id is not None
 
 
 def every_project() -> list[Json]:
@@ -67,7 +82,33 @@ def with_limits(name: str, own: Json, dropped: Collection[str]) -> Json:
     """The project, made if there is none of this name, with these limits of its own and without those."""
     with database_session() as session:
         projects.set_limits(session, name, own=own, dropped=dropped)
-        return _described(api_keys.ensure_project(session, name))
+        project = api_keys.ensure_project(session, name)
+        if own or dropped:
+            changes = {"own": own, "default": sorted(dropped)}
+            audit.record(session, _operator(project.id), "limits.changed", project.id, changes)
+        return _described(project)
+
+
+def audit_entries(project: str | None, action: str | None, limit: int) -> list[Json]:
+    """Newest first."""
+    with database_session() as session:
+        return [
+            {
+                "id": entry.id,
+                "at": _shown(entry.created_at),
+                "action": entry.action,
+                "subject": entry.subject,
+                "project": name or entry.project_id,
+                "by": entry.key_id or f"operator {entry.operator}",
+                "address": entry.address,
+                "details": entry.details,
+            }
+            for entry, name in audit.latest(session, project=project, action=action, limit=limit)
+        ]
+
+
+def _operator(project_id: str) -> audit.Actor:
+    return audit.Actor(project_id, operator=operator_name())
 
 
 def without_project(name: str) -> dict[str, int]:
@@ -78,6 +119,7 @@ def without_project(name: str) -> dict[str, int]:
             raise CommandError(f"There is no project {name!r}; `pairtune projects list` lists them.")
         in_parts = uploads.of_project(session, project.id)
         erased = erasure.erase_project(session, project.id)
+        audit.record(session, _operator(project.id), "project.deleted", project.id, {"rows": sum(erased.values())})
     store = Blobs(settings().effective_blob_url).store
     for upload_id in in_parts:
         upload_parts.remove(store, upload_id)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import obstore
+import structlog
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, ObjectStore, S3Store, from_url
 
@@ -31,10 +32,21 @@ SIGNED_FOR = timedelta(minutes=5)  # a download has to begin within it, not to e
 RENEWED_AFTER = 3600.0  # seconds; an older blob is made young when its bytes are stored again
 
 
+log = structlog.get_logger()
+
+
 @dataclass(frozen=True)
 class StoredBlob:
     sha256: str
     bytes: int
+
+
+def reason_of(error: Exception) -> str:
+    """Why a store gives no answer, in a line: obstore's own text has thirty, and does not say that HTTP is off."""
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if "builder error" in first and "http://" in first:
+        return f"{first}. Plain HTTP is refused: use https://, or set AWS_ALLOW_HTTP=true if the network is yours"
+    return first
 
 
 Renewing = Callable[[], AbstractContextManager[None]]
@@ -67,7 +79,10 @@ class Blobs:
             obstore.put(self.store, PROBE, b"ready")
             return bytes(obstore.get(self.store, PROBE).bytes()) == b"ready"
         except (BaseError, OSError) as error:
-            return says_full_disk(error)
+            if says_full_disk(error):
+                return True
+            log.warning("blobs.no_answer", reason=reason_of(error))
+            return False
 
     def put_bytes(self, content: bytes) -> StoredBlob:
         blob = StoredBlob(hashlib.sha256(content).hexdigest(), len(content))

@@ -3,6 +3,18 @@
 Importing one imports all of them: a foreign key names its table.
 """
 
-from store.tables import counter, dataset, file, generation, idempotency, image, job, project, upload, webhook
+from store.tables import audit, counter, dataset, file, generation, idempotency, image, job, project, upload, webhook
 
-__all__ = ["counter", "dataset", "file", "generation", "idempotency", "image", "job", "project", "upload", "webhook"]
+__all__ = [
+    "audit",
+    "counter",
+    "dataset",
+    "file",
+    "generation",
+    "idempotency",
+    "image",
+    "job",
+    "project",
+    "upload",
+    "webhook",
+]

@@ -75,15 +75,15 @@ def every(session: Session) -> list[tuple[ApiKey, str]]:
     return [(key, name) for key, name in session.execute(query)]
 
 
-def revoke(session: Session, key_id: str) -> bool:
-    """True when there was such a key and it was still valid."""
+def revoke(session: Session, key_id: str) -> str | None:
+    """The project's id when there was such a key and it was still valid."""
     revoked = session.execute(
         update(ApiKey)
         .where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))
         .values(revoked_at=func.now())
-        .returning(ApiKey.id)
+        .returning(ApiKey.project_id)
     )
-    return revoked.one_or_none() is not None
+    return revoked.scalar_one_or_none()
 
 
 def _use_is_noted() -> ColumnElement[bool]:

@@ -68,14 +68,14 @@ class Reserve:
     full_at: float
 
 
-def connect(broker_url: str) -> Redis:
-    """A client of the broker for what a request waits for."""
+def connect(broker_url: str, seconds: float = ANSWER_SECONDS) -> Redis:
+    """A client of the broker, for what a request waits for. Raises ValueError for a URL of no broker."""
     # Kombu's words for a unix socket and a database on it. A scheme that redis does not know raises here.
     url = broker_url.replace("redis+socket://", "unix://", 1).replace("virtual_host=", "db=")
     return Redis.from_url(
         url,
-        socket_timeout=ANSWER_SECONDS,
-        socket_connect_timeout=ANSWER_SECONDS,
+        socket_timeout=seconds,
+        socket_connect_timeout=seconds,
         retry=Retry(NoBackoff(), 0),
     )
 

@@ -24,7 +24,7 @@ OPERATIONS = [
 
 def test_operations_have_distinct_ids_and_descriptions() -> None:
     ids = [operation["operationId"] for _, operation in OPERATIONS]
-    assert len(set(ids)) == len(ids) == 55
+    assert len(set(ids)) == len(ids) == 56
     assert all(operation["description"] for _, operation in OPERATIONS)
 
 

@@ -122,6 +122,6 @@ def test_every_answer_names_its_headers(name: str) -> None:
 
 
 def test_the_operations_that_the_rules_check_are_there() -> None:
-    assert len(OPERATIONS) == 55
+    assert len(OPERATIONS) == 56
     assert OPERATIONS["createImage"][2]["responses"].keys() >= IMAGES_ERRORS
     assert "invalid_job_state" in str(OPERATIONS["pauseFineTuningJob"][2]["responses"]["409"])

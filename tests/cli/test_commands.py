@@ -288,7 +288,33 @@ def test_doctor_says_what_is_well_and_what_to_mend(run: Run, tmp_path: Path, mon
     assert "-> Reinstall pairtune from requirements.lock." in ill.stdout
 
 
-@pytest.mark.parametrize("command", [("keys", "list"), ("projects", "list"), ("keys", "create", "mine")])
+def test_what_an_operator_does_is_in_the_audit_log(
+    run: Run, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PAIRTUNE_DATABASE_URL", database_url)
+    monkeypatch.setenv("LOGNAME", "alice")
+    settings.cache_clear()
+    key = json.loads(run("keys", "create", "nightly", "--project", "icons", "--role", "admin", "--json").stdout)
+    assert run("projects", "set", "icons", "--queued-jobs", "3", "--uploads", "default").exit_code == 0
+    assert run("projects", "set", "others").exit_code == 0  # makes it, and changes nothing
+    assert run("keys", "revoke", key["id"]).exit_code == 0
+    assert run("keys", "revoke", key["id"]).exit_code == 1
+    entries = json.loads(run("audit", "--json").stdout)
+    assert [one["action"] for one in entries] == ["key.revoked", "limits.changed", "key.created"]
+    assert {one["project"] for one in entries} == {"icons"}
+    assert all(one["by"].startswith("operator alice@") and one["at"] and one["address"] is None for one in entries)
+    revoked, changed, made = entries
+    assert (revoked["subject"], made["subject"]) == (key["id"], key["id"])
+    assert made["details"] == {"name": "nightly", "role": "admin"}
+    assert changed["details"] == {"own": {"queued_jobs": 3}, "default": ["uploads"]}
+    assert key["key"] not in json.dumps(entries)
+    assert json.loads(run("audit", "--action", "key.created", "--json").stdout) == [made]
+    assert json.loads(run("audit", "--project", "others", "--json").stdout) == []
+    assert json.loads(run("audit", "--limit", "1", "--json").stdout) == [revoked]
+    assert f"key.revoked\t{key['id']}\ticons\toperator alice@" in run("audit").stdout
+
+
+@pytest.mark.parametrize("command", [("keys", "list"), ("audit",), ("projects", "list"), ("keys", "create", "mine")])
 def test_without_a_database_the_command_says_how_to_name_one(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
@@ -300,8 +326,8 @@ def test_without_a_database_the_command_says_how_to_name_one(
         assert refused.exit_code == 2
         assert f"`pairtune up` does not run in {tmp_path / 'home'}, and PAIRTUNE_DATABASE_URL names" in refused.stderr
     for url, said in (
-        ("nonsense", "PAIRTUNE_DATABASE_URL should be postgresql://"),
-        ("postgresql://nobody@127.0.0.1:9/none", "does not answer"),
+        ("nonsense", "should be like postgresql+psycopg://"),
+        ("postgresql://nobody@127.0.0.1:9/none", "does not take the connection"),
     ):
         monkeypatch.setenv("PAIRTUNE_DATABASE_URL", url)
         settings.cache_clear()

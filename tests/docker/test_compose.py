@@ -106,13 +106,37 @@ def test_the_broker_keeps_its_messages(compose: dict[str, Any]) -> None:
 def test_passwords_come_from_the_environment_alone(compose: dict[str, Any]) -> None:
     for service in compose["services"].values():
         for name, value in service.get("environment", {}).items():
-            if re.search("PASSWORD|SECRET|TOKEN|KEY", name):
+            if re.search("PASSWORD|SECRET|TOKEN|KEY", name) and value is not None:  # without one: from the environment
                 assert re.fullmatch(r"\$\{\w+(:\?[^}]*)?\}", value), name
     for text in texts(compose):
         for password in re.findall(r"://\w*:([^@/]+)@", text):
             assert re.fullmatch(r"\$\{\w+\}", password), text
     command = compose["services"]["valkey"]["command"]
     assert command[command.index("--requirepass") + 1].startswith("${VALKEY_PASSWORD:?")
+
+
+def test_a_service_gets_every_setting_and_of_the_secrets_those_that_it_needs(compose: dict[str, Any]) -> None:
+    given = {name: set(compose["services"][name]["environment"]) for name in OURS}
+    working = OURS - {"migrate"}
+    receivers = {
+        "PAIRTUNE_DATABASE_URL": OURS,
+        "PAIRTUNE_BROKER_URL": working,
+        "PAIRTUNE_BLOB_URL": working,
+        "PAIRTUNE_WEBHOOKS_KEY": {"api", "dispatcher"},
+        "PAIRTUNE_API_KEY": set(),
+    }
+    for field in Settings.model_fields:
+        name = f"PAIRTUNE_{field.upper()}"
+        assert {service for service in OURS if name in given[service]} == receivers.get(name, OURS), name
+    for service, names in given.items():
+        secret = {name for name in names if re.search("PASSWORD|SECRET|TOKEN|KEY", name)}
+        stores = {name for name in secret if name.startswith(("AWS_", "GOOGLE_", "AZURE_"))}
+        hub = {"HF_TOKEN"} if service in ("worker-train", "worker-draw") else set()
+        signing = {"PAIRTUNE_WEBHOOKS_KEY"} if service in ("api", "dispatcher") else set()
+        assert secret - stores == hub | signing, service
+        assert bool(stores) == (service != "migrate"), service
+    for service in compose["services"].values():
+        assert "env_file" not in service
 
 
 def test_the_example_names_every_required_variable_and_gives_none_a_value(compose: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from store.settings import REPOSITORY, MissingSetting, Settings
+from store.settings import REPOSITORY, InvalidSettings, MissingSetting, Settings, settings
 
 pytestmark = pytest.mark.unit
 DEFAULTS = {name: field.get_default() for name, field in Settings.model_fields.items()}
@@ -47,14 +48,21 @@ OTHERS: dict[str, object] = {
     "webhooks_allow_private": False,
     "heartbeat_seconds": 10.0,
     "stall_seconds": 1800.0,
+    "audit_days": 365.0,
 } | dict.fromkeys(
     ("url", "api_key", "database_url", "broker_url", "blob_url", "dinov2", "webhooks_key", "worker_memory_gib")
 )
 # The lowest value that is taken, and one that is too low.
 LOWEST: dict[str, tuple[float, float]] = {
+    "port": (1, 0),
+    "max_connections": (10, 9),
+    "max_upload_bytes": (1, 0),
     "cache_bytes": (0, -1),
     "min_free_bytes": (0, -1),
+    "upload_bytes_per_second": (0, -1),
+    "streams": (0, -1),
     "checkpoint_days": (0, -0.001),
+    "audit_days": (0, -0.001),
     "blob_grace_seconds": (7200, 7199),
     "quota_stored_bytes": (0, -1),
     "quota_queued_jobs": (0, -1),
@@ -69,30 +77,37 @@ LOWEST: dict[str, tuple[float, float]] = {
     "failed_checkpoint_days": (0, -0.001),
     "deleted_days": (0, -0.001),
     "intake_pixels": (1, 0),
-    "api_processes": (1, 0),
-    "max_connections": (10, 9),
-    "upload_bytes_per_second": (0, -1),
-    "requests_at_once": (1, 0),
-    "streams": (0, -1),
-    "anonymous_per_minute": (1, 0),
-    "requests_per_minute": (1, 0),
-    "requests_burst": (1, 0),
-    "worker_memory_gib": (1, 0),
+    "lease_seconds": (10.001, 0),  # longer than a heartbeat
+    "grace_seconds": (0, -0.001),
     "intake_memory_bytes": (64 * 2**20, 64 * 2**20 - 1),
-} | dict.fromkeys(
+}
+LOWEST |= dict.fromkeys(
+    (
+        *("api_processes", "requests_at_once", "anonymous_per_minute", "requests_per_minute", "requests_burst"),
+        *("worker_memory_gib", "crash_cap"),
+    ),
+    (1, 0),
+)
+LOWEST |= dict.fromkeys(
     (
         *("sweep_seconds", "upload_seconds", "upload_idle_seconds", "images_wait_seconds", "images_limit_seconds"),
         *("webhooks_timeout_seconds", "head_seconds", "upload_limit_seconds", "download_idle_seconds"),
         "intake_limit_seconds",
+        *("heartbeat_seconds", "dispatch_seconds", "republish_seconds", "stall_seconds"),
     ),
     (0.001, 0),
 )
-HIGHEST = {
-    "requests_per_minute": (60_000_000, 60_000_001),
-    "requests_burst": (1_000_000, 1_000_001),
-    "anonymous_per_minute": (60_000_000, 60_000_001),
+DAY = 24 * 3600
+HIGHEST: dict[str, tuple[float, float]] = {
+    "port": (65535, 65536),
     "api_processes": (64, 65),
+    "requests_burst": (1_000_000, 1_000_001),
+    "crash_cap": (1000, 1001),
+    "heartbeat_seconds": (59.999, DAY + 1),  # shorter than a lease
+    "stall_seconds": (365 * DAY, 365 * DAY + 1),
 }
+HIGHEST |= dict.fromkeys(("requests_per_minute", "anonymous_per_minute"), (60_000_000, 60_000_001))
+HIGHEST |= dict.fromkeys(("lease_seconds", "dispatch_seconds", "republish_seconds", "grace_seconds"), (DAY, DAY + 1))
 
 
 def stated() -> Iterator[tuple[str, int | None, str]]:
@@ -141,6 +156,65 @@ def test_a_value_within_the_bound_is_taken_and_one_beyond_it_is_refused(
     assert getattr(Settings.model_validate({name: taken}), name) == taken
     with pytest.raises(ValidationError, match=name):
         Settings.model_validate({name: refused})
+
+
+@pytest.mark.parametrize("heartbeat", [60, 61, 10_000])
+def test_a_lease_that_no_heartbeat_can_renew_in_time_is_refused(heartbeat: float) -> None:
+    with pytest.raises(ValidationError, match=r"PAIRTUNE_HEARTBEAT_SECONDS .* less than PAIRTUNE_LEASE_SECONDS"):
+        Settings(lease_seconds=60, heartbeat_seconds=heartbeat)
+
+
+WRONG = {
+    "PAIRTUNE_LEASE_SECONDS=-5": "PAIRTUNE_LEASE_SECONDS: Input should be greater than 0.",
+    "PAIRTUNE_LEASE_SECONDS=nan": "PAIRTUNE_LEASE_SECONDS: Input should be a finite number.",
+    "PAIRTUNE_STALL_SECONDS=inf": "PAIRTUNE_STALL_SECONDS: Input should be a finite number.",
+    "pairtune_lease_seconds=-5": "PAIRTUNE_LEASE_SECONDS: Input should be greater than 0.",
+    "PAIRTUNE_CRASH_CAP=0": "PAIRTUNE_CRASH_CAP: Input should be greater than or equal to 1.",
+    "PAIRTUNE_CRASH_CAP=": "PAIRTUNE_CRASH_CAP: Input should be a valid integer, unable to parse string as an integer.",
+    "PAIRTUNE_PORT=80000": "PAIRTUNE_PORT: Input should be less than or equal to 65535.",
+    "PAIRTUNE_LEASE_SECS=5": "PAIRTUNE_LEASE_SECS: there is no such setting; did you mean PAIRTUNE_LEASE_SECONDS?",
+    "pairtune_crash_cpa=5": "pairtune_crash_cpa: there is no such setting; did you mean PAIRTUNE_CRASH_CAP?",
+    "PAIRTUNE_SOMETHING_ELSE=5": "PAIRTUNE_SOMETHING_ELSE: there is no such setting.",
+}
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    for name in [name for name in os.environ if name.upper().startswith("PAIRTUNE_")]:
+        monkeypatch.delenv(name)
+    settings.cache_clear()
+    yield monkeypatch
+    settings.cache_clear()
+
+
+@pytest.mark.parametrize("given", WRONG)
+def test_a_variable_that_is_unknown_or_out_of_range_is_refused_by_name(bare: pytest.MonkeyPatch, given: str) -> None:
+    name, _, value = given.partition("=")
+    bare.setenv(name, value)
+    with pytest.raises(InvalidSettings) as refused:
+        settings()
+    assert refused.value.errors == [WRONG[given]]
+
+
+def test_every_wrong_variable_is_named_at_once_and_no_secret_is_repeated(bare: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "LEASE_SECONDS": "-1",
+        "CRASH_CAP": "0",
+        "COLOUR": "red",
+        "WEBHOOKS_KEY": "a short secret",
+    }.items():
+        bare.setenv(f"PAIRTUNE_{name}", value)
+    with pytest.raises(InvalidSettings) as refused:
+        settings()
+    names = {line.partition(":")[0].removeprefix("PAIRTUNE_") for line in refused.value.errors}
+    assert names == {"LEASE_SECONDS", "CRASH_CAP", "COLOUR", "WEBHOOKS_KEY"}
+    assert "a short secret" not in str(refused.value)
+
+
+def test_what_compose_reads_and_what_others_call_theirs_is_let_be(bare: pytest.MonkeyPatch) -> None:
+    for name in ("PAIRTUNE_GPU", "PAIRTUNEX", "MY_PAIRTUNE_HOME"):
+        bare.setenv(name, "1")
+    assert settings() == Settings()
 
 
 def test_a_webhooks_key_has_32_characters_at_least() -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import structlog
 from sqlalchemy import select
 
+from migrations.revision import is_newer
 from store.blobs import references, sweep_lock
 from store.blobs.blobs import Blobs
 from store.datasets import image_facts
@@ -34,8 +35,13 @@ class Swept:
 def sweep(resources: Resources) -> Swept:
     """Raises BaseError, OSError or BlobMissing where the list is incomplete: then nothing, or no more, is removed.
 
-    Memory: some 150 bytes for each blob that is older than the grace time.
+    Memory: some 150 bytes for each blob that is older than the grace time. On a database that a newer version has
+    migrated nothing is removed: it may name blobs in columns that this version does not know.
     """
+    with resources.sessions() as session:
+        if is_newer(session.connection()):
+            log.warning("housekeeping.newer_database", hint="No blob is removed until the newer version runs again.")
+            return Swept(0, 0)
     orphans = marked(resources)
     batches = [orphans[start : start + BATCH] for start in range(0, len(orphans), BATCH)]
     removed = [_remove(resources, batch) for batch in batches]

@@ -1,8 +1,9 @@
 """``python -m worker.dispatcher``: the loop that no lost message and no dead worker can stop.
 
-Every tick takes back expired leases, fails files that repeatedly kill their reader, publishes again what is queued and
-not claimed, and removes uploads that were not completed in time. Any number of dispatchers may run; an advisory lock
-lets one tick at a time. Each also runs a thread that sends webhooks, and one for housekeeping, of which one acts.
+Every tick takes back expired leases, fails files that repeatedly kill their reader, publishes again the head of what is
+queued and not claimed, and removes uploads that were not completed in time. Any number of dispatchers may run; an
+advisory lock lets one tick at a time. Each also runs a thread that sends webhooks, and one for housekeeping, of which
+one acts.
 """
 
 from __future__ import annotations
@@ -94,7 +95,10 @@ def _collect(session: Session, settings: Settings) -> Due:
     delivery_log.delete_expired(session)
     for file_id in file_leases.expire(session, crash_cap=settings.crash_cap):
         jobs.files_ready(session, file_id)
-    job_ids = leases.unpublished(session, JOBS, older_than_seconds=settings.republish_seconds)
+    # Of each memory need: its hints go to other workers, which may be free while all of the others are busy.
+    job_ids = leases.unpublished(
+        session, JOBS, older_than_seconds=settings.republish_seconds, apart=JOBS.table.memory_gib
+    )
     due = Due(
         jobs=job_ids,
         memory_needs=jobs.memory_needs(session, job_ids),

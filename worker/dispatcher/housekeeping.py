@@ -1,7 +1,7 @@
 """Housekeeping in a thread of the dispatcher, for which the tick never waits.
 
-It drops old checkpoints, erases rows of what was deleted, and sweeps blobs. Any number of dispatchers may run; when the
-last round was begun stands in the database, and one of them takes the next.
+It drops old checkpoints and audit entries, erases rows of what was deleted, and sweeps blobs. Any number of dispatchers
+may run; when the last round was begun stands in the database, and one of them takes the next.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from store import erasure
 from store.errors import BlobMissing
 from store.jobs import retention
 from store.ops import counters
+from store.tenants import audit
 from worker.dispatcher import blob_sweep
 from worker.resources import Resources
 
@@ -44,6 +45,7 @@ def tidy(parts: Resources) -> bool:
         with parts.sessions.begin() as session:
             days, failed_days = parts.settings.checkpoint_days, parts.settings.failed_checkpoint_days
             dropped = retention.drop_checkpoints(session, days=days, failed_days=failed_days)
+            audit.delete_expired(session, days=parts.settings.audit_days)
         erased = _erase_deleted(parts)
         swept = blob_sweep.sweep(parts)
     finally:

@@ -12,6 +12,21 @@ from pathlib import Path
 from typing import IO
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+# What Python, the device's libraries and the hub's client read. Everything else may be a secret, and stays here.
+FOR_PROGRAMS = frozenset(
+    {
+        *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV"),
+        *("LD_LIBRARY_PATH", "LD_PRELOAD", "GLIBC_TUNABLES", "DO_NOT_TRACK"),
+        *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+        *("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
+    }
+)
+FAMILIES_FOR_PROGRAMS = (
+    *("LC_", "XDG_", "PYTHON", "COVERAGE_", "MALLOC_", "OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "NUMEXPR_"),
+    *("CUDA_", "NVIDIA_", "NCCL_", "CUBLAS_", "CUDNN_", "ROCR_", "ROCM_", "HIP_", "HSA_", "TORCH", "PYTORCH_"),
+    *("TRITON_", "BNB_", "HF_HOME", "HF_HUB_", "HF_ENDPOINT", "HF_XET_", "HUGGINGFACE_HUB_CACHE"),
+    *("TRANSFORMERS_", "DIFFUSERS_", "SAFETENSORS_", "TOKENIZERS_"),
+)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -23,11 +38,21 @@ def die_with_parent(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a program needs that connects to nothing of ours; of secrets, only the hub's token."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.upper() in FOR_PROGRAMS or name.upper().startswith(FAMILIES_FOR_PROGRAMS)
+    }
+
+
 def start(command: Sequence[str], *, cwd: Path, stderr: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Run a command in a process group of its own, its stdout piped here."""
+    """Run a command in a process group of its own, its stdout piped here, without the deployment's secrets."""
     return subprocess.Popen(
         command,
         cwd=cwd,
+        env=without_secrets(os.environ),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=stderr,

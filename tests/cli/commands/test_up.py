@@ -7,14 +7,19 @@ import os
 import signal
 import socket
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from api.caches.principals import CACHE_SECONDS
+from cli.commands.up import _document, _greeting
 from cli.local.local_limits import unlimited
+from cli.local.private_home import make_private
+from cli.local.stack import Up
 from cli.main import app
 from store.settings import Settings, settings
 from tests.api.polling import until
@@ -57,8 +62,10 @@ def run(home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
 def test_up_serves_a_home_until_it_is_stopped_and_leaves_no_process_behind(home: Home, run: Run) -> None:
     up = home.up_and_ready()
     key = (home.path / "local.key").read_text().strip()
-    assert home.printed(0).count(key) == 1
+    assert key not in home.printed(0)
+    assert str(home.path / "local.key") in home.printed(0)
     assert stat.S_IMODE((home.path / "local.key").stat().st_mode) == 0o600
+    assert_private(home.path)
     models = home.get("/v1/models")
     assert models is not None
     assert [model["id"] for model in models.json()["data"]] == ["tiny"]
@@ -96,7 +103,7 @@ def test_up_serves_a_home_until_it_is_stopped_and_leaves_no_process_behind(home:
     assert key not in home.printed(2)
     document = json.loads(home.printed(2))
     assert document["url"] == f"http://127.0.0.1:{home.port}/v1"
-    assert (document["key_file"], document["first_key"]) == (str(home.path / "local.key"), None)
+    assert document["key_file"] == str(home.path / "local.key")
     for word in ("worker.dispatcher", "valkey-server"):
         child_running(third, word).kill()
     until(lambda: "dispatcher ended with code -9; starting it again" in home.printed(2), seconds=20)
@@ -112,6 +119,40 @@ def test_up_serves_a_home_until_it_is_stopped_and_leaves_no_process_behind(home:
     assert home.get("/healthz") is None
     stopped = run("keys", "list")
     assert (stopped.exit_code, f"does not run in {home.path}" in stopped.stderr) == (2, True)
+
+
+def assert_private(home: Path) -> None:
+    """Nobody else reads it; as root, PostgreSQL's user passes through it."""
+    assert stat.S_IMODE(home.stat().st_mode) == (0o711 if os.geteuid() == 0 else 0o700)
+    for name in ("logs", "blobs", "uploads", "work", "valkey"):
+        assert stat.S_IMODE((home / name).stat().st_mode) == 0o700, name
+
+
+def test_an_open_home_is_closed_and_a_directory_of_everybody_stays_open(tmp_path: Path) -> None:
+    home, common = tmp_path / "home", tmp_path / "common"
+    (home / "blobs").mkdir(parents=True)
+    for one in (home, home / "blobs", common):
+        one.mkdir(exist_ok=True)
+        one.chmod(0o777)
+    common.chmod(0o1777)
+    make_private(home)
+    make_private(common)
+    assert_private(home)
+    assert stat.S_IMODE(common.stat().st_mode) == 0o1777
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_first_key_is_shown_on_a_terminal_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, terminal: bool
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as CI services set it
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    found = Up("http://127.0.0.1:8000/v1", str(tmp_path), str(tmp_path / "logs"), "local.key", "pt-secret")
+    _greeting(Console(file=sys.stdout), found)
+    _document(found)
+    printed = capsys.readouterr().out
+    assert printed.count("pt-secret") == (1 if terminal else 0)
+    assert "local.key" in printed
 
 
 @pytest.mark.parametrize(

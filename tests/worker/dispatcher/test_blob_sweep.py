@@ -57,6 +57,20 @@ def orphan(resources: Resources, content: bytes = b"orphan") -> str:
     return sha256
 
 
+def test_on_a_database_that_a_newer_version_has_migrated_no_blob_is_removed(parts: Resources) -> None:
+    """It may name the blob in a column that this version does not know."""
+    one = orphan(parts)
+    with parts.sessions.begin() as session:
+        known = session.scalar(text("UPDATE alembic_version SET version_num = '9000' RETURNING old.version_num"))
+    try:
+        assert blob_sweep.sweep(parts) == blob_sweep.Swept(0, 0)
+        assert path_of(parts, one).exists()
+    finally:
+        with parts.sessions.begin() as session:
+            session.execute(text("UPDATE alembic_version SET version_num = :known"), {"known": known})
+    assert blob_sweep.sweep(parts).blobs == 1
+
+
 def test_a_finished_jobs_files_and_data_survive_and_what_was_left_over_goes(
     parts: Resources, project_id: str, new_job: NewJob, supervised: Supervised
 ) -> None:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from sqlalchemy import func, select, update
 
 from store.hints import Hints
+from store.leases import HEAD
 from store.settings import Settings
 from store.tables.idempotency import IdempotencyKey
 from store.tables.job import Job
@@ -133,6 +135,29 @@ def test_hints_do_not_pile_up_while_no_worker_takes_them(
         client.flushall()
         assert tick(resources) == Due(jobs, files)
         assert (client.llen("train"), client.llen("intake")) == (3, 2)
+
+
+def test_of_a_long_queue_a_tick_marks_sends_and_reports_the_head(
+    resources: Resources, project_id: str, broker_url: str
+) -> None:
+    waiting = [queued_job(resources.sessions, project_id) for _ in range(HEAD + 20)]
+    large = queued_job(resources.sessions, project_id)  # the last, and alone in its queue
+    with resources.sessions.begin() as session:
+        session.get_one(Job, large).memory_gib = 20
+    patient = replace(resources, settings=resources.settings.model_copy(update={"republish_seconds": 60}))
+    due = tick(patient)
+    assert due.jobs == [*waiting[:HEAD], large]
+    with resources.sessions() as session:
+        marked = session.scalars(select(func.count()).where(Job.published_at.is_not(None))).one()
+    assert marked == HEAD + 1
+    with servers.broker_client(broker_url) as client:
+        assert (client.llen("train"), client.llen("train-24g")) == (HEAD, 1)
+
+    # The rows behind the head get their hints when those before them are taken.
+    with resources.sessions.begin() as session:
+        session.execute(update(Job).where(Job.id.in_(due.jobs[:50])).values(status="cancelled"))
+    assert tick(patient).jobs == waiting[HEAD:]
+    assert tick(patient).jobs == []
 
 
 def test_a_job_that_needs_memory_is_offered_to_the_workers_that_have_it(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -118,6 +119,29 @@ def test_a_child_whose_parent_was_killed_is_killed(tmp_path: Path) -> None:
         child = psutil.Process(int(parent.stdout.readline()))
         parent.kill()
     until(lambda: gone(child))
+
+
+SECRETS = (
+    *("PAIRTUNE_DATABASE_URL", "PAIRTUNE_BROKER_URL", "PAIRTUNE_WEBHOOKS_KEY", "PAIRTUNE_API_KEY", "PAIRTUNE_BLOB_URL"),
+    *("pairtune_webhooks_key", "POSTGRES_PASSWORD", "VALKEY_PASSWORD", "PGPASSWORD", "DATABASE_URL", "REDISCLI_AUTH"),
+    *("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "aws_secret_access_key", "GOOGLE_SERVICE_ACCOUNT_KEY"),
+    *("AZURE_STORAGE_ACCOUNT_KEY", "GITHUB_TOKEN", "WANDB_API_KEY", "SENTRY_DSN", "SECRET", "MY_TOKEN"),
+)
+
+
+def test_a_program_gets_no_secret_but_what_torch_and_the_hub_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "HF_HOME", "HF_TOKEN", "https_proxy", "LC_ALL", "TMPDIR")
+    for name in (*SECRETS, *wanted):
+        monkeypatch.setenv(name, "1")
+    program = "import json, os; print(json.dumps(dict(os.environ)))"
+    with (tmp_path / "stderr.log").open("wb") as stderr:
+        child = process.start([sys.executable, "-S", "-c", program], cwd=tmp_path, stderr=stderr)
+    printed, _ = child.communicate(timeout=60)
+    given = json.loads(printed)
+    assert given.keys().isdisjoint(SECRETS)
+    assert given.keys() >= {*wanted, "PATH"}
 
 
 def test_a_child_whose_parent_ended_before_it_could_say_so_ends_at_once() -> None:

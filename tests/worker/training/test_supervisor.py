@@ -81,6 +81,21 @@ def test_a_hint_for_one_job_runs_the_job_whose_turn_it_is(resources: Resources, 
     assert [read_job(resources.sessions, job_id).attempt for job_id in (first, second)] == [0, 1]
 
 
+def test_the_trainer_gets_none_of_the_deployments_secrets(
+    resources: Resources, supervised: Supervised, new_job: NewJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = ("PAIRTUNE_WEBHOOKS_KEY", "PAIRTUNE_DATABASE_URL", "AWS_SECRET_ACCESS_KEY", "POSTGRES_PASSWORD")
+    for name in secrets:
+        monkeypatch.setenv(name, "a secret of 32 characters at least")
+    job_id = new_job(steps=60)
+    ended = supervised.run(job_id)
+    given = found(lambda: trainer_of(job_id)).environ()
+    assert given.keys().isdisjoint(secrets)
+    assert "PATH" in given
+    ended.result()
+    assert read_job(resources.sessions, job_id).status == "succeeded"
+
+
 def test_a_killed_trainer_is_started_again_and_goes_on_from_the_stored_checkpoint(
     resources: Resources, supervised: Supervised, new_job: NewJob
 ) -> None:
