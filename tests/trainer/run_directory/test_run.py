@@ -154,7 +154,7 @@ def test_a_missing_field_and_a_rule_across_fields_are_named(tmp_path: Path) -> N
     assert "not both" in found[0]
     assert found[1] == "base.family: given 'flux'; should be 'sd1', 'sd2', 'sdxl' or 'sd3'"
     assert found[2] == "base.source: given nothing; required"
-    assert found[3] == "base.path: given 'b'; unknown field; allowed here: family, name, revision, source"
+    assert found[3] == "base.path: given 'b'; unknown field; allowed here: config, family, name, revision, source"
 
 
 def test_a_fault_within_a_method_is_named_without_the_unions_arm(tmp_path: Path) -> None:
