@@ -266,7 +266,9 @@ def test_a_project_is_erased_with_its_keys_and_its_uploads(
     other = CliRunner().invoke(app, ["projects", "delete", "ours"], input="theirs\n")
     assert (other.exit_code, "Nothing was erased" in other.stderr) == (1, True)
     erased = json.loads(run("projects", "delete", "ours", "--yes", "--json").stdout)
-    assert erased == {"name": "ours", "erased": {"api_keys": 1, "projects": 1, "uploads": 1}}
+    assert erased == {"name": "ours", "erased": {"api_keys": 1, "audit_entries": 1, "projects": 1, "uploads": 1}}
+    [entry] = json.loads(run("audit", "--json", "--action", "project.deleted").stdout)
+    assert (entry["subject"], entry["details"]) == (project_id, {"rows": 4})
     assert [one["name"] for one in json.loads(run("projects", "list", "--json").stdout)] == ["theirs"]
     with pytest.raises(BlobMissing):
         list(upload_parts.stream(store, upload_id, "part-1", 3))
