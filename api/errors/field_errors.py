@@ -44,7 +44,7 @@ def describe(
     error: ValidationError, document: object, model: type[BaseModel], hints: Mapping[str, str] = NO_HINTS
 ) -> list[FieldError]:
     """One error per field. ``hints`` say, by an unknown field's name, what to write in its place."""
-    described = [_field_error(invalid, hints) for invalid in invalid_fields(error, document, model, most=DESCRIBED)]
+    described = [_field_error(invalid, hints) for invalid in invalid_fields(error, document, model, limit=DESCRIBED)]
     others = error.error_count() - DESCRIBED
     if others > 0:
         described.append(FieldError(None, f"{others} more errors.", "invalid_value", others))

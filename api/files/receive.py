@@ -57,7 +57,7 @@ class Received:
     field_errors: tuple[FieldError, ...]
 
 
-def least_size(request: Request) -> int:
+def min_size(request: Request) -> int:
     """Bytes that the file of a request has at least, by the length of the body that it declares, if any."""
     length = request.headers.get("content-length", "")
     return max(int(length) - FORM_OVERHEAD, 0) if length.isdecimal() else 0
@@ -82,7 +82,7 @@ async def received_form(request: Request, reservation: Reservation, form: Form) 
     directory = reservation.dependencies.settings.upload_directory
     try:
         with contextlib.ExitStack() as stack:
-            await run_in_threadpool(reservation.extend, least_size(request))
+            await run_in_threadpool(reservation.extend, min_size(request))
             paths = {name: stack.enter_context(temporary(directory)) for name in form.files}
             with contextlib.ExitStack() as opened:
                 outs = {name: _Out(opened.enter_context(path.open("wb"))) for name, path in paths.items()}

@@ -31,16 +31,16 @@ RECOUNTED_BYTES = 64 * 1024 * 1024  # after so many bytes the stored ones are co
 
 @dataclass
 class Reservation:
-    """``room``: bytes that all of the same ``name`` may take together, None for any number. ``refused`` makes the
-    error, of the bytes that were wanted and those that others hold."""
+    """``available_bytes``: those that all of the same ``name`` may take together, None for no limit. ``refused`` makes
+    the error, of the bytes that were wanted and those that others hold."""
 
     dependencies: Dependencies
     name: str
-    room: Callable[[], int | None]
+    available_bytes: Callable[[], int | None]
     refused: Callable[[int, int], Exception]
     _holder: str = field(default_factory=lambda: uuid.uuid4().hex)
     _reserved: int = 0
-    _room: int | None = None
+    _available_bytes: int | None = None
     _counted_at: int | None = None
     _renewed_at: float = 0.0
 
@@ -51,9 +51,9 @@ class Reservation:
         """
         require_free_space(self.dependencies)
         if self._counted_at is None or size >= self._counted_at + RECOUNTED_BYTES:
-            self._room, self._counted_at = self.room(), size
+            self._available_bytes, self._counted_at = self.available_bytes(), size
         fresh = time.monotonic() < self._renewed_at + RENEWED_SECONDS
-        if self._room is None or (size <= self._reserved and fresh):
+        if self._available_bytes is None or (size <= self._reserved and fresh):
             return
         size = max(size, self._reserved)
         held = self._hold(size)
@@ -66,8 +66,8 @@ class Reservation:
             self.dependencies.in_flight.release(self.name, self._holder)
 
     def _hold(self, size: int) -> Hold:
-        room = max(0, self._room or 0)
-        return self.dependencies.in_flight.hold(self.name, self._holder, size, room, seconds=HELD_SECONDS)
+        available_bytes = max(0, self._available_bytes or 0)
+        return self.dependencies.in_flight.hold(self.name, self._holder, size, available_bytes, seconds=HELD_SECONDS)
 
 
 def in_quota(
@@ -77,12 +77,12 @@ def in_quota(
     body is only compared; ``replayed_bytes``: that answer says how many bytes the body had."""
     answered = _answer_of(dependencies, caller, key) if key is not None else None
     if key is not None and answered is not None:
-        most = int(answered.get("bytes", 0)) if replayed_bytes else None
+        max_bytes = int(answered.get("bytes", 0)) if replayed_bytes else None
         mismatch = IdempotencyMismatch(key)
-        return Reservation(dependencies, f"replay:{uuid.uuid4().hex}", lambda: most, lambda *_: mismatch)
+        return Reservation(dependencies, f"replay:{uuid.uuid4().hex}", lambda: max_bytes, lambda *_: mismatch)
     limit, used = caller.limits.stored_bytes, 0
 
-    def room() -> int | None:
+    def available_bytes() -> int | None:
         nonlocal used
         if limit is None:
             return None
@@ -93,20 +93,20 @@ def in_quota(
     def refused(wanted: int, others: int) -> QuotaExceeded:
         return quotas.storage_exceeded(limit or 0, used + others, wanted)
 
-    return Reservation(dependencies, f"receiving:{caller.project_id}", room, refused)
+    return Reservation(dependencies, f"receiving:{caller.project_id}", available_bytes, refused)
 
 
 def of_upload(dependencies: Dependencies, upload: Upload) -> Reservation:
     """Of a part: the quota counts the upload already. Extending it raises RequestTooLarge, TooManyParts."""
 
-    def room() -> int:
+    def available_bytes() -> int:
         with transaction(dependencies) as work:
-            return uploads.room(work.session, upload)
+            return uploads.available_bytes(work.session, upload)
 
     def refused(wanted: int, _: int) -> Exception:
         return RequestTooLarge(PART_BYTES) if wanted > PART_BYTES else TooManyParts(upload.id)
 
-    return Reservation(dependencies, f"receiving:{upload.id}", room, refused)
+    return Reservation(dependencies, f"receiving:{upload.id}", available_bytes, refused)
 
 
 def _answer_of(dependencies: Dependencies, caller: Principal, key: str) -> Json | None:

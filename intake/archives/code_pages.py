@@ -34,7 +34,7 @@ CODE_PAGES: Mapping[str, range | None] = {
 _ALPHABETS = ("LATIN", "CYRILLIC", "GREEK")
 _TABLES = (".jsonl", ".json", ".csv", ".tsv", ".txt")
 _SAMPLED = 50  # names, of which the page is found
-_SOUGHT = 10  # of them, for which the tables are searched
+_MAX_SEARCHED = 10  # of them, for which the tables are searched
 _SEARCHED = 8 * 2**20  # bytes of tables
 _CLOSE = 0.25  # points a byte: another page that says as much may be the right one
 
@@ -106,7 +106,7 @@ def _pages(names: Sequence[bytes], texts: Sequence[bytes]) -> list[str]:
         read = decoded[:: max(1, len(names) // _SAMPLED)][:_SAMPLED]
         bytes_ = sum(byte > 0x7F for name in sample for byte in name)
         found[page] = (
-            sum(_stands_in(name, texts) for name in read[:_SOUGHT]),
+            sum(_stands_in(name, texts) for name in read[:_MAX_SEARCHED]),
             sum(_points(name, page, common) for name in read) / bytes_,
         )
     ranked = sorted(found, key=lambda page: found[page], reverse=True)

@@ -108,8 +108,8 @@ def judged(
     if preferred == "nothing":
         return unlabelled(file, number)
     if preferred == "unknown":
-        told = ("first_share", "second_share") if "first_share" in names else ("preference",)
-        value = ", ".join(f"{names[one]} = {printable(str(fields.get(one)))}" for one in told)
+        judged = ("first_share", "second_share") if "first_share" in names else ("preference",)
+        value = ", ".join(f"{names[one]} = {printable(str(fields.get(one)))}" for one in judged)
         if _counted_otherwise(fields.get("preference"), names):
             reason = (
                 f"{value}, so that the numbers do not count {names['first']} and {names['second']}; "

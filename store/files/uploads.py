@@ -75,7 +75,7 @@ def require_pending(upload: Upload) -> Upload:
 def add_part(session: Session, project_id: str, upload_id: str, new: NewPart) -> UploadPart:
     """Parts that a retry made superfluous may stay: up to twice the declared bytes, and one part."""
     upload = lock_pending(session, project_id, upload_id)
-    if new.bytes > room(session, upload):
+    if new.bytes > available_bytes(session, upload):
         raise TooManyParts(upload_id)
     part = UploadPart(id=new.id, upload_id=upload_id, bytes=new.bytes, sha256=new.sha256)
     session.add(part)
@@ -84,7 +84,7 @@ def add_part(session: Session, project_id: str, upload_id: str, new: NewPart) ->
     return part
 
 
-def room(session: Session, upload: Upload) -> int:
+def available_bytes(session: Session, upload: Upload) -> int:
     """Bytes that its parts may still have."""
     stored = select(func.count(), func.coalesce(func.sum(UploadPart.bytes), 0))
     count, size = session.execute(stored.where(UploadPart.upload_id == upload.id)).one()

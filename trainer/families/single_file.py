@@ -99,8 +99,8 @@ def _contents(file: Path) -> tuple[torch.dtype, list[str]]:
     except SafetensorError as error:
         allowed = f"a whole safetensors file: {error}"
         raise BadRun([RunFieldError("base.source", repr(file.name), allowed)], code="bad_base") from error
-    most = max(kinds, key=lambda kind: kinds[kind], default="F32")
-    return (torch.float16 if most.startswith("F8") else HALF_DTYPES.get(most, torch.float32)), keys
+    most_common = max(kinds, key=lambda kind: kinds[kind], default="F32")
+    return (torch.float16 if most_common.startswith("F8") else HALF_DTYPES.get(most_common, torch.float32)), keys
 
 
 def _digest(file: Path, config: Path | None) -> str:

@@ -59,7 +59,7 @@ def hold_out(
     count = min(len(groups) - 1, max(1, round(share * len(groups))))
     small = [root for root, of in groups.items() if 2 * len(of) <= len(training)] or list(groups)
     by_hash = sorted(small, key=lambda root: hashlib.sha256(names[root].encode()).digest())
-    held_out = _within(limit, by_hash, groups, most=count)
+    held_out = _within(limit, by_hash, groups, max_groups=count)
     return (
         [training[index] for root, of in groups.items() if root not in held_out for index in of],
         [training[index] for root, of in groups.items() if root in held_out for index in of],
@@ -67,12 +67,12 @@ def hold_out(
     )
 
 
-def _within(limit: int, by_hash: Sequence[int], groups: Mapping[int, Sequence[object]], *, most: int) -> set[int]:
-    """At most ``most`` groups, in order, with ``limit`` items or fewer in all; the smallest where none is so small."""
+def _within(limit: int, by_hash: Sequence[int], groups: Mapping[int, Sequence[object]], *, max_groups: int) -> set[int]:
+    """The first ``max_groups`` groups that have at most ``limit`` items in all; the smallest if none is so small."""
     chosen: set[int] = set()
     left = limit
     for root in by_hash:
-        if len(chosen) < most and len(groups[root]) <= left:
+        if len(chosen) < max_groups and len(groups[root]) <= left:
             chosen.add(root)
             left -= len(groups[root])
     return chosen or {min(by_hash, key=lambda root: len(groups[root]))}

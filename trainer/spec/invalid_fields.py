@@ -31,15 +31,15 @@ class InvalidField:
 
 
 def invalid_fields(
-    error: ValidationError, document: object, model: type[BaseModel], *, most: int | None = None
+    error: ValidationError, document: object, model: type[BaseModel], *, limit: int | None = None
 ) -> list[InvalidField]:
-    """One entry a field, of pydantic's first ``most``: what it says about each arm of a union is joined.
+    """One entry a field, of pydantic's first ``limit``: what it says about each arm of a union is joined.
 
     Where a part of a value is wrong, nothing is said of the whole: that another arm would take no such value at all
     does not help.
     """
     by_path: dict[FieldPath, list[InvalidField]] = {}
-    for found in error.errors(include_url=False)[:most]:
+    for found in error.errors(include_url=False)[:limit]:
         path, invalid = _invalid_field(found, document, model)
         by_path.setdefault(path, []).append(invalid)
     wholes = {path[:length] for path in by_path for length in range(len(path))}

@@ -294,9 +294,9 @@ def _caption_in(value: object) -> str | None:
     return None
 
 
-def _object(entry: Entry, most_bytes: int) -> dict[str, object] | None:
+def _object(entry: Entry, max_bytes: int) -> dict[str, object] | None:
     """The file's JSON object; None for anything else."""
-    if entry.size > most_bytes or not entry.head(16).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
+    if entry.size > max_bytes or not entry.head(16).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
         return None
     try:
         value = json.loads(entry.read().decode("utf-8-sig"))

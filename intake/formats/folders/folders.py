@@ -59,7 +59,7 @@ def pictures_of(files: Mapping[str, Entry]) -> Pictures:
 
 
 @dataclass
-class _Place:
+class _NamedPair:
     """The pictures that make one pair, by side; ``None`` are those whose name says none."""
 
     scope: str  # the folder that holds the two folders, or the two files
@@ -74,7 +74,7 @@ class _Place:
 class _Marked:
     path: str
     side: Side
-    place: str
+    common_name: str
     scope: str
     certain: bool
     beside_plain: bool = False
@@ -82,7 +82,7 @@ class _Marked:
 
 def marked_in(paths: Collection[str]) -> list[_Marked]:
     """The pictures whose names say a side."""
-    plain = {_place([*folders, joined(stem(last))]) for *folders, last in (path.split("/") for path in paths)}
+    plain = {_common_name([*folders, joined(stem(last))]) for *folders, last in (path.split("/") for path in paths)}
     return _confirmed([found for path in paths if (found := _marked(path)) is not None], plain)
 
 
@@ -93,10 +93,10 @@ def pairs_by_name(pictures: Pictures, limits: Limits, prompt: str | None) -> Jud
     if not marked:
         _check_unjudged(pictures.paths)
         return None
-    places = _places(marked, pictures.paths)
+    named = _named_pairs(marked, pictures.paths)
     scopes: dict[str, set[Side | None]] = defaultdict(set)
-    for place in places.values():
-        scopes[place.scope] |= place.sides.keys()
+    for pair in named.values():
+        scopes[pair.scope] |= pair.sides.keys()
     alone = next((scope for scope, sides in scopes.items() if len(sides) == 1), None)
     if alone is not None:
         [side] = scopes[alone]
@@ -107,12 +107,12 @@ def pairs_by_name(pictures: Pictures, limits: Limits, prompt: str | None) -> Jud
         )
         raise MetadataError("metadata_missing", reason)
     captions = Captions(pictures.files, pictures.paths, limits, prompt)
-    taken = {path for place in places.values() for paths in place.sides.values() for path in paths}
+    taken = {path for pair in named.values() for paths in pair.sides.values() for path in paths}
     aside = pictures.aside
     aside |= {path: "unpaired" for path in pictures.paths if path not in taken}
-    judgements = _pairs(places, captions, aside)
+    judgements = _pairs(named, captions, aside)
     return JudgementSource(
-        "archive/two-folders", "the folders", judgements, len(places), used=captions.used, aside=aside
+        "archive/two-folders", "the folders", judgements, len(named), used=captions.used, aside=aside
     )
 
 
@@ -143,13 +143,13 @@ def _marked(path: str) -> _Marked | None:
         of_file = file_mark(name)
         if of_file is None:
             return None
-        place = _place([*folders, of_file.rest])
-        return _Marked(path, of_file.side, place, "/".join(folders), of_file.certain, of_file.beside_plain)
-    place = _place([*folders[:index], mark.rest, *folders[index + 1 :], name])
-    return _Marked(path, mark.side, place, "/".join(folders[:index]), mark.certain)
+        common_name = _common_name([*folders, of_file.rest])
+        return _Marked(path, of_file.side, common_name, "/".join(folders), of_file.certain, of_file.beside_plain)
+    common_name = _common_name([*folders[:index], mark.rest, *folders[index + 1 :], name])
+    return _Marked(path, mark.side, common_name, "/".join(folders[:index]), mark.certain)
 
 
-def _place(parts: list[str]) -> str:
+def _common_name(parts: list[str]) -> str:
     return "/".join(part for part in parts if part).casefold()
 
 
@@ -159,7 +159,7 @@ def _confirmed(marked: list[_Marked], plain: Collection[str]) -> list[_Marked]:
     sides: dict[str, set[Side]] = defaultdict(set)  # of the pairs in each scope
     at: dict[tuple[str, str], set[Side]] = defaultdict(set)
     for one in marked:
-        at[one.scope, one.place].add(one.side)
+        at[one.scope, one.common_name].add(one.side)
         if one.certain:
             sides[one.scope].add(one.side)
     for (scope, _), found in at.items():
@@ -168,53 +168,53 @@ def _confirmed(marked: list[_Marked], plain: Collection[str]) -> list[_Marked]:
     return [
         one
         for one in marked
-        if one.certain or len(sides[one.scope] | {one.side}) == 2 or (one.beside_plain and one.place in plain)
+        if one.certain or len(sides[one.scope] | {one.side}) == 2 or (one.beside_plain and one.common_name in plain)
     ]
 
 
-def _places(marked: list[_Marked], paths: Collection[str]) -> dict[str, _Place]:
+def _named_pairs(marked: list[_Marked], paths: Collection[str]) -> dict[str, _NamedPair]:
     """The pairs by what their images are called together, in this order."""
-    found: dict[str, _Place] = {}
+    found: dict[str, _NamedPair] = {}
     for one in marked:
-        found.setdefault(one.place, _Place(one.scope)).sides[one.side].append(one.path)
+        found.setdefault(one.common_name, _NamedPair(one.scope)).sides[one.side].append(one.path)
     _match_names_that_repeat_their_side(found)
     sided = {one.path for one in marked}
     for path in paths:
         *folders, last = path.split("/")
-        place = found.get(_place([*folders, joined(stem(last))])) if path not in sided else None
-        if place is not None and "chosen" not in place.sides:  # fox.png beside fox_rejected.png
-            place.sides[None].append(path)
+        pair = found.get(_common_name([*folders, joined(stem(last))])) if path not in sided else None
+        if pair is not None and "chosen" not in pair.sides:  # fox.png beside fox_rejected.png
+            pair.sides[None].append(path)
     return dict(sorted(found.items()))
 
 
-def _match_names_that_repeat_their_side(places: dict[str, _Place]) -> None:
+def _match_names_that_repeat_their_side(named: dict[str, _NamedPair]) -> None:
     """``chosen/fox_chosen.png`` and ``rejected/fox_rejected.png`` are a pair as well."""
-    for key in [key for key, place in places.items() if not place.whole]:
-        place = places[key]
-        side = next(iter(place.sides))
+    for key in [key for key, pair in named.items() if not pair.whole]:
+        pair = named[key]
+        side = next(iter(pair.sides))
         folder, slash, name = key.rpartition("/")
         shorter = f"{folder}{slash}{without_side(name, side)}" if side is not None else key
         if shorter != key:
-            other = places.setdefault(shorter, _Place(place.scope))
-            other.sides[side] += place.sides[side]
-            del places[key]
+            other = named.setdefault(shorter, _NamedPair(pair.scope))
+            other.sides[side] += pair.sides[side]
+            del named[key]
 
 
 def _pairs(
-    places: Mapping[str, _Place], captions: Captions, aside: dict[str, LeftOut]
+    named: Mapping[str, _NamedPair], captions: Captions, aside: dict[str, LeftOut]
 ) -> Iterator[Judgement | Finding]:
     file = "the folders"
-    for number, (name, place) in enumerate(places.items(), start=1):
-        item = _pair(number, name, place, captions)
+    for number, (name, pair) in enumerate(named.items(), start=1):
+        item = _pair(number, name, pair, captions)
         if isinstance(item, Finding):
-            aside.update((path, "dropped") for paths in place.sides.values() for path in paths)
+            aside.update((path, "dropped") for paths in pair.sides.values() for path in paths)
         yield item
     yield from captions.findings(file)
     yield from _left_out(file, aside)
 
 
-def _pair(number: int, name: str, place: _Place, captions: Captions) -> Judgement | Finding:
-    sides = place.sides
+def _pair(number: int, name: str, pair: _NamedPair, captions: Captions) -> Judgement | Finding:
+    sides = pair.sides
     chosen, rejected = sides.get("chosen") or sides.get(None) or [], sides.get("rejected") or []
     for paths in (chosen, rejected):
         if len(paths) > 1:
@@ -229,7 +229,7 @@ def _pair(number: int, name: str, place: _Place, captions: Captions) -> Judgemen
         )
         return row_finding("the folders", number, reason, "image_missing")
     last = name.rpartition("/")[2]
-    shared = f"{place.scope}/{last}" if place.scope else last
+    shared = f"{pair.scope}/{last}" if pair.scope else last
     return _captioned(number, "the folders", captions, [chosen[0], rejected[0]], [shared], {"rejected": rejected[0]})
 
 

@@ -11,6 +11,7 @@ from diffusers.utils import convert_unet_state_dict_to_peft
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
+from benchmarks.trainer.traffic import SDXL
 from tests.trainer.families.bases import SAVE_BASE
 from trainer.cache.cache import Cache
 from trainer.data.batches import Batch
@@ -28,18 +29,6 @@ from trainer.spec.family_facts import FamilyName
 from trainer.spec.run import Adapter, Base, Compute
 
 CPU = torch.device("cpu")
-SDXL = {
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "block_out_channels": (320, 640, 1280),
-    "transformer_layers_per_block": (1, 2, 10),
-    "attention_head_dim": (5, 10, 20),
-    "cross_attention_dim": 2048,
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
 
 
 @pytest.mark.unit
