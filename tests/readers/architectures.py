@@ -9,7 +9,7 @@ import torch
 from diffusers import SD3Transformer2DModel, UNet2DConditionModel
 from torch import nn
 
-from tests.trainer.export.test_kohya import SDXL
+from benchmarks.trainer.traffic import SDXL
 from trainer.spec.family_facts import FamilyName, family_facts
 
 SD = {
