@@ -19,13 +19,14 @@ from intake.formats.folders.folders import (
     pictures_of,
     subject_pictures,
 )
-from intake.formats.folders.names import not_chosen, split_of, stem, suffix
+from intake.formats.folders.names import called_side, not_chosen, set_aside, split_of, stem, suffix
 from intake.formats.folders.webdataset import samples
 from intake.formats.judgement import Judgement, JudgementSource, row_finding
 from intake.formats.tables.shards import read_tables, shards_in, split_of_table
 from intake.formats.tables.tables import NAME, has_known_columns, read_table, several, tables_in
 from intake.limits import Limits
 from intake.pairs import Split
+from intake.report import LeftOut
 from intake.rows import REQUIRED
 
 _TABLES = ("csv", "tsv", "jsonl", "ndjson", "parquet", "arrow")
@@ -139,9 +140,11 @@ def _paths(item: Judgement, lookup: Lookup) -> Iterator[str]:
 
 def _by_path(source: JudgementSource, lookup: Lookup, files: Mapping[str, Entry]) -> Iterator[Judgement | Finding]:
     """Pairs whose images all lie in a folder that is named as a split belong to it, unless their row says another.
-    An image alone that is called rejected, or a mask, is not what anybody chose, whatever table names it."""
+    An image alone that is called rejected, a mask or a regularisation image is not what anybody chose, whatever table
+    names it, and of a pair its names must not say the opposite of its row."""
     split_by_folder: Counter[Split | None] = Counter()
     rejected: set[str] | None = None
+    aside: dict[str, LeftOut] = {}
     for item in source.judgements:
         if isinstance(item, Finding):
             yield item
@@ -151,9 +154,15 @@ def _by_path(source: JudgementSource, lookup: Lookup, files: Mapping[str, Entry]
         if alone and rejected is None:
             images = [name for name in files if suffix(name) in SUFFIXES]
             rejected = {one.path for one in marked_in(images) if one.side == "rejected"}
-        if alone and (why := not_chosen(paths[0], rejected or ())) is not None:
+            aside = set_aside(images)
+        if alone and (why := not_chosen(paths[0], rejected or (), aside)) is not None:
             reason = f"{printable(paths[0])} is called {why} and stands alone, so it is no image that was chosen"
             yield row_finding(item.file or source.file, item.number, f"{reason}; name its pair, or remove the row")
+            continue
+        if [called_side(path) for path in paths] == ["rejected", "chosen"]:
+            reason = f"has {printable(paths[0])} as the chosen image and {printable(paths[1])} as the rejected one"
+            reason += ", and their names say the opposite; swap the two, or rename the files"
+            yield row_finding(item.file or source.file, item.number, reason)
             continue
         splits = {split_of(path) for path in paths}
         split = splits.pop() if len(splits) == 1 else None

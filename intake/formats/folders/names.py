@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -182,13 +182,21 @@ def split_of(path: str) -> Split | None:
     return next((SPLITS[name] for folder in reversed(folders) if (name := folder.casefold()) in SPLITS), None)
 
 
-def not_chosen(path: str, rejected: Collection[str]) -> str | None:
-    """What the path calls an image that nobody can have chosen: rejected, or a mask of OneTrainer's. ``rejected`` are
-    those that the names of all images call so together."""
+def called_side(path: str) -> Side | None:
+    """The one side that the path's words name for certain; None if they name none or both."""
+    sides = {strong[0] for part in stem(path).split("/") if (strong := _strong(part)) is not None}
+    return sides.pop() if len(sides) == 1 else None
+
+
+def not_chosen(path: str, rejected: Collection[str], aside: Mapping[str, LeftOut]) -> str | None:
+    """What the path calls an image that nobody can have chosen: rejected, a mask, or a regularisation image.
+    ``rejected`` and ``aside`` are those that the names of all images call so together."""
     parts = stem(path).split("/")
     if path in rejected or any((strong := _strong(part)) is not None and strong[0] == "rejected" for part in parts):
         return "rejected"
-    return "a mask" if _ALWAYS_MASK.search(parts[-1]) else None
+    if aside.get(path) == "regularisation":
+        return "a regularisation image"
+    return "a mask" if path in aside or _ALWAYS_MASK.search(parts[-1]) else None
 
 
 def unjudged(names: Collection[str], *, folders: bool) -> tuple[str, str] | None:

@@ -494,11 +494,35 @@ def test_class_pictures_of_dreambooth_are_none_to_learn_beside_instances(tmp_pat
     assert prepared.report.left_out == {"regularisation": 1}
 
 
-@pytest.mark.parametrize("name", ["rejected/2.png", "fox_rejected.png", "2-masklabel.png", "l/1.png", "bad/1.png"])
+NOT_CHOSEN = [
+    *("rejected/2.png", "fox_rejected.png", "2-masklabel.png", "l/1.png", "bad/1.png"),
+    *("masks/1.png", "1_mask.png", "conditioning_images/1.png", "1_depth.png", "reg/2.png", "class_images/2.png"),
+]
+
+
+@pytest.mark.parametrize("name", NOT_CHOSEN)
 def test_no_table_makes_a_rejected_image_or_a_mask_a_chosen_one(name: str, tmp_path: Path) -> None:
     rows = jsonl({"prompt": "one", "chosen": "1.png"}, {"prompt": "two", "chosen": name})
     prepared = read(tmp_path, {"metadata.jsonl": rows, "1.png": 1, name: 2}, lenient=True)
     assert (read_back(prepared), prepared.report.dropped) == ([("one", 1, None)], {"row_invalid": 1})
+
+
+@pytest.mark.parametrize("pattern", ["{}/1.png", "1_{}.png", "data/{}_images/1.png"])
+@pytest.mark.parametrize("words", [("chosen", "rejected"), ("preferred", "dispreferred"), ("winner", "loser")])
+def test_a_row_that_says_the_opposite_of_its_images_names_is_refused(
+    pattern: str, words: tuple[str, str], tmp_path: Path
+) -> None:
+    better, worse = (pattern.format(word) for word in words)
+    rows = jsonl(
+        {"prompt": "one", "chosen": better, "rejected": worse}, {"prompt": "two", "chosen": worse, "rejected": better}
+    )
+    prepared = read(tmp_path, {"metadata.jsonl": rows, better: 1, worse: 2}, lenient=True)
+    assert (read_back(prepared), prepared.report.dropped) == ([("one", 1, 2)], {"row_invalid": 1})
+
+
+def test_masks_that_belong_to_no_image_are_images_of_a_table_like_others(tmp_path: Path) -> None:
+    rows = jsonl({"file_name": "masks/venice.png", "text": "a carnival mask"})
+    assert read_back(read(tmp_path, {"metadata.jsonl": rows, "masks/venice.png": 3})) == [("a carnival mask", 3, None)]
 
 
 def shard(*samples: Mapping[str, bytes]) -> bytes:
